@@ -1,0 +1,8 @@
+"""The algorithm on tensors: rows, radius, projection; a literal version as the oracle. Knows torch only."""
+
+from ftp_cl.projection.literal import LiteralState, literal_step
+from ftp_cl.projection.radius import Radius
+from ftp_cl.projection.rows import as_rows, row_norms
+from ftp_cl.projection.tensor_state import TensorState
+
+__all__ = ["LiteralState", "Radius", "TensorState", "as_rows", "literal_step", "row_norms"]

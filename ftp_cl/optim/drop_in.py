@@ -1,0 +1,63 @@
+"""What AdamP and SGDP share: the published form of parameter groups, and an FTP that is attached from the start."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ftp_cl.optim.ftp import FTP
+
+ParamGroups = Mapping[str, Any] | Iterable[Mapping[str, Any]]
+
+
+class DropIn(Optimizer):
+    """Mixin before a torch optimizer: takes "name" and "pre" out of each group and hands them to FTP."""
+
+    ftp: FTP
+
+    def __init__(self, params: ParamGroups, **options: Any) -> None:
+        # add_param_group, which the base class calls for each group, fills these two.
+        self._named: list[tuple[str, nn.Parameter]] = []
+        self._anchors: dict[str, Tensor] = {}
+        groups = [params] if isinstance(params, Mapping) else list(params)
+        super().__init__(groups, **options)  # type: ignore[arg-type]  # the optimizer behind us in the MRO
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As torch's, for a group with "params", "name" and optionally "pre".
+
+        Raises:
+            ValueError: if names are missing, or as many as parameters are not given.
+        """
+        if not isinstance(param_group, Mapping) or "name" not in param_group:
+            raise ValueError(
+                'A parameter group needs names of its parameters: {"params": [...], "name": [...], "pre": [...]}.'
+            )
+        group = dict(param_group)
+        parameters = _as_list(group["params"], Tensor)
+        names = _as_list(group.pop("name"), str)
+        anchors = _as_list(group.pop("pre"), Tensor) if group.get("pre") is not None else []
+        if len(names) != len(parameters):
+            raise ValueError(f'A group has {len(parameters)} "params" but {len(names)} "name".')
+        if anchors and len(anchors) != len(parameters):
+            raise ValueError(f'A group has {len(parameters)} "params" but {len(anchors)} "pre".')
+        super().add_param_group({**group, "params": parameters})
+        self._named += zip(names, parameters, strict=True)
+        self._anchors.update(zip(names, anchors, strict=False))
+        if hasattr(self, "ftp"):
+            self.ftp.track(self._named)
+
+    def _start_projection(self, k: float, exclude: Iterable[str]) -> None:
+        self.ftp = FTP(self._named, k=k, anchor=self._anchors or None, exclude=exclude).attach(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "ftp": self.ftp, "_named": self._named, "_anchors": self._anchors}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if "ftp" in state:  # a copy or an unpickled optimizer; load_state_dict comes here too, without it
+            self.ftp.attach(self)
+
+
+def _as_list(given: Any, single: type) -> list[Any]:
+    return [given] if isinstance(given, single) else list(given)

@@ -1,0 +1,421 @@
+"""FTP on any torch optimizer, through torch's own step hooks."""
+
+import logging
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ftp_cl.optim.names import Exclude, NamedParameters, aliases, canonical_name, match
+from ftp_cl.projection import TensorState
+
+logger = logging.getLogger(__name__)
+
+STATE_KEY = "ftp"
+"""The key beside "state" and "param_groups" under which FTP's state rides in `optimizer.state_dict()`."""
+
+
+@dataclass
+class _Turn:
+    """One tensor between the two hooks of one optimizer step."""
+
+    name: str
+    weights: nn.Parameter
+    state: TensorState
+    k: float
+    vote: Tensor
+
+
+class FTP:
+    """Keeps each weight tensor in a ball around its anchor while any optimizer trains it; learns each ball's radius.
+
+    Fast Trainable Projection, arXiv 2310.19182. After every `optimizer.step()`, with W~ the new weights, W0 the
+    anchor, g the gradient of that step: rows r of W~ - W0 that are longer (L1) than the tensor's radius gamma are
+    shortened to it. Before that, gamma takes an Adam step along the vote sum_r <g_r, c'_r> / n_r(c'), with c' the
+    previous step's change. No extra forward or backward pass is needed.
+
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+        ftp = FTP(model, exclude="head").attach(optimizer)
+
+    The optimizer stays what it is: schedulers, GradScaler, Accelerate and Lightning work as before. FTP's state rides
+    in `optimizer.state_dict()` under the key "ftp": two tensors of each projected tensor's size (anchor and previous
+    change) and a few numbers. torch does not copy hooks with an optimizer: after deepcopy or unpickling, call `attach`
+    again.
+
+    Args:
+        parameters: the model, or its named parameters. With the model, parameters that it gains later are found by
+            themselves, and `exclude` takes module types; otherwise call `track`.
+        k: factor in [0, 1] on votes that shrink a radius ("gradient annealing", section 4 of the paper). 1, the
+            paper's default, leaves them; 0 lets radii only grow, which underfits less.
+        anchor: weights to stay near, by name. None: each tensor's weights right before its first optimizer step.
+        exclude: what is not projected: parameter names, module names, shell patterns, module types. A new classifier
+            belongs here. A weight that is tied is excluded if any of its names is.
+        method: "paper", the published rule; the only one so far.
+        mu: step size of the radii, 1e-2 as published. A radius grows by at most about mu a step, in units of a row's
+            L1 norm.
+
+    A parameter group may carry `ftp_k`, its own k, or `ftp=False`, not to be projected.
+
+    Raises:
+        ValueError: for a k outside [0, 1], a mu that is not positive, an unknown method, or an `exclude` or `anchor`
+            that does not fit the parameters.
+    """
+
+    def __init__(
+        self,
+        parameters: NamedParameters,
+        *,
+        k: float = 1.0,
+        anchor: Mapping[str, Tensor] | None = None,
+        exclude: Exclude = (),
+        method: Literal["paper"] = "paper",
+        mu: float = 1e-2,
+    ) -> None:
+        _check_k(k)
+        if not mu > 0:
+            raise ValueError(f"mu={mu} is no step size: it must be above 0 (1e-2 as published).")
+        if method != "paper":
+            raise ValueError(f"method={method!r} is unknown; there is only 'paper'.")
+        self.k = k
+        self.mu = mu
+        self.exclude = exclude
+        self._anchor = None if anchor is None else {canonical_name(name): value for name, value in anchor.items()}
+        self._model = parameters if isinstance(parameters, nn.Module) else None
+        self._names: dict[nn.Parameter, str] = {}
+        self._excluded: set[nn.Parameter] = set()
+        self._states: dict[str, TensorState] = {}
+        self._turns: list[_Turn] = []
+        self._warned: set[str] = set()
+        self._optimizer: weakref.ref[Optimizer] | None = None
+        self._handles: list[Any] = []
+        self.track(parameters)
+        self._check_anchor()
+
+    # ---- which parameters -------------------------------------------------------------------------------------------
+
+    def track(self, parameters: NamedParameters | None = None, *, exclude: Exclude | None = None) -> None:
+        """Take the parameters' names anew: after a head was added, grown or replaced. State stays with the names.
+
+        Args:
+            parameters: the model or its named parameters; None: the model given before.
+            exclude: replaces the previous choice; None keeps it.
+
+        Raises:
+            ValueError: if `exclude` does not fit these parameters.
+        """
+        parameters = self._model if parameters is None else parameters
+        if parameters is None:
+            raise ValueError("FTP was given named parameters, not a model: pass the current ones to track().")
+        if isinstance(parameters, nn.Module):
+            self._model = parameters
+        else:
+            parameters = list(parameters)
+        self.exclude = self.exclude if exclude is None else exclude
+        excluded_names = match(self.exclude, parameters)
+        self._names, self._excluded = {}, set()
+        for parameter, names in aliases(parameters).items():
+            self._names[parameter] = names[0]
+            if not excluded_names.isdisjoint(names) or parameter.numel() == 0:
+                self._excluded.add(parameter)
+
+    def projected_names(self) -> list[str]:
+        """Names of the parameters that are projected once they get a gradient, in the model's order."""
+        return [name for parameter, name in self._names.items() if parameter not in self._excluded]
+
+    def restart(self) -> None:
+        """Forget anchors and radii: each tensor is anchored anew at its weights right before its next step.
+
+        An anchor that was given by name stays where it is; only radii start again.
+        """
+        self._states.clear()
+
+    def move_anchor(self, anchor: Mapping[str, Tensor] | None) -> None:
+        """Restart around other weights; None: around those that each tensor has right before its next step.
+
+        Raises:
+            ValueError: if a projected tensor is missing in `anchor` or has another shape there.
+        """
+        self._anchor = None if anchor is None else {canonical_name(name): value for name, value in anchor.items()}
+        self._check_anchor()
+        self.restart()
+
+    def _check_anchor(self) -> None:
+        if self._anchor is None:
+            return
+        for parameter, name in self._names.items():
+            if parameter in self._excluded or not parameter.requires_grad:
+                continue
+            if name not in self._anchor:
+                raise ValueError(f"The anchor has no tensor {name!r}; exclude it or pass weights for it.")
+            if self._anchor[name].shape != parameter.shape:
+                raise ValueError(
+                    f"The anchor's {name!r} has shape {tuple(self._anchor[name].shape)}, the model's "
+                    f"{tuple(parameter.shape)}."
+                )
+
+    # ---- attaching --------------------------------------------------------------------------------------------------
+
+    def attach(self, optimizer: Optimizer) -> "FTP":
+        """Project after each step of `optimizer`, and let the state ride in its state dict.
+
+        An optimizer attached before is detached. Returns self.
+
+        Raises:
+            TypeError: if it is not a torch optimizer.
+            ValueError: if another FTP is attached to it.
+        """
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(
+                f"attach() takes a torch.optim.Optimizer, not {type(optimizer).__name__}: unwrap it first (the real "
+                "optimizer is often its attribute `optimizer` or `opt`)."
+            )
+        if self.is_attached_to(optimizer):
+            return self
+        if any(isinstance(getattr(h, "__self__", None), FTP) for h in optimizer._optimizer_step_post_hooks.values()):
+            raise ValueError("Another FTP is attached to this optimizer; detach() that one first.")
+        self.detach()
+        self._optimizer = weakref.ref(optimizer)
+        self._handles = [
+            optimizer.register_step_pre_hook(self._before_step),
+            optimizer.register_step_post_hook(self._after_step),
+            optimizer.register_state_dict_post_hook(self._add_state),
+            optimizer.register_load_state_dict_pre_hook(self._take_state),
+        ]
+        return self
+
+    def detach(self) -> None:
+        """Leave the optimizer as it was before `attach`. The state is kept and serves a later `attach`."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        self._turns = []
+        self._optimizer = None
+
+    def is_attached_to(self, optimizer: Any) -> bool:
+        """Whether steps of this very optimizer object are followed by a projection."""
+        return self._optimizer is not None and self._optimizer() is optimizer
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Hooks do not travel: torch drops them when an optimizer is copied or pickled, so a copy is unattached."""
+        states = {name: state.state_dict() for name, state in self._states.items()}
+        return {**self.__dict__, "_optimizer": None, "_handles": [], "_turns": [], "_states": states}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._states = {name: TensorState.from_state_dict(saved) for name, saved in state["_states"].items()}
+
+    # ---- one step ---------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _before_step(self, optimizer: Optimizer, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+        """Collect votes: gradients are read before the step, because some optimizers overwrite them in it."""
+        self._turns = []
+        # args are those of the unbound step: (optimizer, closure) or (optimizer,).
+        closure = args[1] if len(args) > 1 else kwargs.get("closure")
+        if closure is None:
+            self._collect_votes(optimizer)
+            return None
+        # Gradients come from inside the step. Those of the first evaluation belong to the weights before the step.
+        closure = self._voting(closure, optimizer)
+        return ((optimizer, closure), kwargs) if len(args) > 1 else (args, {**kwargs, "closure": closure})
+
+    def _voting(self, closure: Callable[[], Any], optimizer: Optimizer) -> Callable[[], Any]:
+        collected = False
+
+        def closure_then_votes() -> Any:
+            nonlocal collected
+            with torch.enable_grad():
+                loss = closure()
+            if not collected:
+                collected = True
+                with torch.no_grad():
+                    self._collect_votes(optimizer)
+            return loss
+
+        return closure_then_votes
+
+    def _collect_votes(self, optimizer: Optimizer) -> None:
+        scaler = getattr(optimizer, "grad_scale", None)
+        for group in optimizer.param_groups:
+            if not group.get("ftp", True):
+                continue
+            k = group.get("ftp_k", self.k)
+            _check_k(k)
+            sign = -1.0 if group.get("maximize") else 1.0
+            for parameter in group["params"]:
+                if parameter.grad is None or not self._is_projected(parameter):
+                    continue
+                name = self._names[parameter]
+                _check_kind(name, parameter)
+                state = self._state_of(name, parameter)
+                vote = sign * state.vote(parameter.grad)
+                if scaler is not None:  # a fused optimizer under GradScaler unscales within its step
+                    vote = vote / scaler.to(vote.device)
+                self._turns.append(_Turn(name, parameter, state, k, vote))
+
+    @torch.no_grad()
+    def _after_step(self, optimizer: Optimizer, args: tuple, kwargs: dict) -> None:
+        turns, self._turns = self._turns, []
+        found_inf = getattr(optimizer, "found_inf", None)
+        if not turns or (found_inf is not None and found_inf.item() > 0):
+            return  # no gradient at all, or a fused optimizer that left this step out
+        votes = _to_floats([turn.vote for turn in turns])
+        sums = _to_floats([turn.state.sum_of(turn.weights) for turn in turns])
+        projected = []
+        for turn, vote, weight_sum in zip(turns, votes, sums, strict=True):
+            # A finite sum has finite terms; only otherwise look closer, because a sum of large numbers overflows too.
+            if (_isfinite(vote) and _isfinite(weight_sum)) or _all_finite(turn):
+                turn.state.radius.update(vote if _isfinite(vote) else 0.0, k=turn.k, mu=self.mu)
+                projected.append(turn)
+            else:
+                self._skip(turn)
+        largest = _to_floats([turn.state.project(turn.weights) for turn in projected])
+        for turn, norm in zip(projected, largest, strict=True):
+            turn.state.radius.clip(norm)
+
+    def _is_projected(self, parameter: nn.Parameter) -> bool:
+        if parameter not in self._names:
+            if self._model is not None:
+                self.track()
+            if parameter not in self._names:
+                # Remember it, so that a parameter from elsewhere costs one look and one warning.
+                self._names[parameter] = f"<unnamed {len(self._names)}>"
+                self._excluded.add(parameter)
+                self._warn(
+                    self._names[parameter],
+                    f"A parameter of shape {tuple(parameter.shape)} in the optimizer has no name here and is not "
+                    "projected; call track() with the current named parameters.",
+                )
+        return parameter not in self._excluded
+
+    def _state_of(self, name: str, parameter: nn.Parameter) -> TensorState:
+        state = self._states.get(name)
+        if state is not None and not state.fits(parameter):
+            self._warn(f"{name}:shape", f"{name} has another shape than its anchor; it is anchored anew.")
+            state = None
+        if state is None:
+            anchor = self._anchor[name] if self._anchor is not None and name in self._anchor else parameter
+            state = self._states[name] = TensorState(anchor, like=parameter)
+        state.follow(parameter)
+        return state
+
+    def _skip(self, turn: _Turn) -> None:
+        turn.state.skipped += 1
+        self._warn(
+            f"{turn.name}:finite",
+            f"{turn.name}: a gradient or weight is not finite; the projection leaves this step out for it and counts "
+            "it (FTP.skipped()).",
+        )
+
+    def _warn(self, key: str, message: str) -> None:
+        if key not in self._warned:
+            self._warned.add(key)
+            logger.warning(message)
+
+    # ---- state ------------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Per tensor, by name: anchor, previous change, radius and its Adam state, steps, skipped steps."""
+        return {"version": 1, "tensors": {name: state.state_dict() for name, state in self._states.items()}}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take over a state; tensors are copied. Names that the model lacks now are kept for when it gains them.
+
+        Raises:
+            ValueError: if it is not a state of FTP or one tensor in it does not fit the model's.
+        """
+        if not isinstance(state_dict, Mapping) or state_dict.get("version") != 1 or "tensors" not in state_dict:
+            raise ValueError("This is no state dict of FTP (version 1).")
+        states = {name: TensorState.from_state_dict(saved) for name, saved in state_dict["tensors"].items()}
+        for parameter, name in self._names.items():
+            if name in states and not states[name].fits(parameter):
+                raise ValueError(
+                    f"The saved state of {name!r} has shape {tuple(states[name].anchor.shape)}, the model's tensor "
+                    f"{tuple(parameter.shape)}."
+                )
+        self._states = states
+
+    def _add_state(self, optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
+        return {**state_dict, STATE_KEY: self.state_dict()}
+
+    def _take_state(self, optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
+        if STATE_KEY in state_dict:
+            self.load_state_dict(state_dict[STATE_KEY])
+        else:
+            logger.warning("The loaded optimizer state holds none of FTP's: anchors and radii stay as they are.")
+        return {key: value for key, value in state_dict.items() if key != STATE_KEY}
+
+    # ---- for people -------------------------------------------------------------------------------------------------
+
+    def radii(self) -> dict[str, float]:
+        """Gamma of each tensor that has been projected, in units of a row's L1 norm."""
+        return {name: state.radius.value for name, _, state in self._active()}
+
+    def distances(self) -> dict[str, Tensor]:
+        """Row-wise L1 distance of the current weights from the anchor, per tensor, shape [anchored rows], on CPU."""
+        return {name: state.distance(weights).cpu() for name, weights, state in self._active()}
+
+    def skipped(self) -> dict[str, int]:
+        """Steps left out because something was not finite, for tensors that have any."""
+        return {name: state.skipped for name, state in self._states.items() if state.skipped}
+
+    def summary(self) -> dict[str, dict[str, float]]:
+        """Radius and distances of each tensor that has been projected, as plain numbers.
+
+        Per tensor: `radius`, `mean_distance` and `max_distance` (row-wise L1, as `distances`), and `boundary_share`,
+        the share of rows that the last step pulled back onto the boundary.
+        """
+        table = {}
+        for name, weights, state in self._active():
+            distance = state.distance(weights)
+            table[name] = {
+                "radius": state.radius.value,
+                "mean_distance": distance.mean().item(),
+                "max_distance": distance.max().item(),
+                "boundary_share": state.clipped_share(),
+            }
+        return table
+
+    def _active(self) -> Iterator[tuple[str, nn.Parameter, TensorState]]:
+        """Tensors that are projected now and have been before, in the model's order."""
+        for parameter, name in self._names.items():
+            state = self._states.get(name)
+            if state is not None and state.radius.steps > 0 and parameter not in self._excluded:
+                yield name, parameter, state
+
+
+def _check_k(k: float) -> None:
+    if not 0 <= k <= 1:
+        raise ValueError(f"k={k} lies outside [0, 1]; 1 is the paper's default, 0 lets radii only grow.")
+
+
+def _check_kind(name: str, parameter: nn.Parameter) -> None:
+    if parameter.is_complex():
+        raise ValueError(f"{name} is complex; FTP projects real weights only: exclude it.")
+    if parameter.grad is not None and parameter.grad.layout != torch.strided:
+        raise ValueError(f"{name} has a sparse gradient; FTP needs dense ones: exclude it or use sparse=False.")
+
+
+def _all_finite(turn: _Turn) -> bool:
+    gradient = turn.weights.grad
+    finite = torch.isfinite(turn.weights).all()
+    return bool(finite if gradient is None else finite & torch.isfinite(gradient).all())
+
+
+def _isfinite(value: float) -> bool:
+    return value - value == 0.0
+
+
+def _to_floats(values: list[Tensor]) -> list[float]:
+    """The values of 0-d tensors, with one transfer for each device and dtype."""
+    floats: dict[int, float] = {}
+    kinds: dict[tuple[torch.device, torch.dtype], list[int]] = {}
+    for i, value in enumerate(values):
+        kinds.setdefault((value.device, value.dtype), []).append(i)
+    for indices in kinds.values():
+        floats.update(zip(indices, torch.stack([values[i] for i in indices]).tolist(), strict=True))
+    return [floats[i] for i in range(len(values))]

@@ -1,0 +1,84 @@
+"""Parameters by canonical name, and the choice of those that are not projected."""
+
+import difflib
+from collections.abc import Iterable, Iterator
+from fnmatch import fnmatchcase
+
+from torch import nn
+
+NamedParameters = nn.Module | Iterable[tuple[str, nn.Parameter]]
+Exclude = str | type[nn.Module] | Iterable[str | type[nn.Module]]
+
+_WRAPPER_INFIXES = ("_orig_mod.", "_fsdp_wrapped_module.")
+
+
+def canonical_name(name: str) -> str:
+    """A parameter's name without what DataParallel, torch.compile and FSDP put into it."""
+    for infix in _WRAPPER_INFIXES:
+        name = name.replace(infix, "")
+    while name.startswith("module."):
+        name = name.removeprefix("module.")
+    return name
+
+
+def aliases(parameters: NamedParameters) -> dict[nn.Parameter, list[str]]:
+    """Each parameter with all its canonical names: more than one where modules share it (tied weights)."""
+    found: dict[nn.Parameter, list[str]] = {}
+    for name, parameter in _named(parameters):
+        found.setdefault(parameter, []).append(canonical_name(name))
+    return found
+
+
+def match(exclude: Exclude, parameters: NamedParameters) -> set[str]:
+    """The canonical names that `exclude` selects.
+
+    Args:
+        exclude: one or several of: a parameter's name, a module's name (all parameters below it), a shell pattern
+            (`"*.bias"`, `"blocks.?.*"`), a module type (`nn.LayerNorm`: the parameters of all such modules).
+        parameters: the module, or its named parameters; module types need the module.
+
+    Raises:
+        ValueError: if an entry selects nothing (it names the nearest names), or a type is given without a module.
+    """
+    names = {canonical_name(name) for name, _ in _named(parameters)}
+    selected: set[str] = set()
+    for entry in [exclude] if isinstance(exclude, (str, type)) else exclude:
+        chosen = _of_type(entry, parameters) if isinstance(entry, type) else _of_pattern(entry, names)
+        if not chosen:
+            raise ValueError(_nothing_matches(entry, names))
+        selected |= chosen
+    return selected
+
+
+def _named(parameters: NamedParameters) -> Iterator[tuple[str, nn.Parameter]]:
+    if isinstance(parameters, nn.Module):
+        return parameters.named_parameters(remove_duplicate=False)
+    return iter(parameters)
+
+
+def _of_pattern(entry: str, names: set[str]) -> set[str]:
+    pattern = canonical_name(entry)
+    return {name for name in names if fnmatchcase(name, pattern) or name.startswith(f"{pattern}.")}
+
+
+def _of_type(entry: type[nn.Module], parameters: NamedParameters) -> set[str]:
+    if not isinstance(parameters, nn.Module):
+        raise ValueError(
+            f"exclude={entry.__name__} is a module type, which needs the module: pass the model itself in place of its "
+            "named parameters."
+        )
+    return {
+        canonical_name(f"{module_name}.{name}" if module_name else name)
+        for module_name, module in parameters.named_modules(remove_duplicate=False)
+        if isinstance(module, entry)
+        for name, _ in module.named_parameters(remove_duplicate=False)
+    }
+
+
+def _nothing_matches(entry: str | type[nn.Module], names: set[str]) -> str:
+    if isinstance(entry, type):
+        return f"exclude={entry.__name__} matches no module with parameters."
+    modules = {name.rsplit(".", depth)[0] for name in names for depth in range(1, name.count(".") + 1)}
+    nearest = difflib.get_close_matches(canonical_name(entry), sorted(names | modules), n=3, cutoff=0.3)
+    hint = f"; the nearest are {', '.join(nearest)}" if nearest else ""
+    return f"exclude={entry!r} matches no parameter{hint}."

@@ -1,0 +1,55 @@
+"""The radius of one tensor's ball, learned by Adam from votes (arXiv 2310.19182, equations 6 to 9)."""
+
+import math
+from dataclasses import asdict, dataclass
+
+SMALLEST_RADIUS = 1e-8
+"""The radius at a tensor's first step, and its lower bound ever after, as published."""
+
+
+@dataclass
+class Radius:
+    """gamma and its Adam state, as Python floats: they are few, and in float64 they cannot lose small votes.
+
+    Attributes:
+        value: gamma, in units of a row's L1 norm.
+        first_moment: running mean of the votes d.
+        second_moment: running mean of d squared.
+        steps: t, the steps in which the tensor had a usable gradient.
+    """
+
+    value: float = SMALLEST_RADIUS
+    first_moment: float = 0.0
+    second_moment: float = 0.0
+    steps: int = 0
+
+    def update(self, vote: float, *, k: float, mu: float) -> None:
+        """Take one step along `vote` (d, the derivative of the loss by gamma up to sign conventions of the paper).
+
+        Args:
+            vote: positive shrinks the ball. Ignored at the first step, when there is no previous change to vote on.
+            k: factor in [0, 1] on positive votes (gradient annealing).
+            mu: Adam's step size for gamma.
+        """
+        self.steps += 1
+        if self.steps == 1:
+            return
+        d = k * vote if vote > 0 else vote
+        self.first_moment = 0.9 * self.first_moment + 0.1 * d
+        self.second_moment = 0.999 * self.second_moment + 0.001 * d * d
+        # The bias correction counts the first step although it brought no vote: the published code does so.
+        mean = self.first_moment / (1 - 0.9**self.steps)
+        deviation = math.sqrt(self.second_moment / (1 - 0.999**self.steps))
+        self.value = max(self.value - mu * mean / (deviation + 1e-8), SMALLEST_RADIUS)
+
+    def clip(self, largest_row: float) -> None:
+        """Bound gamma by the largest row norm of the current change.
+
+        Weights of the current step do not depend on it (no row is longer than the largest), so it may follow them.
+        """
+        if self.steps > 1:
+            self.value = min(self.value, largest_row)
+
+    def state_dict(self) -> dict[str, float | int]:
+        """Plain numbers, one for each attribute."""
+        return asdict(self)

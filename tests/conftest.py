@@ -1,0 +1,55 @@
+"""Shared by all tests: one thread, and the trajectories of the published code."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+PROJECTED = ("conv.weight", "fc.weight", "fc.bias", "pos_embed", "scale")
+TENSORS = (*PROJECTED, "head.weight", "head.bias")
+
+
+class Golden:
+    """One precision of tests/data/ftp_reference.npz: 40 steps of the published optimizers on given gradients."""
+
+    cases = ("sgd", "sgd_nesterov_wd", "sgd_momentum_k0", "adam", "adam_wd_k05", "adam_amsgrad")
+
+    def __init__(self, archive, precision: str) -> None:
+        self._archive, self._precision = archive, precision
+        self.tolerance = 1e-12 if precision == "f64" else 2e-6
+
+    def _tensors(self, kind: str) -> dict[str, torch.Tensor]:
+        return {name: torch.from_numpy(self._archive[f"{self._precision}/{kind}/{name}"]) for name in TENSORS}
+
+    def parameters(self) -> dict[str, torch.nn.Parameter]:
+        return {name: torch.nn.Parameter(value.clone()) for name, value in self._tensors("init").items()}
+
+    def anchors(self) -> dict[str, torch.Tensor]:
+        return self._tensors("anchor")
+
+    def gradients(self) -> dict[str, torch.Tensor]:
+        return self._tensors("grads")
+
+    def weights(self, case: str) -> dict[str, torch.Tensor]:
+        return self._tensors(f"{case}/params")
+
+    def radii(self, case: str) -> torch.Tensor:
+        return torch.from_numpy(self._archive[f"{self._precision}/{case}/gamma"])
+
+    def assert_close(self, actual: torch.Tensor, expected: torch.Tensor, what: str) -> None:
+        torch.testing.assert_close(
+            actual.detach().to(expected.dtype),
+            expected,
+            rtol=self.tolerance,
+            atol=self.tolerance,
+            msg=lambda m: f"{what}: {m}",
+        )
+
+
+@pytest.fixture(params=["f64", "f32"], scope="session")
+def golden(request):
+    with np.load(Path(__file__).parent / "data" / "ftp_reference.npz") as archive:
+        yield Golden({key: archive[key] for key in archive.files}, request.param)
