@@ -1,0 +1,209 @@
+"""FTP as an Avalanche plugin: `Naive(..., plugins=[FTPPlugin()])`."""
+
+import logging
+import os
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from avalanche.benchmarks import OnlineCLExperience
+from avalanche.core import SupervisedPlugin
+from avalanche.training.plugins import GDumbPlugin
+from avalanche.training.plugins.from_scratch_training import FromScratchTrainingPlugin
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ftp_cl.models.weights import read_weights
+from ftp_cl.optim import FTP
+from ftp_cl.optim.names import Exclude, aliases
+from ftp_cl.plugins.between import ExperienceProjection
+from ftp_cl.plugins.classifier import find_classifier
+
+logger = logging.getLogger(__name__)
+
+Anchor = Literal["previous", "initial"] | Mapping[str, Tensor] | str | os.PathLike[str]
+
+
+class FTPPlugin(SupervisedPlugin[Any]):
+    """Keeps each weight tensor in a ball around its anchor, and learns the radii (FTP, arXiv 2310.19182).
+
+        strategy = Naive(model=model, optimizer=optimizer, criterion=criterion, plugins=[FTPPlugin()])
+
+    Works with every supervised strategy of Avalanche in which an optimizer trains the weights, with online streams, and
+    with any torch optimizer. The learning rate may be one that would ruin the model otherwise.
+
+    Args:
+        k: factor in [0, 1] on votes that shrink a radius; 1 as published, 0 lets radii only grow.
+        anchor: what the weights stay near. "previous": the weights at the start of each experience. "initial": those
+            that training started from. Or weights: a state dict, or the path of a .safetensors or torch file.
+            Radii start again whenever the anchor moves.
+        exclude: what is not projected. "head": the classifier, as `find_classifier` finds it (logged). Anything else is
+            taken as `FTP` takes it: parameter and module names, shell patterns, module types; () for nothing.
+        when: "step", the paper's way: after every optimizer step. "experience": training is free, and once it ends
+            the whole change is projected, with radii learned then (`project_once`).
+        radius_data: for when="experience", where the radii's batches come from: "train", "validation" (the benchmark's
+            stream of that name) or "replay" (the buffer of a ReplayPlugin; the training data while it is empty).
+        radius_iterations: for when="experience", the number of batches.
+        method: the rule for the radii; "paper" is the published one.
+        mu: step size of the radii; 1e-2 as published.
+        reanchor_every: for online streams without task boundaries: move the anchor to the current weights
+            every so many iterations. None (default) leaves it where training started.
+
+    Attributes:
+        ftp: the `FTP` behind it, with `radii()`, `distances()`, `summary()`; None before training.
+
+    Raises:
+        ValueError: for wrong arguments, here or, where they depend on the model, at the first experience.
+        TypeError: at the first experience, for a strategy whose weights are not trained by an optimizer.
+    """
+
+    def __init__(
+        self,
+        k: float = 1.0,
+        anchor: Anchor = "previous",
+        exclude: Exclude = "head",
+        when: Literal["step", "experience"] = "step",
+        *,
+        radius_data: Literal["train", "validation", "replay"] = "train",
+        radius_iterations: int = 50,
+        method: Literal["paper"] = "paper",
+        mu: float = 1e-2,
+        reanchor_every: int | None = None,
+    ) -> None:
+        super().__init__()
+        if when not in ("step", "experience"):
+            raise ValueError(f"when={when!r} is unknown; choose 'step' or 'experience'.")
+        if reanchor_every is not None and reanchor_every < 1:
+            raise ValueError(f"reanchor_every={reanchor_every} must be at least 1, or None.")
+        FTP([], k=k, method=method, mu=mu)  # checks these three
+        self.k, self.mu, self.method = k, mu, method
+        self.anchor = anchor
+        self.exclude = exclude
+        self.when = when
+        self.reanchor_every = reanchor_every
+        self.ftp: FTP | None = None
+        self._weights = _read_anchor(anchor)
+        self._between = ExperienceProjection(radius_data, radius_iterations, mu)
+        self._iterations_at_anchor = 0
+        self._logged_head: set[str] = set()
+
+    # ---- Avalanche's hooks ------------------------------------------------------------------------------------------
+
+    def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """Take the model's parameters anew (heads grow), and let go of the anchor if it is to move."""
+        _refuse_unsupported(strategy)
+        if _optimizer_of(strategy) is None:
+            logger.warning("%s has no optimizer, so FTPPlugin has nothing to do.", type(strategy).__name__)
+            return
+        excluded = self._excluded(strategy.model)
+        if self.ftp is None:
+            _warn_of_reset_weights(strategy)
+            self.ftp = FTP(
+                strategy.model, k=self.k, anchor=self._weights, exclude=excluded, method=self.method, mu=self.mu
+            )
+        else:
+            self.ftp.track(strategy.model, exclude=excluded)
+        if self._anchor_moves(strategy.experience):
+            self._restart()
+
+    def before_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
+        """Attach to the optimizer in use: strategies replace it, and copies and checkpoints lose hooks.
+
+        Here and not earlier, because some strategies still change weights in `before_training_exp`.
+        """
+        if self.ftp is None:
+            return
+        if self.when == "experience":
+            self._between.begin(self._projected(strategy.model), self._weights)
+            return
+        optimizer = _optimizer_of(strategy)
+        if not self.ftp.is_attached_to(optimizer):
+            self.ftp.attach(optimizer)
+        if self.reanchor_every is not None and _has_hidden_boundaries(strategy.experience):
+            if self._iterations_at_anchor == self.reanchor_every:
+                self._restart()
+            self._iterations_at_anchor += 1
+
+    def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """With when="experience": project what this experience has changed."""
+        if self.ftp is not None and self.when == "experience":
+            self._between.end(strategy, self._projected(strategy.model))
+
+    # ---- for people -------------------------------------------------------------------------------------------------
+
+    def summary(self) -> dict[str, dict[str, float]]:
+        """Radius, distances from the anchor and share of rows at the boundary, per tensor; as `FTP.summary`."""
+        if self.when == "experience":
+            return self._between.summary
+        return {} if self.ftp is None else self.ftp.summary()
+
+    # ---- how --------------------------------------------------------------------------------------------------------
+
+    def _excluded(self, model: nn.Module) -> Exclude:
+        if not isinstance(self.exclude, str) or self.exclude != "head":
+            return self.exclude
+        names, how = find_classifier(model)
+        if names != self._logged_head:
+            logger.info("FTP leaves the classifier free (found by %s): %s.", how, ", ".join(sorted(names)))
+            self._logged_head = names
+        return names
+
+    def _anchor_moves(self, experience: Any) -> bool:
+        if self.anchor != "previous":
+            return False
+        if isinstance(experience, OnlineCLExperience):
+            return experience.access_task_boundaries and experience.is_first_subexp
+        return True
+
+    def _restart(self) -> None:
+        assert self.ftp is not None
+        self.ftp.restart()
+        self._between.restart()
+        self._iterations_at_anchor = 0
+
+    def _projected(self, model: nn.Module) -> dict[str, nn.Parameter]:
+        assert self.ftp is not None
+        named = {names[0]: parameter for parameter, names in aliases(model).items()}
+        return {name: named[name] for name in self.ftp.projected_names() if named[name].requires_grad}
+
+
+def _read_anchor(anchor: Anchor) -> Mapping[str, Tensor] | None:
+    """The weights that were given to stay near; None for "previous" and "initial", which the model itself has."""
+    if isinstance(anchor, Mapping):
+        return anchor
+    if anchor in ("previous", "initial"):
+        return None
+    if isinstance(anchor, str) and not os.path.exists(anchor):
+        raise ValueError(
+            f"anchor={anchor!r} is neither 'previous' nor 'initial' nor the path of an existing weight file."
+        )
+    return read_weights(anchor)
+
+
+def _optimizer_of(strategy: Any) -> Optimizer | None:
+    """The strategy's torch optimizer, out of a wrapper that keeps it as its attribute `opt`."""
+    optimizer = getattr(strategy, "optimizer", None)
+    while optimizer is not None and not isinstance(optimizer, Optimizer):
+        optimizer = getattr(optimizer, "opt", None)
+    return optimizer
+
+
+def _refuse_unsupported(strategy: Any) -> None:
+    # By name: Avalanche has two, one of which needs a package that is seldom installed.
+    if any(kind.__name__ == "LaMAML" for kind in type(strategy).__mro__):
+        raise TypeError(
+            f"FTPPlugin cannot serve {type(strategy).__name__}: it assigns weights itself and takes no optimizer step "
+            "that a projection could follow."
+        )
+
+
+def _warn_of_reset_weights(strategy: Any) -> None:
+    if any(isinstance(plugin, (GDumbPlugin, FromScratchTrainingPlugin)) for plugin in strategy.plugins):
+        logger.warning(
+            "%s sets the weights back at every experience: FTP keeps them near that starting point, so it spares the "
+            "pretrained features but has no earlier task to remember.",
+            type(strategy).__name__,
+        )
+
+
+def _has_hidden_boundaries(experience: Any) -> bool:
+    return isinstance(experience, OnlineCLExperience) and not experience.access_task_boundaries

@@ -1,0 +1,339 @@
+"""FTPPlugin in Avalanche's own strategies, streams and checkpoints."""
+
+import copy
+import logging
+import pickle
+
+import dill
+import pytest
+import torch
+from avalanche.benchmarks import nc_benchmark
+from avalanche.benchmarks.scenarios.online import split_online_stream
+from avalanche.benchmarks.utils import as_classification_dataset
+from avalanche.benchmarks.utils.data_loader import TaskBalancedDataLoader
+from avalanche.checkpointing import maybe_load_checkpoint, save_checkpoint
+from avalanche.models import BaseModel, IncrementalClassifier, SimpleMLP
+from avalanche.training import (
+    AGEM,
+    DER,
+    ER_ACE,
+    EWC,
+    LFL,
+    MAS,
+    MER,
+    MIR,
+    FromScratchTraining,
+    GDumb,
+    LwF,
+    Naive,
+    Replay,
+    SynapticIntelligence,
+)
+from avalanche.training.supervised.lamaml_v2 import LaMAML
+from torch import nn
+from torch.utils.data import TensorDataset
+
+from ftp_cl.optim import FTP
+from ftp_cl.plugins import FTPPlugin, find_classifier
+
+FEATURES, CLASSES, EXPERIENCES = 12, 6, 3
+
+
+class Net(BaseModel, nn.Module):
+    """A backbone and a head, which grows with the stream unless told otherwise."""
+
+    def __init__(self, growing=True):
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Linear(FEATURES, 16), nn.LayerNorm(16), nn.ReLU(), nn.Linear(16, 8), nn.ReLU())
+        self.head = IncrementalClassifier(8, initial_out_features=2) if growing else nn.Linear(8, CLASSES)
+
+    def get_features(self, x):
+        return self.backbone(x)
+
+    def forward(self, x):
+        return self.head(self.backbone(x))
+
+
+def make_data(seed):
+    generator = torch.Generator().manual_seed(seed)
+    targets = torch.arange(CLASSES).repeat(12)
+    means = torch.randn(CLASSES, FEATURES, generator=torch.Generator().manual_seed(7))
+    inputs = means[targets] + 0.3 * torch.randn(len(targets), FEATURES, generator=generator)
+    dataset = TensorDataset(inputs, targets)
+    dataset.targets = targets.tolist()
+    return as_classification_dataset(dataset)
+
+
+@pytest.fixture
+def benchmark():
+    return nc_benchmark(make_data(0), make_data(1), n_experiences=EXPERIENCES, task_labels=False, shuffle=False)
+
+
+def make_model(seed=0, growing=True):
+    torch.manual_seed(seed)
+    return Net(growing)
+
+
+def make_strategy(kind, plugin, model=None, optimizer=torch.optim.AdamW, lr=1e-2, **options):
+    model = make_model() if model is None else model
+    return kind(
+        model=model,
+        optimizer=optimizer(model.parameters(), lr=lr),
+        criterion=nn.CrossEntropyLoss(),
+        train_mb_size=12,
+        eval_mb_size=36,
+        plugins=[plugin] if plugin else [],
+        evaluator=None,
+        **options,
+    )
+
+
+def assert_within_radius(ftp):
+    radii = ftp.radii()
+    assert radii, "nothing was projected"
+    for name, distance in ftp.distances().items():
+        assert distance.max() <= radii[name] * (1 + 1e-4) + 1e-6, name
+
+
+STRATEGIES = {
+    "Naive": (Naive, {}),
+    "Replay": (Replay, {"mem_size": 20}),
+    "EWC": (EWC, {"ewc_lambda": 1.0}),
+    "LwF": (LwF, {"alpha": 1.0, "temperature": 2.0}),
+    "SynapticIntelligence": (SynapticIntelligence, {"si_lambda": 1e-3}),
+    "MAS": (MAS, {}),
+    "LFL": (LFL, {"lambda_e": 0.1}),
+    "AGEM": (AGEM, {"patterns_per_exp": 10, "sample_size": 10}),
+    "MIR": (MIR, {"mem_size": 20, "subsample": 10, "batch_size_mem": 10}),
+    "DER": (DER, {"mem_size": 20}),
+    "ER_ACE": (ER_ACE, {"mem_size": 20}),
+    "GDumb": (GDumb, {"mem_size": 20}),
+    "FromScratchTraining": (FromScratchTraining, {}),
+    "MER": (MER, {"mem_size": 20, "n_inner_steps": 2}),
+}
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_projects_in_every_strategy(benchmark, name):
+    kind, options = STRATEGIES[name]
+    plugin = FTPPlugin()
+    model = make_model(growing=name != "DER")  # Avalanche's DER replays logits as wide as they were
+    strategy = make_strategy(kind, plugin, model=model, train_epochs=2, **options)
+    for experience in benchmark.train_stream:
+        strategy.train(experience)
+        assert_within_radius(plugin.ftp)
+        assert not any(n.startswith("head") for n in plugin.ftp.radii())
+    strategy.eval(benchmark.test_stream)
+    assert all(torch.isfinite(p).all() for p in strategy.model.parameters())
+
+
+def test_goes_on_after_an_evaluation_that_grew_the_head(benchmark):
+    plugin = FTPPlugin()
+    strategy = make_strategy(Naive, plugin)
+    for experience in benchmark.train_stream:
+        strategy.train(experience)
+        strategy.eval(benchmark.test_stream)
+        assert_within_radius(plugin.ftp)
+
+
+def test_follows_the_weights_that_a_loop_in_plain_torch_gives(benchmark):
+    experience = benchmark.train_stream[0]
+    torch.manual_seed(3)
+    strategy = make_strategy(Naive, FTPPlugin(k=0.5), model=make_model(growing=False), train_epochs=3)
+    torch.manual_seed(3)
+    strategy.train(experience)
+
+    model = make_model(growing=False).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    FTP(model, k=0.5, exclude="head").attach(optimizer)
+    torch.manual_seed(3)
+    for _ in range(3):
+        for inputs, targets, _ in TaskBalancedDataLoader(experience.dataset.train(), batch_size=12, shuffle=True):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(inputs), targets).backward()
+            optimizer.step()
+    for (name, a), b in zip(strategy.model.named_parameters(), model.parameters(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_anchor_previous_is_the_start_of_each_experience(benchmark):
+    plugin = FTPPlugin()
+    strategy = make_strategy(Naive, plugin, train_epochs=2)
+    for experience in benchmark.train_stream:
+        start = {n: p.detach().clone() for n, p in strategy.model.backbone.named_parameters(prefix="backbone")}
+        strategy.train(experience)
+        anchors = {n: s["anchor"] for n, s in plugin.ftp.state_dict()["tensors"].items()}
+        assert anchors.keys() == start.keys()
+        assert all(torch.equal(anchors[n], start[n]) for n in start)
+
+
+def test_anchor_initial_stays_and_radii_go_on(benchmark):
+    plugin = FTPPlugin(anchor="initial")
+    strategy = make_strategy(Naive, plugin, train_epochs=2)
+    start = {n: p.detach().clone() for n, p in strategy.model.backbone.named_parameters(prefix="backbone")}
+    for experience in benchmark.train_stream:
+        strategy.train(experience)
+    tensors = plugin.ftp.state_dict()["tensors"]
+    assert all(torch.equal(tensors[n]["anchor"], start[n]) for n in start)
+    assert {state["steps"] for state in tensors.values()} == {EXPERIENCES * 2 * 2}
+
+
+@pytest.mark.parametrize("as_file", [False, True])
+def test_anchor_from_given_weights(benchmark, tmp_path, as_file):
+    weights = make_model(seed=5).state_dict()
+    anchor = weights
+    if as_file:
+        anchor = tmp_path / "anchor.pt"
+        torch.save(weights, anchor)
+    plugin = FTPPlugin(anchor=anchor)
+    make_strategy(Naive, plugin).train(benchmark.train_stream[0])
+    tensors = plugin.ftp.state_dict()["tensors"]
+    assert torch.equal(tensors["backbone.0.weight"]["anchor"], weights["backbone.0.weight"])
+
+
+def test_wrong_anchors_are_refused(benchmark):
+    with pytest.raises(ValueError, match="neither 'previous' nor 'initial'"):
+        FTPPlugin(anchor="previos")
+    weights = make_model().state_dict()
+    del weights["backbone.3.weight"]
+    with pytest.raises(ValueError, match=r"backbone\.3\.weight"):
+        make_strategy(Naive, FTPPlugin(anchor=weights)).train(benchmark.train_stream[0])
+
+
+@pytest.mark.parametrize("boundaries", [True, False])
+def test_online_streams_move_the_anchor_only_at_known_boundaries(benchmark, boundaries):
+    plugin = FTPPlugin()
+    strategy = make_strategy(Naive, plugin, model=make_model(growing=False))
+    stream = split_online_stream(
+        benchmark.train_stream, experience_size=12, access_task_boundaries=boundaries, drop_last=False
+    )
+    moved = []
+    anchor = None
+    for experience in stream:
+        strategy.train(experience)
+        assert_within_radius(plugin.ftp)
+        now = plugin.ftp.state_dict()["tensors"]["backbone.0.weight"]["anchor"].clone()
+        moved.append(anchor is None or not torch.equal(anchor, now))
+        anchor = now
+    assert sum(moved) == (EXPERIENCES if boundaries else 1)
+
+
+def test_online_stream_without_boundaries_can_move_the_anchor_by_iterations(benchmark):
+    plugin = FTPPlugin(reanchor_every=3)
+    strategy = make_strategy(Naive, plugin, model=make_model(growing=False))
+    anchors = []
+    for experience in split_online_stream(benchmark.train_stream, experience_size=12):
+        strategy.train(experience)
+        anchor = plugin.ftp.state_dict()["tensors"]["backbone.0.weight"]["anchor"].clone()
+        if not anchors or not torch.equal(anchors[-1], anchor):
+            anchors.append(anchor)
+    assert len(anchors) == 2  # six iterations in all
+
+
+def test_attaches_again_when_the_strategy_replaces_its_optimizer(benchmark):
+    plugin = FTPPlugin()
+    strategy = make_strategy(Naive, plugin)
+    strategy.train(benchmark.train_stream[0])
+    strategy.optimizer = torch.optim.SGD(strategy.model.parameters(), lr=0.1)
+    strategy.optimized_param_id = None
+    strategy.train(benchmark.train_stream[1])
+    assert plugin.ftp.is_attached_to(strategy.optimizer)
+    assert_within_radius(plugin.ftp)
+
+
+@pytest.mark.parametrize("travel", [copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))], ids=["deepcopy", "pickle"])
+def test_plugin_state_travels_with_copies(benchmark, travel):
+    plugin = FTPPlugin()
+    make_strategy(Naive, plugin, train_epochs=2).train(benchmark.train_stream[0])
+    assert travel(plugin).ftp.radii() == plugin.ftp.radii()
+
+
+def test_a_strategy_from_an_avalanche_checkpoint_trains_on_as_if_never_stopped(benchmark, tmp_path):
+    def strategy():
+        return make_strategy(Naive, FTPPlugin(anchor="initial"), train_epochs=2)
+
+    whole = strategy()
+    whole.train(benchmark.train_stream[0])
+    dill.settings["byref"] = True  # Avalanche 0.6 cannot save torch's own optimizers otherwise
+    try:
+        save_checkpoint(whole, tmp_path / "checkpoint.pkl")
+    finally:
+        dill.settings["byref"] = False
+    torch.manual_seed(4)
+    whole.train(benchmark.train_stream[1])
+    resumed, done = maybe_load_checkpoint(strategy(), tmp_path / "checkpoint.pkl")
+    assert done == 1
+    torch.manual_seed(4)
+    resumed.train(benchmark.train_stream[1])
+    for (name, a), b in zip(whole.model.named_parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(a, b), name
+    assert resumed.plugins[0].ftp.radii() == whole.plugins[0].ftp.radii()
+
+
+@pytest.mark.parametrize("radius_data", ["train", "replay"])
+def test_projection_between_experiences(benchmark, radius_data):
+    plugin = FTPPlugin(when="experience", radius_data=radius_data, radius_iterations=4)
+    strategy = make_strategy(Replay, plugin, mem_size=20, train_epochs=3)
+    for experience in benchmark.train_stream:
+        start = {n: p.detach().clone() for n, p in strategy.model.named_parameters()}
+        strategy.train(experience)
+        table = plugin.summary()
+        assert table.keys() == {n for n in start if n.startswith("backbone")}
+        for name, parameter in strategy.model.named_parameters():
+            if name in table:
+                change = (parameter - start[name]).detach()
+                rows = change.flatten(1) if change.dim() > 1 else change[None]
+                assert rows.abs().sum(1).max() <= table[name]["radius"] * (1 + 1e-4) + 1e-6
+                assert 0 < table[name]["radius"] <= 4 * 1e-2 * 1.01
+
+
+def test_projection_between_experiences_says_what_it_lacks(benchmark):
+    plugin = FTPPlugin(when="experience", radius_data="validation")
+    with pytest.raises(ValueError, match=r"validation.*test, train"):
+        make_strategy(Naive, plugin).train(benchmark.train_stream[0])
+    with pytest.raises(ValueError, match="ReplayPlugin"):
+        make_strategy(Naive, FTPPlugin(when="experience", radius_data="replay")).train(benchmark.train_stream[0])
+
+
+def test_strategies_that_cannot_be_served_say_so(benchmark, caplog):
+    with pytest.raises(TypeError, match="LaMAML"):
+        make_strategy(LaMAML, FTPPlugin()).train(benchmark.train_stream[0])
+    with caplog.at_level(logging.WARNING):
+        make_strategy(FromScratchTraining, FTPPlugin()).train(benchmark.train_stream[0])
+    assert "sets the weights back" in caplog.text
+
+
+def test_the_classifier_is_found_and_logged(benchmark, caplog):
+    with caplog.at_level(logging.INFO):
+        make_strategy(Naive, FTPPlugin()).train(benchmark.train_stream[0])
+    assert "head.classifier.bias, head.classifier.weight" in caplog.text
+    assert find_classifier(SimpleMLP(num_classes=3)) == (
+        {"classifier.weight", "classifier.bias"},
+        "the last linear layer",
+    )
+    with pytest.raises(ValueError, match="exclude"):
+        find_classifier(nn.Conv2d(1, 1, 1))
+
+
+def test_explicit_exclude_overrides_the_head(benchmark):
+    plugin = FTPPlugin(exclude=nn.LayerNorm)
+    make_strategy(Naive, plugin).train(benchmark.train_stream[0])
+    assert "head.classifier.weight" in plugin.ftp.radii()
+    assert not any(name.startswith("backbone.1.") for name in plugin.ftp.radii())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"k": 2},
+        {"mu": 0},
+        {"when": "epoch"},
+        {"radius_data": "test"},
+        {"radius_iterations": 0},
+        {"reanchor_every": 0},
+        {"method": "new"},
+    ],
+)
+def test_wrong_arguments_are_refused_at_once(options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        FTPPlugin(**options)
