@@ -45,10 +45,11 @@ class DropIn(Optimizer):
         self._named += zip(names, parameters, strict=True)
         self._anchors.update(zip(names, anchors, strict=False))
         if hasattr(self, "ftp"):
-            self.ftp.track(self._named)
+            self.ftp.track(self._named, anchor=self._anchors)
 
     def _start_projection(self, k: float, exclude: Iterable[str]) -> None:
-        self.ftp = FTP(self._named, k=k, anchor=self._anchors or None, exclude=exclude).attach(self)
+        self.ftp = FTP(self._named, k=k, exclude=exclude).attach(self)
+        self.ftp.track(self._named, anchor=self._anchors)  # unlike FTP's own, a partial anchor is fine here
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "ftp": self.ftp, "_named": self._named, "_anchors": self._anchors}

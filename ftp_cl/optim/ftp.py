@@ -83,7 +83,7 @@ class FTP:
         self.k = k
         self.mu = mu
         self.exclude = exclude
-        self._anchor = None if anchor is None else {canonical_name(name): value for name, value in anchor.items()}
+        self._anchor: dict[str, Tensor] = {}
         self._model = parameters if isinstance(parameters, nn.Module) else None
         self._names: dict[nn.Parameter, str] = {}
         self._excluded: set[nn.Parameter] = set()
@@ -93,19 +93,27 @@ class FTP:
         self._optimizer: weakref.ref[Optimizer] | None = None
         self._handles: list[Any] = []
         self.track(parameters)
-        self._check_anchor()
+        self._anchor = self._checked_anchor(anchor)
 
     # ---- which parameters -------------------------------------------------------------------------------------------
 
-    def track(self, parameters: NamedParameters | None = None, *, exclude: Exclude | None = None) -> None:
+    def track(
+        self,
+        parameters: NamedParameters | None = None,
+        *,
+        exclude: Exclude | None = None,
+        anchor: Mapping[str, Tensor] | None = None,
+    ) -> None:
         """Take the parameters' names anew: after a head was added, grown or replaced. State stays with the names.
 
         Args:
             parameters: the model or its named parameters; None: the model given before.
             exclude: replaces the previous choice; None keeps it.
+            anchor: anchors of new tensors, by name, beside those given before; tensors without one are anchored at
+                their weights right before their first step.
 
         Raises:
-            ValueError: if `exclude` does not fit these parameters.
+            ValueError: if `exclude` or `anchor` does not fit these parameters.
         """
         parameters = self._model if parameters is None else parameters
         if parameters is None:
@@ -121,6 +129,8 @@ class FTP:
             self._names[parameter] = names[0]
             if not excluded_names.isdisjoint(names) or parameter.numel() == 0:
                 self._excluded.add(parameter)
+        if anchor is not None:
+            self._anchor.update(self._checked_anchor(anchor, complete=False))
 
     def projected_names(self) -> list[str]:
         """Names of the parameters that are projected once they get a gradient, in the model's order."""
@@ -139,23 +149,26 @@ class FTP:
         Raises:
             ValueError: if a projected tensor is missing in `anchor` or has another shape there.
         """
-        self._anchor = None if anchor is None else {canonical_name(name): value for name, value in anchor.items()}
-        self._check_anchor()
+        self._anchor = self._checked_anchor(anchor)
         self.restart()
 
-    def _check_anchor(self) -> None:
-        if self._anchor is None:
-            return
+    def _checked_anchor(self, anchor: Mapping[str, Tensor] | None, *, complete: bool = True) -> dict[str, Tensor]:
+        """`anchor` by canonical name; `complete`: it must have every tensor that will be projected."""
+        if anchor is None:
+            return {}
+        anchor = {canonical_name(name): value for name, value in anchor.items()}
         for parameter, name in self._names.items():
             if parameter in self._excluded or not parameter.requires_grad:
                 continue
-            if name not in self._anchor:
-                raise ValueError(f"The anchor has no tensor {name!r}; exclude it or pass weights for it.")
-            if self._anchor[name].shape != parameter.shape:
+            if name not in anchor:
+                if complete:
+                    raise ValueError(f"The anchor has no tensor {name!r}; exclude it or pass weights for it.")
+            elif anchor[name].shape != parameter.shape:
                 raise ValueError(
-                    f"The anchor's {name!r} has shape {tuple(self._anchor[name].shape)}, the model's "
+                    f"The anchor's {name!r} has shape {tuple(anchor[name].shape)}, the model's "
                     f"{tuple(parameter.shape)}."
                 )
+        return anchor
 
     # ---- attaching --------------------------------------------------------------------------------------------------
 
@@ -197,7 +210,7 @@ class FTP:
 
     def is_attached_to(self, optimizer: Any) -> bool:
         """Whether steps of this very optimizer object are followed by a projection."""
-        return self._optimizer is not None and self._optimizer() is optimizer
+        return optimizer is not None and self._optimizer is not None and self._optimizer() is optimizer
 
     def __getstate__(self) -> dict[str, Any]:
         """Hooks do not travel: torch drops them when an optimizer is copied or pickled, so a copy is unattached."""
@@ -298,8 +311,7 @@ class FTP:
             self._warn(f"{name}:shape", f"{name} has another shape than its anchor; it is anchored anew.")
             state = None
         if state is None:
-            anchor = self._anchor[name] if self._anchor is not None and name in self._anchor else parameter
-            state = self._states[name] = TensorState(anchor, like=parameter)
+            state = self._states[name] = TensorState(self._anchor.get(name, parameter), like=parameter)
         state.follow(parameter)
         return state
 

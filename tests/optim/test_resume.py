@@ -1,0 +1,150 @@
+"""Training that is interrupted and resumed ends where uninterrupted training ends."""
+
+import io
+import warnings
+
+import pytest
+import torch
+
+from ftp_cl.optim import FTP, SGDP, AdamP
+
+# Muon takes 2-d parameters only and SparseAdam sparse gradients only.
+BASE_OPTIMIZERS = [
+    kind
+    for name, kind in sorted(vars(torch.optim).items())
+    if isinstance(kind, type)
+    and issubclass(kind, torch.optim.Optimizer)
+    and name not in ("Optimizer", "Muon", "SparseAdam")
+]
+
+
+def base_optimizer(kind, model):
+    options = {"max_iter": 3} if kind is torch.optim.LBFGS else {}
+    return kind(model.parameters(), lr=1e-2, **options)
+
+
+def through_file(state_dict):
+    file = io.BytesIO()
+    torch.save(state_dict, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+@pytest.mark.parametrize("kind", BASE_OPTIMIZERS, ids=lambda kind: kind.__name__)
+def test_resumed_training_equals_uninterrupted_training(make_model, train, assert_same_weights, kind):
+    model = make_model()
+    optimizer = base_optimizer(kind, model)
+    ftp = FTP(model, exclude="head").attach(optimizer)
+    train(model, optimizer, range(20))
+    saved = through_file({"model": model.state_dict(), "optimizer": optimizer.state_dict()})
+    train(model, optimizer, range(20, 40))
+
+    clone = make_model()
+    clone_optimizer = base_optimizer(kind, clone)
+    clone_ftp = FTP(clone, exclude="head").attach(clone_optimizer)
+    clone.load_state_dict(saved["model"])
+    clone_optimizer.load_state_dict(saved["optimizer"])
+    train(clone, clone_optimizer, range(20, 40))
+
+    assert_same_weights(model, clone)
+    assert ftp.radii() == clone_ftp.radii()
+    assert set(ftp.radii()) == {"conv.weight", "conv.bias", "norm.weight", "norm.bias", "scale"}
+
+
+@pytest.mark.parametrize("kind", [AdamP, SGDP], ids=lambda kind: kind.__name__)
+def test_resumed_drop_in_training_equals_uninterrupted_training(make_model, train, assert_same_weights, kind):
+    def drop_in(model):
+        names, parameters = zip(*model.named_parameters(), strict=True)
+        return kind([{"params": parameters, "name": names}], lr=1e-2, exclude_set={"head.*"})
+
+    model = make_model()
+    optimizer = drop_in(model)
+    train(model, optimizer, range(20))
+    saved = through_file({"model": model.state_dict(), "optimizer": optimizer.state_dict()})
+    train(model, optimizer, range(20, 40))
+
+    clone = make_model()
+    clone_optimizer = drop_in(clone)
+    clone.load_state_dict(saved["model"])
+    clone_optimizer.load_state_dict(saved["optimizer"])
+    train(clone, clone_optimizer, range(20, 40))
+    assert_same_weights(model, clone)
+
+
+def test_own_state_dict_resumes_with_an_optimizer_that_knows_nothing_of_it(make_model, train, assert_same_weights):
+    model = make_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    ftp = FTP(model, exclude="head").attach(optimizer)
+    train(model, optimizer, range(10))
+    weights, saved = through_file(model.state_dict()), through_file(ftp.state_dict())
+    train(model, optimizer, range(10, 20))
+
+    clone = make_model()
+    clone.load_state_dict(weights)
+    clone_optimizer = torch.optim.SGD(clone.parameters(), lr=0.05)
+    clone_ftp = FTP(clone, exclude="head").attach(clone_optimizer)
+    clone_ftp.load_state_dict(saved)
+    train(clone, clone_optimizer, range(10, 20))
+    assert_same_weights(model, clone)
+
+
+def test_a_loaded_state_is_a_copy(make_model, train):
+    model = make_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    ftp = FTP(model).attach(optimizer)
+    train(model, optimizer, range(2))
+    saved = ftp.state_dict()
+    before = saved["tensors"]["conv.weight"]["change"].clone()
+    other = FTP(make_model())
+    other.load_state_dict(saved)
+    saved["tensors"]["conv.weight"]["change"].zero_()
+    assert torch.equal(other.state_dict()["tensors"]["conv.weight"]["change"], before)
+
+
+def test_loading_a_state_without_ftp_keeps_its_own_and_says_so(make_model, train, caplog):
+    model = make_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    plain_state = optimizer.state_dict()
+    ftp = FTP(model).attach(optimizer)
+    train(model, optimizer, range(3))
+    radii = ftp.radii()
+    optimizer.load_state_dict(plain_state)
+    assert ftp.radii() == radii
+    assert "none of FTP's" in caplog.text
+
+
+def test_a_state_with_ftp_loads_into_an_optimizer_without(make_model, train):
+    model = make_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    FTP(model).attach(optimizer)
+    train(model, optimizer, range(3))
+    plain = torch.optim.SGD(make_model().parameters(), lr=0.1)
+    plain.load_state_dict(optimizer.state_dict())
+    assert plain.param_groups[0]["lr"] == 0.05
+
+
+def test_a_state_of_another_shape_is_refused_and_changes_nothing(make_model, train):
+    wide, narrow = make_model(classes=5), make_model(classes=3)
+    optimizer = torch.optim.SGD(wide.parameters(), lr=0.05)
+    ftp = FTP(wide).attach(optimizer)
+    train(wide, optimizer, range(2))
+    target = FTP(narrow)
+    with pytest.raises(ValueError, match=r"'head.weight' has shape \(5, 4\), the model's tensor \(3, 4\)"):
+        target.load_state_dict(ftp.state_dict())
+    assert target.state_dict()["tensors"] == {}
+
+
+@pytest.mark.parametrize("wrong", [{}, {"version": 2, "tensors": {}}, {"version": 1}, 3])
+def test_what_is_no_state_of_ftp_is_refused(make_model, wrong):
+    with pytest.raises(ValueError, match="no state dict of FTP"):
+        FTP(make_model()).load_state_dict(wrong)
+
+
+def test_nothing_here_warns(make_model, train):
+    model = make_model()
+    optimizer = torch.optim.AdamW(model.parameters())
+    ftp = FTP(model).attach(optimizer)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train(model, optimizer, range(3))
+        ftp.summary(), ftp.distances(), optimizer.state_dict()
