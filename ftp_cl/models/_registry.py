@@ -1,0 +1,71 @@
+"""Models by name, for configurations and the command line."""
+
+import inspect
+from collections.abc import Callable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import timm
+
+from ftp_cl.models._classifier import ContinualClassifier
+from ftp_cl.models._pretrained import pretrained
+from ftp_cl.models._small_cnn import small_cnn
+
+
+def _efficientnet_lite0(
+    *, head: str = "cosine", weights: str | Path | None = None, **timm_options: Any
+) -> ContinualClassifier:
+    return pretrained("efficientnet_lite0", head=head, weights=weights, **timm_options)
+
+
+def _timm(
+    architecture: str, *, head: str = "cosine", weights: str | Path | None = None, **timm_options: Any
+) -> ContinualClassifier:
+    return pretrained(architecture, head=head, weights=weights, **timm_options)
+
+
+MODELS: dict[str, Callable[..., ContinualClassifier]] = {
+    "efficientnet_lite0": _efficientnet_lite0,
+    "small_cnn": small_cnn,
+    "timm": _timm,
+}
+"""Builders by name; see ``build_model``."""
+
+MODEL_DESCRIPTIONS: dict[str, str] = {
+    "efficientnet_lite0": "EfficientNet-Lite0 with ImageNet weights; nothing to download (head, weights)",
+    "small_cnn": "three convolutions, for tests and first runs on a CPU (in_channels, head, width)",
+    "timm": "any timm architecture from a local weight file (architecture, head, weights, and timm's own options)",
+}
+"""One line on each of ``MODELS``."""
+
+
+def build_model(name: str, /, **options: Any) -> ContinualClassifier:
+    """Build the model ``name`` of ``MODELS``.
+
+    Args:
+        name: "efficientnet_lite0", "small_cnn" or "timm".
+        **options: For its builder: ``build_model("timm", architecture="resnet18", weights=path, head="linear")``.
+
+    Raises:
+        FileNotFoundError: A weight file named in the options is not there.
+        ValueError: The name or an option is wrong; says which, and what is nearest.
+    """
+    if name not in MODELS:
+        raise ValueError(f"there is no model {name!r}{_nearest(name)}")
+    try:
+        inspect.signature(MODELS[name]).bind(**options)
+    except TypeError as error:
+        raise ValueError(f"model {name!r}: {error}; it takes {_parameters(name)}") from None
+    return MODELS[name](**options)
+
+
+def _nearest(name: str) -> str:
+    if timm.is_model(name):
+        return f": for timm's, use 'timm' with architecture={name!r} and weights=path"
+    nearest = get_close_matches(name, MODELS, n=1)
+    return f"; did you mean {nearest[0]!r}?" if nearest else f": choose one of {', '.join(MODELS)}"
+
+
+def _parameters(name: str) -> str:
+    return ", ".join(inspect.signature(MODELS[name]).parameters)

@@ -1,0 +1,157 @@
+"""Weight files: read them without running code from them, and fit them into a timm model."""
+
+import pickle
+import sys
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+_NESTED_KEYS = ("state_dict", "model")
+_WRAPPER_PREFIXES = ("module.", "_orig_mod.")
+_BACKBONE_PREFIX = "backbone."
+_NAMED_AT_MOST = 3
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a weight file: safetensors by its suffix, anything else by ``torch.load`` with ``weights_only=True``.
+
+    A state dict may stand under the key "state_dict" or "model", as training scripts save it.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is damaged, could run code when loaded, or holds no state dict.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no weight file {path}")
+    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    for key in _NESTED_KEYS:
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not content or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ValueError(
+            f'{path} holds no state dict: expected names to tensors, at the top or under "state_dict" or "model"'
+        )
+    return content
+
+
+def _read_safetensors(path: Path) -> object:
+    try:
+        return safetensors.torch.load_file(path)
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
+
+
+def _read_torch(path: Path) -> object:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path} is damaged or holds more than tensors, which could run code when loaded: "
+            "save the plain state dict, torch.save(model.state_dict(), path)"
+        ) from error
+    except Exception as error:
+        # On damaged files torch raises what its parser happened to meet: OSError, KeyError, UnicodeDecodeError, ...
+        raise ValueError(f"{path} is damaged or no file that torch.save wrote ({type(error).__name__})") from error
+
+
+def load_by_name(
+    tensors: dict[str, Tensor], model: nn.Module, *, classifiers: tuple[str, ...], architecture: str, source: str
+) -> None:
+    """Load ``tensors`` into a timm ``model`` without classifier.
+
+    Prefixes of wrappers ("module.", "_orig_mod.") and the heads of other models are dropped. Where that does not fit,
+    timm's converter of the architecture is tried: it renames older layouts and resizes position embeddings.
+
+    Args:
+        tensors: From the file, with or without the classifier's.
+        model: Built with ``num_classes=0``.
+        classifiers: Names of the classifier's modules in the architecture; their tensors are dropped.
+        architecture: Its name, for the message.
+        source: Where the tensors are from, for the message.
+
+    Raises:
+        ValueError: The tensors do not fit; says which.
+    """
+    tensors = _without_wrappers(tensors, model)
+    fitting = _without(classifiers, tensors)
+    problem = _misfit(fitting, model)
+    if problem:
+        fitting = _without(classifiers, _converted(tensors, model))
+        if _misfit(fitting, model):
+            raise ValueError(f"{source} does not fit {architecture}: {problem}")
+    model.load_state_dict(fitting)
+
+
+def load_in_order(tensors: dict[str, Tensor], model: nn.Module, *, architecture: str, source: str) -> None:
+    """Load ``tensors`` into ``model`` by position, for files whose names differ and whose order agrees.
+
+    Raises:
+        ValueError: The number of tensors or a shape differs; names the first that does.
+    """
+    expected = model.state_dict()
+    if len(tensors) != len(expected):
+        raise ValueError(f"{source} does not fit {architecture}: {len(tensors)} tensors instead of {len(expected)}")
+    for (name, tensor), (model_name, model_tensor) in zip(tensors.items(), expected.items(), strict=True):
+        if tensor.shape != model_tensor.shape:
+            raise ValueError(
+                f"{source} does not fit {architecture}: {name} is {list(tensor.shape)} in the file, "
+                f"and {model_name}, which has its place in the model, is {list(model_tensor.shape)}"
+            )
+    model.load_state_dict(dict(zip(expected, tensors.values(), strict=True)))
+
+
+def _without_wrappers(tensors: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Strip what DataParallel, torch.compile and ``ContinualClassifier`` put before names, if the model has it not."""
+    own = model.state_dict().keys()
+    # Twice: torch.compile may wrap DataParallel, or DataParallel torch.compile.
+    for prefix in (*_WRAPPER_PREFIXES, *_WRAPPER_PREFIXES, _BACKBONE_PREFIX):
+        if any(name.startswith(prefix) for name in own):
+            continue
+        stripped = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        # Beside a backbone there is a head, which is dropped; a wrapper holds all there is.
+        if len(stripped) == len(tensors) or (prefix == _BACKBONE_PREFIX and stripped):
+            tensors = stripped
+    return tensors
+
+
+def _without(modules: tuple[str, ...], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    prefixes = tuple(f"{module}." for module in modules)
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith(prefixes)}
+
+
+def _converted(tensors: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Apply the converter that the module of a timm model offers, if it does."""
+    convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    if convert is None:
+        return tensors
+    try:
+        return convert(dict(tensors), model)
+    except Exception:
+        # Fed with another architecture's tensors, converters fail in ways of their own; the misfit says more.
+        return tensors
+
+
+def _misfit(tensors: dict[str, Tensor], model: nn.Module) -> str:
+    """Say in what ``tensors`` and the model's state dict differ; empty where they fit."""
+    expected = model.state_dict()
+    reshaped = [
+        f"{name} is {list(tensors[name].shape)} in the file and {list(tensor.shape)} in the model"
+        for name, tensor in expected.items()
+        if name in tensors and tensors[name].shape != tensor.shape
+    ]
+    problems = [
+        _listed("missing ", [name for name in expected if name not in tensors]),
+        _listed("unexpected ", [name for name in tensors if name not in expected]),
+        _listed("", reshaped),
+    ]
+    return "; ".join(problem for problem in problems if problem)
+
+
+def _listed(what: str, names: list[str]) -> str:
+    if not names:
+        return ""
+    more = f" and {len(names) - _NAMED_AT_MOST} more" if len(names) > _NAMED_AT_MOST else ""
+    return what + ", ".join(names[:_NAMED_AT_MOST]) + more
