@@ -1,14 +1,15 @@
 """Pretrained backbones with heads for continual learning.
 
-model = pretrained("efficientnet_lite0")          # images: floats in [0, 1], normalised inside the model
-strategy = Naive(model=model, optimizer=SGD(model.parameters(), lr=1e-3), ...)
+>>> model = pretrained("efficientnet_lite0")  # images: floats in [0, 1], normalised inside the model
+>>> strategy = Naive(model=model, optimizer=SGD(model.parameters(), lr=1e-3), criterion=CrossEntropyLoss())
 """
 
-from ftp_cl.models._classifier import ContinualClassifier, Normalization
-from ftp_cl.models._heads import HEADS, ClassifierHead, CosineHead, LinearHead
-from ftp_cl.models._pretrained import efficientnet_lite0_classifier, pretrained
-from ftp_cl.models._registry import MODEL_DESCRIPTIONS, MODELS, build_model
-from ftp_cl.models._small_cnn import small_cnn
+from ftp_cl.models.linear_discriminant import LinearDiscriminantHead
+from ftp_cl.models.backbones import efficientnet_lite0_classifier, pretrained
+from ftp_cl.models.continual_classifier import ContinualClassifier, Normalization
+from ftp_cl.models.heads import HEADS, ClassifierHead, CosineHead, LinearHead
+from ftp_cl.models.registry import MODEL_DESCRIPTIONS, MODELS, build_model
+from ftp_cl.models.small_network import small_cnn
 
 __all__ = [
     "HEADS",
@@ -17,6 +18,7 @@ __all__ = [
     "ClassifierHead",
     "ContinualClassifier",
     "CosineHead",
+    "LinearDiscriminantHead",
     "LinearHead",
     "Normalization",
     "build_model",

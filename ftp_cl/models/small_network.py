@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from ftp_cl.models._classifier import ContinualClassifier, Normalization
+from ftp_cl.models.continual_classifier import ContinualClassifier, Normalization
 
 
 def small_cnn(in_channels: int = 1, *, head: str = "cosine", width: int = 16) -> ContinualClassifier:
