@@ -173,7 +173,7 @@ def stepwise_forgetting(accuracy_matrix: AccuracyMatrix, sizes: ArrayLike | None
     Source:
         Released code of Smith et al., "CODA-Prompt: COntinual Decomposed Attention-based Prompting for Rehearsal-Free
         Continual Learning", CVPR 2023, arXiv 2211.13218: function calc_forgetting in utils/calc_forgetting.py of the
-        repository GT-RIPL/CODA-Prompt. It assumes experiences of equal size; ``sizes`` is the extension to unequal ones.
+        repository GT-RIPL/CODA-Prompt. It assumes experiences of equal size; ``sizes`` extends it to unequal ones.
     """
     matrix = _read(accuracy_matrix, needed=lambda i, j, last: i >= j, at_least=2, name="step-wise forgetting")
     weights = _weights(sizes, len(matrix))
@@ -283,8 +283,8 @@ def _read(accuracy_matrix: AccuracyMatrix, needed: Needed, at_least: int = 1, na
     if len(outside):
         i, j = outside[0]
         raise ValueError(f"accuracies are percent, 0 to 100, but row {i + 1}, column {j + 1} is {matrix[i, j]:g}")
-    rows, columns = np.indices(matrix.shape)
-    missing = np.argwhere(np.isnan(matrix) & needed(rows, columns, len(matrix) - 1))
+    index = np.indices(matrix.shape)
+    missing = np.argwhere(np.isnan(matrix) & needed(index[0], index[1], len(matrix) - 1))
     if len(missing):
         i, j = missing[0]
         raise ValueError(
