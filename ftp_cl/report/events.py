@@ -1,0 +1,41 @@
+"""Reads from a run's metrics.jsonl what result.json does not hold: how the radii changed over the experiences."""
+
+import json
+from pathlib import Path
+
+EVENTS_FILE = "metrics.jsonl"
+
+
+def radii_after_each_experience(run_dir: Path) -> list[dict[str, float]]:
+    """Radius of every projected tensor after each experience, in the order of the experiences.
+
+    Lines that cannot be read are passed over, wherever they stand: a killed run cuts its last line, and a resumed one
+    may write on behind the cut. Of several lines on one experience, as after a resume, the last one counts.
+
+    Args:
+        run_dir: directory of the run; a missing or unreadable metrics.jsonl gives an empty list.
+
+    Returns:
+        One dict {tensor name: radius} per experience.
+    """
+    radii: dict[int, dict[str, float]] = {}
+    try:
+        with (run_dir / EVENTS_FILE).open(encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                # Nearly all lines are training steps: parse only those that can matter.
+                if '"projection"' in line:
+                    radii.update(_projection_event(line))
+    except OSError:
+        return []
+    return [radii[experience] for experience in sorted(radii)]
+
+
+def _projection_event(line: str) -> dict[int, dict[str, float]]:
+    try:
+        event = json.loads(line)
+        if event["event"] != "projection":
+            return {}
+        tensors = event["tensors"].items()
+        return {int(event["experience"]): {name: float(tensor["radius"]) for name, tensor in tensors}}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return {}

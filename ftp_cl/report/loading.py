@@ -1,0 +1,278 @@
+"""Reads the result files of runs, and refuses what is damaged, foreign or contradicts itself."""
+
+import json
+import math
+import os
+import reprlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ftp_cl.metrics import accuracy_after_each_experience, forgetting_per_experience, relative_robustness, summarize
+from ftp_cl.report.events import radii_after_each_experience
+
+RESULT_FILE = "result.json"
+RESULT_SCHEMA = "ftp_cl.result/1"
+
+# Summary numbers may have been rounded to two decimals; a larger difference means that the file was altered.
+_AGREEMENT = 0.01
+
+
+class ReportError(ValueError):
+    """A report cannot be made; the message is one sentence that names the file and what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class TensorProjection:
+    """One projected tensor after the last experience; distances are row-wise L1 norms of weights minus anchor."""
+
+    radius: float
+    mean_distance: float
+    max_distance: float
+    boundary_share: float
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """One run, as its result.json tells it; docs/metrics.md says what each number means.
+
+    Attributes:
+        path: the result.json that it was read from.
+        accuracy_matrix: T x T, percent; NaN above the diagonal where not evaluated.
+        average_forgetting, backward_transfer: percentage points, None if T = 1.
+        ood: percent per OOD stream; empty if none was evaluated, and then ood_average is None.
+        step_seconds_median, peak_memory_mb: None where the run could not measure them.
+        projection: per projected tensor, in depth order; empty for methods without projection.
+    """
+
+    path: Path
+    benchmark: str
+    method: str
+    model: str
+    seed: int
+    config: dict[str, Any]
+    accuracy_matrix: NDArray[np.float64]
+    average_accuracy: float
+    average_incremental_accuracy: float
+    average_forgetting: float | None
+    backward_transfer: float | None
+    learning_accuracy: float
+    ood: dict[str, float]
+    ood_average: float | None
+    train_seconds: float
+    step_seconds_median: float | None
+    peak_memory_mb: float | None
+    environment: dict[str, Any]
+    classes_per_experience: list[list[str]]
+    projection: dict[str, TensorProjection]
+
+    @property
+    def experiences(self) -> int:
+        """T, the number of experiences."""
+        return len(self.accuracy_matrix)
+
+    @property
+    def relative_robustness(self) -> float | None:
+        """OOD average over average accuracy; None without OOD streams or at an accuracy of 0."""
+        if self.ood_average is None or self.average_accuracy == 0:
+            return None
+        return relative_robustness(self.ood_average, self.average_accuracy)
+
+    @cached_property
+    def radii_after_each_experience(self) -> list[dict[str, float]]:
+        """Radius of every projected tensor, one dict per experience; empty if metrics.jsonl does not tell."""
+        return radii_after_each_experience(self.path.parent)
+
+    def accuracy_after_each_experience(self) -> NDArray[np.float64]:
+        """Average accuracy on the experiences seen so far, percent, shape (T,)."""
+        return accuracy_after_each_experience(self.accuracy_matrix)
+
+    def forgetting_per_experience(self) -> NDArray[np.float64]:
+        """Forgetting of every experience but the last, percentage points, shape (T - 1,); needs T > 1."""
+        return forgetting_per_experience(self.accuracy_matrix)
+
+
+def load_results(dirs: Iterable[str | os.PathLike[str]]) -> list[Result]:
+    """Read every result.json under the given directories.
+
+    Args:
+        dirs: directories, searched recursively, or result files themselves. One that is reached twice counts once.
+
+    Returns:
+        At least one result, in the order of their paths.
+
+    Raises:
+        ReportError: a directory does not exist, there is no result at all, or one is damaged, of another schema, or
+            contradicts itself (its summary numbers do not follow from its accuracy matrix).
+    """
+    places = [Path(place) for place in dirs]
+    paths = {found.resolve(): found for place in places for found in _result_files(place)}
+    if not paths:
+        raise ReportError(f"no {RESULT_FILE} under {', '.join(map(str, places)) or 'an empty list of directories'}")
+    return [read_result(paths[resolved]) for resolved in sorted(paths)]
+
+
+def read_result(path: Path) -> Result:
+    """Read and check one result file.
+
+    Raises:
+        ReportError: it cannot be read, is no result of this schema, or contradicts itself.
+    """
+    data = _parse(path)
+    if data.get("schema") != RESULT_SCHEMA:
+        raise ReportError(
+            f"{path}: the schema is {reprlib.repr(data.get('schema'))}, but this version reads {RESULT_SCHEMA!r}"
+        )
+    values = {}
+    for key, check in _FIELDS.items():
+        if key not in data:
+            raise ReportError(f"{path}: the key {key!r} is missing")
+        try:
+            values[key] = check(data[key])
+        except ValueError as error:
+            raise ReportError(f"{path}: {key} {error}") from None
+    _check_summary(path, values)
+    return Result(path=path, **values)
+
+
+def _result_files(place: Path) -> list[Path]:
+    if place.is_file():
+        return [place]
+    if not place.is_dir():
+        raise ReportError(f"{place}: no such directory")
+    return [Path(folder) / RESULT_FILE for folder, _, files in os.walk(place) if RESULT_FILE in files]
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except OSError as error:
+        raise ReportError(f"{path}: cannot be read ({error.strerror})") from None
+    except RecursionError:
+        raise ReportError(f"{path}: not a result file (nested too deeply)") from None
+    except ValueError as error:  # truncated or other JSON errors, and bytes that are not UTF-8
+        raise ReportError(f"{path}: damaged or truncated, not valid JSON ({error})") from None
+    if not isinstance(data, dict):
+        raise ReportError(f"{path}: not a result file (a JSON object was expected)")
+    return data
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a number of JSON")
+
+
+def _check_summary(path: Path, values: dict[str, Any]) -> None:
+    """Check the stored summary against the one that follows from the stored accuracies."""
+    try:
+        summary = summarize(values["accuracy_matrix"], values["ood"])
+    except ValueError as error:
+        raise ReportError(f"{path}: {error}") from None
+    values["accuracy_matrix"] = np.array(summary.pop("accuracy_matrix"), dtype=np.float64)
+    values["ood"] = summary.pop("ood")
+    for key, expected in summary.items():
+        stored = values[key]
+        agree = stored is expected if None in (stored, expected) else abs(stored - expected) <= _AGREEMENT
+        if not agree:
+            raise ReportError(f"{path}: {key} is {_shown(stored)}, but the accuracies give {_shown(expected)}")
+    experiences, listed = len(values["accuracy_matrix"]), len(values["classes_per_experience"])
+    if listed != experiences:
+        raise ReportError(f"{path}: classes_per_experience lists {listed} experiences, the matrix has {experiences}")
+
+
+def _shown(value: float | None) -> str:
+    return "null" if value is None else f"{value:.2f}"
+
+
+# Each check returns the value in its final type or raises a ValueError that reads on after the key's name.
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"must be text, but is {reprlib.repr(value)}")
+    # Control and direction characters would break tables and the page.
+    printable = "".join(character if character.isprintable() else " " for character in value).strip()
+    if not printable:
+        raise ValueError("must not be empty")
+    return printable
+
+
+def _integer(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError(f"must be a whole number, but is {reprlib.repr(value)}")
+    return value
+
+
+def _number(value: Any) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise ValueError(f"must be a number, but is {reprlib.repr(value)}")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError(f"must be a finite number, but is {reprlib.repr(value)}")
+    return number
+
+
+def _not_negative(value: Any) -> float:
+    number = _number(value)
+    if number < 0:
+        raise ValueError(f"must not be negative, but is {number:g}")
+    return number
+
+
+def _or_null(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda value: None if value is None else check(value)
+
+
+def _list_of(check: Callable[[Any], Any]) -> Callable[[Any], list]:
+    def check_list(value: Any) -> list:
+        if not isinstance(value, list):
+            raise ValueError(f"must be a list, but is {reprlib.repr(value)}")
+        return [check(item) for item in value]
+
+    return check_list
+
+
+def _object_of(check: Callable[[Any], Any]) -> Callable[[Any], dict[str, Any]]:
+    def check_object(value: Any) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise ValueError(f"must be an object, but is {reprlib.repr(value)}")
+        return {_text(key): check(item) for key, item in value.items()}
+
+    return check_object
+
+
+def _tensor_projection(value: Any) -> TensorProjection:
+    fields = TensorProjection.__dataclass_fields__
+    if not isinstance(value, dict) or not fields.keys() <= value.keys():
+        raise ValueError(f"must give {', '.join(fields)} for every tensor, but has {reprlib.repr(value)}")
+    return TensorProjection(**{key: _not_negative(value[key]) for key in fields})
+
+
+_FIELDS: dict[str, Callable[[Any], Any]] = {
+    "benchmark": _text,
+    "method": _text,
+    "model": _text,
+    "seed": _integer,
+    "config": _object_of(lambda value: value),
+    "accuracy_matrix": _list_of(_list_of(_or_null(_number))),
+    "average_accuracy": _number,
+    "average_incremental_accuracy": _number,
+    "average_forgetting": _or_null(_number),
+    "backward_transfer": _or_null(_number),
+    "learning_accuracy": _number,
+    "ood": _object_of(_number),
+    "ood_average": _or_null(_number),
+    "train_seconds": _not_negative,
+    "step_seconds_median": _or_null(_not_negative),
+    "peak_memory_mb": _or_null(_not_negative),
+    "environment": _object_of(lambda value: value),
+    "classes_per_experience": _list_of(_list_of(_text)),
+    "projection": _object_of(_tensor_projection),
+}

@@ -1,0 +1,158 @@
+"""Result files: what is read, and what is refused with one sentence that names the file."""
+
+import json
+
+import numpy as np
+import pytest
+
+from ftp_cl.report import ReportError, load_results
+
+
+def write(directory, content):
+    directory.mkdir(parents=True, exist_ok=True)
+    text = content if isinstance(content, str) else json.dumps(content)
+    (directory / "result.json").write_text(text, encoding="utf-8")
+    return directory
+
+
+def test_results_are_found_recursively_once_and_in_the_order_of_their_paths(tmp_path, make_run):
+    make_run(tmp_path / "b" / "deep" / "er", method="ftp")
+    make_run(tmp_path / "a", method="naive")
+    results = load_results([tmp_path, tmp_path / "b", tmp_path / "a" / "result.json"])
+    assert [result.method for result in results] == ["naive", "ftp"]
+
+
+def test_a_result_carries_what_the_file_says(tmp_path, make_run, result_content):
+    make_run(tmp_path, method="ftp", tensors=["a.weight", "b.weight"])
+    content = result_content(method="ftp", tensors=["a.weight", "b.weight"])
+    (result,) = load_results([tmp_path])
+    assert (result.method, result.seed, result.experiences) == ("ftp", 0, 5)
+    assert result.average_accuracy == content["average_accuracy"]
+    assert np.isnan(result.accuracy_matrix[0, 1])
+    assert result.accuracy_matrix[4].tolist() == content["accuracy_matrix"][4]
+    assert list(result.projection) == ["a.weight", "b.weight"]
+    assert result.projection["a.weight"].radius == content["projection"]["a.weight"]["radius"]
+    assert result.relative_robustness == pytest.approx(content["ood_average"] / content["average_accuracy"])
+    assert len(result.radii_after_each_experience) == 5
+
+
+def test_keys_of_later_versions_and_missing_measurements_are_accepted(tmp_path, result_content):
+    content = result_content(step_seconds_median=None, peak_memory_mb=None, note="a key that is not known yet")
+    (result,) = load_results([write(tmp_path, content)])
+    assert result.step_seconds_median is None
+
+
+def test_one_experience_without_ood_is_a_result(tmp_path, make_run):
+    (result,) = load_results([make_run(tmp_path, experiences=1, ood=())])
+    assert (result.average_forgetting, result.ood_average, result.relative_robustness) == (None, None, None)
+
+
+def test_control_characters_in_names_become_spaces(tmp_path, make_run):
+    (result,) = load_results([make_run(tmp_path, method="na\u202eï\nve\x00")])
+    assert result.method == "na ï ve"
+
+
+@pytest.mark.parametrize("dirs", [[], ["empty"]])
+def test_no_result_is_an_error(tmp_path, dirs):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ReportError, match=r"no result\.json under"):
+        load_results([tmp_path / name for name in dirs])
+
+
+def test_a_missing_directory_is_named(tmp_path):
+    with pytest.raises(ReportError, match="nowhere: no such directory"):
+        load_results([tmp_path / "nowhere"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "damaged or truncated"),
+        ('{"schema": "ftp_cl.result/1", "benchm', "damaged or truncated"),
+        ('{"schema": NaN}', "NaN is not a number of JSON"),
+        ("[1, 2]", "a JSON object was expected"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"anything": 1}', "the schema is None"),
+        ('{"schema": "ftp_cl.result/2"}', "the schema is 'ftp_cl.result/2', but this version reads 'ftp_cl.result/1'"),
+        ('{"schema": "ftp_cl.result/1"}', "the key 'benchmark' is missing"),
+    ],
+)
+def test_damaged_and_foreign_files_are_refused_by_name(tmp_path, text, message):
+    with pytest.raises(ReportError, match=message) as error:
+        load_results([write(tmp_path, text)])
+    assert str(error.value).startswith(str(tmp_path / "result.json"))
+    assert "\n" not in str(error.value)
+
+
+def test_bytes_that_are_no_text_are_refused(tmp_path):
+    (tmp_path / "result.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ReportError, match="damaged or truncated"):
+        load_results([tmp_path])
+
+
+def test_every_truncation_is_refused(tmp_path, result_content):
+    text = json.dumps(result_content(experiences=2))
+    for length in range(0, len(text) - 1, 37):
+        with pytest.raises(ReportError, match=r"result\.json: "):
+            load_results([write(tmp_path, text[:length])])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("benchmark", 3, "benchmark must be text, but is 3"),
+        ("method", " ", "method must not be empty"),
+        ("seed", 1.5, "seed must be a whole number"),
+        ("seed", True, "seed must be a whole number"),
+        ("config", [], "config must be an object"),
+        ("accuracy_matrix", {}, "accuracy_matrix must be a list"),
+        ("accuracy_matrix", [[1.0], ["2", 3.0]], "accuracy_matrix must be a number, but is '2'"),
+        ("accuracy_matrix", [[1.0, 2.0]], "must be square"),
+        ("accuracy_matrix", [[50.0, None], [None, 60.0]], "missing"),
+        ("accuracy_matrix", [[101.0]], "percent"),
+        ("average_accuracy", None, "average_accuracy must be a number"),
+        ("average_accuracy", 10**400, "average_accuracy must be a finite number"),
+        ("average_accuracy", 12.0, "average_accuracy is 12.00, but the accuracies give"),
+        ("average_forgetting", None, "average_forgetting is null, but the accuracies give"),
+        ("backward_transfer", 50.0, "backward_transfer is 50.00, but"),
+        ("ood", {"a": "b"}, "ood must be a number"),
+        ("ood", {"a": 101.0}, "accuracy on a must be percent"),
+        ("ood_average", None, "ood_average is null, but the accuracies give"),
+        ("ood", {}, "ood_average is .* but the accuracies give null"),
+        ("train_seconds", -1.0, "train_seconds must not be negative"),
+        ("classes_per_experience", [["a"]], "lists 1 experiences, the matrix has 5"),
+        ("projection", {"w": {"radius": 1.0}}, "projection must give radius, mean_distance"),
+        ("projection", {"w": 1.0}, "projection must give"),
+    ],
+)
+def test_wrong_types_and_contradictions_are_refused(tmp_path, result_content, key, value, message):
+    with pytest.raises(ReportError, match=message) as error:
+        load_results([write(tmp_path, {**result_content(), key: value})])
+    assert str(error.value).startswith(str(tmp_path / "result.json"))
+
+
+def test_rounded_summary_numbers_agree(tmp_path, result_content):
+    content = result_content()
+    content["average_accuracy"] = round(content["average_accuracy"], 2)
+    assert load_results([write(tmp_path, content)])
+
+
+def test_radii_survive_cut_and_foreign_lines_and_the_last_of_a_repeated_experience_counts(tmp_path, make_run):
+    make_run(tmp_path)
+    lines = [
+        '{"event": "projection", "experience": 1, "tensors": {"w": {"radius": 2.0}}}',
+        '{"event": "projection", "experience": 0, "tensors": {"w": {"radius": 1.0}}}',
+        '{"event": "train", "note": "projection"}',
+        '{"event": "projection", "experience": 2}',
+        '["projection"]',
+        '{"event": "projection", "experience": 1, "tensors": {"w": {"radius": 3.0}}}',
+        '{"event": "projection", "experience": 2, "tens',
+    ]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    (result,) = load_results([tmp_path])
+    assert result.radii_after_each_experience == [{"w": 1.0}, {"w": 3.0}]
+
+
+def test_a_run_without_events_has_no_radii(tmp_path, make_run):
+    (result,) = load_results([make_run(tmp_path)])
+    assert result.radii_after_each_experience == []
