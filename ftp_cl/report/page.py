@@ -1,0 +1,118 @@
+"""The HTML page of a report: one self-contained file with tables and figures, no network, no script."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from ftp_cl.report.figures import FIGURE_KINDS, group_looks
+from ftp_cl.report.groups import Group, by_benchmark, differing_settings
+from ftp_cl.report.heatmap import matrix_svg
+from ftp_cl.report.loading import Result
+from ftp_cl.report.style import drawing, page_svg
+from ftp_cl.report.tables import MEASURES, SummaryTable, summary_table
+
+
+@dataclass(frozen=True)
+class PageFigure:
+    """A drawn figure as the template shows it; `svg` is markup that matplotlib has escaped."""
+
+    title: str
+    caption: str
+    svg: Markup
+
+
+@dataclass(frozen=True)
+class Section:
+    """What the page shows of one benchmark.
+
+    Attributes:
+        matrix_width: least width of a heat map, in rem.
+        matrices: (label, heat map) of each group.
+        settings: {configuration key: one value per group, None where unset}, the keys that differ.
+        runs: (label, run, path as shown).
+    """
+
+    benchmark: str
+    anchor: str
+    matrix_width: float
+    labels: list[str]
+    table: SummaryTable
+    figures: list[PageFigure]
+    matrices: list[tuple[str, Markup]]
+    settings: dict[str, list[str | None]]
+    runs: list[tuple[str, Result, str]]
+
+
+def render_page(groups: Sequence[Group], run_root: Path) -> str:
+    """The page as text.
+
+    Args:
+        groups: from `aggregate`, at least one.
+        run_root: paths of runs are shown relative to it.
+    """
+    environment = Environment(
+        loader=PackageLoader("ftp_cl.report"),
+        autoescape=True,  # names come from result files
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["breakable"] = _breakable
+    with drawing():
+        sections = [
+            _section(benchmark, members, f"b{number}", run_root)
+            for number, (benchmark, members) in enumerate(by_benchmark(groups).items(), start=1)
+        ]
+    runs = [result for group in groups for result in group.results]
+    return environment.get_template("report.html.j2").render(
+        sections=sections, measures=MEASURES, run_count=len(runs), environment=_environment(runs)
+    )
+
+
+def _section(benchmark: str, groups: list[Group], anchor: str, run_root: Path) -> Section:
+    looks_of = group_looks(groups)
+    figures = [
+        PageFigure(kind.title, kind.caption, Markup(page_svg(kind.draw(shown, looks_of), f"{anchor}-{kind.name}")))
+        for kind in FIGURE_KINDS
+        if (shown := kind.select(groups))
+    ]
+    return Section(
+        benchmark=benchmark,
+        anchor=anchor,
+        # Five experiences: two heat maps beside each other on a phone; many: one that fills it.
+        matrix_width=min(32.0, max(10.5, 1.4 * max(group.results[0].experiences for group in groups) + 3.5)),
+        labels=[group.label for group in groups],
+        table=summary_table(groups),
+        figures=figures,
+        matrices=[(group.label, Markup(matrix_svg(group.mean_matrix()))) for group in groups],
+        settings=differing_settings(group.settings for group in groups),
+        runs=[(group.label, run, _relative(run.path.parent, run_root)) for group in groups for run in group.results],
+    )
+
+
+def _breakable(text: str) -> Markup:
+    """Escaped text that may break after the marks inside "method (optimizer.backbone_lr=1e-05)"."""
+    return Markup(re.sub(r"([._=/])", r"\1<wbr>", str(escape(text))))
+
+
+def _relative(path: Path, root: Path) -> str:
+    resolved = path.resolve()
+    return resolved.relative_to(root).as_posix() if resolved.is_relative_to(root) else path.as_posix()
+
+
+def _environment(runs: Iterable[Result]) -> dict[str, list[str]]:
+    """Versions and hardware: {key: distinct values over the runs}."""
+    values: dict[str, dict[str, None]] = {}
+    for run in runs:
+        for key, value in run.environment.items():
+            values.setdefault(key, {})[_shown(value)] = None
+    return {key: list(distinct) for key, distinct in values.items()}
+
+
+def _shown(value: Any) -> str:
+    return "–" if value is None else str(value)  # noqa: RUF001

@@ -1,0 +1,131 @@
+"""How all figures look: colours, markers, fonts; and their forms, SVG for the page and SVG or PNG files."""
+
+import io
+import re
+import textwrap
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import matplotlib.style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Colours that the page replaces by its own, so that figures follow light and dark mode; unlike any other in use.
+INK, GRID, SURFACE = "#1b1b1d", "#dcdcdf", "#fefefe"
+_PAGE_COLOURS = {INK: "currentColor", GRID: "var(--grid)", SURFACE: "var(--surface)"}
+
+# Okabe and Ito's colour-blind safe palette; without yellow, which cannot be seen on white, and with ink for black.
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", INK)
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+Dash: TypeAlias = Literal["-", "--", "-.", ":"]
+DASHES: tuple[Dash, ...] = ("-", "--", "-.", ":")
+
+_RC = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 10,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.titlesize": 10,
+    "axes.titlecolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.facecolor": "none",
+    "grid.color": GRID,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 5.5,
+    "lines.markeredgecolor": SURFACE,
+    "lines.markeredgewidth": 0.6,
+    "text.parse_math": False,  # "$" in a name from a result file is a dollar sign
+    "text.usetex": False,
+    "savefig.dpi": 200,
+}
+_LEGEND_CHARACTERS_PER_INCH = 11
+_PER_INCH = 72
+
+
+@dataclass(frozen=True)
+class Look:
+    """Colour, marker and dash of one group, the same in all figures; no two of the first 252 groups look the same."""
+
+    colour: str
+    marker: str
+    dash: Dash
+
+
+def looks(count: int) -> list[Look]:
+    """The looks of `count` groups."""
+    return [
+        Look(PALETTE[i % len(PALETTE)], MARKERS[i % len(MARKERS)], DASHES[i // len(PALETTE) % len(DASHES)])
+        for i in range(count)
+    ]
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """Figures made and saved in here look the same whatever the user's matplotlib settings are."""
+    with warnings.catch_warnings(), matplotlib.style.context(["default", _RC]):
+        # Names may be in scripts that the font lacks: the browser has a font for them.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
+
+
+def new_figure(width: float, height: float, panels: int = 1) -> tuple[Figure, list[Axes]]:
+    """A figure of `panels` axes beside each other; size in inches."""
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="none")
+    return figure, list(figure.subplots(1, panels, squeeze=False)[0])
+
+
+def add_legend(figure: Figure, handles: Sequence, labels: Sequence[str]) -> None:
+    """Put a legend beneath the axes and make the figure as much taller as the legend needs."""
+    width, height = figure.get_size_inches()
+    characters = int(width * _LEGEND_CHARACTERS_PER_INCH)
+    longest = max(map(len, labels))
+    columns = max(1, min(len(labels), characters // (longest + 6)))
+    wrapped = [textwrap.fill(label, characters - 6) for label in labels]
+    rows = sum(1 + label.count("\n") for label in wrapped) if columns == 1 else -(-len(labels) // columns)
+    figure.set_size_inches(width, height + 0.19 * rows + 0.1)
+    figure.legend(handles, wrapped, loc="outside lower left", ncols=columns, borderaxespad=0.2)
+
+
+def page_svg(figure: Figure, name: str) -> str:
+    """The figure as an <svg> element for a page: text stays text, colours follow the page, ids begin with `name`."""
+    svg = _svg(figure, fonttype="none")
+    svg = svg[svg.index("<svg") :]
+    for colour, replacement in _PAGE_COLOURS.items():
+        svg = svg.replace(colour, replacement)
+    svg = re.sub(r' (?:width|height)="[\d.]+pt"', "", svg, count=2)
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, count=1, flags=re.DOTALL)
+    # Several figures stand in one page: their ids must not meet.
+    svg = re.sub(r'\bid="', f'id="{name}-', svg)
+    svg = svg.replace("url(#", f"url(#{name}-").replace('href="#', f'href="#{name}-')
+    width = figure.get_size_inches()[0] * _PER_INCH
+    return svg.replace("<svg ", f'<svg style="max-width:{width * 1.5:.0f}px" aria-hidden="true" ', 1)
+
+
+def file_bytes(figure: Figure, suffix: str) -> bytes:
+    """The figure as the content of a file, ".svg" (text as outlines: it looks the same everywhere) or ".png"."""
+    figure.set_facecolor("white")
+    if suffix == ".svg":
+        return _svg(figure, fonttype="path").encode()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _svg(figure: Figure, fonttype: str) -> str:
+    buffer = io.StringIO()
+    # A fixed salt and no date or version: the same results give the same bytes.
+    with matplotlib.rc_context({"svg.hashsalt": "ftp_cl", "svg.fonttype": fonttype}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return buffer.getvalue()

@@ -1,0 +1,105 @@
+"""Writes reports and figures: everything is made first, then each file replaces its old version in one step."""
+
+import os
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from ftp_cl.report.groups import Group, aggregate, by_benchmark
+from ftp_cl.report.loading import ReportError, Result, load_results
+from ftp_cl.report.tables import csv_text, markdown, markdown_text, summary_table
+
+FIGURE_SUFFIXES = (".svg", ".png")
+
+
+@dataclass(frozen=True)
+class ReportPaths:
+    """The files of a written report."""
+
+    html: Path
+    markdown: Path
+    csv: Path
+
+
+def write_report(dirs: Iterable[str | os.PathLike[str]], out: str | os.PathLike[str]) -> ReportPaths:
+    """Make report.html, report.md and report.csv of all results under some directories.
+
+    The same results give byte-identical files. An existing report stays as it is until the new one is complete.
+
+    Args:
+        dirs: searched recursively for result.json.
+        out: directory of the report; made if it does not exist.
+
+    Raises:
+        ReportError: no result, one that is damaged or doubled, or a file that cannot be written.
+    """
+    from ftp_cl.report.page import render_page  # matplotlib: not for those who want a table only
+
+    results = load_results(dirs)
+    groups = aggregate(results)
+    root = Path(os.path.commonpath([result.path.resolve().parent for result in results]))
+    folder = Path(out)
+    paths = ReportPaths(folder / "report.html", folder / "report.md", folder / "report.csv")
+    _replace_files(
+        {
+            paths.html: render_page(groups, root).encode(),
+            paths.markdown: _markdown_report(groups).encode(),
+            paths.csv: csv_text(groups).encode(),
+        }
+    )
+    return paths
+
+
+def write_figure(results: Iterable[Result], path: str | os.PathLike[str]) -> Path:
+    """Write the main figure: accuracy after each experience, and ID against OOD accuracy where there is any.
+
+    Args:
+        results: of one benchmark, from `load_results`.
+        path: ends in .svg or .png.
+
+    Raises:
+        ReportError: another ending, results of several benchmarks, or a file that cannot be written.
+    """
+    from ftp_cl.report.figures import main_figure  # matplotlib
+    from ftp_cl.report.style import drawing, file_bytes
+
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in FIGURE_SUFFIXES:
+        raise ReportError(f"{path}: a figure is written as {' or '.join(FIGURE_SUFFIXES)}")
+    groups = aggregate(results)
+    benchmarks = list(by_benchmark(groups))
+    if len(benchmarks) != 1:
+        raise ReportError(f"{path}: a figure shows one benchmark, but the results have {benchmarks or 'none'}")
+    with drawing():
+        content = file_bytes(main_figure(groups), suffix)
+    _replace_files({path: content})
+    return path
+
+
+def _markdown_report(groups: list[Group]) -> str:
+    parts = ["# Report\n"]
+    for benchmark, members in by_benchmark(groups).items():
+        parts += [f"## {markdown_text(benchmark)}\n", markdown(summary_table(members))]
+    return "\n".join(parts)
+
+
+def _replace_files(contents: Mapping[Path, bytes]) -> None:
+    """Write all files beside their targets, then rename them: a failure before that leaves the old ones untouched."""
+    temporary = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in contents}
+    try:
+        for path, content in contents.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary[path].open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        for path in contents:
+            temporary[path].replace(path)
+    except OSError as error:
+        raise ReportError(f"{path}: cannot be written ({error.strerror})") from None
+    finally:
+        for leftover in temporary.values():
+            with suppress(OSError):
+                leftover.unlink()

@@ -1,0 +1,235 @@
+"""The written report: complete, self-contained, the same bytes for the same results, never half written."""
+
+import re
+import shutil
+import subprocess
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from ftp_cl.report import ReportError, load_results, write_figure, write_report
+
+VOID = {"meta", "br", "wbr", "link", "img", "input", "hr"}
+
+
+class Structure(HTMLParser):
+    """Checks that tags nest; collects ids, tags and text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open, self.ids, self.tags, self.text = [], [], set(), ""
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.ids += [value for name, value in attrs if name == "id"]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.ids += [value for name, value in attrs if name == "id"]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def parse(path: Path) -> Structure:
+    structure = Structure()
+    structure.feed(path.read_text(encoding="utf-8"))
+    structure.close()
+    assert structure.open == []
+    return structure
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+def test_report_has_all_figures_of_runs_with_ood_and_projection(runs, tmp_path):
+    paths = write_report([runs], tmp_path / "out")
+    text = parse(paths.html).text
+    for title in (
+        *("Accuracy after each experience", "Forgetting per experience", "OOD accuracy per stream"),
+        *("In-distribution against out-of-distribution", "Radius and distance", "Radius over experiences"),
+        *("Accuracy matrices", "Runs (9)", "Versions and hardware", "95 % confidence interval"),
+    ):
+        assert title in text
+    for axis in ("training experience", "average accuracy so far (%)", "forgetting (percentage points)", "OOD stream"):
+        assert axis in text
+    assert "ftp" in paths.markdown.read_text()
+    assert paths.csv.read_text().count("\n") == 4
+    assert set(contents(tmp_path / "out")) == {"report.html", "report.md", "report.csv"}
+
+
+def test_page_needs_no_network_and_no_script(runs, tmp_path):
+    page = write_report([runs], tmp_path).html.read_text()
+    assert not {"script", "link", "img", "iframe"} & parse(tmp_path / "report.html").tags
+    assert not re.search(r"url\((?!#)|@import|src=|data:", page)
+    assert "prefers-color-scheme: dark" in page
+
+
+def test_ids_in_the_page_are_unique(runs, tmp_path):
+    ids = parse(write_report([runs], tmp_path).html).ids
+    assert len(ids) == len(set(ids))
+
+
+def test_colours_of_figures_follow_the_page(runs, tmp_path):
+    page = write_report([runs], tmp_path).html.read_text()
+    figures = "".join(re.findall(r"<svg.*?</svg>", page, re.DOTALL))
+    for fixed in ("#1b1b1d", "#dcdcdf", "#fefefe", "#ffffff", "black"):
+        assert fixed not in figures
+    assert "currentColor" in figures
+
+
+def test_the_same_results_give_the_same_bytes_wherever_they_lie(runs, tmp_path):
+    write_report([runs], tmp_path / "first")
+    moved = tmp_path / "elsewhere" / "deep"
+    shutil.copytree(runs, moved)
+    write_report([moved], tmp_path / "second")
+    assert contents(tmp_path / "first") == contents(tmp_path / "second")
+
+
+def test_names_from_result_files_cannot_inject_markup(tmp_path, make_run):
+    evil = "</td><script>alert(1)</script>&amp; $x^{$ é 日本"
+    make_run(tmp_path / "run", method=evil, benchmark=evil, ood=(f"ood_{evil}",), tensors=[evil], config={evil: evil})
+    make_run(tmp_path / "other", method=evil, benchmark=evil, config={evil: 2})
+    structure = parse(write_report([tmp_path], tmp_path / "out").html)
+    assert "script" not in structure.tags
+    assert "alert(1)</script>&amp; $x^{$ é 日本" in structure.text
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"experiences": 1, "ood": ()},
+        {"experiences": 1, "tensors": ["a.weight"]},
+        {"experiences": 2, "ood": ()},
+        {"experiences": 12, "ood": tuple(f"ood_{name}_{i}" for name in ("fog", "snow") for i in range(5))},
+        {"tensors": [f"layers.{i}.weight" for i in range(120)]},
+        {"train_seconds": 0.0, "step_seconds_median": None, "peak_memory_mb": None, "environment": {}},
+    ],
+)
+def test_reports_of_unusual_runs(tmp_path, make_run, arguments):
+    for seed in range(2):
+        make_run(tmp_path / str(seed), seed=seed, **arguments)
+    parse(write_report([tmp_path], tmp_path / "out").html)
+
+
+def test_zero_radius_and_distance_are_drawn_on_the_logarithmic_axis(tmp_path, make_run):
+    projection = {"w": {"radius": 1e-8, "mean_distance": 0.0, "max_distance": 0.0, "boundary_share": 0.0}}
+    make_run(tmp_path, projection=projection)
+    assert "1e-08" in parse(write_report([tmp_path], tmp_path / "out").html).text
+
+
+def test_runs_with_and_without_ood_share_a_report(tmp_path, make_run):
+    make_run(tmp_path / "a", seed=0)
+    make_run(tmp_path / "b", seed=1, ood=("ood_blob",))
+    make_run(tmp_path / "c", seed=2, ood=())
+    make_run(tmp_path / "d", method="ewc", ood=())
+    parse(write_report([tmp_path], tmp_path / "out").html)
+
+
+def test_no_result_writes_nothing(tmp_path):
+    with pytest.raises(ReportError, match="no result"):
+        write_report([tmp_path], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("failing", ["write", "replace"])
+def test_an_existing_report_stays_if_writing_fails(runs, tmp_path, monkeypatch, failing):
+    out = tmp_path / "out"
+    write_report([runs], out)
+    before = contents(out)
+    shutil.rmtree(runs / "ftp-2")
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(*(("os.fsync", fail) if failing == "write" else (Path, "replace", fail)))
+    with pytest.raises(ReportError, match="cannot be written"):
+        write_report([runs], out)
+    assert contents(out) == before
+
+
+def test_a_directory_that_cannot_be_made_is_named(runs, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ReportError, match="cannot be written"):
+        write_report([runs], tmp_path / "file" / "out")
+
+
+@pytest.mark.parametrize(("suffix", "start"), [(".svg", b"<?xml"), (".png", b"\x89PNG")])
+def test_main_figure_as_a_file(runs, tmp_path, suffix, start):
+    results = load_results([runs])
+    path = write_figure(results, tmp_path / f"main{suffix}")
+    content = path.read_bytes()
+    assert content.startswith(start)
+    assert write_figure(results, tmp_path / f"again{suffix}").read_bytes() == content
+
+
+def test_main_figure_without_ood_has_one_panel(tmp_path, make_run):
+    results = load_results([make_run(tmp_path, ood=())])
+    assert write_figure(results, tmp_path / "main.svg").stat().st_size > 0
+
+
+def test_main_figure_refuses_other_endings_and_several_benchmarks(tmp_path, make_run):
+    make_run(tmp_path / "a", benchmark="one")
+    make_run(tmp_path / "b", benchmark="two")
+    results = load_results([tmp_path])
+    with pytest.raises(ReportError, match=r"written as \.svg or \.png"):
+        write_figure(results, tmp_path / "main.pdf")
+    with pytest.raises(ReportError, match="one benchmark, but the results have"):
+        write_figure(results, tmp_path / "main.svg")
+
+
+def test_the_users_matplotlib_settings_change_nothing(runs, tmp_path):
+    import matplotlib
+
+    results = load_results([runs])
+    plain = write_figure(results, tmp_path / "plain.svg").read_bytes()
+    with matplotlib.rc_context({"font.size": 30, "svg.fonttype": "none", "axes.grid": False, "lines.linewidth": 9}):
+        assert write_figure(results, tmp_path / "styled.svg").read_bytes() == plain
+
+
+@pytest.mark.slow
+def test_two_hundred_results_take_less_than_ten_seconds(tmp_path, make_run):
+    tensors = [f"blocks.{i}.weight" for i in range(60)]
+    for setting in range(40):
+        for seed in range(5):
+            make_run(
+                tmp_path / f"{setting}-{seed}",
+                method=("naive", "ftp")[setting % 2],
+                seed=seed,
+                experiences=10,
+                loss=1 + setting / 8,
+                config={"lr": setting},
+                tensors=tensors if setting % 2 else None,
+            )
+    start = time.process_time()
+    write_report([tmp_path], tmp_path / "out")
+    assert time.process_time() - start < 10
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
+@pytest.mark.parametrize("width", [390, 1280])
+def test_nothing_sticks_out_of_the_page_in_a_browser(runs, tmp_path, make_run, width):
+    name = "a_very_long_method_name_without_any_place_to_break_it_" * 2
+    make_run(runs / "long", method=name, config={"label": name})
+    page = write_report([runs], tmp_path / "out").html
+    # A headless window is at least 500 px wide, a frame is not.
+    frame = tmp_path / "frame.html"
+    frame.write_text(
+        f"<iframe src='{page.as_uri()}' style='width:{width}px;height:900px;border:0' onload=\"document.title="
+        "this.contentDocument.documentElement.scrollWidth + ' ' + this.contentDocument.querySelectorAll('svg').length"
+        '"></iframe>'
+    )
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files"]
+    command += ["--virtual-time-budget=5000", "--dump-dom", f"--user-data-dir={tmp_path / 'profile'}", frame.as_uri()]
+    output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    scroll_width, drawings = map(int, re.search(r"<title>(\d+) (\d+)</title>", output).groups())
+    assert scroll_width <= width
+    assert drawings == 6 + 4

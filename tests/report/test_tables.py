@@ -1,0 +1,153 @@
+"""The summary table: its numbers, what is bold, and its forms."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+
+import pytest
+from rich.console import Console
+
+from ftp_cl.report import aggregate, load_results, terminal_table
+from ftp_cl.report.comparison import T_QUANTILES, difference_holds
+from ftp_cl.report.tables import MEASURES, csv_text, markdown, summary_table
+
+
+def table_of(root):
+    return summary_table(aggregate(load_results([root])))
+
+
+def bold_labels(table, key="average_accuracy"):
+    column = [measure.key for measure in MEASURES].index(key)
+    return [label for label, cells, _ in table.rows if cells[column].best]
+
+
+def write_accuracies(root, make_run, **accuracy_by_method):
+    """One run per method and seed whose one accuracy is given."""
+    for method, accuracies in accuracy_by_method.items():
+        for seed, accuracy in enumerate(accuracies):
+            directory = make_run(root / f"{method}-{seed}", method=method, seed=seed, experiences=1, ood=())
+            content = json.loads((directory / "result.json").read_text())
+            content["accuracy_matrix"] = [[accuracy]]
+            for key in ("average_accuracy", "average_incremental_accuracy", "learning_accuracy"):
+                content[key] = accuracy
+            (directory / "result.json").write_text(json.dumps(content))
+
+
+def test_quantiles_are_those_of_students_t():
+    stats = pytest.importorskip("scipy.stats")
+    assert pytest.approx([stats.t.ppf(0.975, degrees) for degrees in range(1, 31)], abs=5e-5) == list(T_QUANTILES)
+
+
+def test_a_difference_holds_where_scipys_paired_test_rejects_at_five_percent():
+    stats = pytest.importorskip("scipy.stats")
+    for first, second in [([70, 72, 74], [69, 70.5, 73.5]), ([70, 72, 74], [69, 71, 71]), ([1, 2], [0, 1.2])]:
+        holds = difference_holds(dict(enumerate(first)), dict(enumerate(second)))
+        assert holds == (stats.ttest_rel(first, second).pvalue < 0.05)
+
+
+def test_only_common_seeds_count():
+    assert not difference_holds({0: 90.0, 1: 91.0}, {1: 50.0, 2: 51.0})
+    assert not difference_holds({0: 90.0}, {0: 50.0})
+    assert difference_holds({0: 90.0, 1: 91.0, 7: 0.0}, {0: 50.0, 1: 51.5, 8: 99.0})
+
+
+def test_a_lead_that_holds_on_the_common_seeds_is_bold(tmp_path, make_run):
+    write_accuracies(tmp_path, make_run, ftp=[80, 85, 90], naive=[70, 75.5, 79.5])
+    assert bold_labels(table_of(tmp_path)) == ["ftp"]
+
+
+def test_a_lead_within_the_spread_of_the_difference_is_not_bold(tmp_path, make_run):
+    write_accuracies(tmp_path, make_run, ftp=[80, 85, 90], naive=[79, 88, 84])
+    assert bold_labels(table_of(tmp_path)) == []
+
+
+def test_a_lead_over_a_runner_up_with_one_seed_is_not_bold_and_the_table_says_why(tmp_path, make_run):
+    write_accuracies(tmp_path, make_run, ftp=[80, 85, 90], naive=[70])
+    table = table_of(tmp_path)
+    assert bold_labels(table) == []
+    assert any("One seed shows no spread" in note for note in table.notes)
+
+
+def test_lower_is_better_for_forgetting(runs):
+    assert bold_labels(table_of(runs), "average_forgetting") == ["ftp"]
+
+
+def test_equal_values_are_not_bold(tmp_path, make_run):
+    write_accuracies(tmp_path, make_run, ftp=[80, 85], naive=[80, 85])
+    assert bold_labels(table_of(tmp_path)) == []
+
+
+def test_times_from_different_machines_are_never_bold_and_the_table_says_so(tmp_path, make_run):
+    for seed in range(3):
+        make_run(tmp_path / f"a{seed}", method="fast", seed=seed, train_seconds=1.0 + seed)
+        make_run(tmp_path / f"b{seed}", method="slow", seed=seed, train_seconds=9.0 + seed)
+    assert bold_labels(table_of(tmp_path), "train_seconds") == ["fast"]
+    make_run(tmp_path / "c", method="slow", seed=3, environment={"platform": "Linux", "cpu": "another", "threads": 2})
+    table = table_of(tmp_path)
+    assert bold_labels(table, "train_seconds") == []
+    assert any("different machines" in note for note in table.notes)
+
+
+def test_missing_numbers_are_a_dash(tmp_path, make_run):
+    make_run(tmp_path, experiences=1, ood=(), step_seconds_median=None)
+    ((_, cells, n),) = table_of(tmp_path).rows
+    texts = dict(zip([measure.key for measure in MEASURES], [cell.text for cell in cells], strict=True))
+    dashes = {key for key, text in texts.items() if text == "–"}  # noqa: RUF001
+    assert dashes == {
+        "average_forgetting",
+        "backward_transfer",
+        "ood_average",
+        "relative_robustness",
+        "step_milliseconds",
+    }
+    assert n == 1
+
+
+def test_a_number_that_some_seeds_lack_tells_its_own_n(tmp_path, make_run):
+    make_run(tmp_path / "a", seed=0)
+    make_run(tmp_path / "b", seed=1, ood=())
+    ((_, cells, _),) = table_of(tmp_path).rows
+    assert any(cell.text.endswith("(n = 1)") for cell in cells)
+
+
+def test_markdown_shows_names_as_they_are(tmp_path, make_run):
+    make_run(tmp_path, method="a|b <b>*x*</b> ü")
+    text = markdown(table_of(tmp_path))
+    assert r"| a\|b &lt;b&gt;\*x\*&lt;/b&gt; ü |" in text
+    heads = text.splitlines()[0].replace(r"\|", "").count("|")
+    assert all(line.replace(r"\|", "").count("|") == heads for line in text.splitlines() if line.startswith("|"))
+
+
+def test_csv_has_unrounded_means_deviations_and_numbers(runs):
+    groups = aggregate(load_results([runs]))
+    rows = list(csv.DictReader(io.StringIO(csv_text(groups))))
+    assert [row["label"] for row in rows] == ["ftp", "ewc", "naive"]
+    spread = groups[0].spread(lambda run: run.average_accuracy)
+    assert float(rows[0]["average_accuracy_mean"]) == spread.mean
+    assert float(rows[0]["average_accuracy_std"]) == spread.std
+    assert rows[0]["average_accuracy_n"] == "3"
+
+
+def test_terminal_table_shows_all_columns_where_they_fit_and_the_main_ones_elsewhere(runs):
+    results = load_results([runs])
+    assert len(terminal_table(results, width=200).columns) == 2 + len(MEASURES)
+    narrow = terminal_table(results, width=80)
+    assert [column.header.split("\n")[0] for column in narrow.columns] == [
+        "method",
+        *["average", "forgetting", "OOD", "train"],
+        "n",
+    ]
+
+
+def test_terminal_table_does_not_read_names_as_markup(tmp_path, make_run):
+    make_run(tmp_path, method="[red]x[/red]")
+    console = Console(width=120, file=io.StringIO())
+    console.print(terminal_table(load_results([tmp_path]), width=120))
+    assert "[red]x[/red]" in console.file.getvalue()
+
+
+def test_tables_load_neither_torch_nor_avalanche_nor_matplotlib():
+    code = "import sys, ftp_cl.report; assert not {'torch', 'avalanche', 'matplotlib', 'scipy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
