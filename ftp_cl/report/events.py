@@ -35,7 +35,7 @@ def _projection_event(line: str) -> dict[int, dict[str, float]]:
         event = json.loads(line)
         if event["event"] != "projection":
             return {}
-        tensors = event["tensors"].items()
-        return {int(event["experience"]): {name: float(tensor["radius"]) for name, tensor in tensors}}
+        radii = {name: float(tensor["radius"]) for name, tensor in event["tensors"].items()}
+        return {int(event["experience"]): radii} if radii else {}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return {}

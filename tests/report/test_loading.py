@@ -144,6 +144,7 @@ def test_radii_survive_cut_and_foreign_lines_and_the_last_of_a_repeated_experien
         '{"event": "projection", "experience": 0, "tensors": {"w": {"radius": 1.0}}}',
         '{"event": "train", "note": "projection"}',
         '{"event": "projection", "experience": 2}',
+        '{"event": "projection", "experience": 3, "tensors": {}}',
         '["projection"]',
         '{"event": "projection", "experience": 1, "tensors": {"w": {"radius": 3.0}}}',
         '{"event": "projection", "experience": 2, "tens',
