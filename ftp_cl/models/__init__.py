@@ -4,10 +4,10 @@
 >>> strategy = Naive(model=model, optimizer=SGD(model.parameters(), lr=1e-3), criterion=CrossEntropyLoss())
 """
 
-from ftp_cl.models.linear_discriminant import LinearDiscriminantHead
 from ftp_cl.models.backbones import efficientnet_lite0_classifier, pretrained
 from ftp_cl.models.continual_classifier import ContinualClassifier, Normalization
 from ftp_cl.models.heads import HEADS, ClassifierHead, CosineHead, LinearHead
+from ftp_cl.models.linear_discriminant import LinearDiscriminantHead
 from ftp_cl.models.registry import MODEL_DESCRIPTIONS, MODELS, build_model
 from ftp_cl.models.small_network import small_cnn
 
