@@ -1,0 +1,36 @@
+"""Checks of arguments that datasets and benchmarks share: a failure is one sentence that names the nearest choice."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
+
+def check_choice(what: str, value: object, choices: Sequence[str]) -> None:
+    """Raise ValueError unless ``value`` is one of ``choices``; the message names the nearest of them."""
+    if value in choices:
+        return
+    nearest = difflib.get_close_matches(str(value), choices, n=3, cutoff=0.5)
+    advice = f"did you mean {' or '.join(map(repr, nearest))}?" if nearest else f"choose from {', '.join(choices)}."
+    raise ValueError(f"Unknown {what} {value!r}: {advice}")
+
+
+def check_choices(what: str, values: str | Sequence[str], choices: Sequence[str]) -> tuple[str, ...]:
+    """Return ``values`` (one name or several) as a tuple; raise ValueError for an unknown or repeated name, or none."""
+    values = (values,) if isinstance(values, str) else tuple(values)
+    if not values:
+        raise ValueError(f"No {what} was given: choose from {', '.join(choices)}.")
+    for position, value in enumerate(values):
+        check_choice(what, value, choices)
+        if value in values[:position]:
+            raise ValueError(f"The {what} {value!r} is given twice: name each once.")
+    return values
+
+
+def check_size(size: int, smallest: int, largest: int) -> None:
+    """Raise ValueError unless ``size`` is a whole number of pixels between ``smallest`` and ``largest``."""
+    if not isinstance(size, int) or isinstance(size, bool):
+        raise ValueError(f"size={size!r} is not a whole number of pixels: use {smallest} to {largest}.")
+    if not smallest <= size <= largest:
+        nearest = min(max(size, smallest), largest)
+        raise ValueError(f"size={size} is outside {smallest} to {largest} pixels: the nearest is {nearest}.")

@@ -1,0 +1,160 @@
+"""split_digits: scikit-learn's 8 x 8 digits as a stream, to try a whole experiment in seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ftp_cl.benchmarks._checks import check_choice, check_size
+from ftp_cl.benchmarks._dataset import InMemoryDataset
+
+if TYPE_CHECKING:
+    from ftp_cl.benchmarks.class_incremental import ClassIncrementalScenario
+
+CLASSES = ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
+_STORED_SIZE = 8
+_TEST_SHARE = 0.3
+
+
+class Digits(InMemoryDataset):
+    """The 1797 handwritten digits of scikit-learn, split into a training and a test part.
+
+    An item is ``(image, target)``: a float tensor [channels, size, size] in [0, 1] and the digit. The test part holds
+    30 % of each class, always the same ones.
+
+    Args:
+        split: ``"train"`` or ``"test"``.
+        inverted: dark on bright instead of bright on dark.
+        channels: 1, or 3 equal ones.
+        size: side of the images in pixels, 8 to 64; bilinear.
+
+    Raises:
+        ValueError: for a split, number of channels or size that does not exist.
+    """
+
+    def __init__(self, split: str, inverted: bool = False, channels: int = 1, size: int = _STORED_SIZE) -> None:
+        check_choice("split", split, ("train", "test"))
+        check_size(size, 8, 64)
+        if channels not in (1, 3):
+            raise ValueError(f"channels={channels} is neither 1 nor 3.")
+        self.split = split
+        self.inverted = inverted
+        self.channels = channels
+        self.size = size
+
+        images, labels = _read_digits()
+        members = _split_indices(labels)[split]
+        data = images[members].unsqueeze(1)
+        if size != _STORED_SIZE:
+            data = torch.nn.functional.interpolate(data, size=(size, size), mode="bilinear")
+        self.data = (1 - data if inverted else data).expand(-1, channels, -1, -1)
+        self.targets = labels[members].tolist()
+
+    def constructor_arguments(self) -> dict[str, Any]:
+        """Return the keyword arguments that make an equal dataset."""
+        return {"split": self.split, "inverted": self.inverted, "channels": self.channels, "size": self.size}
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        # A copy, so that a transform that works in place cannot change the data.
+        return self.data[index].clone(), self.targets[index]
+
+
+@lru_cache(maxsize=1)
+def _read_digits() -> tuple[torch.Tensor, np.ndarray]:
+    # scikit-learn takes a second to import, which users of the other benchmarks need not wait.
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    return torch.from_numpy(digits.images / 16).float(), digits.target
+
+
+def _split_indices(labels: np.ndarray) -> dict[str, list[int]]:
+    generator = np.random.default_rng(0)
+    split: dict[str, list[int]] = {"train": [], "test": []}
+    for digit in range(len(CLASSES)):
+        members = generator.permutation(np.flatnonzero(labels == digit)).tolist()
+        n_test = round(_TEST_SHARE * len(members))
+        split["test"] += members[:n_test]
+        split["train"] += members[n_test:]
+    return {name: sorted(indices) for name, indices in split.items()}
+
+
+def split_digits(
+    n_experiences: int = 5,
+    seed: int = 0,
+    *,
+    channels: int = 1,
+    size: int = _STORED_SIZE,
+    shots: int | None = None,
+    validation_fraction: float = 0.2,
+    fixed_class_order: Sequence[int] | None = None,
+    return_task_id: bool = False,
+    train_transform: Callable[[Any], Any] | None = None,
+    eval_transform: Callable[[Any], Any] | None = None,
+) -> ClassIncrementalScenario:
+    """Handwritten 8 x 8 digits, a few per experience, with inverted images as OOD stream: experiments in seconds.
+
+    The streams are ``train``, ``validation``, ``test`` and ``ood_inverted`` (the test images, dark on bright).
+
+    Args:
+        n_experiences: 1, 2, 5 or 10.
+        seed: draws the class order, the validation images and the shots; the test images are always the same.
+        channels: 1, or 3 equal ones for models that want colour.
+        size: side of the images in pixels, 8 to 64.
+        shots: training images per class; None for all (98 to 102 at the default validation fraction).
+        validation_fraction: share of each class's training images that is set aside, one at least.
+        fixed_class_order: the 10 digits in order of arrival, instead of the order drawn.
+        return_task_id: give the experience's index as task label, instead of 0.
+        train_transform: from a float tensor [channels, size, size] in [0, 1]; None leaves it so.
+        eval_transform: the same for evaluation.
+
+    Returns:
+        An Avalanche scenario; its ``description`` records the settings, classes and sizes, and which images are for
+        validation (and, with shots, for training).
+
+    Raises:
+        ValueError: in one sentence, for an argument that is out of range.
+    """
+    # Importing Avalanche takes seconds, which users of Digits alone need not wait.
+    from ftp_cl.benchmarks.class_incremental import (
+        StreamData,
+        class_incremental_scenario,
+        draw_class_order,
+        draw_identities,
+    )
+
+    class_order = draw_class_order(len(CLASSES), seed, fixed_class_order)
+    source = Digits("train", channels=channels, size=size)
+    members = {name: [i for i, digit in enumerate(source.targets) if digit == int(name)] for name in CLASSES}
+    training, validation = draw_identities(members, validation_fraction=validation_fraction, shots=shots, seed=seed)
+    streams = {
+        "train": StreamData(source, [index for indices in training.values() for index in indices]),
+        "test": StreamData(Digits("test", channels=channels, size=size)),
+        "validation": StreamData(source, [index for indices in validation.values() for index in indices]),
+        "ood_inverted": StreamData(Digits("test", inverted=True, channels=channels, size=size)),
+    }
+    return class_incremental_scenario(
+        streams,
+        class_order,
+        n_experiences,
+        class_names=CLASSES,
+        return_task_id=return_task_id,
+        train_transform=train_transform,
+        eval_transform=eval_transform,
+        description={
+            "benchmark": "split_digits",
+            "n_experiences": n_experiences,
+            "shots": shots,
+            "seed": seed,
+            "channels": channels,
+            "size": size,
+            "validation_fraction": validation_fraction,
+            "return_task_id": return_task_id,
+            "training_identities": training if shots else None,
+            "validation_identities": validation,
+        },
+    )

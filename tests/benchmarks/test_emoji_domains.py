@@ -1,0 +1,141 @@
+"""The shipped archive holds what EmojiDomains promises, and EmojiDomains reads it rightly."""
+
+import csv
+import io
+import pickle
+import subprocess
+import sys
+import zipfile
+from collections import defaultdict
+from importlib import resources
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ftp_cl.benchmarks import CLASSES, DOMAINS, EmojiDomains
+
+
+@pytest.fixture(scope="module")
+def archive():
+    with zipfile.ZipFile(str(resources.files("ftp_cl.benchmarks") / "data" / "emoji_domains.zip")) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def rows(archive):
+    return list(csv.DictReader(io.StringIO(archive.read("index.csv").decode())))
+
+
+def test_archive_has_612_emoji_of_20_classes_in_each_of_7_styles(rows):
+    assert len(rows) == 612 * 7
+    assert {row["domain"] for row in rows} == set(DOMAINS)
+    assert sorted({row["class"] for row in rows}) == list(CLASSES)
+    for domain in DOMAINS:
+        assert len({row["name"] for row in rows if row["domain"] == domain}) == 612
+
+
+def test_identities_classes_and_split_are_the_same_in_every_style(rows):
+    of_style = defaultdict(set)
+    for row in rows:
+        of_style[row["domain"]].add((row["name"], row["class"], row["codepoints"], row["split"]))
+    assert len(set(map(frozenset, of_style.values()))) == 1
+
+
+def test_no_identity_is_in_both_splits(rows):
+    splits = defaultdict(set)
+    for row in rows:
+        splits[row["name"]].add(row["split"])
+    assert all(len(found) == 1 for found in splits.values())
+
+
+def test_60_percent_of_each_class_are_for_training(rows):
+    for name in CLASSES:
+        splits = [row["split"] for row in rows if row["class"] == name and row["domain"] == "noto"]
+        assert splits.count("train") == round(0.6 * len(splits))
+
+
+def test_archive_holds_the_indexed_files_and_no_others(archive, rows):
+    assert sorted(archive.namelist()) == sorted([row["path"] for row in rows] + ["index.csv"])
+    for row in rows:
+        assert row["path"] == f"{row['domain']}/{row['split']}/{row['class']}/{row['name']}.webp"
+
+
+def test_every_file_decodes_to_64_by_64_rgb(archive, rows):
+    for row in rows:
+        image = Image.open(io.BytesIO(archive.read(row["path"])))
+        image.load()
+        assert (image.format, image.mode, image.size) == ("WEBP", "RGB", (64, 64)), row["path"]
+
+
+def test_items_are_the_images_and_classes_of_the_archive(archive, rows):
+    dataset = EmojiDomains("twemoji", "test")
+    expected = [row for row in rows if row["domain"] == "twemoji" and row["split"] == "test"]
+    assert len(dataset) == len(expected) == 244
+    for index in (0, 100, 243):
+        image, target = dataset[index]
+        assert dataset.identities[index] == expected[index]["name"]
+        assert dataset.domains[index] == "twemoji"
+        assert dataset.classes[target] == expected[index]["class"]
+        assert target == dataset.targets[index] and type(target) is int
+        original = Image.open(io.BytesIO(archive.read(expected[index]["path"])))
+        assert np.array_equal(np.asarray(image), np.asarray(original))
+
+
+def test_several_domains_are_appended_in_the_order_given():
+    both = EmojiDomains(["line_art", "noto"], "train")
+    assert both.domains == ["line_art"] * 368 + ["noto"] * 368
+    assert both.identities[:368] == both.identities[368:]
+    assert np.array_equal(both.data[368:], EmojiDomains("noto", "train").data)
+
+
+@pytest.mark.parametrize("size", [8, 32, 96])
+def test_images_are_resized_when_the_dataset_is_made(size):
+    dataset = EmojiDomains("blob", "test", size=size)
+    assert dataset.data.shape == (244, size, size, 3) and dataset.data.dtype == np.uint8
+    image, _ = dataset[3]
+    assert image.mode == "RGB" and image.size == (size, size)
+    # The same drawing: the mean colour stays what it was.
+    stored = EmojiDomains("blob", "test")
+    assert np.allclose(dataset.data.mean((1, 2)), stored.data.mean((1, 2)), atol=8)
+
+
+def test_transforms_are_applied_to_image_and_target():
+    dataset = EmojiDomains("noto", "test", transform=lambda image: image.size, target_transform=lambda target: -target)
+    assert dataset[200] == ((64, 64), -dataset.targets[200])
+
+
+def test_pickle_is_small_and_gives_the_same_dataset():
+    dataset = EmojiDomains(("noto", "blob"), "test", size=32)
+    stored = pickle.dumps(dataset)
+    assert len(stored) < 1000
+    again = pickle.loads(stored)
+    assert np.array_equal(again.data, dataset.data)
+    assert (again.targets, again.identities, again.domains) == (dataset.targets, dataset.identities, dataset.domains)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"domain": "notto", "split": "train"}, "Unknown domain 'notto': did you mean 'noto'?"),
+        ({"domain": ("noto", "lineart"), "split": "train"}, "did you mean 'line_art'?"),
+        ({"domain": "photo", "split": "train"}, "did you mean 'noto'"),
+        ({"domain": "xyz", "split": "train"}, "choose from noto, blob"),
+        ({"domain": (), "split": "train"}, "No domain was given"),
+        ({"domain": ("noto", "noto"), "split": "train"}, "'noto' is given twice"),
+        ({"domain": "noto", "split": "training"}, "did you mean 'train'?"),
+        ({"domain": "noto", "split": "train", "size": 4}, "the nearest is 8"),
+        ({"domain": "noto", "split": "train", "size": 4096}, "the nearest is 512"),
+        ({"domain": "noto", "split": "train", "size": 64.0}, "not a whole number of pixels"),
+    ],
+)
+def test_wrong_arguments_are_named_with_the_nearest_right_ones(arguments, message):
+    with pytest.raises(ValueError) as raised:
+        EmojiDomains(**arguments)
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_datasets_do_without_avalanche():
+    code = "import sys, ftp_cl.benchmarks as b; b.EmojiDomains('noto', 'test'); assert 'avalanche' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
