@@ -47,8 +47,8 @@ class DropIn(Optimizer):
         if hasattr(self, "ftp"):
             self.ftp.track(self._named, anchor=self._anchors)
 
-    def _start_projection(self, k: float, exclude: Iterable[str]) -> None:
-        self.ftp = FTP(self._named, k=k, exclude=exclude).attach(self)
+    def _start_projection(self, k: float, exclude: Iterable[str], backend: str) -> None:
+        self.ftp = FTP(self._named, k=k, exclude=exclude, backend=backend).attach(self)
         self.ftp.track(self._named, anchor=self._anchors)  # unlike FTP's own, a partial anchor is fine here
 
     def __getstate__(self) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 import logging
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -11,23 +10,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ftp_cl.optim.names import Exclude, NamedParameters, aliases, canonical_name, match
-from ftp_cl.projection import TensorState
+from ftp_cl.optim.turns import Turn, learn_radii, project, take_votes
+from ftp_cl.projection import Storage, TensorState, available_backends, get_backend
 
 logger = logging.getLogger(__name__)
 
 STATE_KEY = "ftp"
 """The key beside "state" and "param_groups" under which FTP's state rides in `optimizer.state_dict()`."""
-
-
-@dataclass
-class _Turn:
-    """One tensor between the two hooks of one optimizer step."""
-
-    name: str
-    weights: nn.Parameter
-    state: TensorState
-    k: float
-    vote: Tensor
 
 
 class FTP:
@@ -57,12 +46,22 @@ class FTP:
         method: "paper", the published rule; the only one so far.
         mu: step size of the radii, 1e-2 as published. A radius grows by at most about mu a step, in units of a row's
             L1 norm.
+        backend: "torch", which is always there, "numba" (`pip install 'ftp-cl[fast]'`), or "auto", the fastest that is
+            installed. All give the same results but for rounding, and read each other's state.
+        direction_dtype: of the previous change, which only votes on radii; `"bfloat16"` halves its memory. None: that
+            of the weights, as published.
+        anchor_device: keeps anchors elsewhere, for example on "cpu" while the weights are on a GPU; they are fetched
+            tensor by tensor at each step. None: where the weights are.
 
     A parameter group may carry `ftp_k`, its own k, or `ftp=False`, not to be projected.
 
+    Attributes:
+        turns: the step in progress, tensor by tensor; empty between steps.
+        backend: what computes.
+
     Raises:
-        ValueError: for a k outside [0, 1], a mu that is not positive, an unknown method, or an `exclude` or `anchor`
-            that does not fit the parameters.
+        ValueError: for a k outside [0, 1], a mu that is not positive, an unknown method, a backend that is unknown or
+            not installed, or an `exclude` or `anchor` that does not fit the parameters.
     """
 
     def __init__(
@@ -74,6 +73,9 @@ class FTP:
         exclude: Exclude = (),
         method: Literal["paper"] = "paper",
         mu: float = 1e-2,
+        backend: str = "auto",
+        direction_dtype: torch.dtype | str | None = None,
+        anchor_device: torch.device | str | None = None,
     ) -> None:
         _check_k(k)
         if not mu > 0:
@@ -83,12 +85,14 @@ class FTP:
         self.k = k
         self.mu = mu
         self.exclude = exclude
+        self.backend = get_backend(backend)
+        self._storage = _storage(direction_dtype, anchor_device)
         self._anchor: dict[str, Tensor] = {}
         self._model = parameters if isinstance(parameters, nn.Module) else None
         self._names: dict[nn.Parameter, str] = {}
         self._excluded: set[nn.Parameter] = set()
         self._states: dict[str, TensorState] = {}
-        self._turns: list[_Turn] = []
+        self.turns: list[Turn] = []
         self._warned: set[str] = set()
         self._optimizer: weakref.ref[Optimizer] | None = None
         self._handles: list[Any] = []
@@ -205,7 +209,7 @@ class FTP:
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        self._turns = []
+        self.turns = []
         self._optimizer = None
 
     def is_attached_to(self, optimizer: Any) -> bool:
@@ -215,80 +219,81 @@ class FTP:
     def __getstate__(self) -> dict[str, Any]:
         """Hooks do not travel: torch drops them when an optimizer is copied or pickled, so a copy is unattached."""
         states = {name: state.state_dict() for name, state in self._states.items()}
-        return {**self.__dict__, "_optimizer": None, "_handles": [], "_turns": [], "_states": states}
+        own: dict[str, Any] = {
+            "_optimizer": None,
+            "_handles": [],
+            "turns": [],
+            "_states": states,
+            "backend": self.backend.name,
+        }
+        return {**self.__dict__, **own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._states = {name: TensorState.from_state_dict(saved) for name, saved in state["_states"].items()}
+        self.backend = get_backend(state["backend"] if state["backend"] in available_backends() else "auto")
+        self._states = self._read(state["_states"])
 
     # ---- one step ---------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def _before_step(self, optimizer: Optimizer, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
         """Collect votes: gradients are read before the step, because some optimizers overwrite them in it."""
-        self._turns = []
+        self.turns = []
         # args are those of the unbound step: (optimizer, closure) or (optimizer,).
         closure = args[1] if len(args) > 1 else kwargs.get("closure")
         if closure is None:
-            self._collect_votes(optimizer)
+            self._begin(optimizer)
             return None
         # Gradients come from inside the step. Those of the first evaluation belong to the weights before the step.
-        closure = self._voting(closure, optimizer)
+        closure = self._beginning(closure, optimizer)
         return ((optimizer, closure), kwargs) if len(args) > 1 else (args, {**kwargs, "closure": closure})
 
-    def _voting(self, closure: Callable[[], Any], optimizer: Optimizer) -> Callable[[], Any]:
-        collected = False
+    def _beginning(self, closure: Callable[[], Any], optimizer: Optimizer) -> Callable[[], Any]:
+        begun = False
 
-        def closure_then_votes() -> Any:
-            nonlocal collected
+        def closure_then_begin() -> Any:
+            nonlocal begun
             with torch.enable_grad():
                 loss = closure()
-            if not collected:
-                collected = True
+            if not begun:
+                begun = True
                 with torch.no_grad():
-                    self._collect_votes(optimizer)
+                    self._begin(optimizer)
             return loss
 
-        return closure_then_votes
+        return closure_then_begin
 
-    def _collect_votes(self, optimizer: Optimizer) -> None:
-        scaler = getattr(optimizer, "grad_scale", None)
+    def _begin(self, optimizer: Optimizer) -> None:
+        self.turns = list(self._turns_of(optimizer))
+        if not getattr(optimizer, "takes_votes", False):
+            take_votes(self.turns, self.backend)
+
+    def _turns_of(self, optimizer: Optimizer) -> Iterator[Turn]:
+        """A turn for each parameter that is projected in this step."""
         for group in optimizer.param_groups:
             if not group.get("ftp", True):
                 continue
-            k = group.get("ftp_k", self.k)
+            k, maximize = group.get("ftp_k", self.k), bool(group.get("maximize"))
             _check_k(k)
-            sign = -1.0 if group.get("maximize") else 1.0
             for parameter in group["params"]:
-                if parameter.grad is None or not self._is_projected(parameter):
+                gradient = parameter.grad
+                if gradient is None or not self._is_projected(parameter):
                     continue
                 name = self._names[parameter]
-                _check_kind(name, parameter)
-                state = self._state_of(name, parameter)
-                vote = sign * state.vote(parameter.grad)
-                if scaler is not None:  # a fused optimizer under GradScaler unscales within its step
-                    vote = vote / scaler.to(vote.device)
-                self._turns.append(_Turn(name, parameter, state, k, vote))
+                _check_kind(name, parameter, gradient)
+                yield Turn(name, parameter, gradient, self._state_of(name, parameter), k, maximize)
 
     @torch.no_grad()
     def _after_step(self, optimizer: Optimizer, args: tuple, kwargs: dict) -> None:
-        turns, self._turns = self._turns, []
-        found_inf = getattr(optimizer, "found_inf", None)
-        if not turns or (found_inf is not None and found_inf.item() > 0):
-            return  # no gradient at all, or a fused optimizer that left this step out
-        votes = _to_floats([turn.vote for turn in turns])
-        sums = _to_floats([turn.state.sum_of(turn.weights) for turn in turns])
-        projected = []
-        for turn, vote, weight_sum in zip(turns, votes, sums, strict=True):
-            # A finite sum has finite terms; only otherwise look closer, because a sum of large numbers overflows too.
-            if (_isfinite(vote) and _isfinite(weight_sum)) or _all_finite(turn):
-                turn.state.radius.update(vote if _isfinite(vote) else 0.0, k=turn.k, mu=self.mu)
-                projected.append(turn)
-            else:
-                self._skip(turn)
-        largest = _to_floats([turn.state.project(turn.weights) for turn in projected])
-        for turn, norm in zip(projected, largest, strict=True):
-            turn.state.radius.clip(norm)
+        turns, self.turns = self.turns, []
+        found_inf, scale = getattr(optimizer, "found_inf", None), getattr(optimizer, "grad_scale", None)
+        if found_inf is not None and found_inf.item() > 0:
+            return  # a fused optimizer under GradScaler has left this step out
+        waiting = [turn for turn in turns if not turn.finished]
+        project(learn_radii(waiting, self.mu, 1.0 if scale is None else scale.item()), self.backend)
+        for turn in turns:
+            if turn.skipped:
+                self._count_skip(turn)
 
     def _is_projected(self, parameter: nn.Parameter) -> bool:
         if parameter not in self._names:
@@ -311,11 +316,14 @@ class FTP:
             self._warn(f"{name}:shape", f"{name} has another shape than its anchor; it is anchored anew.")
             state = None
         if state is None:
-            state = self._states[name] = TensorState(self._anchor.get(name, parameter), like=parameter)
+            anchor = self._anchor.get(name)
+            if anchor is None or not TensorState(anchor, like=anchor).fits(parameter):
+                anchor = parameter
+            state = self._states[name] = TensorState(anchor, like=parameter, storage=self._storage)
         state.follow(parameter)
         return state
 
-    def _skip(self, turn: _Turn) -> None:
+    def _count_skip(self, turn: Turn) -> None:
         turn.state.skipped += 1
         self._warn(
             f"{turn.name}:finite",
@@ -342,7 +350,7 @@ class FTP:
         """
         if not isinstance(state_dict, Mapping) or state_dict.get("version") != 1 or "tensors" not in state_dict:
             raise ValueError("This is no state dict of FTP (version 1).")
-        states = {name: TensorState.from_state_dict(saved) for name, saved in state_dict["tensors"].items()}
+        states = self._read(state_dict["tensors"])
         for parameter, name in self._names.items():
             if name in states and not states[name].fits(parameter):
                 raise ValueError(
@@ -350,6 +358,9 @@ class FTP:
                     f"{tuple(parameter.shape)}."
                 )
         self._states = states
+
+    def _read(self, saved: Mapping[str, dict[str, Any]]) -> dict[str, TensorState]:
+        return {name: TensorState.from_state_dict(tensor, self._storage) for name, tensor in saved.items()}
 
     def _add_state(self, optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
         return {**state_dict, STATE_KEY: self.state_dict()}
@@ -405,29 +416,19 @@ def _check_k(k: float) -> None:
         raise ValueError(f"k={k} lies outside [0, 1]; 1 is the paper's default, 0 lets radii only grow.")
 
 
-def _check_kind(name: str, parameter: nn.Parameter) -> None:
+def _storage(direction_dtype: torch.dtype | str | None, anchor_device: torch.device | str | None) -> Storage:
+    if isinstance(direction_dtype, str):
+        named = getattr(torch, direction_dtype, None)
+        if not isinstance(named, torch.dtype):
+            raise ValueError(f"direction_dtype={direction_dtype!r} is no dtype of torch; try 'bfloat16'.")
+        direction_dtype = named
+    if direction_dtype is not None and not direction_dtype.is_floating_point:
+        raise ValueError(f"direction_dtype={direction_dtype} does not hold fractions; try 'bfloat16'.")
+    return Storage(direction_dtype, None if anchor_device is None else torch.device(anchor_device))
+
+
+def _check_kind(name: str, parameter: nn.Parameter, gradient: Tensor) -> None:
     if parameter.is_complex():
         raise ValueError(f"{name} is complex; FTP projects real weights only: exclude it.")
-    if parameter.grad is not None and parameter.grad.layout != torch.strided:
+    if gradient.layout != torch.strided:
         raise ValueError(f"{name} has a sparse gradient; FTP needs dense ones: exclude it or use sparse=False.")
-
-
-def _all_finite(turn: _Turn) -> bool:
-    gradient = turn.weights.grad
-    finite = torch.isfinite(turn.weights).all()
-    return bool(finite if gradient is None else finite & torch.isfinite(gradient).all())
-
-
-def _isfinite(value: float) -> bool:
-    return value - value == 0.0
-
-
-def _to_floats(values: list[Tensor]) -> list[float]:
-    """The values of 0-d tensors, with one transfer for each device and dtype."""
-    floats: dict[int, float] = {}
-    kinds: dict[tuple[torch.device, torch.dtype], list[int]] = {}
-    for i, value in enumerate(values):
-        kinds.setdefault((value.device, value.dtype), []).append(i)
-    for indices in kinds.values():
-        floats.update(zip(indices, torch.stack([values[i] for i in indices]).tolist(), strict=True))
-    return [floats[i] for i in range(len(values))]

@@ -21,6 +21,7 @@ class SGDP(DropIn, torch.optim.SGD):
         nesterov: look-ahead momentum.
         k: factor in [0, 1] on votes that shrink a radius.
         exclude_set: names or shell patterns that are not projected.
+        backend: "torch", "numba" or "auto", as in `FTP`.
         options: further ones of torch.optim.SGD (foreach, fused, maximize).
     """
 
@@ -34,6 +35,7 @@ class SGDP(DropIn, torch.optim.SGD):
         nesterov: bool = False,
         k: float = 1.0,
         exclude_set: set[str] | None = None,
+        backend: str = "auto",
         **options: Any,
     ) -> None:
         super().__init__(
@@ -45,4 +47,4 @@ class SGDP(DropIn, torch.optim.SGD):
             nesterov=nesterov,
             **options,
         )
-        self._start_projection(k, exclude_set or set())
+        self._start_projection(k, exclude_set or set(), backend)

@@ -48,9 +48,13 @@ def literal_step(
     Returns:
         The projected weights and the next state.
     """
-    if not (torch.isfinite(weights).all() and torch.isfinite(gradient).all()):
+    if not torch.isfinite(gradient).all():
         return weights.clone(), replace(state, skipped=state.skipped + 1)
     change = weights - anchor
+    if not torch.isfinite(change).all():
+        # There is no change of this step to vote with in the next one.
+        nothing = torch.zeros_like(change) if state.change is not None else None
+        return weights.clone(), replace(state, skipped=state.skipped + 1, change=nothing)
     t = state.steps + 1
     radius, first, second = 1e-8, 0.0, 0.0
     if state.change is not None:
@@ -66,7 +70,7 @@ def literal_step(
     projected = anchor.clone()
     for i, row in enumerate(_rows(change)):
         ratio = min(1.0, radius / _row_norm(row))
-        _rows(projected)[i].copy_(_rows(anchor)[i] + ratio * row)
+        _rows(projected)[i].copy_(_precise(_rows(anchor)[i]) + ratio * _precise(row))
     return projected, LiteralState(t, radius, first, second, change, state.skipped)
 
 
@@ -89,5 +93,5 @@ def _vote(gradient: Tensor, change: Tensor) -> float:
 
 
 def _precise(tensor: Tensor) -> Tensor:
-    """Half-precision tensors are summed in float32: 16 bits lose small rows."""
+    """Half precision is computed with in float32 and rounded once: 16 bits lose small rows."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

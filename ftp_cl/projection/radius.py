@@ -7,7 +7,7 @@ SMALLEST_RADIUS = 1e-8
 """The radius at a tensor's first step, and its lower bound ever after, as published."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Radius:
     """gamma and its Adam state, as Python floats: they are few, and in float64 they cannot lose small votes.
 
@@ -23,32 +23,31 @@ class Radius:
     second_moment: float = 0.0
     steps: int = 0
 
-    def update(self, vote: float, *, k: float, mu: float) -> None:
-        """Take one step along `vote` (d, the derivative of the loss by gamma up to sign conventions of the paper).
+    def after(self, vote: float, *, k: float, mu: float) -> "Radius":
+        """The radius one step along `vote` (d, the loss's derivative by gamma in the paper's sign).
 
         Args:
             vote: positive shrinks the ball. Ignored at the first step, when there is no previous change to vote on.
             k: factor in [0, 1] on positive votes (gradient annealing).
             mu: Adam's step size for gamma.
         """
-        self.steps += 1
-        if self.steps == 1:
-            return
+        steps = self.steps + 1
+        if steps == 1:
+            return Radius(self.value, self.first_moment, self.second_moment, steps)
         d = k * vote if vote > 0 else vote
-        self.first_moment = 0.9 * self.first_moment + 0.1 * d
-        self.second_moment = 0.999 * self.second_moment + 0.001 * d * d
+        first = 0.9 * self.first_moment + 0.1 * d
+        second = 0.999 * self.second_moment + 0.001 * d * d
         # The bias correction counts the first step although it brought no vote: the published code does so.
-        mean = self.first_moment / (1 - 0.9**self.steps)
-        deviation = math.sqrt(self.second_moment / (1 - 0.999**self.steps))
-        self.value = max(self.value - mu * mean / (deviation + 1e-8), SMALLEST_RADIUS)
+        mean, deviation = first / (1 - 0.9**steps), math.sqrt(second / (1 - 0.999**steps))
+        return Radius(max(self.value - mu * mean / (deviation + 1e-8), SMALLEST_RADIUS), first, second, steps)
 
     def clip(self, largest_row: float) -> None:
         """Bound gamma by the largest row norm of the current change.
 
         Weights of the current step do not depend on it (no row is longer than the largest), so it may follow them.
         """
-        if self.steps > 1:
-            self.value = min(self.value, largest_row)
+        if self.steps > 1 and largest_row < self.value:
+            self.value = largest_row
 
     def state_dict(self) -> dict[str, float | int]:
         """Plain numbers, one for each attribute."""

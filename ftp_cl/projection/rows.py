@@ -51,9 +51,9 @@ def row_norms(change: Tensor) -> Tensor:
 
 def row_dots(left: Tensor, right: Tensor) -> Tensor:
     """<A_r, B_r> for each row, shape [rows]; both tensors have the same shape, `right` has dense rows."""
-    if not _same_layout(left, right):
-        left = torch.empty_like(right).copy_(left)
-    dtype = accumulation_dtype(right.dtype)
+    if not same_layout(left, right):
+        left = torch.empty_like(right, dtype=left.dtype).copy_(left)
+    dtype = accumulation_dtype(torch.promote_types(left.dtype, right.dtype))
     return torch.mul(as_rows(left).to(dtype), as_rows(right).to(dtype)).sum(dim=1)
 
 
@@ -67,7 +67,12 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def _same_layout(left: Tensor, right: Tensor) -> bool:
+def kept_norms(change: Tensor) -> Tensor:
+    """`row_norms` as the state keeps them: in float64, where the device has it, because some backends sum in it."""
+    return row_norms(change).to(torch.float32 if change.device.type == "mps" else torch.float64)
+
+
+def same_layout(left: Tensor, right: Tensor) -> bool:
     """Whether equal positions in memory hold equal indices; the stride of a dimension of size 1 means nothing."""
     return all(
         size == 1 or own == other for size, own, other in zip(left.shape, left.stride(), right.stride(), strict=True)

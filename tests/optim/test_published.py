@@ -4,8 +4,12 @@ import pytest
 import torch
 
 from ftp_cl.optim import FTP, SGDP, AdamP
-from ftp_cl.projection import LiteralState, literal_step
+from ftp_cl.projection import LiteralState, available_backends, literal_step
 
+BACKENDS = [
+    pytest.param(name, marks=pytest.mark.skipif(name not in available_backends(), reason=f"{name} is not installed"))
+    for name in ("torch", "numba")
+]
 PROJECTED = ("conv.weight", "fc.weight", "fc.bias", "pos_embed", "scale")
 HEAD = {"head.weight", "head.bias"}
 CASES = ("sgd", "sgd_nesterov_wd", "sgd_momentum_k0", "adam", "adam_wd_k05", "adam_amsgrad")
@@ -29,10 +33,10 @@ def base_optimizer(case, parameters, implementation):
     return torch.optim.AdamW(parameters.values(), **ADAM_OPTIONS[case], **flags)
 
 
-def drop_in(case, parameters, anchors):
+def drop_in(case, parameters, anchors, backend):
     groups = [{"params": list(parameters.values()), "pre": [anchors[n] for n in parameters], "name": list(parameters)}]
     kind, options = (SGDP, SGD_OPTIONS) if case in SGD_OPTIONS else (AdamP, ADAM_OPTIONS)
-    return kind(groups, **options[case], k=K.get(case, 1.0), exclude_set=HEAD)
+    return kind(groups, **options[case], k=K.get(case, 1.0), exclude_set=HEAD, backend=backend)
 
 
 def follow(golden, case, parameters, optimizer, radii):
@@ -47,19 +51,22 @@ def follow(golden, case, parameters, optimizer, radii):
         golden.assert_close(actual, expected_radii[step].double(), f"{case}, radii, step {step + 1}")
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("implementation", ["plain", "foreach", "fused"])
 @pytest.mark.parametrize("case", CASES)
-def test_attached_ftp_follows_the_published_trajectory(golden, case, implementation):
+def test_attached_ftp_follows_the_published_trajectory(golden, case, implementation, backend):
     parameters = golden.parameters()
     optimizer = base_optimizer(case, parameters, implementation)
-    ftp = FTP(parameters.items(), k=K.get(case, 1.0), anchor=golden.anchors(), exclude=HEAD).attach(optimizer)
+    options = {"k": K.get(case, 1.0), "anchor": golden.anchors(), "exclude": HEAD, "backend": backend}
+    ftp = FTP(parameters.items(), **options).attach(optimizer)
     follow(golden, case, parameters, optimizer, ftp.radii)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("case", CASES)
-def test_drop_in_optimizer_follows_the_published_trajectory(golden, case):
+def test_drop_in_optimizer_follows_the_published_trajectory(golden, case, backend):
     parameters = golden.parameters()
-    optimizer = drop_in(case, parameters, golden.anchors())
+    optimizer = drop_in(case, parameters, golden.anchors(), backend)
     follow(golden, case, parameters, optimizer, optimizer.ftp.radii)
 
 

@@ -1,0 +1,181 @@
+"""Every backend equals the literal version, whatever the shape, dtype, memory layout and size of the numbers."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from ftp_cl.optim import FTP
+from ftp_cl.projection import LiteralState, available_backends, get_backend, literal_step
+
+BACKENDS = [
+    pytest.param(name, marks=pytest.mark.skipif(name not in available_backends(), reason=f"{name} is not installed"))
+    for name in ("torch", "numba")
+]
+
+# dtype -> smallest and largest power of ten of the numbers, and the tolerance of a radius beside its unit, mu
+KINDS = {
+    torch.float64: (-30, 30, 1e-9),
+    torch.float32: (-15, 15, 2e-3),
+    torch.bfloat16: (-15, 15, 2e-3),
+    torch.float16: (-3, 2, 2e-3),
+}
+
+
+def contiguous(tensor):
+    return tensor
+
+
+def outermost_last(tensor):
+    return tensor.movedim(0, -1).contiguous().movedim(-1, 0)
+
+
+def innermost_first(tensor):
+    """channels_last for 4 dimensions, and what corresponds to it for others."""
+    return tensor.movedim(1, -1).contiguous().movedim(-1, 1) if tensor.dim() > 2 else tensor
+
+
+def with_gaps(tensor):
+    return torch.stack([tensor, tensor], dim=-1)[..., 0]
+
+
+LAYOUTS = [contiguous, outermost_last, innermost_first, with_gaps]
+SHAPES = st.one_of(
+    st.lists(st.integers(1, 5), max_size=5).map(tuple),
+    st.sampled_from([(1, 300), (60, 1), (1, 1), (700,), (20, 33), (3, 2, 40), (4, 40_000)]),
+)
+
+
+@st.composite
+def cases(draw):
+    dtype = draw(st.sampled_from(list(KINDS)))
+    low, high, _ = KINDS[dtype]
+    return {
+        "shape": draw(SHAPES),
+        "dtype": dtype,
+        "weights_layout": draw(st.sampled_from(LAYOUTS)),
+        "gradient_layout": draw(st.sampled_from(LAYOUTS)),
+        "seed": draw(st.integers(0, 10_000)),
+        "size": 10.0 ** draw(st.integers(low, high)),
+        "k": draw(st.sampled_from([0.0, 0.5, 1.0])),
+        "steps": draw(st.lists(st.sampled_from(["usual", "usual", "zero gradient", "at the anchor"]), max_size=12)),
+        "zero_rows": draw(st.booleans()),
+    }
+
+
+def random(shape, generator, dtype, size):
+    return (torch.randn(shape, generator=generator, dtype=torch.float64) * size).to(dtype)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@settings(max_examples=100, deadline=None)
+@given(case=cases())
+def test_each_step_equals_the_literal_step(backend, case):
+    dtype, size = case["dtype"], case["size"]
+    generator = torch.Generator().manual_seed(case["seed"])
+    anchor = random(case["shape"], generator, dtype, size)
+    weight = nn.Parameter(case["weights_layout"](anchor.clone()))
+    optimizer = torch.optim.SGD([weight], lr=0.5)
+    ftp = FTP([("weight", weight)], k=case["k"], anchor={"weight": anchor}, backend=backend).attach(optimizer)
+    state = LiteralState()
+    for kind in case["steps"]:
+        gradient = random(case["shape"], generator, dtype, size)
+        if case["zero_rows"] and gradient.dim():
+            gradient[: len(gradient) // 2] = 0
+        if kind == "zero gradient":
+            gradient.zero_()
+        if kind == "at the anchor":
+            with torch.no_grad():
+                weight.copy_(anchor + 0.5 * gradient)
+        weight.grad = case["gradient_layout"](gradient)
+        free = weight.detach() - 0.5 * gradient
+        optimizer.step()
+        expected, state = literal_step(state, free, anchor, gradient, k=case["k"])
+        assert_step(ftp, weight, expected, anchor, state, KINDS[dtype][2])
+        with torch.no_grad():
+            weight.copy_(expected)
+
+
+def assert_step(ftp, weight, expected, anchor, state, radius_tolerance):
+    """Weights may differ by rounding, and by what a radius may differ: votes cancel, and are summed in any order."""
+    radius = ftp.radii()["weight"]
+    assert radius == pytest.approx(state.radius, rel=1e-4, abs=1e-2 * radius_tolerance)
+    slack = 1e-2 * radius_tolerance + 1e-4 * state.radius
+    change, epsilon = state.change.double(), torch.finfo(weight.dtype).eps
+    dims = tuple(range(1, change.dim())) or None
+    norms = change.abs().sum(dim=dims, keepdim=True) if dims else change.abs().sum()
+    bound = 8 * epsilon * (anchor.double().abs() + change.abs()) + slack * change.abs() / (norms + 1e-8)
+    assert ((weight.double() - expected.double()).abs() <= bound).all()
+
+
+@pytest.mark.parametrize("loads", BACKENDS)
+@pytest.mark.parametrize("saves", BACKENDS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_state_saved_by_one_backend_loads_in_another(saves, loads, dtype):
+    def run(weight, ftp, steps):
+        optimizer = torch.optim.SGD([weight], lr=0.1)
+        ftp.attach(optimizer)
+        for step in steps:
+            weight.grad = torch.sin(torch.arange(12.0).view(3, 4) + step).to(dtype)
+            optimizer.step()
+
+    weight = nn.Parameter(torch.ones(3, 4, dtype=dtype))
+    ftp = FTP([("weight", weight)], backend=saves)
+    run(weight, ftp, range(5))
+    other = nn.Parameter(weight.detach().clone())
+    other_ftp = FTP([("weight", other)], backend=loads)
+    other_ftp.load_state_dict(ftp.state_dict())
+    run(weight, ftp, range(5, 10))
+    run(other, other_ftp, range(5, 10))
+    torch.testing.assert_close(weight, other)
+    assert other_ftp.radii() == pytest.approx(ftp.radii(), rel=1e-5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("threads", [1, 2, 3, 7])
+def test_the_number_of_threads_changes_rounding_only(backend, threads):
+    torch.manual_seed(0)
+    shapes = [(1000, 300), (7, 90_000), (5,), (40, 3, 3, 3), (300_000,)]
+    start = [torch.randn(shape) for shape in shapes]
+    gradients = [[torch.randn(shape) for shape in shapes] for _ in range(4)]
+
+    def run():
+        weights = {str(i): nn.Parameter(w.clone()) for i, w in enumerate(start)}
+        optimizer = torch.optim.SGD(weights.values(), lr=0.1)
+        ftp = FTP(weights.items(), backend=backend).attach(optimizer)
+        for step in gradients:
+            for weight, gradient in zip(weights.values(), step, strict=True):
+                weight.grad = gradient.clone()
+            optimizer.step()
+        return list(weights.values()), ftp.radii()
+
+    expected, expected_radii = run()
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        actual, radii = run()
+        again, _ = run()
+    finally:
+        torch.set_num_threads(before)
+    for a, b, c in zip(expected, actual, again, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+        assert torch.equal(b, c)
+    assert radii == pytest.approx(expected_radii, rel=1e-4)
+
+
+def test_auto_is_the_first_of_the_available():
+    assert get_backend("auto").name == available_backends()[0]
+    assert available_backends()[-1] == "torch"
+
+
+def test_an_unknown_backend_names_those_available():
+    with pytest.raises(ValueError, match=r"backend='cuda' is unknown; available are 'auto', .*'torch'"):
+        FTP([("weight", nn.Parameter(torch.ones(2)))], backend="cuda")
+
+
+def test_a_backend_that_is_not_installed_names_the_extra(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda package: None)
+    assert available_backends() == ["torch"]
+    with pytest.raises(ValueError, match=r"'numba' is not installed: pip install 'ftp-cl\[fast\]'; available"):
+        get_backend("numba")
