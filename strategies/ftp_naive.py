@@ -16,10 +16,11 @@ from avalanche.training.plugins import EvaluationPlugin
 
 from ftp_cl.benchmarks import split_emoji
 from ftp_cl.models import pretrained
-from ftp_cl.plugins import FreezeBatchNorm, FTPPlugin
+from ftp_cl.plugins import FreezeBatchNorm, FreshOptimizer, FTPPlugin, SeparatedSoftmax
 
 
 def main() -> None:
+    """Train on the stream, then print the accuracy on each test stream."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=10, help="per experience")
     parser.add_argument("--lr", type=float, default=3e-3, help="one rate for backbone and head")
@@ -31,8 +32,12 @@ def main() -> None:
     benchmark = split_emoji(n_experiences=5, train_domains=("noto",), size=48, seed=arguments.seed)
     model = pretrained("efficientnet_lite0")
 
+    plugins = [
+        SeparatedSoftmax(),  # new classes compete with each other, not with classes whose images are gone
+        FreshOptimizer(),  # Adam's moments belong to the experience that they came from
+        FreezeBatchNorm(),  # small tasks would ruin the running statistics
+    ]
     # FTP anchors each weight tensor at the start of an experience and learns how far it may go. The head is left free.
-    plugins = [FreezeBatchNorm()]
     if not arguments.without_ftp:
         plugins.append(FTPPlugin())
 

@@ -9,6 +9,7 @@ BEGIN, END = "<!-- demo: begin -->", "<!-- demo: end -->"
 
 
 def main(demo: Path) -> None:
+    """Replace what stands between the two markers."""
     table = [line for line in (demo / "report.md").read_text().splitlines() if not line.startswith("#")]
     figure = ROOT / "docs" / "figures" / "demo.svg"
     figure.parent.mkdir(parents=True, exist_ok=True)

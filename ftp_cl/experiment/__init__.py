@@ -1,0 +1,1 @@
+"""Experiments: from a configuration to one result file, and the command line."""

@@ -1,7 +1,19 @@
-"""Avalanche plugins: FTPPlugin, and what it is used with."""
+"""Avalanche plugins: FTPPlugin, and what it is used and compared with."""
 
 from ftp_cl.plugins.classifier import find_classifier
 from ftp_cl.plugins.freeze_batch_norm import FreezeBatchNorm, freeze_batch_norm
+from ftp_cl.plugins.fresh_optimizer import FreshOptimizer
 from ftp_cl.plugins.ftp import FTPPlugin
+from ftp_cl.plugins.linear_discriminant import LinearDiscriminantPlugin
+from ftp_cl.plugins.separated_softmax import SeparatedCriterion, SeparatedSoftmax
 
-__all__ = ["FTPPlugin", "FreezeBatchNorm", "find_classifier", "freeze_batch_norm"]
+__all__ = [
+    "FTPPlugin",
+    "FreezeBatchNorm",
+    "FreshOptimizer",
+    "LinearDiscriminantPlugin",
+    "SeparatedCriterion",
+    "SeparatedSoftmax",
+    "find_classifier",
+    "freeze_batch_norm",
+]

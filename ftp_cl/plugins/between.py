@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from avalanche.training.plugins import ReplayPlugin
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from ftp_cl.models.imprinting import evaluating
 from ftp_cl.optim.once import project_once
 
 
@@ -61,7 +61,8 @@ class ExperienceProjection:
         if isinstance(strategy.experience, OnlineCLExperience):
             raise ValueError("when='experience' has no end of an experience in an online stream; use when='step'.")
         anchored = {name: weight for name, weight in weights.items() if name in self._anchor}
-        with _evaluation_mode(strategy.model), torch.enable_grad():
+        # Running statistics must not see these batches, and dropout would make the derivative noisy.
+        with evaluating(strategy.model), torch.enable_grad():
             losses = _losses(strategy, _SOURCES[self.radius_data](strategy))
             self.summary = project_once(
                 anchored, self._anchor, lambda: next(losses), iterations=self.iterations, mu=self.mu
@@ -80,18 +81,6 @@ def _losses(strategy: Any, dataset: Any) -> Iterator[Tensor]:
     for batch in itertools.chain.from_iterable(itertools.repeat(loader)):
         inputs, targets, task_labels = (part.to(strategy.device) for part in (batch[0], batch[1], batch[-1]))
         yield strategy._criterion(avalanche_forward(strategy.model, inputs, task_labels), targets)
-
-
-@contextmanager
-def _evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Running statistics must not see these batches, and dropout would make the derivative noisy."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def _training_data(strategy: Any) -> Any:

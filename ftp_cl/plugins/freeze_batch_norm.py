@@ -18,7 +18,7 @@ def freeze_batch_norm(model: nn.Module) -> None:
             module.eval()
 
 
-class FreezeBatchNorm(SupervisedPlugin[Any], supports_distributed=True):
+class FreezeBatchNorm(SupervisedPlugin[Any], supports_distributed=True):  # type: ignore[call-arg]
     """Trains with the running statistics that the model came with.
 
     A stream's small tasks overwrite the statistics of pretraining: with them in training mode, fine-tuning EfficientNet

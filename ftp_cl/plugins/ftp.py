@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from avalanche.benchmarks import OnlineCLExperience
@@ -12,7 +13,7 @@ from avalanche.training.plugins.from_scratch_training import FromScratchTraining
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ftp_cl.models.weights import read_weights
+from ftp_cl.models.weights import read_tensors
 from ftp_cl.optim import FTP
 from ftp_cl.optim.names import Exclude, aliases
 from ftp_cl.plugins.between import ExperienceProjection
@@ -116,7 +117,7 @@ class FTPPlugin(SupervisedPlugin[Any]):
             self._between.begin(self._projected(strategy.model), self._weights)
             return
         optimizer = _optimizer_of(strategy)
-        if not self.ftp.is_attached_to(optimizer):
+        if optimizer is not None and not self.ftp.is_attached_to(optimizer):
             self.ftp.attach(optimizer)
         if self.reanchor_every is not None and _has_hidden_boundaries(strategy.experience):
             if self._iterations_at_anchor == self.reanchor_every:
@@ -176,7 +177,7 @@ def _read_anchor(anchor: Anchor) -> Mapping[str, Tensor] | None:
         raise ValueError(
             f"anchor={anchor!r} is neither 'previous' nor 'initial' nor the path of an existing weight file."
         )
-    return read_weights(anchor)
+    return read_tensors(Path(anchor))
 
 
 def _optimizer_of(strategy: Any) -> Optimizer | None:

@@ -1,11 +1,14 @@
 """Reports: result files of runs -> tables, figures and one HTML page."""
 
+from ftp_cl.report.files import replace_files
 from ftp_cl.report.groups import Group, Spread, aggregate
-from ftp_cl.report.loading import ReportError, Result, TensorProjection, load_results
+from ftp_cl.report.loading import RESULT_FILE, RESULT_SCHEMA, ReportError, Result, TensorProjection, load_results
 from ftp_cl.report.tables import terminal_table
 from ftp_cl.report.write import ReportPaths, write_figure, write_report
 
 __all__ = [
+    "RESULT_FILE",
+    "RESULT_SCHEMA",
     "Group",
     "ReportError",
     "ReportPaths",
@@ -14,6 +17,7 @@ __all__ = [
     "TensorProjection",
     "aggregate",
     "load_results",
+    "replace_files",
     "terminal_table",
     "write_figure",
     "write_report",

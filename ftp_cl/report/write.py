@@ -2,10 +2,10 @@
 
 import os
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from ftp_cl.report.files import replace_files
 from ftp_cl.report.groups import Group, aggregate, by_benchmark
 from ftp_cl.report.loading import ReportError, Result, load_results
 from ftp_cl.report.tables import csv_text, markdown, markdown_text, summary_table
@@ -41,7 +41,7 @@ def write_report(dirs: Iterable[str | os.PathLike[str]], out: str | os.PathLike[
     root = Path(os.path.commonpath([result.path.resolve().parent for result in results]))
     folder = Path(out)
     paths = ReportPaths(folder / "report.html", folder / "report.md", folder / "report.csv")
-    _replace_files(
+    _write(
         {
             paths.html: render_page(groups, root).encode(),
             paths.markdown: _markdown_report(groups).encode(),
@@ -74,7 +74,7 @@ def write_figure(results: Iterable[Result], path: str | os.PathLike[str]) -> Pat
         raise ReportError(f"{path}: a figure shows one benchmark, but the results have {benchmarks or 'none'}")
     with drawing():
         content = file_bytes(main_figure(groups), suffix)
-    _replace_files({path: content})
+    _write({path: content})
     return path
 
 
@@ -85,21 +85,8 @@ def _markdown_report(groups: list[Group]) -> str:
     return "\n".join(parts)
 
 
-def _replace_files(contents: Mapping[Path, bytes]) -> None:
-    """Write all files beside their targets, then rename them: a failure before that leaves the old ones untouched."""
-    temporary = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in contents}
+def _write(contents: Mapping[Path, bytes]) -> None:
     try:
-        for path, content in contents.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary[path].open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        for path in contents:
-            temporary[path].replace(path)
+        replace_files(contents)
     except OSError as error:
-        raise ReportError(f"{path}: cannot be written ({error.strerror})") from None
-    finally:
-        for leftover in temporary.values():
-            with suppress(OSError):
-                leftover.unlink()
+        raise ReportError(f"{error.filename}: cannot be written ({error.strerror})") from None

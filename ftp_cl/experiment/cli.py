@@ -1,0 +1,128 @@
+"""The command line `ftp-cl`: run, report, list, demo. Errors are one sentence and exit status 2."""
+
+import argparse
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+# Heavy imports (torch, Avalanche) stand in the commands that need them: `ftp-cl list` and errors answer at once.
+from ftp_cl.experiment.config import ConfigError, load_config, options_of
+
+USER_ERROR = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    parsed, words = _parser().parse_known_args(arguments)
+    try:
+        if words and parsed.command != "run":
+            raise ConfigError(
+                f"{words[0]!r} is no option of ftp-cl {parsed.command}; see ftp-cl {parsed.command} --help."
+            )
+        with warnings.catch_warnings():
+            # Avalanche's import warns of solvers that only GEM needs.
+            warnings.filterwarnings("ignore", module="qpsolvers")
+            parsed.act(parsed, words)
+    except (ValueError, OSError) as error:
+        if parsed.debug:
+            raise
+        print(f"ftp-cl: {_sentence(error)}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print("ftp-cl: interrupted.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="ftp-cl", description="Fast Trainable Projection for continual learning.")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+
+    run = commands.add_parser(
+        "run", help="train on a stream and evaluate", usage="ftp-cl run [-m] [--cfg job] [key=value ...]"
+    )
+    run.add_argument("-m", "--multirun", action="store_true", help="run all combinations: method=naive,ftp seed=0,1,2")
+    run.add_argument("--cfg", choices=["job"], help="print the configuration instead")
+    run.set_defaults(act=_run)
+
+    report = commands.add_parser("report", help="tables and figures from the results under directories")
+    report.add_argument("directories", nargs="+", metavar="DIR")
+    report.add_argument("--out", default="report", help="directory of the report (default: report)")
+    report.set_defaults(act=_report)
+
+    listing = commands.add_parser("list", help="what benchmark=, method= and model= take")
+    listing.add_argument("what", nargs="?", choices=["benchmarks", "methods", "models"])
+    listing.set_defaults(act=_list)
+
+    demo = commands.add_parser("demo", help="four methods on one stream, in under four minutes on two cores")
+    demo.add_argument("--out", default="demo", help="directory of runs and report (default: demo)")
+    demo.set_defaults(act=_demo)
+
+    for command in (run, report, listing, demo):
+        command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    return parser
+
+
+def _run(parsed: argparse.Namespace, overrides: list[str]) -> None:
+    if parsed.multirun:
+        from ftp_cl.experiment.many import run_many
+
+        run_many(overrides)
+        return
+    config = load_config(overrides)
+    if parsed.cfg:
+        from omegaconf import OmegaConf
+
+        print(OmegaConf.to_yaml(config, resolve=True), end="")
+        return
+    from rich.console import Console
+
+    from ftp_cl.experiment.record import run_directory
+    from ftp_cl.experiment.run import run
+    from ftp_cl.report import load_results, terminal_table
+
+    path = run(config, Path(config.out) if config.out else run_directory(overrides))
+    Console().print(terminal_table(load_results([path])))
+
+
+def _report(parsed: argparse.Namespace, _: list[str]) -> None:
+    from rich.console import Console
+
+    from ftp_cl.report import load_results, terminal_table, write_report
+
+    paths = write_report(parsed.directories, parsed.out)
+    Console().print(terminal_table(load_results(parsed.directories)))
+    print(f"{paths.html}\n{paths.markdown}\n{paths.csv}")
+
+
+def _list(parsed: argparse.Namespace, _: list[str]) -> None:
+    for what in [parsed.what] if parsed.what else ["benchmarks", "methods", "models"]:
+        print(f"{what}:")
+        for name in options_of(what.removesuffix("s")):
+            print(f"  {name:20} {_first_comment(what.removesuffix('s'), name)}")
+
+
+def _first_comment(group: str, name: str) -> str:
+    """What a configuration says of itself: its second line, behind the command that runs it."""
+    from ftp_cl.experiment.config import config_directory
+
+    lines = (config_directory() / group / f"{name}.yaml").read_text().splitlines()
+    return lines[1].removeprefix("# ")
+
+
+def _demo(parsed: argparse.Namespace, _: list[str]) -> None:
+    from ftp_cl.experiment.demo import demo
+
+    demo(Path(parsed.out))
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}."
+    return str(error)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,156 @@
+"""From the words of a command line to one checked configuration."""
+
+import difflib
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+
+class ConfigError(ValueError):
+    """The configuration is wrong; the message is one sentence that names the key and what would be right."""
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """What a value must be: a type, and a condition in code and in words."""
+
+    kinds: tuple[type, ...]
+    holds: Callable[[Any], bool]
+    words: str
+
+
+def _number(holds: Callable[[Any], bool], words: str) -> _Rule:
+    return _Rule((int, float), holds, words)
+
+
+_RULES = {
+    "seed": _Rule((int,), lambda v: 0 <= v < 2**32, "a whole number from 0 to 2^32 - 1"),
+    "train.epochs": _Rule((int,), lambda v: v >= 1, "a whole number of at least 1"),
+    "train.batch_size": _Rule((int,), lambda v: v >= 1, "a whole number of at least 1"),
+    "train.freeze_batch_norm": _Rule((bool,), lambda v: True, "true or false"),
+    "train.softmax": _Rule((str,), lambda v: v in ("separated", "full"), "separated or full"),
+    "train.schedule": _Rule((str,), lambda v: v in ("cosine", "constant"), "cosine or constant"),
+    "optimizer.name": _Rule((str,), lambda v: v in ("adamw", "sgd"), "adamw or sgd"),
+    "optimizer.lr": _number(lambda v: v > 0, "a number above 0"),
+    "optimizer.backbone_lr": _Rule((int, float, type(None)), lambda v: v is None or v > 0, "a number above 0, or null"),
+    "optimizer.weight_decay": _number(lambda v: v >= 0, "a number of at least 0"),
+    "optimizer.momentum": _number(lambda v: 0 <= v < 1, "a number from 0 to below 1"),
+    "optimizer.fresh": _Rule((bool,), lambda v: True, "true or false"),
+    "eval.batch_size": _Rule((int,), lambda v: v >= 1, "a whole number of at least 1"),
+    "eval.stream": _Rule((str,), lambda v: v in ("test", "validation"), "test or validation"),
+    "eval.ood": _Rule((bool,), lambda v: True, "true or false"),
+    "threads": _Rule((int, type(None)), lambda v: v is None or v >= 1, "a whole number of at least 1, or null"),
+}
+
+
+def config_directory() -> Path:
+    """Where the YAML files are, in a checkout and in an installed package."""
+    return Path(str(files("ftp_cl.configs").joinpath("config.yaml"))).parent
+
+
+def options_of(group: str) -> list[str]:
+    """The names that `group=...` takes: benchmark, model or method."""
+    return sorted(path.stem for path in (config_directory() / group).glob("*.yaml"))
+
+
+def load_config(overrides: Sequence[str]) -> DictConfig:
+    """Compose and check the configuration of one run.
+
+    Args:
+        overrides: Hydra's, as on the command line: `method=ftp`, `train.epochs=5`, `+model.img_size=64`.
+
+    Raises:
+        ConfigError: for an unknown group, choice or key, or a value of the wrong type or range.
+    """
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config_directory().resolve()), version_base="1.3"):
+        try:
+            config = compose("config", list(overrides))
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ConfigError(_explain(error, overrides)) from error
+    check(config)
+    return config
+
+
+def check(config: DictConfig) -> None:
+    """Check types and ranges of everything that is not an option of a benchmark, model or method.
+
+    Raises:
+        ConfigError: naming the first key that is wrong.
+    """
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        raise ConfigError(f"{missing[0]} must be given: {missing[0]}=...")
+    for key, rule in _RULES.items():
+        value = OmegaConf.select(config, key)
+        wrong_kind = not isinstance(value, rule.kinds) or (isinstance(value, bool) and bool not in rule.kinds)
+        if wrong_kind or not rule.holds(value):
+            raise ConfigError(f"{key}={value} is wrong: it must be {rule.words}.")
+
+
+def call_with(function: Callable[..., Any], options: Mapping[str, Any], what: str, *args: Any) -> Any:
+    """Call `function(*args, **options)`, where options are the keys below `what` in the configuration.
+
+    Raises:
+        ConfigError: for a key that the function does not take, naming the nearest it does.
+    """
+    parameters = inspect.signature(function).parameters
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    for key in options:
+        if key not in parameters and not takes_any:
+            raise ConfigError(f"{what}.{key} is unknown{_nearest(key, list(parameters)[len(args) :])}")
+    return function(*args, **options)
+
+
+def _explain(error: Exception, overrides: Sequence[str]) -> str:
+    """One sentence in place of Hydra's paragraphs."""
+    for override in overrides:
+        match = re.fullmatch(r"(\+{0,2}|~)([\w./@]+)=(.*)", override, re.DOTALL)
+        if match is None:
+            return f"{override!r} is no override: write key=value, such as method=ftp or train.epochs=5."
+        added, key, value = match[1], match[2], match[3]
+        if key in ("benchmark", "model", "method") and value.strip("'\"") not in options_of(key):
+            return f"{key}={value} is unknown{_nearest(value, options_of(key))}"
+        known = _known_keys(overrides)
+        if not added and key not in known and key not in {k.rsplit(".", 1)[0] for k in known}:
+            return f"{key} is no key of the configuration{_nearest(key, known)}"
+    return " ".join(str(error).split("\n")[0].split())
+
+
+def _known_keys(overrides: Sequence[str]) -> list[str]:
+    """All keys that the chosen groups have, dotted."""
+    groups = [word for word in overrides if re.match(r"(benchmark|model|method)=", word)]
+    keys: list[str] = []
+    try:
+        config = compose("config", groups)
+    except (HydraException, OmegaConfBaseException):
+        return keys
+    pending: list[tuple[str, Any]] = [("", config)]
+    while pending:
+        prefix, node = pending.pop()
+        for key in node:
+            if OmegaConf.is_dict(node._get_node(key)):
+                pending.append((f"{prefix}{key}.", node[key]))
+            else:
+                keys.append(f"{prefix}{key}")
+    return keys
+
+
+def _nearest(word: str, known: Sequence[str]) -> str:
+    """The end of a sentence on an unknown word: the nearest known ones, or all in its section."""
+    section, _, last = word.rpartition(".")
+    nearest = difflib.get_close_matches(word, known, n=1, cutoff=0.8)
+    nearest = nearest or [key for key in known if key.rpartition(".")[2] == last]
+    if nearest:
+        return f"; did you mean {nearest[0]}?"
+    return f"; there are {', '.join(sorted(key for key in known if key.startswith(section)))}."

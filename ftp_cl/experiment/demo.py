@@ -1,0 +1,47 @@
+"""The demo: what FTP does on a small stream, beside what it should be compared with."""
+
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from ftp_cl.experiment.config import load_config
+from ftp_cl.experiment.run import run
+from ftp_cl.report import load_results, terminal_table, write_figure, write_report
+
+COMMON = ["benchmark=split_emoji", "benchmark.size=48", "seed=0"]
+
+RUNS = {
+    "fine-tuning, one rate 3e-3": ["method=naive"],
+    "fine-tuning, backbone rate tuned to 1e-5": ["method=naive", "optimizer.backbone_lr=1e-5"],
+    "FTP, one rate 3e-3": ["method=ftp"],
+    "frozen features + LDA": ["method=slda"],
+}
+
+WHAT_IT_SHOWS = """\
+What this shows: five experiences of four classes each, no stored images, EfficientNet-Lite0 from ImageNet. At one
+learning rate for everything, plain fine-tuning destroys the pretrained features; FTP at the same rate keeps them. FTP
+needs no search for a backbone rate.
+What it does not show: that FTP is more accurate than fine-tuning whose backbone rate was tuned (they are about level in
+accuracy over ten seeds; FTP is about two points ahead on other styles), or than frozen features with LDA, which
+leads on this small stream. One seed: differences of a few points mean little.\
+"""
+
+
+def demo(out: Path) -> None:
+    """Run four methods on split_emoji with one seed, write the report, and print the table.
+
+    Runs that are finished already are kept.
+    """
+    console = Console()
+    start = time.perf_counter()
+    directories = []
+    for label, overrides in RUNS.items():
+        directories.append(out / "runs" / label.replace(" ", "_").replace(",", ""))
+        run(load_config([*COMMON, *overrides, f"label='{label}'"]), directories[-1])
+    results = load_results(directories)
+    paths = write_report(directories, out)
+    write_figure(results, out / "figure.svg")
+    console.print(terminal_table(results))
+    console.print(WHAT_IT_SHOWS, highlight=False)
+    console.print(f"{time.perf_counter() - start:.0f} s. The whole report: {paths.html}", highlight=False)

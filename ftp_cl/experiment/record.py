@@ -1,0 +1,89 @@
+"""The run directory: which configuration it belongs to, what was measured when, and the result."""
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from ftp_cl.experiment.config import ConfigError
+from ftp_cl.report import RESULT_FILE, replace_files
+
+CONFIG_FILE = "config.yaml"
+EVENTS_FILE = "metrics.jsonl"
+
+
+def run_directory(overrides: Sequence[str]) -> Path:
+    """Where a run goes that names no `out`: runs/ and the overrides, which is what differs between runs."""
+    named = [re.sub(r"[^\w.,=+\[\]-]", "_", word) for word in sorted(overrides) if not word.startswith("out=")]
+    return Path("runs") / (",".join(named) or "default")
+
+
+class RunDirectory:
+    """Files of one run: `config.yaml` first, `metrics.jsonl` line by line, `result.json` at the end, whole.
+
+    A directory belongs to one configuration. With the same one, a finished run is recognised and an unfinished one
+    starts again.
+
+    Args:
+        path: made if it does not exist.
+        config: resolved; keys that only say where and under which name (`out`, `label`) may differ.
+
+    Raises:
+        ConfigError: if the directory holds another configuration or files of something else, or cannot be written.
+    """
+
+    def __init__(self, path: Path, config: DictConfig) -> None:
+        self.path = path
+        text = OmegaConf.to_yaml(_identity(config), resolve=True)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            existing = path / CONFIG_FILE
+            if existing.exists():
+                _refuse_other(existing, text)
+            elif any(path.iterdir()):
+                raise ConfigError(
+                    f"{path} holds files but no {CONFIG_FILE} of a run: choose another directory, out=..."
+                )
+            else:
+                replace_files({existing: text.encode()})
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be a run directory: {error.strerror}.") from error
+
+    @property
+    def result_path(self) -> Path:
+        """Where the result is, or will be."""
+        return self.path / RESULT_FILE
+
+    def start_events(self) -> None:
+        """Empty metrics.jsonl: those of an unfinished run before would mix with this one's."""
+        (self.path / EVENTS_FILE).write_text("")
+
+    def add_event(self, event: str, **values: Any) -> None:
+        """Append one line to metrics.jsonl."""
+        with (self.path / EVENTS_FILE).open("a") as file:
+            file.write(json.dumps({"event": event, **values}) + os.linesep)
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        """Write result.json, whole or not at all."""
+        replace_files({self.result_path: (json.dumps(result, indent=1, allow_nan=False) + "\n").encode()})
+
+
+def _identity(config: DictConfig) -> DictConfig:
+    """What makes two runs the same: everything but where the result goes and what it is called."""
+    return OmegaConf.masked_copy(config, [str(key) for key in config if key not in ("out", "label")])
+
+
+def _refuse_other(existing: Path, text: str) -> None:
+    if existing.read_text() == text:
+        return
+    old, new = OmegaConf.load(existing), OmegaConf.create(text)
+    keys = sorted({str(key) for node in (old, new) for key in node})
+    differ = [key for key in keys if OmegaConf.select(old, key) != OmegaConf.select(new, key)]
+    raise ConfigError(
+        f"{existing.parent} holds a run with another configuration (it differs in {', '.join(differ)}): choose another "
+        "directory, out=..., or remove it."
+    )

@@ -1,0 +1,71 @@
+"""One run: what it writes, and that the numbers follow from each other."""
+
+import json
+
+import numpy as np
+import pytest
+
+from ftp_cl.experiment.config import options_of
+from ftp_cl.experiment.methods import METHODS
+
+CONTRACT = {
+    "schema", "benchmark", "method", "model", "seed", "config", "accuracy_matrix", "average_accuracy",
+    "average_incremental_accuracy", "average_forgetting", "backward_transfer", "learning_accuracy", "ood",
+    "ood_average", "train_seconds", "step_seconds_median", "peak_memory_mb", "environment",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_every_method_runs_and_learns(quick_run, method):
+    result = quick_run(f"method={method}", "benchmark.n_experiences=2")
+    assert result.keys() >= CONTRACT
+    assert result["method"] == method
+    matrix = np.array(result["accuracy_matrix"])
+    assert matrix.shape == (2, 2)
+    assert matrix[0, 0] > 60, "five classes: chance is 20 %"
+    assert bool(result["projection"]) == method.startswith("ftp")
+
+
+def test_summary_follows_from_the_matrix_and_events_tell_the_same(quick_run, tmp_path):
+    result = quick_run("method=ftp")
+    matrix = np.array(result["accuracy_matrix"])
+    assert result["average_accuracy"] == pytest.approx(matrix[-1].mean())
+    drops = [matrix[:-1, j].max() - matrix[-1, j] for j in range(4)]
+    assert result["average_forgetting"] == pytest.approx(np.mean(drops))
+    assert result["ood_average"] == pytest.approx(np.mean(list(result["ood"].values())))
+    events = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    evaluations = [event["accuracy"] for event in events if event["event"] == "eval" and event["stream"] == "test"]
+    assert evaluations == result["accuracy_matrix"]
+    assert [event["experience"] for event in events if event["event"] == "projection"] == [0, 1, 2, 3, 4]
+    assert [len(names) for names in result["classes_per_experience"]] == [2] * 5
+
+
+def test_same_seed_same_numbers_other_seed_others(quick_run):
+    first, again, other = (
+        quick_run("method=ftp", f"seed={seed}", out=out) for seed, out in ((1, "a"), (1, "b"), (2, "c"))
+    )
+    assert first["accuracy_matrix"] == again["accuracy_matrix"]
+    assert first["projection"] == again["projection"]
+    assert first["accuracy_matrix"] != other["accuracy_matrix"]
+
+
+def test_learning_rates_reach_their_parameters(quick_run):
+    frozen = quick_run("method=naive", "optimizer.backbone_lr=1e-12", "benchmark.n_experiences=1", out="a")
+    probe = quick_run("method=linear_probe", "benchmark.n_experiences=1", out="b")
+    assert frozen["accuracy_matrix"] == probe["accuracy_matrix"]
+
+
+def test_one_experience_has_no_forgetting(quick_run):
+    result = quick_run("benchmark.n_experiences=1", "eval.ood=false")
+    assert result["average_forgetting"] is None and result["backward_transfer"] is None
+    assert result["ood"] == {} and result["ood_average"] is None
+
+
+def test_validation_stream_can_stand_in_for_the_test_stream(quick_run):
+    test = quick_run("seed=3", out="a")
+    validation = quick_run("seed=3", "eval.stream=validation", out="b")
+    assert test["accuracy_matrix"] != validation["accuracy_matrix"]
+
+
+def test_every_configured_method_is_registered():
+    assert options_of("method") == sorted(METHODS)

@@ -1,0 +1,111 @@
+"""SeparatedSoftmax, FreshOptimizer and LinearDiscriminantPlugin."""
+
+import pytest
+import torch
+from avalanche.benchmarks import nc_benchmark
+from avalanche.benchmarks.utils import as_classification_dataset
+from avalanche.core import SupervisedPlugin
+from avalanche.training import Naive
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.utils.data import TensorDataset
+
+from ftp_cl.models import ContinualClassifier, LinearDiscriminantHead
+from ftp_cl.plugins import FreshOptimizer, LinearDiscriminantPlugin, SeparatedCriterion, SeparatedSoftmax
+
+
+@pytest.fixture
+def benchmark():
+    torch.manual_seed(0)
+    targets = torch.arange(4).repeat(10)
+    dataset = TensorDataset(torch.randn(40, 6) + targets[:, None], targets)
+    dataset.targets = targets.tolist()
+    data = as_classification_dataset(dataset)
+    return nc_benchmark(data, data, n_experiences=2, task_labels=False, fixed_class_order=[2, 0, 3, 1])
+
+
+def make_strategy(model, plugins, **options):
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    return Naive(
+        model=model, optimizer=optimizer, criterion=nn.CrossEntropyLoss(), train_mb_size=8, plugins=plugins,
+        evaluator=None, **options,
+    )  # fmt: skip
+
+
+def test_current_images_compete_with_current_classes_and_stored_ones_with_the_others():
+    torch.manual_seed(0)
+    logits, targets = torch.randn(4, 5), torch.tensor([1, 4, 0, 2])
+    criterion = SeparatedCriterion(nn.CrossEntropyLoss(reduction="none"))
+    criterion.begin([4, 1])
+    loss = criterion(logits, targets)
+    current, others = torch.tensor([1, 4]), torch.tensor([0, 2, 3])
+    expected = [
+        cross_entropy(logits[0, current], torch.tensor(0)),
+        cross_entropy(logits[1, current], torch.tensor(1)),
+        cross_entropy(logits[2, others], torch.tensor(0)),
+        cross_entropy(logits[3, others], torch.tensor(1)),
+    ]
+    torch.testing.assert_close(loss, torch.stack(expected))
+    criterion.begin([])
+    torch.testing.assert_close(criterion(logits, targets), cross_entropy(logits, targets, reduction="none"))
+
+
+def test_separated_softmax_leaves_rows_of_earlier_classes_alone(benchmark):
+    model = nn.Linear(6, 4)
+    strategy = make_strategy(model, [SeparatedSoftmax(), FreshOptimizer()])
+    strategy.train(benchmark.train_stream[0])
+    before = model.weight.detach().clone()
+    strategy.optimizer.param_groups[0]["weight_decay"] = 0.0
+    strategy.train(benchmark.train_stream[1])
+    assert torch.equal(model.weight[[2, 0]], before[[2, 0]])
+    assert not torch.equal(model.weight[[3, 1]], before[[3, 1]])
+
+
+def test_fresh_optimizer_starts_each_experience_without_moments(benchmark):
+    class Watch(SupervisedPlugin):
+        seen = ()
+
+        def before_update(self, strategy, **kwargs):
+            self.seen = (*self.seen, len(strategy.optimizer.state))
+
+    watch = Watch()
+    strategy = make_strategy(nn.Linear(6, 4), [FreshOptimizer(), watch])
+    for experience in benchmark.train_stream:
+        strategy.train(experience)
+    assert watch.seen == (0, 2, 2, 0, 2, 2)
+
+
+def test_linear_discriminant_in_parts_equals_scikit_learn_at_once(benchmark):
+    model = ContinualClassifier(nn.Identity(), 6, head="linear")
+    strategy = make_strategy(model, [LinearDiscriminantPlugin(shrinkage=0.3)], train_epochs=0)
+    model.backbone.register_parameter("unused", nn.Parameter(torch.zeros(1)))
+    # Vectors in place of images: the model's features are what comes in.
+    model.features = lambda images: images
+    features, targets = [], []
+    for experience in benchmark.train_stream:
+        strategy.train(experience)
+        for x, y, _ in experience.dataset:
+            features.append(x)
+            targets.append(y)
+    features, targets = torch.stack(features).double(), torch.tensor(targets)
+    reference = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.3, priors=[0.25] * 4).fit(features, targets)
+    logits = model.head(torch.randn(20, 6, generator=torch.Generator().manual_seed(1)).double())
+    inputs = torch.randn(20, 6, generator=torch.Generator().manual_seed(1)).double()
+    expected = torch.from_numpy(reference.predict_log_proba(inputs))
+    torch.testing.assert_close(logits.log_softmax(1), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_linear_discriminant_masks_classes_that_were_not_seen_and_survives_a_state_dict():
+    head = LinearDiscriminantHead(3)
+    head.update(torch.eye(3).repeat(2, 1) + torch.arange(6)[:, None] * 0.1, torch.tensor([0, 3, 1, 0, 3, 1]))
+    logits = head(torch.eye(3))
+    assert (logits[:, 2] == -1000).all() and logits.argmax(1).tolist() == [0, 3, 1]
+    again = LinearDiscriminantHead(3)
+    again.load_state_dict(head.state_dict())
+    assert torch.equal(again(torch.eye(3)), logits)
+
+
+def test_linear_discriminant_refuses_what_it_cannot_use():
+    with pytest.raises(ValueError, match="shrinkage"):
+        LinearDiscriminantHead(3, shrinkage=2)
