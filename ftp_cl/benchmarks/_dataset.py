@@ -1,21 +1,43 @@
-"""What the datasets here have in common: they live in memory and are pickled as their constructor's arguments."""
+"""What the datasets here have in common: they are pickled as the arguments that they were made with."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
+import numpy as np
+from PIL import Image
 from torch.utils.data import Dataset
 
 
-class InMemoryDataset(Dataset[tuple[Any, int]]):
-    """A labelled dataset in memory that pickles to a few bytes: its class and the arguments that it was made with.
+class LabelledDataset(Protocol):
+    """A map-style dataset of ``(input, class index)`` that also lists its class indices, as torchvision's do."""
+
+    @property
+    def targets(self) -> Sequence[int]:
+        """The class index of each item."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> tuple[Any, int]: ...
+
+
+class NamedDataset(LabelledDataset, Protocol):
+    """A labelled dataset that also names its classes, as torchvision's do."""
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """The name of each class index."""
+
+
+class RebuildableDataset(Dataset[tuple[Any, int]]):
+    """A labelled dataset that pickles to its class and the arguments that it was made with.
 
     Pickling, deep copying, sending to worker processes that are spawned, and Avalanche's checkpoints all read the data
-    anew from the package instead of carrying it. Subclasses set ``targets`` and define ``constructor_arguments``.
+    anew from where it lies instead of carrying it. Subclasses set ``targets`` and define ``constructor_arguments``.
     """
 
-    targets: list[int]
+    targets: Sequence[int]
     """The class index of each item."""
 
     def constructor_arguments(self) -> dict[str, Any]:
@@ -25,9 +47,23 @@ class InMemoryDataset(Dataset[tuple[Any, int]]):
     def __len__(self) -> int:
         return len(self.targets)
 
-    def __reduce__(self) -> tuple[Callable[..., InMemoryDataset], tuple[Any, ...]]:
+    def __reduce__(self) -> tuple[Callable[..., RebuildableDataset], tuple[Any, ...]]:
         return _make, (type(self), self.constructor_arguments())
 
 
-def _make(dataset_class: type[InMemoryDataset], arguments: dict[str, Any]) -> InMemoryDataset:
+class ArrayDataset(RebuildableDataset):
+    """A labelled dataset whose images are one array in memory, or one mapped from disk.
+
+    An item is ``(image, target)``: a PIL image in RGB and the class index.
+    """
+
+    data: np.ndarray
+    """uint8 [N, height, width, 3]."""
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        # A copy, so that a transform that works in place cannot change the data.
+        return Image.fromarray(np.array(self.data[index])), self.targets[index]
+
+
+def _make(dataset_class: type[RebuildableDataset], arguments: dict[str, Any]) -> RebuildableDataset:
     return dataset_class(**arguments)

@@ -1,43 +1,22 @@
 """The builder of the class-incremental benchmarks: labelled datasets and a class order -> an Avalanche scenario.
 
 A benchmark of this package is a thin function on top of four steps: make the datasets, ``draw_identities`` (what is for
-training, what for validation, how many shots), ``draw_class_order``, and ``class_incremental_scenario``.
+training, what for validation, how many shots), ``draw_class_order``, and ``class_incremental_scenario``. Where an item
+is its own identity, ``split_classes`` takes the last three.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
 
-import dill
 import numpy as np
-from avalanche.benchmarks.scenarios import CLScenario, DatasetExperience, EagerCLStream
-from avalanche.benchmarks.utils import (
-    ConstantSequence,
-    DataAttribute,
-    TaskAwareSupervisedClassificationDataset,
-    TaskLabels,
-    TransformGroups,
-)
-from avalanche.checkpointing import constructor_based_serialization
 
-from ftp_cl.benchmarks._dataset import InMemoryDataset
+from ftp_cl.benchmarks._dataset import LabelledDataset, NamedDataset
+from ftp_cl.benchmarks.scenario import DescribedScenario, ExperienceData, Transform, make_stream, transform_groups
 
 Identity = TypeVar("Identity", int, str)
-Transform = Callable[[Any], Any]
-
-
-class LabelledDataset(Protocol):
-    """A map-style dataset of ``(input, class index)`` that also lists its class indices, as torchvision's do."""
-
-    @property
-    def targets(self) -> Sequence[int]:
-        """The class index of each item."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> tuple[Any, int]: ...
 
 
 @dataclass(frozen=True)
@@ -48,18 +27,95 @@ class StreamData:
     indices: Sequence[int] | None = None
 
 
-class ClassIncrementalScenario(CLScenario):
-    """An Avalanche benchmark that says what it consists of.
+@dataclass(frozen=True)
+class ClassSplit:
+    """How a dataset is cut into experiences: what the ``split_*`` functions have in common.
 
     Attributes:
-        description: plain dicts, lists, strings and numbers, fit for a result file: ``class_order``; ``experiences``,
-            the classes and class names of each; ``stream_sizes``, the number of items of each experience of each
-            stream; and whatever the function that made the benchmark recorded about its data.
+        n_experiences: how many; see ``first_exp_with_half_classes``.
+        seed: draws the class order, the validation items and the shots, each independently of the others.
+        shots: training items per class; None for all.
+        label_percent: share of the training items of each class to train on, above 0 to 100, one item at least.
+        validation_fraction: share of each class's training items that is set aside; None for no validation stream.
+        fixed_class_order: the class indices in order of arrival, instead of the order drawn.
+        first_exp_with_half_classes: half of the classes arrive first, the rest in equal experiences.
+        return_task_id: give the experience's index as task label, instead of 0.
+        train_transform: applied to the inputs while training; None leaves them as they are.
+        eval_transform: the same for evaluation.
     """
 
-    def __init__(self, streams: Sequence[EagerCLStream], description: dict[str, Any]) -> None:
-        super().__init__(streams)
-        self.description = description
+    n_experiences: int
+    seed: int
+    shots: int | None = None
+    label_percent: float = 100
+    validation_fraction: float | None = None
+    fixed_class_order: Sequence[int] | None = None
+    first_exp_with_half_classes: bool = False
+    return_task_id: bool = False
+    train_transform: Transform | None = None
+    eval_transform: Transform | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """Return what a result file records of it; the class order is recorded as it was drawn."""
+        left_out = ("fixed_class_order", "train_transform", "eval_transform")
+        return {name: value for name, value in asdict(self).items() if name not in left_out}
+
+
+def split_classes(
+    name: str, train: NamedDataset, test: LabelledDataset, split: ClassSplit, settings: Mapping[str, Any]
+) -> DescribedScenario:
+    """Cut a training and a test set into streams ``train``, ``test`` and, if asked for, ``validation``.
+
+    Args:
+        name: of the benchmark, for its description.
+        train: what to train and validate on; it names the classes.
+        test: what to test on; its class indices mean the same.
+        split: how to cut.
+        settings: what to record on top of ``split`` and of what was drawn.
+
+    Raises:
+        ValueError: as ``draw_identities`` and ``class_incremental_scenario``.
+    """
+    class_order = draw_class_order(len(train.classes), split.seed, split.fixed_class_order)
+    training, validation = draw_identities(
+        indices_by_class(train),
+        validation_fraction=split.validation_fraction,
+        shots=split.shots,
+        label_percent=split.label_percent,
+        seed=split.seed,
+    )
+    streams = {"train": StreamData(train, _joined(training)), "test": StreamData(test)}
+    if split.validation_fraction is not None:
+        streams["validation"] = StreamData(train, _joined(validation))
+    return class_incremental_scenario(
+        streams,
+        class_order,
+        split.n_experiences,
+        class_names=train.classes,
+        first_exp_with_half_classes=split.first_exp_with_half_classes,
+        return_task_id=split.return_task_id,
+        train_transform=split.train_transform,
+        eval_transform=split.eval_transform,
+        description={
+            "benchmark": name,
+            **split.settings(),
+            **settings,
+            "training_identities": training if split.shots or split.label_percent < 100 else None,
+            "validation_identities": validation if split.validation_fraction is not None else None,
+        },
+    )
+
+
+def indices_by_class(dataset: NamedDataset) -> dict[str, list[int]]:
+    """Return class name -> the indices of its items, in the order of the class indices."""
+    members: list[list[int]] = [[] for _ in dataset.classes]
+    for index, target in enumerate(dataset.targets):
+        members[target].append(index)
+    return dict(zip(dataset.classes, members, strict=True))
+
+
+def _joined(indices: Mapping[str, Sequence[int]]) -> list[int]:
+    return [index for members in indices.values() for index in members]
 
 
 def draw_class_order(n_classes: int, seed: int, fixed_class_order: Sequence[int] | None = None) -> list[int]:
@@ -82,21 +138,28 @@ def draw_class_order(n_classes: int, seed: int, fixed_class_order: Sequence[int]
 
 
 def draw_identities(
-    identities: Mapping[str, Sequence[Identity]], *, validation_fraction: float, shots: int | None, seed: int
+    identities: Mapping[str, Sequence[Identity]],
+    *,
+    validation_fraction: float | None,
+    shots: int | None,
+    seed: int,
+    label_percent: float = 100,
 ) -> tuple[dict[str, list[Identity]], dict[str, list[Identity]]]:
     """Divide the training identities of each class into those to train on and those to validate on.
 
     An identity is what must not be in two parts at once: an emoji in all its styles, or simply the number of an item.
     Each class is shuffled by a generator of its own, from ``seed`` and the class's position. The first ones, rounded
-    and one at least, are for validation; of the rest the first ``shots`` are for training. So the validation
-    identities depend on neither ``shots`` nor the class order, and fewer shots are a subset of more.
+    and one at least, are for validation; of the rest the first ``shots`` or ``label_percent`` are for training. So the
+    validation identities depend on neither of these nor on the class order, and fewer shots are a subset of more.
 
     Args:
         identities: class name -> training identities, in the order of the class indices; each list in an order that is
             the same in every run.
-        validation_fraction: share of each class's identities for validation, between 0 and 1, both excluded.
+        validation_fraction: share of each class's identities for validation, between 0 and 1, both excluded; None for
+            no validation.
         shots: training identities per class; None for all that remain.
         seed: 0 or more.
+        label_percent: share of what remains to train on, above 0 to 100, rounded and one at least.
 
     Returns:
         (training, validation), each class name -> identities in the order drawn.
@@ -104,24 +167,32 @@ def draw_identities(
     Raises:
         ValueError: if an argument is out of range, or a class has fewer training identities than ``shots``.
     """
-    if not 0 < validation_fraction < 1:
-        raise ValueError(f"validation_fraction={validation_fraction} must lie between 0 and 1, both excluded.")
-    if shots is not None and shots < 1:
-        raise ValueError(f"shots={shots} leaves nothing to train on: use 1 or more, or None for all.")
+    _check_shares(validation_fraction, shots, label_percent)
     _checked_seed(seed)
     training, validation = {}, {}
     for position, (name, members) in enumerate(identities.items()):
         generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(position,)))
         shuffled = [members[i] for i in generator.permutation(len(members))]
-        n_validation = max(1, round(validation_fraction * len(members)))
+        n_validation = 0 if validation_fraction is None else max(1, round(validation_fraction * len(members)))
         validation[name], rest = shuffled[:n_validation], shuffled[n_validation:]
         if len(rest) < (shots or 1):
             raise ValueError(
                 f"Class {name!r} has {len(rest)} training identities beside {n_validation} for validation, "
                 f"fewer than the {shots or 1} asked for: use fewer shots or a smaller validation_fraction."
             )
-        training[name] = rest[:shots]
+        training[name] = rest[: max(1, round(label_percent / 100 * len(rest)))][:shots]
     return training, validation
+
+
+def _check_shares(validation_fraction: float | None, shots: int | None, label_percent: float) -> None:
+    if validation_fraction is not None and not 0 < validation_fraction < 1:
+        raise ValueError(f"validation_fraction={validation_fraction} must lie between 0 and 1, both excluded.")
+    if shots is not None and shots < 1:
+        raise ValueError(f"shots={shots} leaves nothing to train on: use 1 or more, or None for all.")
+    if not 0 < label_percent <= 100:
+        raise ValueError(f"label_percent={label_percent} must lie above 0 and be at most 100.")
+    if shots is not None and label_percent < 100:
+        raise ValueError("shots and label_percent both limit the training items: give one of them.")
 
 
 def class_incremental_scenario(
@@ -130,22 +201,20 @@ def class_incremental_scenario(
     n_experiences: int,
     *,
     class_names: Sequence[str],
+    first_exp_with_half_classes: bool = False,
     return_task_id: bool = False,
     train_transform: Transform | None = None,
     eval_transform: Transform | None = None,
     description: Mapping[str, Any] | None = None,
-) -> ClassIncrementalScenario:
+) -> DescribedScenario:
     """Cut every dataset into the same classes per experience.
-
-    The experiences carry everything that Avalanche's strategies and dynamic modules ask for: the classes timeline,
-    task labels, and datasets of ``(input, class index, task label)`` with both transform groups. The stream ``train``
-    starts with ``train_transform``, all others with ``eval_transform``; strategies switch as they need.
 
     Args:
         streams: stream name -> its data; Avalanche wants at least ``train`` and ``test``.
         class_order: the classes as they arrive; experience i gets the i-th slice.
-        n_experiences: how many equal slices; it must divide the number of classes.
+        n_experiences: how many slices; they are equal, so it must divide the number of classes (but see next).
         class_names: name of each class index.
+        first_exp_with_half_classes: experience 0 gets half of the classes, and n_experiences - 1 equal slices follow.
         return_task_id: the task label of an experience is its index, instead of 0.
         train_transform: applied to the inputs while training; None leaves them as they are.
         eval_transform: the same for evaluation.
@@ -154,91 +223,47 @@ def class_incremental_scenario(
     Raises:
         ValueError: if the classes cannot be divided evenly, or a stream lacks one of them.
     """
-    experiences = _slice_classes(class_order, n_experiences)
-    groups = {"train": (train_transform, None), "eval": (eval_transform, None)}
-    cut = [_cut_stream(name, data, experiences, return_task_id, groups) for name, data in streams.items()]
-    return ClassIncrementalScenario(
-        cut,
+    slices = _slice_classes(class_order, n_experiences, first_exp_with_half_classes)
+    labels = range(len(slices)) if return_task_id else [0] * len(slices)
+    groups = transform_groups(train_transform, eval_transform)
+    return DescribedScenario(
+        [make_stream(name, _cut(name, data, slices, labels), groups) for name, data in streams.items()],
         {
             **(description or {}),
             "class_order": list(class_order),
-            "experiences": [{"classes": c, "names": [class_names[i] for i in c]} for c in experiences],
-            "stream_sizes": {stream.name: [len(experience.dataset) for experience in stream] for stream in cut},
+            "experiences": [{"classes": c, "names": [class_names[i] for i in c]} for c in slices],
         },
     )
 
 
-def _slice_classes(class_order: Sequence[int], n_experiences: int) -> list[list[int]]:
-    n_classes = len(class_order)
-    divisors = [d for d in range(1, n_classes + 1) if n_classes % d == 0]
-    if n_experiences not in divisors:
+def _slice_classes(class_order: Sequence[int], n_experiences: int, first_half: bool) -> list[list[int]]:
+    n_first = len(class_order) // 2 if first_half else 0
+    n_rest = len(class_order) - n_first
+    choices = [d + bool(n_first) for d in range(1, n_rest + 1) if n_rest % d == 0]
+    if n_experiences not in choices:
+        after = f" left after the first {n_first}" if n_first else ""
         raise ValueError(
-            f"n_experiences={n_experiences} does not divide the {n_classes} classes evenly: "
-            f"use one of {', '.join(map(str, divisors))}."
+            f"n_experiences={n_experiences} does not divide the {n_rest} classes{after} evenly: "
+            f"use one of {', '.join(map(str, choices))}."
         )
-    size = n_classes // n_experiences
-    return [list(class_order[start : start + size]) for start in range(0, n_classes, size)]
+    size = n_rest // (n_experiences - bool(n_first))
+    first = [list(class_order[:n_first])] if n_first else []
+    return first + [list(class_order[start : start + size]) for start in range(n_first, len(class_order), size)]
 
 
-def _cut_stream(
-    name: str,
-    data: StreamData,
-    experiences: Sequence[Sequence[int]],
-    return_task_id: bool,
-    groups: Mapping[str, tuple[Transform | None, None]],
-) -> EagerCLStream:
-    _keep_small_in_checkpoints(data.dataset)
-    targets = DataAttribute(data.dataset.targets, "targets")
-    by_class: dict[int, list[int]] = {c: [] for classes in experiences for c in classes}
+def _cut(
+    name: str, data: StreamData, slices: Sequence[Sequence[int]], task_labels: Sequence[int]
+) -> list[ExperienceData]:
+    by_class: dict[int, list[int]] = {c: [] for classes in slices for c in classes}
     for index in range(len(data.dataset)) if data.indices is None else data.indices:
         by_class[int(data.dataset.targets[index])].append(index)
     if missing := [c for c, indices in by_class.items() if not indices]:
         raise ValueError(f"Stream {name!r} has no items of the classes {missing}: every stream must have all classes.")
-
-    cut = []
-    for number, classes in enumerate(experiences):
-        task_label = number if return_task_id else 0
-        dataset = TaskAwareSupervisedClassificationDataset(
-            [data.dataset],
-            # In the order of the dataset, so that the items do not depend on the class order within an experience.
-            indices=sorted(index for c in classes for index in by_class[c]),
-            data_attributes=[targets, TaskLabels(ConstantSequence(task_label, len(data.dataset)))],
-            transform_groups=TransformGroups(dict(groups)),
-        )
-        dataset = dataset.train() if name == "train" else dataset.eval()
-        experience = DatasetExperience(dataset=dataset, current_experience=number)
-        _set_attributes(experience, experiences, number, task_label)
-        cut.append(experience)
-    return EagerCLStream(name, cut)
-
-
-def _set_attributes(
-    experience: DatasetExperience, experiences: Sequence[Sequence[int]], number: int, task_label: int
-) -> None:
-    """Set what ``with_classes_timeline`` and ``with_task_labels`` of Avalanche set, with lists in place of sets.
-
-    MultiHeadClassifier uses ``classes_in_this_experience`` as an index into a tensor, which a set cannot be.
-    """
-    seen = [c for classes in experiences[:number] for c in classes]
-    here = list(experiences[number])
-    experience.classes_in_this_experience = here
-    experience.previous_classes = seen
-    experience.classes_seen_so_far = seen + here
-    experience.future_classes = [c for classes in experiences[number + 1 :] for c in classes]
-    experience.task_label = task_label
-    experience.task_labels = [task_label]
-
-
-def _keep_small_in_checkpoints(dataset: LabelledDataset) -> None:
-    """Let Avalanche's checkpoints store ``dataset`` as its constructor's arguments and share it when they are read."""
-    if isinstance(dataset, InMemoryDataset):
-        dill.register(type(dataset))(_save_in_checkpoint)
-
-
-def _save_in_checkpoint(pickler: dill.Pickler, dataset: InMemoryDataset) -> None:
-    constructor_based_serialization(
-        pickler, dataset, type(dataset), deduplicate=True, kwargs=dataset.constructor_arguments()
-    )
+    return [
+        # In the order of the dataset, so that the items do not depend on the class order within an experience.
+        ExperienceData(data.dataset, sorted(index for c in classes for index in by_class[c]), classes, label)
+        for classes, label in zip(slices, task_labels, strict=True)
+    ]
 
 
 def _checked_seed(seed: int) -> int:

@@ -10,17 +10,17 @@ import numpy as np
 import torch
 
 from ftp_cl.benchmarks._checks import check_choice, check_size
-from ftp_cl.benchmarks._dataset import InMemoryDataset
+from ftp_cl.benchmarks._dataset import RebuildableDataset
 
 if TYPE_CHECKING:
-    from ftp_cl.benchmarks.class_incremental import ClassIncrementalScenario
+    from ftp_cl.benchmarks.scenario import DescribedScenario
 
 CLASSES = ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
 _STORED_SIZE = 8
 _TEST_SHARE = 0.3
 
 
-class Digits(InMemoryDataset):
+class Digits(RebuildableDataset):
     """The 1797 handwritten digits of scikit-learn, split into a training and a test part.
 
     An item is ``(image, target)``: a float tensor [channels, size, size] in [0, 1] and the digit. The test part holds
@@ -46,6 +46,7 @@ class Digits(InMemoryDataset):
         self.channels = channels
         self.size = size
 
+        self.classes = list(CLASSES)
         images, labels = _read_digits()
         members = _split_indices(labels)[split]
         data = images[members].unsqueeze(1)
@@ -95,7 +96,7 @@ def split_digits(
     return_task_id: bool = False,
     train_transform: Callable[[Any], Any] | None = None,
     eval_transform: Callable[[Any], Any] | None = None,
-) -> ClassIncrementalScenario:
+) -> DescribedScenario:
     """Handwritten 8 x 8 digits, a few per experience, with inverted images as OOD stream: experiments in seconds.
 
     The streams are ``train``, ``validation``, ``test`` and ``ood_inverted`` (the test images, dark on bright).
@@ -120,41 +121,19 @@ def split_digits(
         ValueError: in one sentence, for an argument that is out of range.
     """
     # Importing Avalanche takes seconds, which users of Digits alone need not wait.
-    from ftp_cl.benchmarks.class_incremental import (
-        StreamData,
-        class_incremental_scenario,
-        draw_class_order,
-        draw_identities,
-    )
+    from ftp_cl.benchmarks.class_incremental import ClassSplit, split_classes
+    from ftp_cl.benchmarks.ood import with_ood
 
-    class_order = draw_class_order(len(CLASSES), seed, fixed_class_order)
-    source = Digits("train", channels=channels, size=size)
-    members = {name: [i for i, digit in enumerate(source.targets) if digit == int(name)] for name in CLASSES}
-    training, validation = draw_identities(members, validation_fraction=validation_fraction, shots=shots, seed=seed)
-    streams = {
-        "train": StreamData(source, [index for indices in training.values() for index in indices]),
-        "test": StreamData(Digits("test", channels=channels, size=size)),
-        "validation": StreamData(source, [index for indices in validation.values() for index in indices]),
-        "ood_inverted": StreamData(Digits("test", inverted=True, channels=channels, size=size)),
-    }
-    return class_incremental_scenario(
-        streams,
-        class_order,
+    split = ClassSplit(
         n_experiences,
-        class_names=CLASSES,
+        seed,
+        shots=shots,
+        validation_fraction=validation_fraction,
+        fixed_class_order=fixed_class_order,
         return_task_id=return_task_id,
         train_transform=train_transform,
         eval_transform=eval_transform,
-        description={
-            "benchmark": "split_digits",
-            "n_experiences": n_experiences,
-            "shots": shots,
-            "seed": seed,
-            "channels": channels,
-            "size": size,
-            "validation_fraction": validation_fraction,
-            "return_task_id": return_task_id,
-            "training_identities": training if shots else None,
-            "validation_identities": validation,
-        },
     )
+    train, test = (Digits(part, channels=channels, size=size) for part in ("train", "test"))
+    benchmark = split_classes("split_digits", train, test, split, {"channels": channels, "size": size})
+    return with_ood(benchmark, inverted=Digits("test", inverted=True, channels=channels, size=size))

@@ -11,7 +11,7 @@ from ftp_cl.benchmarks._checks import check_choices
 from ftp_cl.benchmarks.emoji_domains import CLASSES, DOMAINS, EmojiDomains
 
 if TYPE_CHECKING:
-    from ftp_cl.benchmarks.class_incremental import ClassIncrementalScenario
+    from ftp_cl.benchmarks.scenario import DescribedScenario
 
 
 def split_emoji(
@@ -27,7 +27,7 @@ def split_emoji(
     return_task_id: bool = False,
     train_transform: Callable[[Any], Any] | None = to_tensor,
     eval_transform: Callable[[Any], Any] | None = to_tensor,
-) -> ClassIncrementalScenario:
+) -> DescribedScenario:
     """Emoji of 20 classes, a few classes per experience, with art styles that training never shows as OOD streams.
 
     The streams are ``train``, ``validation`` and ``test`` in the training styles and one ``ood_<domain>`` per other

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from ftp_cl.benchmarks._checks import check_choice, check_choices, check_size
-from ftp_cl.benchmarks._dataset import InMemoryDataset
+from ftp_cl.benchmarks._dataset import RebuildableDataset
 
 DOMAINS = ("noto", "blob", "twemoji", "emojione", "fluent_flat", "fluent_3d", "line_art")
 """The seven styles; ``line_art`` (black lines on white) is the farthest from the others."""
@@ -55,7 +55,7 @@ class _Entry(NamedTuple):
     identity: str
 
 
-class EmojiDomains(InMemoryDataset):
+class EmojiDomains(RebuildableDataset):
     """612 emoji drawn in seven styles: 20 classes, and the same training and test *identities* in every style.
 
     A test image therefore shows an emoji that no style showed in training, and two styles differ in nothing but the

@@ -11,9 +11,9 @@ from ftp_cl.benchmarks.digits import split_digits
 from ftp_cl.benchmarks.emoji import split_emoji
 
 if TYPE_CHECKING:
-    from ftp_cl.benchmarks.class_incremental import ClassIncrementalScenario
+    from ftp_cl.benchmarks.scenario import DescribedScenario
 
-BENCHMARKS: dict[str, Callable[..., ClassIncrementalScenario]] = {
+BENCHMARKS: dict[str, Callable[..., DescribedScenario]] = {
     "split_digits": split_digits,
     "split_emoji": split_emoji,
 }
@@ -25,7 +25,7 @@ BENCHMARK_DESCRIPTIONS: dict[str, str] = {
 """One line on each of ``BENCHMARKS``, the first of its docstring."""
 
 
-def build_benchmark(name: str, /, **options: Any) -> ClassIncrementalScenario:
+def build_benchmark(name: str, /, **options: Any) -> DescribedScenario:
     """Build the benchmark ``name`` of ``BENCHMARKS`` with the options of its function.
 
     Raises:

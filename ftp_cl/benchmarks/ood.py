@@ -1,0 +1,160 @@
+"""Out-of-distribution (OOD) streams for any benchmark: other datasets of the same classes."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from avalanche.benchmarks.scenarios import CLExperience, CLScenario, CLStream, EagerCLStream
+from avalanche.benchmarks.utils import AvalancheDataset, TransformGroups
+
+from ftp_cl.benchmarks._dataset import LabelledDataset, NamedDataset, RebuildableDataset
+from ftp_cl.benchmarks.scenario import (
+    DescribedScenario,
+    ExperienceData,
+    Transform,
+    make_stream,
+    transform_groups,
+)
+
+
+def with_ood(
+    benchmark: CLScenario,
+    /,
+    *,
+    class_names: Sequence[str] | None = None,
+    rename: Mapping[str, str] | None = None,
+    eval_transform: Transform | None = None,
+    **datasets: NamedDataset,
+) -> DescribedScenario:
+    """Add a stream ``ood_<name>`` to a benchmark for each dataset given as ``name=dataset``.
+
+    Each stream has the experiences of the test stream, with the same classes, task labels and timeline. **Classes are
+    matched by name**, since the same index rarely means the same class in two datasets; items carry the benchmark's
+    index. A dataset may have a part of the classes only (as ImageNet-A has of ImageNet): experiences of which it has
+    nothing are left out of the stream. It may have others too: these items are left out, and the classes recorded.
+
+    Args:
+        benchmark: of Avalanche, with a stream ``test`` whose experiences list their classes; it is not changed.
+        class_names: name of each class index of the benchmark; needed only if the benchmark is none of this package.
+        rename: name in a dataset -> name in the benchmark, where they differ.
+        eval_transform: applied to the inputs of the datasets; None for what the test stream applies.
+        datasets: each names its classes (``classes``) and lists the class index of each item (``targets``), as
+            torchvision's do.
+
+    Returns:
+        The benchmark's streams and the new ones; its ``description`` records the classes of each OOD stream.
+
+    Raises:
+        ValueError: if a stream of that name exists, or no class of a dataset is one of the benchmark's (the message
+            names the nearest), or the names of the benchmark's classes are needed and unknown.
+    """
+    names = _class_names(benchmark, class_names)
+    test = benchmark.streams["test"]
+    groups = _groups_of(test[0].dataset) if eval_transform is None else transform_groups(None, eval_transform)
+    streams, recorded = [], {}
+    for name, dataset in datasets.items():
+        matched = _match_classes(name, dataset.classes, names, rename or {})
+        streams.append(make_stream(f"ood_{name}", _cut_like(test, dataset, matched), groups))
+        recorded[f"ood_{name}"] = {
+            "classes": sorted(matched.values()),
+            "left_out": [c for i, c in enumerate(dataset.classes) if i not in matched],
+        }
+    return add_streams(benchmark, streams, {"ood": recorded})
+
+
+def add_streams(
+    benchmark: CLScenario, streams: Sequence[EagerCLStream], description: Mapping[str, Mapping[str, Any]]
+) -> DescribedScenario:
+    """Return a benchmark with more streams, and with entries added to the dicts in its description.
+
+    Raises:
+        ValueError: if a stream of one of the names exists.
+    """
+    existing = list(benchmark.streams)
+    for stream in streams:
+        if stream.name in existing:
+            raise ValueError(f"The benchmark has a stream {stream.name!r} already: choose another name.")
+    before = describe(benchmark)
+    merged = {key: {**before.get(key, {}), **entries} for key, entries in description.items()}
+    return DescribedScenario([*benchmark.streams.values(), *streams], {**before, **merged})
+
+
+def describe(benchmark: CLScenario) -> dict[str, Any]:
+    """Return the description of a benchmark of this package, or the classes per experience of any other."""
+    if isinstance(benchmark, DescribedScenario):
+        return benchmark.description
+    classes = [[int(c) for c in experience.classes_in_this_experience] for experience in benchmark.streams["test"]]
+    return {"experiences": [{"classes": c, "names": [str(i) for i in c]} for c in classes]}
+
+
+def _class_names(benchmark: CLScenario, given: Sequence[str] | None) -> dict[str, int]:
+    if given is not None:
+        return {name: index for index, name in enumerate(given)}
+    if not isinstance(benchmark, DescribedScenario):
+        raise ValueError("The names of the benchmark's classes are unknown: give class_names=, one per class index.")
+    experiences = benchmark.description["experiences"]
+    return {name: index for e in experiences for name, index in zip(e["names"], e["classes"], strict=True)}
+
+
+def _match_classes(
+    stream: str, classes: Sequence[str], names: Mapping[str, int], rename: Mapping[str, str]
+) -> dict[int, int]:
+    """Return class index in the dataset -> class index in the benchmark, for the classes that both have."""
+    matched = {i: names[rename.get(c, c)] for i, c in enumerate(classes) if rename.get(c, c) in names}
+    if not matched:
+        first = rename.get(classes[0], classes[0]) if classes else "(none)"
+        nearest = difflib.get_close_matches(first, list(names), n=1, cutoff=0) or ["(none)"]
+        raise ValueError(
+            f"No class of the dataset {stream!r} is one of the benchmark's: its first is {first!r}, "
+            f"the benchmark has for instance {nearest[0]!r}; map names with rename={{...}}."
+        )
+    return matched
+
+
+def _cut_like(test: CLStream, dataset: LabelledDataset, matched: Mapping[int, int]) -> list[ExperienceData]:
+    relabelled = dataset if all(a == b for a, b in matched.items()) else _Relabelled(dataset, dict(matched))
+    by_class: dict[int, list[int]] = {}
+    for index, target in enumerate(dataset.targets):
+        if int(target) in matched:
+            by_class.setdefault(matched[int(target)], []).append(index)
+    experiences = []
+    for experience in test:
+        classes = [int(c) for c in experience.classes_in_this_experience]
+        indices = sorted(index for c in classes for index in by_class.get(c, ()))
+        experiences.append(ExperienceData(relabelled, indices, classes, _task_label(experience)))
+    return experiences
+
+
+def _task_label(experience: CLExperience) -> int:
+    return int(next(iter(getattr(experience, "task_labels", [0]))))
+
+
+class _Relabelled(RebuildableDataset):
+    """A dataset whose class indices are those of a benchmark; -1 for classes that the benchmark has not."""
+
+    def __init__(self, source: LabelledDataset, matched: dict[int, int]) -> None:
+        self.source = source
+        self.matched = matched
+        self.targets = [matched.get(int(target), -1) for target in source.targets]
+
+    def constructor_arguments(self) -> dict[str, Any]:
+        return {"source": self.source, "matched": self.matched}
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        return self.source[index][0], self.targets[index]
+
+
+def _groups_of(dataset: AvalancheDataset) -> TransformGroups:
+    """Return all the transforms that an Avalanche dataset applies, those nearest to the data first."""
+    # Avalanche has no public way to read transforms; the pinned version keeps them in this tree.
+    chain = []
+    node = dataset._flat_data
+    while hasattr(node, "_transform_groups"):
+        chain.append(node._frozen_transform_groups + node._transform_groups)
+        node = node._datasets[0]
+    groups = transform_groups(None, None)
+    for part in reversed(chain):
+        groups = groups + part
+    return groups

@@ -1,0 +1,127 @@
+"""Experiences, streams and scenarios of Avalanche, made from labelled datasets and indices into them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dill
+from avalanche.benchmarks.scenarios import CLExperience, CLScenario, DatasetExperience, EagerCLStream
+from avalanche.benchmarks.utils import (
+    ConstantSequence,
+    DataAttribute,
+    TaskAwareSupervisedClassificationDataset,
+    TaskLabels,
+    TransformGroups,
+)
+from avalanche.checkpointing import constructor_based_serialization
+
+from ftp_cl.benchmarks._dataset import LabelledDataset, RebuildableDataset
+
+Transform = Callable[[Any], Any]
+
+
+class DescribedScenario(CLScenario):
+    """An Avalanche benchmark that says what it consists of.
+
+    Attributes:
+        description: plain dicts, lists, strings and numbers, fit for a result file: ``experiences``, the classes and
+            class names of each; ``stream_sizes``, the number of items of each experience of each stream; and whatever
+            the function that made the benchmark recorded about its data.
+    """
+
+    def __init__(self, streams: Sequence[EagerCLStream], description: Mapping[str, Any]) -> None:
+        super().__init__(streams)
+        self.description = {
+            **description,
+            "stream_sizes": {stream.name: [len(experience.dataset) for experience in stream] for stream in streams},
+        }
+
+
+@dataclass(frozen=True)
+class ExperienceData:
+    """What one experience is made from.
+
+    Attributes:
+        dataset: where its items come from.
+        indices: which of them, in ascending order; none where the dataset has nothing of these classes.
+        classes: the class indices that belong to the experience, whether or not the dataset has items of each.
+        task_label: of all its items.
+    """
+
+    dataset: LabelledDataset
+    indices: Sequence[int]
+    classes: Sequence[int]
+    task_label: int = 0
+
+
+def transform_groups(train_transform: Transform | None, eval_transform: Transform | None) -> TransformGroups:
+    """Return Avalanche's two groups of transforms; None leaves inputs as they are. Targets stay untouched."""
+    return TransformGroups({"train": (train_transform, None), "eval": (eval_transform, None)})
+
+
+def make_stream(name: str, experiences: Sequence[ExperienceData], groups: TransformGroups) -> EagerCLStream:
+    """Make a stream whose experiences carry everything that Avalanche's strategies and dynamic modules ask for.
+
+    These are the classes timeline, task labels, and datasets of ``(input, class index, task label)`` with both
+    transform groups. The stream ``train`` starts with the transforms of training, all others with those of evaluation;
+    strategies switch as they need. An experience without items is left out, because Avalanche cannot evaluate it; the
+    others keep their numbers, so that experience 3 has the same classes in every stream.
+    """
+    made = []
+    for number, data in enumerate(experiences):
+        if not data.indices:
+            continue
+        experience = DatasetExperience(dataset=_cut(data, groups, training=name == "train"), current_experience=number)
+        _set_timeline(experience, [e.classes for e in experiences], number)
+        experience.task_label = data.task_label
+        experience.task_labels = [data.task_label]
+        made.append(experience)
+    stream = EagerCLStream(name, made, set_stream_info=False)
+    for experience in made:
+        experience.origin_stream = stream
+    return stream
+
+
+def _cut(data: ExperienceData, groups: TransformGroups, training: bool) -> TaskAwareSupervisedClassificationDataset:
+    _keep_small_in_checkpoints(data.dataset)
+    dataset = TaskAwareSupervisedClassificationDataset(
+        [data.dataset],
+        indices=list(data.indices),
+        data_attributes=[
+            DataAttribute(data.dataset.targets, "targets"),
+            TaskLabels(ConstantSequence(data.task_label, len(data.dataset))),
+        ],
+        transform_groups=TransformGroups(dict(groups.transform_groups)),
+    )
+    return dataset.train() if training else dataset.eval()
+
+
+def _set_timeline(experience: CLExperience, classes: Sequence[Sequence[int]], number: int) -> None:
+    """Set what ``with_classes_timeline`` of Avalanche sets, with lists in place of sets.
+
+    MultiHeadClassifier uses ``classes_in_this_experience`` as an index into a tensor, which a set cannot be.
+    """
+    here = list(classes[number])
+    previous = list(dict.fromkeys(c for earlier in classes[:number] for c in earlier))
+    seen = list(dict.fromkeys(previous + here))
+    known = set(seen)
+    experience.classes_in_this_experience = here
+    experience.previous_classes = previous
+    experience.classes_seen_so_far = seen
+    experience.future_classes = list(
+        dict.fromkeys(c for later in classes[number + 1 :] for c in later if c not in known)
+    )
+
+
+def _keep_small_in_checkpoints(dataset: LabelledDataset) -> None:
+    """Let Avalanche's checkpoints store ``dataset`` as its constructor's arguments and share it when they are read."""
+    if isinstance(dataset, RebuildableDataset):
+        dill.register(type(dataset))(_save_in_checkpoint)
+
+
+def _save_in_checkpoint(pickler: dill.Pickler, dataset: RebuildableDataset) -> None:
+    constructor_based_serialization(
+        pickler, dataset, type(dataset), deduplicate=True, kwargs=dataset.constructor_arguments()
+    )

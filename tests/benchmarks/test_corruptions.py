@@ -1,0 +1,159 @@
+"""with_corruptions: deterministic per image, applied to the raw image, and cached whole or not at all."""
+
+import pickle
+import sys
+
+import numpy as np
+import pytest
+import torch
+from avalanche.benchmarks import nc_benchmark
+from PIL import Image
+from torch.utils.data import DataLoader
+from torchvision.transforms.functional import to_tensor
+
+from ftp_cl.benchmarks import CORRUPTIONS, CorruptedDataset, corrupt, split_digits, split_emoji, with_corruptions
+from ftp_cl.benchmarks import corruptions as module
+
+pytest.importorskip("imagecorruptions", reason="the extra `corruptions` is not installed")
+
+
+@pytest.fixture(scope="module")
+def image():
+    return Image.fromarray(np.random.default_rng(5).integers(0, 256, (40, 32, 3), dtype=np.uint8))
+
+
+def by_target(stream):
+    """Items of a stream, whatever their order and experience."""
+    return sorted((target, image.numpy().tobytes()) for e in stream for image, target, _ in e.dataset)
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_same_image_severity_and_seed_give_the_same_pixels_and_leave_numpys_generator_alone(image, name):
+    np.random.seed(1)
+    before = np.random.get_state()[1].copy()
+    first = corrupt(image, name, 3, seed=7)
+    assert np.array_equal(np.random.get_state()[1], before)
+    np.random.seed(2)
+    assert np.array_equal(first, corrupt(image, name, 3, seed=7))
+    assert first.size == image.size and first.mode == "RGB"
+    assert not np.array_equal(first, image)
+
+
+def test_seed_and_severity_change_the_noise(image):
+    pixels = {np.asarray(corrupt(image, "gaussian_noise", s, seed=k)).tobytes() for s in (1, 5) for k in (0, 1)}
+    assert len(pixels) == 4
+
+
+def test_higher_severity_changes_the_image_more(image):
+    for name in ("gaussian_noise", "contrast", "brightness"):
+        error = [np.abs(np.asarray(corrupt(image, name, s), float) - np.asarray(image)).mean() for s in (1, 3, 5)]
+        assert error == sorted(error)
+
+
+def test_streams_are_the_test_stream_corrupted_before_the_transforms():
+    seen = []
+    benchmark = split_emoji(
+        5, size=32, ood_domains=(), eval_transform=lambda image: seen.append(image) or to_tensor(image)
+    )
+    shifted = with_corruptions(benchmark, ["fog", "pixelate"], (1, 5))
+    assert list(shifted.streams)[3:] == ["ood_fog_1", "ood_fog_5", "ood_pixelate_1", "ood_pixelate_5"]
+    for clean, foggy in zip(benchmark.test_stream, shifted.streams["ood_fog_5"], strict=True):
+        assert list(clean.dataset.targets) == list(foggy.dataset.targets)
+        assert foggy.classes_seen_so_far == clean.classes_seen_so_far
+        assert foggy.current_experience == clean.current_experience
+        assert foggy.origin_stream.name == "ood_fog_5"
+    benchmark.test_stream[2].dataset[3]
+    raw = seen.pop()
+    item = shifted.streams["ood_fog_5"][2].dataset[3]
+    assert np.array_equal(seen.pop(), corrupt(raw, "fog", 5))
+    assert torch.equal(item[0], to_tensor(corrupt(raw, "fog", 5)))
+    assert shifted.description["ood"]["ood_fog_5"]["corrupted"] == "test"
+
+
+def test_corruption_depends_on_neither_class_order_nor_number_of_experiences():
+    streams = [
+        with_corruptions(split_emoji(n, size=32, ood_domains=(), seed=s), "shot_noise", 3).streams["ood_shot_noise_3"]
+        for n, s in ((5, 0), (2, 1))
+    ]
+    assert by_target(streams[0]) == by_target(streams[1])
+
+
+def test_workers_give_the_same_images():
+    benchmark = with_corruptions(split_emoji(5, size=32, ood_domains=()), "snow", 2)
+    dataset = benchmark.streams["ood_snow_2"][0].dataset
+    loaded = torch.cat([x for x, *_ in DataLoader(dataset, 16, num_workers=2, collate_fn=dataset.collate_fn)])
+    assert torch.equal(loaded, torch.stack([dataset[i][0] for i in range(len(dataset))]))
+
+
+def test_cache_is_used_mended_and_shared(tmp_path, squares, monkeypatch):
+    source = squares("ab", per_class=1)
+    fresh = [np.asarray(CorruptedDataset(source, "snow", 2)[i][0]) for i in range(2)]
+    cached = CorruptedDataset(source, "snow", 2, cache=str(tmp_path / "made" / "here"))
+    assert all(np.array_equal(cached[i][0], fresh[i]) for i in range(2))
+    files = sorted(tmp_path.rglob("*.png"))
+    assert len(files) == 2 and not list(tmp_path.rglob("*.part"))
+
+    files[0].write_bytes(files[0].read_bytes()[:50])
+    assert all(np.array_equal(cached[i][0], fresh[i]) for i in range(2))
+    monkeypatch.setattr(module, "corrupt", None)
+    assert all(np.array_equal(cached[i][0], fresh[i]) for i in range(2))
+
+
+@pytest.mark.parametrize("kind", ["pil", "grey", "array", "tensor", "grey tensor"])
+def test_an_input_keeps_its_type_and_channels(image, kind):
+    value = {
+        "pil": image,
+        "grey": image.convert("L"),
+        "array": np.asarray(image),
+        "tensor": to_tensor(image),
+        "grey tensor": to_tensor(image.convert("L")),
+    }[kind]
+    result, target, task = CorruptedDataset([(value, 3, 9)], "contrast", 4)[0]
+    assert type(result) is type(value) and (target, task) == (3, 9)
+    shape = lambda x: (x.size, x.mode) if isinstance(x, Image.Image) else (tuple(x.shape), x.dtype)  # noqa: E731
+    assert shape(result) == shape(value)
+    if kind == "tensor":
+        assert torch.equal(result, to_tensor(corrupt(image, "contrast", 4)))
+
+
+def test_old_benchmarks_of_avalanche_can_be_corrupted(squares):
+    plain = nc_benchmark(
+        squares("abcd"), squares("abcd", seed=1), 2, task_labels=True, seed=3, eval_transform=to_tensor
+    )
+    shifted = with_corruptions(plain, "contrast", 5)
+    clean, grey = plain.test_stream[1].dataset, shifted.streams["ood_contrast_5"][1].dataset
+    assert len(clean) == len(grey) and list(grey[0][1:]) == list(clean[0][1:])
+    assert grey[0][0].std() < 0.2 * clean[0][0].std()
+
+
+def test_pickled_corrupted_dataset_is_equal(squares):
+    dataset = CorruptedDataset(squares("ab"), "frost", 1, seed=4)
+    again = pickle.loads(pickle.dumps(dataset))
+    assert np.array_equal(again[3][0], dataset[3][0]) and again.targets == dataset.targets
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda b: with_corruptions(b, "foggy"), "Unknown corruption 'foggy': did you mean 'fog'"),
+        (lambda b: with_corruptions(b, ["fog", "fog"]), "'fog' is given twice"),
+        (lambda b: with_corruptions(b, "fog", 6), "severity 6 does not exist"),
+        (lambda b: with_corruptions(b, "fog", (1, 1)), "must name at least one severity, and each once"),
+        (lambda b: with_corruptions(with_corruptions(b, "fog", 1), "fog", 1), "has a stream 'ood_fog_1' already"),
+        (lambda b: with_corruptions(b, "fog", 1).streams["ood_fog_1"][0].dataset[0], "8 x 8 pixels is too small"),
+        (lambda b: CorruptedDataset([("text", 0)], "fog", 1)[0], "the dataset gives str"),
+    ],
+)
+def test_wrong_arguments_raise_one_clear_sentence(call, message):
+    with pytest.raises(ValueError) as raised:
+        call(split_digits())
+    assert message in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_missing_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "imagecorruptions", None)
+    module._library.cache_clear()
+    with pytest.raises(ImportError, match=r"pip install 'ftp-cl\[corruptions\]'"):
+        with_corruptions(split_digits(), "fog")
+    module._library.cache_clear()
+    assert with_corruptions(split_digits(), ()).streams.keys() == split_digits().streams.keys()
