@@ -1,5 +1,6 @@
 """Shared by all tests: one thread, and the trajectories of the published code."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,12 @@ class Golden:
             atol=self.tolerance,
             msg=lambda m: f"{what}: {m}",
         )
+
+
+@pytest.fixture(autouse=True)
+def warnings_of_our_own_code_are_errors():
+    """Those that other packages raise in their own modules are not ours to mend. (An ini line cannot name a package.)"""
+    warnings.filterwarnings("error", module="ftp_cl")
 
 
 @pytest.fixture(params=["f64", "f32"], scope="session")
