@@ -27,11 +27,10 @@ class AdamTurn:
 
     def can_be_fused(self) -> bool:
         """Whether compiled loops can work on weights, gradient, moments, anchor and change side by side."""
-        whole = self.turn.weights.shape == self.turn.state.anchor.shape
-        return whole and all(
-            can_take(self.turn.state, tensor)
-            for tensor in (self.turn.weights, self.turn.gradient, self.first, self.second)
-        )
+        state, weights = self.turn.state, self.turn.weights
+        alike = self.first.dtype == self.second.dtype == weights.dtype
+        alike = alike and self.first.stride() == self.second.stride() == weights.stride()
+        return alike and can_take(state, weights) and can_take(state, self.turn.gradient)
 
 
 def take_over(
@@ -55,8 +54,12 @@ def take_over(
         for parameter, *moments in zip(parameters, firsts, seconds, steps, strict=True)
         if parameter in turn_of
     ]
-    fusible = [a for a in mine if _group_can_be_fused(group) and a.can_be_fused()]
-    take_votes([a.turn for a in mine if a not in set(fusible)], backend)
+    fusible: list[AdamTurn] = []
+    others: list[AdamTurn] = []
+    group_fits = _group_can_be_fused(group)
+    for adam_turn in mine:
+        (fusible if group_fits and adam_turn.can_be_fused() else others).append(adam_turn)
+    take_votes([adam_turn.turn for adam_turn in others], backend)
     done = _update_and_project(fusible, group, backend, mu)
     kept = [i for i, parameter in enumerate(parameters) if parameter not in done]
     for entries in lists:
@@ -79,7 +82,9 @@ def _update_and_project(
     done: set[Tensor] = set()
     hyper = _hyper_parameters(group)
     for batch in _batches(adam_turns):
-        take_votes([a.turn for a in batch], backend)
+        votes = backend.votes_of_one_kind([(a.turn.state, a.turn.gradient) for a in batch])
+        for adam_turn, vote in zip(batch, votes, strict=True):
+            adam_turn.turn.vote = vote
         good = set(learn_radii([a.turn for a in batch], mu))
         batch = [a for a in batch if a.turn in good]
         if not batch:
@@ -116,7 +121,7 @@ def _hyper_parameters(group: dict[str, Any]) -> Callable[[float], tuple[float, .
 
     def at(steps: float) -> tuple[float, ...]:
         if steps not in known:
-            rate, root = lr / (1 - beta1**steps), math.sqrt(1 - beta2**steps)
+            rate, root = lr / (1 - beta1**steps), 1 / math.sqrt(1 - beta2**steps)
             known[steps] = (1 - lr * group["weight_decay"], 1 - beta1, beta2, 1 - beta2, rate, root, group["eps"])
         return known[steps]
 

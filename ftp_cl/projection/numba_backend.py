@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -41,7 +41,7 @@ class NumbaBackend:
     def votes(self, gradients: Pairs) -> list[Tensor | float]:
         """See `Backend.votes`."""
         covered = [(state, state.covered(gradient)) for state, gradient in gradients]
-        return _by_kind(covered, self._votes, self._torch.votes)
+        return _by_kind(covered, self.votes_of_one_kind, self._torch.votes)
 
     def project(self, weights: Pairs) -> list[float]:
         """See `Backend.project`."""
@@ -63,7 +63,8 @@ class NumbaBackend:
         largest = _run(numba_kernels.adam_rows, jobs, [radii, hyper], np.maximum)
         return [state.confirmed(t[0], norm) for (state, t), norm in zip(work, largest, strict=True)]
 
-    def _votes(self, gradients: Pairs) -> list[float]:
+    def votes_of_one_kind(self, gradients: Pairs) -> list[float]:
+        """As `votes`, for tensors of one dtype that `can_take` accepts."""
         return _run(numba_kernels.vote_rows, [(state, (g, state.change)) for state, g in gradients], [], np.add)
 
     def _project(self, weights: Pairs) -> list[float]:
@@ -72,16 +73,34 @@ class NumbaBackend:
         return [state.confirmed(tensor, norm) for (state, tensor), norm in zip(weights, largest, strict=True)]
 
 
+class _Plan(NamedTuple):
+    """What stays the same from step to step for one tensor; asking torch for it takes longer than a small tensor."""
+
+    shape: torch.Size
+    stride: tuple[int, ...]
+    dtype: torch.dtype | None
+    rows: int
+    columns: int
+    norms: int
+
+
+def _plan(state: TensorState) -> _Plan:
+    if state.plan is None:
+        anchor, rows = state.anchor, state.norms.numel()
+        fits = anchor.dtype in _ZEROS and anchor.dtype == state.change.dtype and anchor.is_cpu and state.change.is_cpu
+        dtype = anchor.dtype if fits else None
+        state.plan = _Plan(anchor.shape, anchor.stride(), dtype, rows, anchor.numel() // rows, state.norms.data_ptr())
+    return state.plan
+
+
 def can_take(state: TensorState, tensor: Tensor) -> bool:
     """Whether the compiled loops can work on a tensor beside this state: equal dtype and layout, on CPU."""
-    anchor, change = state.anchor, state.change
+    plan = _plan(state)
     return (
-        tensor.dtype in _ZEROS
-        and tensor.dtype == anchor.dtype == change.dtype
+        tensor.dtype == plan.dtype
         and tensor.is_cpu
-        and anchor.is_cpu
-        and tensor.shape == anchor.shape
-        and (tensor.stride() == anchor.stride() == change.stride() or same_layout(tensor, anchor))
+        and tensor.shape == plan.shape
+        and (tensor.stride() == plan.stride or same_layout(tensor, state.anchor))
     )
 
 
@@ -112,9 +131,10 @@ def _run(
         combine: puts together the results of one tensor's pieces.
     """
     first = jobs[0][1][0]
-    lines = [
-        (len(s.norms), t[0].numel() // len(s.norms), s.norms.data_ptr(), *[x.data_ptr() for x in t]) for s, t in jobs
-    ]
+    lines = []
+    for state, tensors in jobs:
+        plan = _plan(state)
+        lines.append((plan.rows, plan.columns, plan.norms, *[tensor.data_ptr() for tensor in tensors]))
     elements = sum(line[0] * line[1] for line in lines)
     threads = max(1, min(torch.get_num_threads(), elements // _SMALLEST_SHARE))
     arrays = [np.asarray(values, dtype=np.float64) for values in parameters]

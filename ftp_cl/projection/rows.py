@@ -20,12 +20,12 @@ def as_rows(tensor: Tensor) -> Tensor:
     Raises:
         ValueError: if the rows do not lie densely in memory; `has_dense_rows` tells beforehand.
     """
+    if tensor.is_contiguous():
+        return tensor.view(tensor.shape[0] if tensor.dim() > 1 else 1, -1)
     if not has_dense_rows(tensor):
         raise ValueError(
             f"Rows of a tensor with shape {tuple(tensor.shape)} and strides {tensor.stride()} are not dense."
         )
-    if tensor.dim() <= 1:
-        return tensor.reshape(1, -1)
     return tensor.permute(0, *_by_stride(tensor)).view(tensor.shape[0], -1)
 
 
@@ -74,7 +74,7 @@ def kept_norms(change: Tensor) -> Tensor:
 
 def same_layout(left: Tensor, right: Tensor) -> bool:
     """Whether equal positions in memory hold equal indices; the stride of a dimension of size 1 means nothing."""
-    return all(
+    return left.stride() == right.stride() or all(
         size == 1 or own == other for size, own, other in zip(left.shape, left.stride(), right.stride(), strict=True)
     )
 

@@ -41,6 +41,7 @@ class TensorState:
         norms: n_r(c'), shape [anchored rows].
         radius: gamma and its Adam state.
         skipped: number of steps left out because a gradient or a weight was not finite.
+        plan: what a backend has worked out about these tensors; None again as soon as they are other ones.
     """
 
     def __init__(self, anchor: Tensor, like: Tensor, storage: Storage | None = None) -> None:
@@ -50,6 +51,7 @@ class TensorState:
         self.norms = kept_norms(self.change)
         self.radius = Radius()
         self.skipped = 0
+        self.plan: Any = None
         self.follow(like)
 
     def covered(self, tensor: Tensor) -> Tensor:
@@ -75,8 +77,10 @@ class TensorState:
         direction_dtype = self.storage.direction_dtype or dtype
         if self.anchor.dtype != dtype or self.anchor.device != anchor_device:
             self.anchor = self.anchor.to(device=anchor_device, dtype=dtype)
+            self.plan = None
         if self.change.dtype != direction_dtype or self.change.device != device:
             self.change = self.change.to(device=device, dtype=direction_dtype)
+            self.plan = None
             self.norms = kept_norms(self.change)
 
     def confirmed(self, weights: Tensor, largest_row: float) -> float:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ftp_cl.projection.backends import Pairs
-from ftp_cl.projection.rows import accumulation_dtype, per_row, row_dots, row_norms
+from ftp_cl.projection.rows import NORM_EPSILON, accumulation_dtype, as_rows, same_layout
 from ftp_cl.projection.tensor_state import TensorState
 
 ELEMENTS_AT_ONCE = 1 << 17
@@ -29,35 +29,44 @@ class TorchBackend:
 
 
 def _vote(state: TensorState, gradient: Tensor) -> Tensor:
-    votes = [(row_dots(g, c) / n).sum() for n, g, c in _blocks(state.norms, state.covered(gradient), state.change)]
-    return votes[0] if len(votes) == 1 else torch.stack(votes).sum()
+    """The vote of one tensor, 0-d."""
+    gradient, change = state.covered(gradient), state.change
+    if not same_layout(gradient, change):
+        gradient = torch.empty_like(change, dtype=gradient.dtype).copy_(gradient)
+    precise = accumulation_dtype(gradient.dtype)
+    dots = torch.empty_like(state.norms, dtype=precise)
+    for g, c, d in _blocks(as_rows(gradient), as_rows(change), dots):
+        torch.sum(torch.mul(g.to(precise), c), dim=1, out=d)
+    return dots.div(state.norms).sum()
 
 
 def _project(state: TensorState, weights: Tensor) -> Tensor:
     """Project one tensor; returns the largest row norm of its change, 0-d."""
-    anchor = state.anchor.to(weights.device)
-    for n, w, a, c in _blocks(state.norms, state.covered(weights), anchor, state.change):
-        change = c if c.dtype == w.dtype else torch.empty_like(c, dtype=w.dtype)
-        torch.sub(w, a, out=change)
+    weights, anchor = state.covered(weights), state.anchor.to(weights.device)
+    dense = weights
+    if not same_layout(weights, anchor):
+        dense = torch.empty_like(anchor).copy_(weights)
+    radius, precise = state.radius.value, accumulation_dtype(weights.dtype)
+    for w, a, c, n in _blocks(as_rows(dense), as_rows(anchor), as_rows(state.change), state.norms):
+        change = torch.sub(w, a, out=c) if c.dtype == w.dtype else torch.sub(w, a)
+        # The sum of a temporary takes half the time of torch.linalg.vector_norm on CPU.
+        norms = torch.sum(change.abs(), dim=1, dtype=precise).add_(NORM_EPSILON)
+        ratio = norms.reciprocal().mul_(radius).clamp_(max=1.0)
+        torch.addcmul(a, change, ratio.unsqueeze(1), out=w)
+        n.copy_(norms)
         if change is not c:
             c.copy_(change)
-        torch.add(row_norms(change), 0.0, out=n)
-        ratio = (state.radius.value / n).clamp_(max=1.0).to(accumulation_dtype(w.dtype))
-        torch.addcmul(a, change, per_row(ratio, w), out=w)
+    if dense is not weights:
+        weights.copy_(dense)
     return state.norms.max()
 
 
-def _blocks(norms: Tensor, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """The norms and tensors in blocks of the same rows, all at once where memory traffic is not what limits."""
-    first = tensors[0]
-    rows = len(norms)
-    if first.device.type != "cpu" or first.numel() <= ELEMENTS_AT_ONCE or rows == 1:
-        yield norms, *tensors
-        return
-    step = max(1, ELEMENTS_AT_ONCE * rows // first.numel())
-    for start in range(0, rows, step):
-        count = min(step, rows - start)
-        yield tuple(tensor.narrow(0, start, count) for tensor in (norms, *tensors))
+def _blocks(first: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """The same rows of each tensor, block by block; all at once where memory traffic is not what limits."""
+    rows = len(first)
+    if first.device.type == "cpu" and first.numel() > ELEMENTS_AT_ONCE:
+        rows = max(1, ELEMENTS_AT_ONCE * rows // first.numel())
+    return zip(*(tensor.split(rows) for tensor in (first, *others)), strict=True)
 
 
 def to_floats(values: Sequence[Tensor | float]) -> list[float]:

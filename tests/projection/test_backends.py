@@ -102,10 +102,12 @@ def assert_step(ftp, weight, expected, anchor, state, radius_tolerance):
     radius = ftp.radii()["weight"]
     assert radius == pytest.approx(state.radius, rel=1e-4, abs=1e-2 * radius_tolerance)
     slack = 1e-2 * radius_tolerance + 1e-4 * state.radius
-    change, epsilon = state.change.double(), torch.finfo(weight.dtype).eps
+    change, kind = state.change.double(), torch.finfo(weight.dtype)
     dims = tuple(range(1, change.dim())) or None
     norms = change.abs().sum(dim=dims, keepdim=True) if dims else change.abs().sum()
-    bound = 8 * epsilon * (anchor.double().abs() + change.abs()) + slack * change.abs() / (norms + 1e-8)
+    # Below the smallest normal number, rounding does not get finer any more.
+    rounding = 8 * kind.eps * (anchor.double().abs() + change.abs()) + 2 * kind.eps * kind.smallest_normal
+    bound = rounding + slack * change.abs() / (norms + 1e-8)
     assert ((weight.double() - expected.double()).abs() <= bound).all()
 
 
@@ -162,6 +164,55 @@ def test_the_number_of_threads_changes_rounding_only(backend, threads):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
         assert torch.equal(b, c)
     assert radii == pytest.approx(expected_radii, rel=1e-4)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_other_storage_gives_nearly_the_same(backend):
+    def run(**storage):
+        torch.manual_seed(0)
+        weight = nn.Parameter(torch.randn(6, 50))
+        optimizer = torch.optim.SGD([weight], lr=0.1)
+        ftp = FTP([("weight", weight)], backend=backend, **storage).attach(optimizer)
+        for _ in range(10):
+            weight.grad = torch.randn(6, 50)
+            optimizer.step()
+        return weight, ftp
+
+    exact, ftp = run()
+    offloaded, _ = run(anchor_device="cpu")
+    halved, half = run(direction_dtype="bfloat16")
+    assert torch.equal(exact, offloaded)
+    torch.testing.assert_close(exact, halved, rtol=1e-2, atol=1e-2)
+    assert half.radii() == pytest.approx(ftp.radii(), rel=2e-2)
+    sizes = [
+        sum(t.nbytes for t in s.state_dict()["tensors"]["weight"].values() if torch.is_tensor(t)) for s in (ftp, half)
+    ]
+    assert sizes == [6 * 50 * 8 + 6 * 8, 6 * 50 * 6 + 6 * 8]
+
+
+@pytest.mark.parametrize("wrong", ["bfloat61", "int8", "nn"])
+def test_a_direction_dtype_that_holds_no_fractions_is_refused(wrong):
+    with pytest.raises(ValueError, match=r"direction_dtype.*try 'bfloat16'"):
+        FTP([("weight", nn.Parameter(torch.ones(2)))], direction_dtype=wrong)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("storage", [{}, {"anchor_device": "cpu"}, {"direction_dtype": "bfloat16"}], ids=str)
+def test_a_model_half_on_a_gpu_is_projected_as_on_cpu(storage):
+    results = []
+    for device in ("cpu", "cuda"):
+        generator = torch.Generator().manual_seed(0)
+        start = [torch.randn(5, 7, generator=generator) for _ in range(2)]
+        weights = {"here": nn.Parameter(start[0]), "there": nn.Parameter(start[1].to(device))}
+        optimizer = torch.optim.SGD(weights.values(), lr=0.1, foreach=False)
+        FTP(weights.items(), **storage).attach(optimizer)
+        for _ in range(6):
+            for weight in weights.values():
+                weight.grad = torch.randn(5, 7, generator=generator).to(weight.device)
+            optimizer.step()
+        results.append([weight.detach().cpu() for weight in weights.values()])
+    for left, right in zip(*results, strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-5)
 
 
 def test_auto_is_the_first_of_the_available():

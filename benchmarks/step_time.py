@@ -1,0 +1,251 @@
+"""What a step of FTP costs, as a multiple of torch's fused AdamW on the same tensors.
+
+    python benchmarks/step_time.py                        # all tables, about ten minutes on two cores
+    python benchmarks/step_time.py --only models --rounds 5
+    python benchmarks/step_time.py --json speed.json --docs docs/speed.md
+
+All contenders of a row share weights and gradients and take turns, so that a busy machine slows all of them; a figure
+is the median over the rounds. Every row of every tensor lies outside its ball, which is the most expensive case.
+"""
+
+import argparse
+import contextlib
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import nn
+
+from ftp_cl.optim import FTP, SGDP, AdamP
+from ftp_cl.projection import LiteralState, available_backends, literal_step
+
+MODELS = {"EfficientNet-Lite0": "tf_efficientnet_lite0", "ResNet-50": "resnet50", "ViT-B/16": "vit_base_patch16_224"}
+BASE = "AdamW fused"
+Contenders = dict[str, Callable[[], None]]
+
+
+# ---- tensors ---------------------------------------------------------------------------------------------------------
+
+
+def shapes_of(model: str) -> list[torch.Size]:
+    """The shapes of a timm model's parameters, without building its weights."""
+    with torch.device("meta"):
+        return [parameter.shape for parameter in timm.create_model(model).parameters()]
+
+
+def parameters_of(shapes: list[Any], dtype: torch.dtype) -> dict[str, nn.Parameter]:
+    """Random weights of these shapes, with small random gradients."""
+    parameters = {}
+    for number, shape in enumerate(shapes):
+        parameter = nn.Parameter(torch.randn(shape).to(dtype))
+        parameter.grad = torch.randn(shape).mul_(1e-2).to(dtype)
+        parameters[f"tensor{number}"] = parameter
+    return parameters
+
+
+# ---- contenders ------------------------------------------------------------------------------------------------------
+
+
+def contenders(parameters: dict[str, nn.Parameter], drop_in: bool, literal: bool) -> Contenders:
+    """One optimizer step each, on the same weights and gradients; the first is what the others are compared with."""
+    adamw = torch.optim.AdamW(parameters.values(), lr=1e-3, fused=True)
+    steps: Contenders = {BASE: adamw.step}
+    for backend in available_backends():
+        ftp = FTP(parameters.items(), backend=backend)
+        steps[f"+ FTP, {backend}"] = lambda ftp=ftp: attached_step(ftp, adamw)
+        if drop_in:
+            group = {"params": list(parameters.values()), "name": list(parameters)}
+            steps[f"AdamP, {backend}"] = AdamP([group], backend=backend).step
+            steps[f"SGDP, {backend}"] = SGDP([group], lr=1e-3, momentum=0.9, backend=backend).step
+    if literal:
+        steps["+ FTP, literal"] = literal_contender(parameters, adamw)
+    return steps
+
+
+def attached_step(ftp: FTP, optimizer: torch.optim.Optimizer) -> None:
+    """Attach for this step only: the optimizer serves other contenders too."""
+    ftp.attach(optimizer)
+    optimizer.step()
+    ftp.detach()
+
+
+def literal_contender(parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> Callable[[], None]:
+    """The oracle behind the optimizer's step."""
+    states = {name: LiteralState() for name in parameters}
+    anchors = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+
+    @torch.no_grad()
+    def step() -> None:
+        optimizer.step()
+        for name, parameter in parameters.items():
+            projected, states[name] = literal_step(states[name], parameter, anchors[name], parameter.grad)
+            parameter.copy_(projected)
+
+    return step
+
+
+def iteration_contenders(batch_size: int, pixels: int) -> Contenders:
+    """Whole training iterations of EfficientNet-Lite0: forward, backward, step."""
+    model = timm.create_model(MODELS["EfficientNet-Lite0"], num_classes=20)
+    images, labels = torch.randn(batch_size, 3, pixels, pixels), torch.randint(0, 20, (batch_size,))
+    adamw = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+
+    def iterate() -> None:
+        adamw.zero_grad()
+        nn.functional.cross_entropy(model(images), labels).backward()
+        adamw.step()
+
+    steps: Contenders = {"naive": iterate}
+    for backend in available_backends():
+        ftp = FTP(model, exclude="classifier", backend=backend)
+
+        def iterate_with_ftp(ftp: FTP = ftp) -> None:
+            ftp.attach(adamw)
+            iterate()
+            ftp.detach()
+
+        steps[f"FTP, {backend}"] = iterate_with_ftp
+    return steps
+
+
+# ---- timing ----------------------------------------------------------------------------------------------------------
+
+
+def time_in_turns(steps: Contenders, rounds: int) -> dict[str, float]:
+    """Median seconds of each contender; they take turns."""
+    for step in steps.values():  # compiles, allocates state
+        step(), step()
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(rounds):
+        for name, step in steps.items():
+            started = time.perf_counter()
+            step()
+            seconds[name].append(time.perf_counter() - started)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+@contextlib.contextmanager
+def threads(number: int) -> Iterator[None]:
+    """Let torch use so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def row(
+    what: str,
+    tensors: list[Any],
+    rounds: int,
+    *,
+    dtype: torch.dtype = torch.float32,
+    number: int = 1,
+    drop_in: bool = True,
+    literal: bool = False,
+) -> dict[str, Any]:
+    """One line of a table of steps."""
+    parameters = parameters_of(tensors, dtype)
+    with threads(number):
+        seconds = time_in_turns(contenders(parameters, drop_in, literal), rounds)
+    weights = sum(parameter.numel() for parameter in parameters.values())
+    labels = {"tensors": what, "weights": weights, "count": len(tensors), "dtype": str(dtype)[6:], "threads": number}
+    print(labels, {name: f"{value / seconds[BASE]:.2f}x" for name, value in seconds.items()}, flush=True)
+    return {**labels, "seconds": seconds}
+
+
+# ---- tables ----------------------------------------------------------------------------------------------------------
+
+
+def models_table(rounds: int) -> list[dict[str, Any]]:
+    """Tensors of real models; the literal version once, because it is slow."""
+    table = []
+    for name, model in MODELS.items():
+        for dtype in (torch.float32, torch.bfloat16):
+            for number in (1, 2):
+                literal = number == 1 and dtype == torch.float32 and name == "EfficientNet-Lite0"
+                shapes = shapes_of(model)
+                table.append(row(name, shapes, rounds, dtype=dtype, number=number, literal=literal))
+    return table
+
+
+def growth_table(rounds: int) -> list[dict[str, Any]]:
+    """The same number of weights in few large tensors and in many small ones."""
+    table = []
+    for millions in (1, 10, 100, 300):
+        weights = millions * 1_000_000
+        large, small = [(weights // 4000, 1000)] * 4, [(64, 100)] * (weights // 6400)
+        few = max(3, rounds // max(1, millions // 30))
+        table.append(row("few large", large, few, drop_in=False))
+        if len(small) <= 20_000:
+            table.append(row("many of 6400", small, few, drop_in=False))
+    return table
+
+
+def iterations_table(rounds: int) -> list[dict[str, Any]]:
+    """Whole iterations at batch 32, 64 px."""
+    table = []
+    for number in (1, 2):
+        with threads(number):
+            seconds = time_in_turns(iteration_contenders(32, 64), rounds)
+        table.append({"threads": number, "seconds": seconds})
+        print(number, {name: f"{value / seconds['naive']:.3f}x" for name, value in seconds.items()}, flush=True)
+    return table
+
+
+TABLES = {"models": models_table, "growth": growth_table, "iterations": iterations_table}
+
+
+def markdown(table: list[dict[str, Any]]) -> str:
+    """A table in Markdown: milliseconds of the first contender, multiples of it for the others."""
+    labels = [key for key in table[0] if key != "seconds"]
+    names = list(dict.fromkeys(name for line in table for name in line["seconds"]))
+    lines = [
+        "| " + " | ".join([*labels, f"{names[0]}, ms", *names[1:]]) + " |",
+        "|---" * (len(labels) + len(names)) + "|",
+    ]
+    for line in table:
+        base = line["seconds"][names[0]]
+        ratios = [f"{line['seconds'][n] / base:.2f}x" if n in line["seconds"] else "" for n in names[1:]]
+        cells = [f"{line[key]:,}" if key == "weights" else str(line[key]) for key in labels]
+        lines.append("| " + " | ".join([*cells, f"{base * 1e3:.1f}", *ratios]) + " |")
+    return "\n".join(lines)
+
+
+def write_docs(path: Path, name: str, text: str) -> None:
+    """Replace what stands between the markers of this table."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    before, rest = path.read_text().split(begin)
+    path.write_text(f"{before}{begin}\n{text}\n{end}{rest.split(end)[1]}")
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=TABLES, nargs="+", default=list(TABLES))
+    parser.add_argument("--rounds", type=int, default=15, help="times that each contender has its turn")
+    parser.add_argument("--json", type=Path, help="write all medians, in seconds, to this file")
+    parser.add_argument("--docs", type=Path, help="put the tables between the markers in this Markdown file")
+    arguments = parser.parse_args()
+    machine = f"{platform.machine()}, {torch.get_num_threads()} threads at most, torch {torch.__version__}"
+    results: dict[str, Any] = {"machine": machine, "rounds": arguments.rounds}
+    for name in arguments.only:
+        results[name] = TABLES[name](arguments.rounds)
+        print(f"\n{name}\n\n{markdown(results[name])}\n", flush=True)
+        if arguments.docs:
+            write_docs(
+                arguments.docs, name, f"{machine}; medians of {arguments.rounds} rounds.\n\n{markdown(results[name])}"
+            )
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()
