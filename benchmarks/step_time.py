@@ -164,35 +164,35 @@ def row(
 # ---- tables ----------------------------------------------------------------------------------------------------------
 
 
-def models_table(rounds: int) -> list[dict[str, Any]]:
+def models_table(rounds: int, thread_numbers: list[int]) -> list[dict[str, Any]]:
     """Tensors of real models; the literal version once, because it is slow."""
     table = []
     for name, model in MODELS.items():
         for dtype in (torch.float32, torch.bfloat16):
-            for number in (1, 2):
-                literal = number == 1 and dtype == torch.float32 and name == "EfficientNet-Lite0"
+            for number in thread_numbers:
+                literal = number == 1 and dtype == torch.float32 and model == MODELS["EfficientNet-Lite0"]
                 shapes = shapes_of(model)
                 table.append(row(name, shapes, rounds, dtype=dtype, number=number, literal=literal))
     return table
 
 
-def growth_table(rounds: int) -> list[dict[str, Any]]:
+def growth_table(rounds: int, thread_numbers: list[int]) -> list[dict[str, Any]]:
     """The same number of weights in few large tensors and in many small ones."""
     table = []
     for millions in (1, 10, 100, 300):
         weights = millions * 1_000_000
         large, small = [(weights // 4000, 1000)] * 4, [(64, 100)] * (weights // 6400)
         few = max(3, rounds // max(1, millions // 30))
-        table.append(row("few large", large, few, drop_in=False))
+        table.append(row("few large", large, few, number=thread_numbers[0], drop_in=False))
         if len(small) <= 20_000:
-            table.append(row("many of 6400", small, few, drop_in=False))
+            table.append(row("many of 6400", small, few, number=thread_numbers[0], drop_in=False))
     return table
 
 
-def iterations_table(rounds: int) -> list[dict[str, Any]]:
+def iterations_table(rounds: int, thread_numbers: list[int]) -> list[dict[str, Any]]:
     """Whole iterations at batch 32, 64 px."""
     table = []
-    for number in (1, 2):
+    for number in thread_numbers:
         with threads(number):
             seconds = time_in_turns(iteration_contenders(32, 64), rounds)
         table.append({"threads": number, "seconds": seconds})
@@ -231,13 +231,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=TABLES, nargs="+", default=list(TABLES))
     parser.add_argument("--rounds", type=int, default=15, help="times that each contender has its turn")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="of torch; each makes a line")
     parser.add_argument("--json", type=Path, help="write all medians, in seconds, to this file")
     parser.add_argument("--docs", type=Path, help="put the tables between the markers in this Markdown file")
     arguments = parser.parse_args()
     machine = f"{platform.machine()}, {torch.get_num_threads()} threads at most, torch {torch.__version__}"
     results: dict[str, Any] = {"machine": machine, "rounds": arguments.rounds}
     for name in arguments.only:
-        results[name] = TABLES[name](arguments.rounds)
+        results[name] = TABLES[name](arguments.rounds, arguments.threads)
         print(f"\n{name}\n\n{markdown(results[name])}\n", flush=True)
         if arguments.docs:
             write_docs(

@@ -68,9 +68,9 @@ def literal_step(
         largest = max(_row_norm(row) for row in _rows(change))
         radius = min(max(radius, 1e-8), largest)
     projected = anchor.clone()
-    for i, row in enumerate(_rows(change)):
+    for new, centre, row in zip(_rows(projected), _rows(anchor), _rows(change), strict=True):
         ratio = min(1.0, radius / _row_norm(row))
-        _rows(projected)[i].copy_(_precise(_rows(anchor)[i]) + ratio * _precise(row))
+        new.copy_(_precise(centre) + ratio * _precise(row))
     return projected, LiteralState(t, radius, first, second, change, state.skipped)
 
 
