@@ -5,10 +5,17 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from ftp_cl.benchmarks.cifar import Cifar, CorruptedCifar, split_cifar10, split_cifar100
+from ftp_cl.benchmarks.core50 import CORE50_CATEGORIES, CORE50_SESSIONS, Core50, core50
 from ftp_cl.benchmarks.digits import Digits, split_digits
+from ftp_cl.benchmarks.domainnet import DOMAINNET_DOMAINS, DomainNet, domainnet, domainnet_domains
 from ftp_cl.benchmarks.emoji import split_emoji
 from ftp_cl.benchmarks.emoji_domains import CLASSES, DOMAINS, EmojiDomains
+from ftp_cl.benchmarks.fashion_mnist import FASHION_CLASSES, FashionMnist, split_fashion_mnist
+from ftp_cl.benchmarks.folder import ImageFolder, image_folder
+from ftp_cl.benchmarks.imagenet_r import ImageNetR, split_imagenet_r
 from ftp_cl.benchmarks.registry import BENCHMARK_DESCRIPTIONS, BENCHMARKS, build_benchmark
+from ftp_cl.benchmarks.tiny_imagenet import TinyImageNet, split_tiny_imagenet
 
 if TYPE_CHECKING:
     from ftp_cl.benchmarks.corruptions import CORRUPTIONS, CorruptedDataset, corrupt, with_corruptions
@@ -18,15 +25,36 @@ __all__ = [
     "BENCHMARKS",
     "BENCHMARK_DESCRIPTIONS",
     "CLASSES",
+    "CORE50_CATEGORIES",
+    "CORE50_SESSIONS",
     "CORRUPTIONS",
+    "DOMAINNET_DOMAINS",
     "DOMAINS",
+    "FASHION_CLASSES",
+    "Cifar",
+    "Core50",
+    "CorruptedCifar",
     "CorruptedDataset",
     "Digits",
+    "DomainNet",
     "EmojiDomains",
+    "FashionMnist",
+    "ImageFolder",
+    "ImageNetR",
+    "TinyImageNet",
     "build_benchmark",
+    "core50",
     "corrupt",
+    "domainnet",
+    "domainnet_domains",
+    "image_folder",
+    "split_cifar10",
+    "split_cifar100",
     "split_digits",
     "split_emoji",
+    "split_fashion_mnist",
+    "split_imagenet_r",
+    "split_tiny_imagenet",
     "with_corruptions",
     "with_ood",
 ]

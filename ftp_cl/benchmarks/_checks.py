@@ -27,6 +27,21 @@ def check_choices(what: str, values: str | Sequence[str], choices: Sequence[str]
     return values
 
 
+def check_domains(
+    train_domains: str | Sequence[str], ood_domains: str | Sequence[str] | None, choices: Sequence[str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return both as tuples, ``ood_domains`` None being all others; raise ValueError if one is unknown or in both."""
+    train_domains = check_choices("domain", train_domains, choices)
+    if ood_domains is None:
+        return train_domains, tuple(domain for domain in choices if domain not in train_domains)
+    if not ood_domains:
+        return train_domains, ()
+    ood_domains = check_choices("domain", ood_domains, choices)
+    if both := [domain for domain in ood_domains if domain in train_domains]:
+        raise ValueError(f"The domain {both[0]!r} is in train_domains and in ood_domains: leave it out of one of them.")
+    return train_domains, ood_domains
+
+
 def check_size(size: int, smallest: int, largest: int) -> None:
     """Raise ValueError unless ``size`` is a whole number of pixels between ``smallest`` and ``largest``."""
     if not isinstance(size, int) or isinstance(size, bool):

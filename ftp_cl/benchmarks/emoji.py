@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torchvision.transforms.functional import to_tensor
 
-from ftp_cl.benchmarks._checks import check_choices
+from ftp_cl.benchmarks._checks import check_domains
 from ftp_cl.benchmarks.emoji_domains import CLASSES, DOMAINS, EmojiDomains
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def split_emoji(
         draw_identities,
     )
 
-    train_domains, ood_domains = _check_domains(train_domains, ood_domains)
+    train_domains, ood_domains = check_domains(train_domains, ood_domains, DOMAINS)
     class_order = draw_class_order(len(CLASSES), seed, fixed_class_order)
     source = EmojiDomains(train_domains, "train", size)
     training, validation = draw_identities(
@@ -99,20 +99,6 @@ def split_emoji(
             "validation_identities": validation,
         },
     )
-
-
-def _check_domains(
-    train_domains: str | Sequence[str], ood_domains: str | Sequence[str] | None
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    train_domains = check_choices("domain", train_domains, DOMAINS)
-    if ood_domains is None:
-        return train_domains, tuple(domain for domain in DOMAINS if domain not in train_domains)
-    if not ood_domains:
-        return train_domains, ()
-    ood_domains = check_choices("domain", ood_domains, DOMAINS)
-    if both := [domain for domain in ood_domains if domain in train_domains]:
-        raise ValueError(f"The domain {both[0]!r} is in train_domains and in ood_domains: leave it out of one of them.")
-    return train_domains, ood_domains
 
 
 def _identities_by_class(dataset: EmojiDomains) -> dict[str, list[str]]:

@@ -34,6 +34,7 @@ def with_ood(
     matched by name**, since the same index rarely means the same class in two datasets; items carry the benchmark's
     index. A dataset may have a part of the classes only (as ImageNet-A has of ImageNet): experiences of which it has
     nothing are left out of the stream. It may have others too: these items are left out, and the classes recorded.
+    In a domain-incremental benchmark, whose experiences all have the same classes, the stream has one experience.
 
     Args:
         benchmark: of Avalanche, with a stream ``test`` whose experiences list their classes; it is not changed.
@@ -122,7 +123,8 @@ def _cut_like(test: CLStream, dataset: LabelledDataset, matched: Mapping[int, in
     experiences = []
     for experience in test:
         classes = [int(c) for c in experience.classes_in_this_experience]
-        indices = sorted(index for c in classes for index in by_class.get(c, ()))
+        # Popped, so that where classes come again (domain-incremental) an item is in the first experience only.
+        indices = sorted(index for c in classes for index in by_class.pop(c, ()))
         experiences.append(ExperienceData(relabelled, indices, classes, _task_label(experience)))
     return experiences
 

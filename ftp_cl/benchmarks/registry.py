@@ -7,15 +7,31 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ftp_cl.benchmarks._checks import check_choice
+from ftp_cl.benchmarks.cifar import split_cifar10, split_cifar100
+from ftp_cl.benchmarks.core50 import core50
 from ftp_cl.benchmarks.digits import split_digits
+from ftp_cl.benchmarks.domainnet import domainnet, domainnet_domains
 from ftp_cl.benchmarks.emoji import split_emoji
+from ftp_cl.benchmarks.fashion_mnist import split_fashion_mnist
+from ftp_cl.benchmarks.folder import image_folder
+from ftp_cl.benchmarks.imagenet_r import split_imagenet_r
+from ftp_cl.benchmarks.tiny_imagenet import split_tiny_imagenet
 
 if TYPE_CHECKING:
     from ftp_cl.benchmarks.scenario import DescribedScenario
 
 BENCHMARKS: dict[str, Callable[..., DescribedScenario]] = {
+    "core50": core50,
+    "domainnet": domainnet,
+    "domainnet_domains": domainnet_domains,
+    "image_folder": image_folder,
+    "split_cifar10": split_cifar10,
+    "split_cifar100": split_cifar100,
     "split_digits": split_digits,
     "split_emoji": split_emoji,
+    "split_fashion_mnist": split_fashion_mnist,
+    "split_imagenet_r": split_imagenet_r,
+    "split_tiny_imagenet": split_tiny_imagenet,
 }
 """Functions that build a benchmark, by name; see ``build_benchmark``."""
 

@@ -166,7 +166,7 @@ def benchmark_source(benchmark):
 
 
 def test_registry_builds_and_describes_every_benchmark():
-    assert BENCHMARK_DESCRIPTIONS.keys() == BENCHMARKS.keys() == {"split_digits", "split_emoji"}
+    assert BENCHMARK_DESCRIPTIONS.keys() == BENCHMARKS.keys() >= {"split_digits", "split_emoji"}
     assert all(line.endswith(".") and len(line) < 120 for line in BENCHMARK_DESCRIPTIONS.values())
     assert len(build_benchmark("split_digits", n_experiences=2).train_stream) == 2
 

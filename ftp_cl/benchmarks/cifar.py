@@ -1,0 +1,350 @@
+"""split_cifar10 and split_cifar100, with the published CIFAR-10-C and CIFAR-100-C as OOD streams."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from torchvision.transforms import Compose, Resize
+from torchvision.transforms.functional import to_tensor
+
+from ftp_cl.benchmarks._checks import check_choice, check_choices, check_size
+from ftp_cl.benchmarks._dataset import ArrayDataset
+from ftp_cl.benchmarks.download import Archive, default_root, require_folder
+
+if TYPE_CHECKING:
+    from ftp_cl.benchmarks.class_incremental import ClassSplit
+    from ftp_cl.benchmarks.scenario import DescribedScenario
+
+_SIDE = 32
+_SIZES = (32, 512)
+
+
+class _Files(NamedTuple):
+    archive: Archive
+    corrupted: Archive
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    meta: str
+    label_key: str
+    names_key: str
+
+
+_VARIANTS = {
+    "cifar10": _Files(
+        Archive(
+            "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+            "c58f30108f718f92721af3b95e74349a",
+            "cifar-10-batches-py",
+        ),
+        Archive(
+            "https://zenodo.org/records/2535967/files/CIFAR-10-C.tar", "56bf5dcef84df0e2308c6dcbcbbd8499", "CIFAR-10-C"
+        ),
+        tuple(f"data_batch_{number}" for number in range(1, 6)),
+        ("test_batch",),
+        "batches.meta",
+        "labels",
+        "label_names",
+    ),
+    "cifar100": _Files(
+        Archive(
+            "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
+            "eb9058c3a382ffc7106e4002c42a8d85",
+            "cifar-100-python",
+        ),
+        Archive(
+            "https://zenodo.org/records/3555552/files/CIFAR-100-C.tar",
+            "11f0ed0f1191edbf9fa23466ae6021d3",
+            "CIFAR-100-C",
+        ),
+        ("train",),
+        ("test",),
+        "meta",
+        "fine_labels",
+        "fine_label_names",
+    ),
+}
+
+
+class Cifar(ArrayDataset):
+    """CIFAR-10 or CIFAR-100 from the files that torchvision and Avalanche use.
+
+    An item is ``(image, target)``: a PIL image in RGB of 32 x 32 pixels and the class index.
+
+    Args:
+        root: holds ``cifar-10-batches-py/`` or ``cifar-100-python/``.
+        variant: ``"cifar10"`` or ``"cifar100"``.
+        split: ``"train"`` or ``"test"``.
+        download: fetch the archive if the folder is missing.
+
+    Attributes:
+        data: uint8 [N, 32, 32, 3].
+        classes: the class names; of CIFAR-100 the fine ones.
+        targets: class index per item.
+
+    Raises:
+        FileNotFoundError: if the data is missing and cannot be downloaded.
+        ValueError: for an unknown variant or split, or a file that cannot be read.
+
+    Source:
+        Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
+    """
+
+    def __init__(self, root: str | Path, variant: str, split: str, download: bool = False) -> None:
+        check_choice("variant", variant, list(_VARIANTS))
+        check_choice("split", split, ("train", "test"))
+        self.root, self.variant, self.split = Path(root), variant, split
+        files = _VARIANTS[variant]
+        folder = require_folder(self.root, files.archive, download)
+        batches = [_read_batch(folder / name, files.label_key) for name in getattr(files, split)]
+        self.data = np.concatenate([pixels for pixels, _ in batches])
+        self.targets = [target for _, labels in batches for target in labels]
+        self.classes = [str(name) for name in _unpickle(folder / files.meta, files.names_key)]
+
+    def constructor_arguments(self) -> dict[str, Any]:
+        """Return the keyword arguments that make an equal dataset."""
+        return {"root": self.root, "variant": self.variant, "split": self.split}
+
+
+class CorruptedCifar(ArrayDataset):
+    """One corruption and severity of the published CIFAR-10-C or CIFAR-100-C: the test images, in their order.
+
+    Args:
+        root: holds ``CIFAR-10-C/`` or ``CIFAR-100-C/`` with ``<corruption>.npy`` (uint8 [5 N, 32, 32, 3], severities 1
+            to 5 one after the other) and ``labels.npy`` [5 N].
+        variant: ``"cifar10"`` or ``"cifar100"``.
+        corruption: the name of the file, such as ``"fog"``.
+        severity: 1 to 5.
+        classes: the class names.
+        download: fetch the archive (2.9 GB) if the folder is missing.
+
+    Raises:
+        FileNotFoundError: if the data is missing and cannot be downloaded.
+        ValueError: for a file that cannot be read or has another shape.
+
+    Source:
+        Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations",
+        ICLR 2019, arXiv 1903.12261.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        variant: str,
+        corruption: str,
+        severity: int,
+        classes: Sequence[str],
+        download: bool = False,
+    ) -> None:
+        check_choice("variant", variant, list(_VARIANTS))
+        self.root, self.variant, self.corruption, self.severity = Path(root), variant, corruption, severity
+        self.classes = list(classes)
+        folder = require_folder(self.root, _VARIANTS[variant].corrupted, download)
+        images = _load_array(folder / f"{corruption}.npy")
+        labels = _load_array(folder / "labels.npy")
+        if images.shape != (len(labels), _SIDE, _SIDE, 3) or images.dtype != np.uint8 or len(labels) % 5:
+            raise ValueError(
+                f"{folder / corruption}.npy has shape {images.shape} and type {images.dtype}, but with the "
+                f"{len(labels)} labels of labels.npy it should be uint8 {(len(labels), _SIDE, _SIDE, 3)}."
+            )
+        count = len(labels) // 5
+        part = slice((severity - 1) * count, severity * count)
+        self.data = images[part]
+        self.targets = [int(label) for label in labels[part]]
+
+    def constructor_arguments(self) -> dict[str, Any]:
+        """Return the keyword arguments that make an equal dataset."""
+        names = ("root", "variant", "corruption", "severity", "classes")
+        return {name: getattr(self, name) for name in names}
+
+
+def _read_batch(path: Path, label_key: str) -> tuple[np.ndarray, list[int]]:
+    """Return the images uint8 [N, 32, 32, 3] and class indices of one of CIFAR's pickled batches."""
+    pixels, labels = np.asarray(_unpickle(path, "data")), list(_unpickle(path, label_key))
+    if pixels.dtype != np.uint8 or pixels.shape != (len(labels), 3 * _SIDE * _SIDE):
+        raise ValueError(
+            f"{path} has images of shape {pixels.shape} for {len(labels)} labels: it should be uint8 [N, 3072]."
+        )
+    return pixels.reshape(-1, 3, _SIDE, _SIDE).transpose(0, 2, 3, 1), labels
+
+
+def _unpickle(path: Path, key: str) -> Any:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: extract the archive that it belongs to again.")
+    try:
+        with path.open("rb") as file:
+            return pickle.load(file, encoding="latin1")[key]
+    except Exception as error:  # a damaged pickle may raise anything
+        raise ValueError(
+            f"{path} cannot be read ({type(error).__name__}: {error}): extract its archive again."
+        ) from None
+
+
+def _load_array(path: Path) -> np.ndarray:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: extract the archive that it belongs to again.")
+    try:
+        return np.load(path, mmap_mode="r")
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read ({error}): extract its archive again.") from None
+
+
+# ---- benchmarks ------------------------------------------------------------------------------------------------------
+
+
+def split_cifar10(
+    n_experiences: int = 5,
+    seed: int = 0,
+    *,
+    corruptions: str | Sequence[str] | None = None,
+    severities: int | Sequence[int] = (1, 2, 3, 4, 5),
+    corruption_source: str = "published",
+    corruption_cache: str | Path | None = None,
+    size: int = _SIDE,
+    shots: int | None = None,
+    validation_fraction: float | None = None,
+    fixed_class_order: Sequence[int] | None = None,
+    first_exp_with_half_classes: bool = False,
+    return_task_id: bool = False,
+    train_transform: Callable[[Any], Any] | None = to_tensor,
+    eval_transform: Callable[[Any], Any] | None = to_tensor,
+    dataset_root: str | Path | None = None,
+    download: bool = True,
+) -> DescribedScenario:
+    """CIFAR-10 in experiences of a few classes, with CIFAR-10-C or corruptions made here as OOD streams.
+
+    Everything is as in ``split_cifar100``, with 10 classes and ``cifar-10-batches-py/`` and ``CIFAR-10-C/`` below
+    ``dataset_root`` (None: ~/.avalanche/data/cifar10).
+    """
+    from ftp_cl.benchmarks.class_incremental import ClassSplit
+
+    split = ClassSplit(
+        n_experiences,
+        seed,
+        shots=shots,
+        validation_fraction=validation_fraction,
+        fixed_class_order=fixed_class_order,
+        first_exp_with_half_classes=first_exp_with_half_classes,
+        return_task_id=return_task_id,
+        train_transform=_resized(size, train_transform),
+        eval_transform=_resized(size, eval_transform),
+    )
+    options = _Corruptions(corruptions, severities, corruption_source, corruption_cache)
+    return _split_cifar("cifar10", split, options, size, dataset_root, download)
+
+
+def split_cifar100(
+    n_experiences: int = 10,
+    seed: int = 0,
+    *,
+    corruptions: str | Sequence[str] | None = None,
+    severities: int | Sequence[int] = (1, 2, 3, 4, 5),
+    corruption_source: str = "published",
+    corruption_cache: str | Path | None = None,
+    size: int = _SIDE,
+    shots: int | None = None,
+    validation_fraction: float | None = None,
+    fixed_class_order: Sequence[int] | None = None,
+    first_exp_with_half_classes: bool = False,
+    return_task_id: bool = False,
+    train_transform: Callable[[Any], Any] | None = to_tensor,
+    eval_transform: Callable[[Any], Any] | None = to_tensor,
+    dataset_root: str | Path | None = None,
+    download: bool = True,
+) -> DescribedScenario:
+    """CIFAR-100 in experiences of a few classes, with CIFAR-100-C or corruptions made here as OOD streams.
+
+    The streams are ``train``, ``test``, ``validation`` if asked for, and one ``ood_<corruption>_<severity>`` per
+    corruption and severity.
+
+    Args:
+        n_experiences: 5, 10 and 20 are usual; it must divide the number of classes (see also
+            ``first_exp_with_half_classes``).
+        seed: draws the class order, the validation images and the shots, each independently of the others.
+        corruptions: names of ``CORRUPTIONS``, or "all"; None for no OOD stream.
+        severities: 1 (weak) to 5.
+        corruption_source: ``"published"`` for the files of CIFAR-10-C and CIFAR-100-C; ``"made"`` for
+            ``with_corruptions``, whose constants are those of ImageNet-C and much stronger.
+        corruption_cache: where to keep corrupted images that are made; None keeps none.
+        size: side of the images in pixels, 32 to 512; bilinear. Images are corrupted before they are resized.
+        shots: training images per class; None for all. Fewer shots are a subset of more.
+        validation_fraction: share of each class's training images that is set aside; None for none, as published work
+            does.
+        fixed_class_order: the class indices in order of arrival, instead of the order drawn.
+        first_exp_with_half_classes: half of the classes arrive first, the others in n_experiences - 1 equal parts.
+        return_task_id: give the experience's index as task label, instead of 0.
+        train_transform: from a PIL image of size x size; the default is a float tensor [3, size, size] in [0, 1], for
+            the models of this package normalise their inputs themselves.
+        eval_transform: the same for evaluation.
+        dataset_root: holds ``cifar-100-python/`` and ``CIFAR-100-C/``; None for ~/.avalanche/data/cifar100.
+        download: fetch what is missing (169 MB; CIFAR-C 2.9 GB), with progress and checksum.
+
+    Returns:
+        An Avalanche scenario; its ``description`` records the settings, classes and sizes.
+
+    Raises:
+        FileNotFoundError: in one sentence, if data is missing and cannot be downloaded.
+        ValueError: in one sentence, for an argument that is out of range or a file that cannot be read.
+    """
+    # Importing Avalanche takes seconds, which users of the datasets alone need not wait.
+    from ftp_cl.benchmarks.class_incremental import ClassSplit
+
+    split = ClassSplit(
+        n_experiences,
+        seed,
+        shots=shots,
+        validation_fraction=validation_fraction,
+        fixed_class_order=fixed_class_order,
+        first_exp_with_half_classes=first_exp_with_half_classes,
+        return_task_id=return_task_id,
+        train_transform=_resized(size, train_transform),
+        eval_transform=_resized(size, eval_transform),
+    )
+    options = _Corruptions(corruptions, severities, corruption_source, corruption_cache)
+    return _split_cifar("cifar100", split, options, size, dataset_root, download)
+
+
+class _Corruptions(NamedTuple):
+    names: str | Sequence[str] | None
+    severities: int | Sequence[int]
+    source: str
+    cache: str | Path | None
+
+
+def _split_cifar(
+    variant: str,
+    split: ClassSplit,
+    corruptions: _Corruptions,
+    size: int,
+    dataset_root: str | Path | None,
+    download: bool,
+) -> DescribedScenario:
+    from ftp_cl.benchmarks.class_incremental import split_classes
+    from ftp_cl.benchmarks.corruptions import CORRUPTIONS, check_severities, with_corruptions
+    from ftp_cl.benchmarks.ood import with_ood
+
+    check_choice("corruption_source", corruptions.source, ("published", "made"))
+    root = default_root(variant) if dataset_root is None else Path(dataset_root)
+    train, test = (Cifar(root, variant, part, download) for part in ("train", "test"))
+    benchmark = split_classes(f"split_{variant}", train, test, split, {"size": size})
+    if not corruptions.names or corruptions.source == "made":
+        return with_corruptions(benchmark, corruptions.names or (), corruptions.severities, cache=corruptions.cache)
+    names = CORRUPTIONS if corruptions.names == "all" else check_choices("corruption", corruptions.names, CORRUPTIONS)
+    published: dict[str, Any] = {
+        f"{name}_{severity}": CorruptedCifar(root, variant, name, severity, train.classes, download)
+        for name in names
+        for severity in check_severities(corruptions.severities)
+    }
+    return with_ood(benchmark, **published)
+
+
+def _resized(size: int, transform: Callable[[Any], Any] | None) -> Callable[[Any], Any] | None:
+    """Return a transform that resizes first; not the dataset's work, because corruptions come before it."""
+    check_size(size, *_SIZES)
+    if size == _SIDE:
+        return transform
+    resize = Resize([size, size])
+    return resize if transform is None else Compose([resize, transform])

@@ -1,0 +1,183 @@
+"""core50: fifty household objects, filmed in eleven sessions; domain-incremental by sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torchvision.transforms.functional import to_tensor
+
+from ftp_cl.benchmarks._checks import check_choice, check_choices
+from ftp_cl.benchmarks.download import Archive, default_root, require_folder
+from ftp_cl.benchmarks.image_files import ImageFiles, images_in
+
+if TYPE_CHECKING:
+    from ftp_cl.benchmarks.scenario import DescribedScenario
+
+CORE50_SESSIONS = tuple(f"s{number}" for number in range(1, 12))
+"""The eleven sessions: each before another background and in other light, eight indoors and three outdoors."""
+
+CORE50_CATEGORIES = (
+    "plug_adapter",
+    "mobile_phone",
+    "scissor",
+    "light_bulb",
+    "can",
+    "glass",
+    "ball",
+    "marker",
+    "cup",
+    "remote_control",
+)
+"""The ten categories, five objects of each: objects 1 to 5 are plug adapters, and so on."""
+
+_OBJECTS_PER_CATEGORY = 5
+_ARCHIVE = Archive(
+    "http://bias.csr.unibo.it/maltoni/download/core50/core50_128x128.zip",
+    "745f3373fed08d69343f1058ee559e13",
+    "core50_128x128",
+)
+_TEST_SHARE = 0.2
+
+
+class Core50(ImageFiles):
+    """Sessions of CORe50; images are decoded when they are read.
+
+    An item is ``(image, target)``, see ``ImageFiles``. The frames of one object in one session are a film, so that
+    neighbours are nearly equal: the test part is the last 20 % of each film, never frames from between.
+
+    Args:
+        root: holds ``core50_128x128/s<session>/o<object>/C_<session>_<object>_<frame>.png``.
+        sessions: one of ``CORE50_SESSIONS`` or several.
+        split: ``"train"``, ``"test"``, or ``"all"`` frames.
+        object_level: the classes are the 50 objects; otherwise the 10 categories.
+        size: side of the images in pixels; stored are 128.
+        download: fetch the archive (4 GB) if the folder is missing.
+
+    Raises:
+        FileNotFoundError: if data is missing and cannot be downloaded.
+        ValueError: for an unknown session or split, or a folder that is named otherwise.
+
+    Source:
+        Lomonaco and Maltoni, "CORe50: a New Dataset and Benchmark for Continuous Object Recognition", CoRL 2017,
+        arXiv 1705.03550.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        sessions: str | Sequence[str],
+        split: str,
+        object_level: bool = True,
+        size: int | None = 128,
+        download: bool = False,
+    ) -> None:
+        self.sessions = check_choices("session", sessions, CORE50_SESSIONS)
+        check_choice("split", split, ("train", "test", "all"))
+        self.parent, self.split, self.object_level = Path(root), split, object_level
+        folder = require_folder(self.parent, _ARCHIVE, download)
+        paths: list[str] = []
+        targets: list[int] = []
+        for session in self.sessions:
+            for number in range(1, _OBJECTS_PER_CATEGORY * len(CORE50_CATEGORIES) + 1):
+                frames = _part(images_in(folder, f"{session}/o{number}"), split)
+                paths += frames
+                targets += [number - 1 if object_level else (number - 1) // _OBJECTS_PER_CATEGORY] * len(frames)
+        self._set_files(folder, paths, targets, _class_names(object_level), size)
+
+    def constructor_arguments(self) -> dict[str, Any]:
+        """Return the keyword arguments that make an equal dataset."""
+        names = ("sessions", "split", "object_level", "size")
+        return {"root": self.parent, **{name: getattr(self, name) for name in names}}
+
+
+def _part(frames: list[str], split: str) -> list[str]:
+    if split == "all":
+        return frames
+    n_train = len(frames) - max(1, round(_TEST_SHARE * len(frames)))
+    return frames[:n_train] if split == "train" else frames[n_train:]
+
+
+def _class_names(object_level: bool) -> list[str]:
+    if not object_level:
+        return list(CORE50_CATEGORIES)
+    return [f"{name}{number}" for name in CORE50_CATEGORIES for number in range(1, _OBJECTS_PER_CATEGORY + 1)]
+
+
+def core50(
+    train_sessions: Sequence[str] = ("s1", "s2", "s4", "s5", "s6", "s8", "s9", "s11"),
+    ood_sessions: str | Sequence[str] = ("s3", "s7", "s10"),
+    seed: int = 0,
+    *,
+    object_level: bool = True,
+    corruptions: str | Sequence[str] | None = None,
+    severities: int | Sequence[int] = (1, 2, 3, 4, 5),
+    corruption_cache: str | Path | None = None,
+    size: int = 128,
+    shots: int | None = None,
+    validation_fraction: float | None = None,
+    return_task_id: bool = False,
+    train_transform: Callable[[Any], Any] | None = to_tensor,
+    eval_transform: Callable[[Any], Any] | None = to_tensor,
+    dataset_root: str | Path | None = None,
+    download: bool = True,
+) -> DescribedScenario:
+    """CORe50 session by session (domain-incremental): 50 objects before other backgrounds, unseen sessions as OOD.
+
+    The streams are ``train`` and ``test`` (the last 20 % of each film), ``validation`` if asked for, with one
+    experience per training session; one ``ood_<session>`` per unseen session, with a single experience of all its
+    frames; and one ``ood_<corruption>_<severity>`` per corruption and severity. The default sessions are those of the
+    published NI scenario, whose test set is the three OOD streams together.
+
+    Args:
+        train_sessions: in order of arrival; see ``CORE50_SESSIONS``.
+        ood_sessions: sessions of the OOD streams; () for none.
+        seed: draws the shots and the validation images.
+        object_level: the classes are the 50 objects; otherwise the 10 categories.
+        corruptions: names of ``CORRUPTIONS``, or "all"; None for none.
+        severities: 1 (weak) to 5.
+        corruption_cache: where to keep corrupted images; None keeps none.
+        size: side of the images in pixels, 8 to 1024.
+        shots: training images per class and session; None for all.
+        validation_fraction: share of each class's training images that is set aside; None for none. They are drawn
+            from the films, so that they are easy: choose OOD sessions for a harder choice of settings.
+        return_task_id: give the experience's index as task label, instead of 0.
+        train_transform: from a PIL image of size x size; the default is a float tensor [3, size, size] in [0, 1].
+        eval_transform: the same for evaluation.
+        dataset_root: holds ``core50_128x128/``; None for ~/.avalanche/data/core50.
+        download: fetch the archive if it is missing (4 GB), with progress and checksum.
+
+    Returns:
+        An Avalanche scenario; its ``description`` records the settings, classes and sizes.
+
+    Raises:
+        FileNotFoundError: in one sentence, if data is missing and cannot be downloaded.
+        ValueError: in one sentence, for an argument that is out of range.
+    """
+    # Importing Avalanche takes seconds, which users of the dataset alone need not wait.
+    from ftp_cl.benchmarks.corruptions import with_corruptions
+    from ftp_cl.benchmarks.domain_incremental import Domain, DomainSplit, split_domains
+    from ftp_cl.benchmarks.ood import with_ood
+
+    root = default_root("core50") if dataset_root is None else Path(dataset_root)
+    trained = check_choices("session", train_sessions, CORE50_SESSIONS)
+    others = check_choices("session", ood_sessions, CORE50_SESSIONS) if ood_sessions else ()
+    if both := [session for session in others if session in trained]:
+        raise ValueError(f"The session {both[0]!r} is in train_sessions and in ood_sessions: leave it out of one.")
+    domains = {
+        name: Domain(*(Core50(root, name, part, object_level, size, download) for part in ("train", "test")))
+        for name in trained
+    }
+    split = DomainSplit(
+        seed,
+        shots,
+        validation_fraction=validation_fraction,
+        return_task_id=return_task_id,
+        train_transform=train_transform,
+        eval_transform=eval_transform,
+    )
+    settings = {"ood_sessions": list(others), "object_level": object_level, "size": size}
+    benchmark = split_domains("core50", domains, split, settings)
+    ood: dict[str, Any] = {name: Core50(root, name, "all", object_level, size, download) for name in others}
+    return with_corruptions(with_ood(benchmark, **ood), corruptions or (), severities, cache=corruption_cache)

@@ -1,0 +1,115 @@
+"""The builder of the domain-incremental benchmarks: the same classes in every experience, another domain in each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ftp_cl.benchmarks._dataset import NamedDataset
+from ftp_cl.benchmarks.class_incremental import draw_identities, indices_by_class
+from ftp_cl.benchmarks.scenario import DescribedScenario, ExperienceData, Transform, make_stream, transform_groups
+
+
+@dataclass(frozen=True)
+class Domain:
+    """One domain: what to train on, and what to test on; both have the same classes."""
+
+    train: NamedDataset
+    test: NamedDataset
+
+
+@dataclass(frozen=True)
+class DomainSplit:
+    """How domains become experiences: what the domain-incremental benchmarks have in common.
+
+    Attributes:
+        seed: draws the validation items, the shots and the labels that are kept.
+        shots: training items per class and domain; None for all.
+        label_percent: share of the training items of each class and domain to train on.
+        validation_fraction: share of each class's training items that is set aside; None for no validation stream.
+        return_task_id: give the experience's index as task label, instead of 0.
+        train_transform: applied to the inputs while training; None leaves them as they are.
+        eval_transform: the same for evaluation.
+    """
+
+    seed: int
+    shots: int | None = None
+    label_percent: float = 100
+    validation_fraction: float | None = None
+    return_task_id: bool = False
+    train_transform: Transform | None = None
+    eval_transform: Transform | None = None
+
+
+def split_domains(
+    name: str, domains: Mapping[str, Domain], split: DomainSplit, settings: Mapping[str, Any]
+) -> DescribedScenario:
+    """Make streams ``train``, ``test`` and, if asked for, ``validation`` with one experience per domain.
+
+    Args:
+        name: of the benchmark, for its description.
+        domains: in order of arrival.
+        split: how to cut.
+        settings: what to record on top of ``split``.
+
+    Raises:
+        ValueError: as ``draw_identities``.
+    """
+    classes = next(iter(domains.values())).train.classes
+    drawn = [_draw(domain.train, split) for domain in domains.values()]
+    streams = {
+        "train": _experiences([d.train for d in domains.values()], [training for training, _ in drawn], split),
+        "test": _experiences(
+            [d.test for d in domains.values()], [list(range(len(d.test))) for d in domains.values()], split
+        ),
+    }
+    if split.validation_fraction is not None:
+        streams["validation"] = _experiences(
+            [d.train for d in domains.values()], [validation for _, validation in drawn], split
+        )
+    groups = transform_groups(split.train_transform, split.eval_transform)
+    return DescribedScenario(
+        [make_stream(stream, experiences, groups) for stream, experiences in streams.items()],
+        {
+            "benchmark": name,
+            "seed": split.seed,
+            "shots": split.shots,
+            "label_percent": split.label_percent,
+            "validation_fraction": split.validation_fraction,
+            "return_task_id": split.return_task_id,
+            **settings,
+            "experiences": [
+                {"domain": domain, "classes": list(range(len(classes))), "names": list(classes)} for domain in domains
+            ],
+        },
+    )
+
+
+def _draw(dataset: NamedDataset, split: DomainSplit) -> tuple[list[int], list[int]]:
+    """Return the indices to train on and to validate on."""
+    # A domain may lack a class (DomainNet's do), which is then neither drawn from nor counted as too small.
+    present = {name: indices for name, indices in indices_by_class(dataset).items() if indices}
+    training, validation = draw_identities(
+        present,
+        validation_fraction=split.validation_fraction,
+        shots=split.shots,
+        label_percent=split.label_percent,
+        seed=split.seed,
+    )
+    return _sorted(training), _sorted(validation)
+
+
+def _sorted(indices: Mapping[str, Sequence[int]]) -> list[int]:
+    return sorted(index for members in indices.values() for index in members)
+
+
+def _experiences(
+    datasets: Sequence[NamedDataset], indices: Sequence[Sequence[int]], split: DomainSplit
+) -> list[ExperienceData]:
+    return [
+        ExperienceData(
+            dataset, chosen, list(range(len(dataset.classes))), task_label=number if split.return_task_id else 0
+        )
+        for number, (dataset, chosen) in enumerate(zip(datasets, indices, strict=True))
+    ]

@@ -1,0 +1,88 @@
+"""Fetching published archives; a failure is one sentence: which file, where it belongs, where it is published."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from torchvision.datasets.utils import download_url, extract_archive
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A published archive that holds one folder.
+
+    Attributes:
+        url: where it is published.
+        md5: of the archive; None where none is published, and then it is not downloaded automatically.
+        folder: the folder in it.
+    """
+
+    url: str
+    md5: str | None
+    folder: str
+
+    @property
+    def filename(self) -> str:
+        """The name of the archive."""
+        return self.url.rpartition("/")[2].partition("?")[0]
+
+
+def default_root(name: str) -> Path:
+    """Return where Avalanche keeps the data set ``name``: ~/.avalanche/data/<name> unless its configuration differs."""
+    # Importing Avalanche takes seconds, which users who say where their data is need not wait.
+    from avalanche.benchmarks.datasets import default_dataset_location
+
+    return default_dataset_location(name)
+
+
+def require_folder(root: Path, archive: Archive, download: bool) -> Path:
+    """Return the folder of an archive below ``root``; fetch and extract the archive if it is not there.
+
+    A bar shows the progress, the checksum is verified, and the folder appears only when it is complete.
+
+    Raises:
+        FileNotFoundError: if it is missing and may not or cannot be downloaded.
+    """
+    folder = root / archive.folder
+    if folder.is_dir():
+        return folder
+    reason = ""
+    if download and archive.md5 is not None:
+        try:
+            _fetch(root, archive)
+            return folder
+        except (OSError, RuntimeError) as error:
+            reason = f" (downloading it failed: {' '.join(str(error).split())})"
+    raise FileNotFoundError(
+        f"{folder} is missing{reason}: get {archive.filename} from {archive.url} and extract it in {root}."
+    )
+
+
+def require_file(folder: Path, name: str, url: str, md5: str, download: bool) -> Path:
+    """Return the file ``name`` in ``folder``; fetch it from ``url`` if it is not there.
+
+    Raises:
+        FileNotFoundError: if it is missing and may not or cannot be downloaded.
+    """
+    path = folder / name
+    if path.is_file():
+        return path
+    reason = ""
+    if download:
+        try:
+            download_url(url, str(folder), name, md5)
+            return path
+        except (OSError, RuntimeError) as error:
+            reason = f" (downloading it failed: {' '.join(str(error).split())})"
+    raise FileNotFoundError(f"{path} is missing{reason}: get it from {url}.")
+
+
+def _fetch(root: Path, archive: Archive) -> None:
+    root.mkdir(parents=True, exist_ok=True)
+    download_url(archive.url, str(root), archive.filename, archive.md5)
+    with tempfile.TemporaryDirectory(dir=root, prefix=".extracting-") as partial:
+        extract_archive(str(root / archive.filename), partial)
+        os.replace(Path(partial, archive.folder), root / archive.folder)

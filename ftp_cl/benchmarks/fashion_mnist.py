@@ -1,0 +1,170 @@
+"""split_fashion_mnist: ten kinds of clothing, small enough for experiments on a laptop."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+from torchvision.transforms.functional import to_tensor
+
+from ftp_cl.benchmarks._checks import check_choice, check_size
+from ftp_cl.benchmarks._dataset import ArrayDataset
+from ftp_cl.benchmarks.download import default_root, require_file
+
+if TYPE_CHECKING:
+    from ftp_cl.benchmarks.scenario import DescribedScenario
+
+FASHION_CLASSES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+"""The ten classes; a target is a position in this tuple."""
+
+_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"
+_CHECKSUMS = {
+    "train-images-idx3-ubyte": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+    "train-labels-idx1-ubyte": "25c81989df183df01b3e8a0aad5dffbe",
+    "t10k-images-idx3-ubyte": "bef4ecab320f06d8554ea6380940ec79",
+    "t10k-labels-idx1-ubyte": "bb300cfdad3c16e7a12a480ee83cd310",
+}
+_PREFIXES = {"train": "train", "test": "t10k"}
+_SIZES = (28, 512)
+
+
+class FashionMnist(ArrayDataset):
+    """Fashion-MNIST from the files that torchvision and Avalanche use, plain or as ``.gz``.
+
+    An item is ``(image, target)``: a PIL image in RGB (three equal channels) of ``size`` x ``size`` pixels and the
+    class index.
+
+    Args:
+        root: holds ``FashionMNIST/raw/train-images-idx3-ubyte`` and so on.
+        split: ``"train"`` or ``"test"``.
+        size: side of the images in pixels, 28 to 512; bilinear. The default is the smallest that can be corrupted.
+        download: fetch files that are missing.
+
+    Raises:
+        FileNotFoundError: if a file is missing and cannot be downloaded.
+        ValueError: for an unknown split, a size that is out of range, or a file that cannot be read.
+
+    Source:
+        Xiao, Rasul and Vollgraf, "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning Algorithms",
+        2017, arXiv 1708.07747.
+    """
+
+    def __init__(self, root: str | Path, split: str, size: int = 32, download: bool = False) -> None:
+        check_choice("split", split, tuple(_PREFIXES))
+        check_size(size, *_SIZES)
+        self.root, self.split, self.size = Path(root), split, size
+        self.classes = list(FASHION_CLASSES)
+        folder = self.root / "FashionMNIST" / "raw"
+        images = _read_idx(folder, f"{_PREFIXES[split]}-images-idx3-ubyte", download)
+        labels = _read_idx(folder, f"{_PREFIXES[split]}-labels-idx1-ubyte", download)
+        if len(images) != len(labels):
+            raise ValueError(f"The {split} files in {folder} have {len(images)} images, but {len(labels)} labels.")
+        self.data = images
+        self.targets = [int(label) for label in labels]
+
+    def constructor_arguments(self) -> dict[str, Any]:
+        """Return the keyword arguments that make an equal dataset."""
+        return {"root": self.root, "split": self.split, "size": self.size}
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        image, target = super().__getitem__(index)
+        return image.convert("RGB").resize((self.size, self.size), Image.Resampling.BILINEAR), target
+
+
+def _read_idx(folder: Path, name: str, download: bool) -> np.ndarray:
+    """Return the array of a file in the idx format of MNIST: its magic number, its shape, then bytes."""
+    path = folder / name
+    if not path.is_file():
+        path = require_file(folder, f"{name}.gz", f"{_URL}/{name}.gz", _CHECKSUMS[name], download)
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        n_dimensions = 3 if "idx3" in name else 1
+        shape = np.frombuffer(content, ">i4", 1 + n_dimensions)
+        if shape[0] != 0x0800 + n_dimensions:
+            raise ValueError(f"its magic number is {shape[0]}")
+        return np.frombuffer(content, np.uint8, offset=4 * len(shape)).reshape(shape[1:])
+    except (OSError, EOFError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read ({error}): get it again from {_URL}/{name}.gz.") from None
+
+
+def split_fashion_mnist(
+    n_experiences: int = 5,
+    seed: int = 0,
+    *,
+    corruptions: str | Sequence[str] | None = None,
+    severities: int | Sequence[int] = (1, 2, 3, 4, 5),
+    corruption_cache: str | Path | None = None,
+    size: int = 32,
+    shots: int | None = None,
+    validation_fraction: float | None = None,
+    fixed_class_order: Sequence[int] | None = None,
+    first_exp_with_half_classes: bool = False,
+    return_task_id: bool = False,
+    train_transform: Callable[[Any], Any] | None = to_tensor,
+    eval_transform: Callable[[Any], Any] | None = to_tensor,
+    dataset_root: str | Path | None = None,
+    download: bool = True,
+) -> DescribedScenario:
+    """Fashion-MNIST in experiences of a few classes, with corruptions as OOD streams.
+
+    The streams are ``train``, ``test``, ``validation`` if asked for, and one ``ood_<corruption>_<severity>`` per
+    corruption and severity.
+
+    Args:
+        n_experiences: 1, 2, 5 or 10 (see also ``first_exp_with_half_classes``).
+        seed: draws the class order, the validation images and the shots, each independently of the others.
+        corruptions: names of ``CORRUPTIONS``, or "all"; None for no OOD stream.
+        severities: 1 (weak) to 5.
+        corruption_cache: where to keep corrupted images; None keeps none.
+        size: side of the images in pixels, 28 to 512 (32 at least with corruptions); bilinear, three equal channels.
+        shots: training images per class; None for all. Fewer shots are a subset of more.
+        validation_fraction: share of each class's training images that is set aside; None for none.
+        fixed_class_order: the class indices in order of arrival, instead of the order drawn.
+        first_exp_with_half_classes: half of the classes arrive first, the others in n_experiences - 1 equal parts.
+        return_task_id: give the experience's index as task label, instead of 0.
+        train_transform: from a PIL image in RGB; the default is a float tensor [3, size, size] in [0, 1].
+        eval_transform: the same for evaluation.
+        dataset_root: holds ``FashionMNIST/raw/``; None for ~/.avalanche/data/fashionmnist.
+        download: fetch what is missing (31 MB), with progress and checksum.
+
+    Returns:
+        An Avalanche scenario; its ``description`` records the settings, classes and sizes.
+
+    Raises:
+        FileNotFoundError: in one sentence, if data is missing and cannot be downloaded.
+        ValueError: in one sentence, for an argument that is out of range or a file that cannot be read.
+    """
+    # Importing Avalanche takes seconds, which users of the dataset alone need not wait.
+    from ftp_cl.benchmarks.class_incremental import ClassSplit, split_classes
+    from ftp_cl.benchmarks.corruptions import with_corruptions
+
+    split = ClassSplit(
+        n_experiences,
+        seed,
+        shots=shots,
+        validation_fraction=validation_fraction,
+        fixed_class_order=fixed_class_order,
+        first_exp_with_half_classes=first_exp_with_half_classes,
+        return_task_id=return_task_id,
+        train_transform=train_transform,
+        eval_transform=eval_transform,
+    )
+    root = default_root("fashionmnist") if dataset_root is None else Path(dataset_root)
+    train, test = (FashionMnist(root, part, size, download) for part in ("train", "test"))
+    benchmark = split_classes("split_fashion_mnist", train, test, split, {"size": size})
+    return with_corruptions(benchmark, corruptions or (), severities, cache=corruption_cache)

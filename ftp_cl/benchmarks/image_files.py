@@ -1,0 +1,133 @@
+"""Datasets of image files that are decoded when they are read, for data sets too large for memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from PIL import Image
+from torchvision.transforms.functional import center_crop, resize
+
+from ftp_cl.benchmarks._checks import check_size
+from ftp_cl.benchmarks._dataset import RebuildableDataset
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
+"""What counts as an image in a folder, in upper or lower case."""
+
+_SIZES = (8, 1024)
+
+
+class ImageFiles(RebuildableDataset):
+    """A labelled dataset of image files.
+
+    An item is ``(image, target)``: a PIL image in RGB of ``size`` x ``size`` pixels (the shorter side is resized, then
+    the middle is cut out; as it is stored if ``size`` is None) and the class index. Grey, palette and CMYK files become
+    RGB. Subclasses call ``_set_files``.
+
+    Attributes:
+        root: the folder that ``paths`` start from.
+        paths: of the images, with forward slashes.
+        targets: class index per item.
+        classes: the class names; a target is a position in this list.
+        size: side of the images in pixels, 8 to 1024, or None.
+    """
+
+    def _set_files(
+        self, root: Path, paths: Sequence[str], targets: Sequence[int], classes: Sequence[str], size: int | None
+    ) -> None:
+        if size is not None:
+            check_size(size, *_SIZES)
+        self.root = root
+        self.paths = list(paths)
+        self.targets = list(targets)
+        self.classes = list(classes)
+        self.size = size
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        image = read_image(self.root / self.paths[index])
+        if self.size is not None:
+            image = center_crop(resize(image, [self.size]), [self.size, self.size])
+        return image, self.targets[index]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.root}; {len(self)} images of {len(self.classes)} classes)"
+
+
+def read_image(path: Path) -> Image.Image:
+    """Return an image file in RGB.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no image, or truncated.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except FileNotFoundError:
+        raise FileNotFoundError(f"The image {path} is missing.") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"The image {path} cannot be read ({error}): get it again, or remove it.") from None
+
+
+def class_folders(root: Path) -> list[str]:
+    """Return the names of the folders in ``root``, sorted, without hidden ones.
+
+    Raises:
+        FileNotFoundError: if ``root`` is no folder.
+        ValueError: if there is none in it.
+    """
+    if not root.is_dir():
+        raise FileNotFoundError(f"The folder {root} is missing: it should hold one folder of images per class.")
+    names = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
+    if not names:
+        raise ValueError(f"The folder {root} holds no folders: it should hold one folder of images per class.")
+    return names
+
+
+def images_in(root: Path, folder: str) -> list[str]:
+    """Return the paths, from ``root``, of the images in one of its folders, sorted.
+
+    Raises:
+        FileNotFoundError: if there is no such folder.
+        ValueError: if there is no image in it.
+    """
+    if not (root / folder).is_dir():
+        raise FileNotFoundError(f"The folder {root / folder} is missing.")
+    names = sorted(entry.name for entry in os.scandir(root / folder) if _is_image(entry.name))
+    if not names:
+        raise ValueError(f"The folder {root / folder} holds no images ({', '.join(IMAGE_SUFFIXES)}).")
+    return [f"{folder}/{name}" for name in names]
+
+
+def check_files(root: Path, paths: Iterable[str], named_by: Path) -> None:
+    """Check that the files a list names exist and are not empty, with one look at each folder.
+
+    Raises:
+        FileNotFoundError: naming the first that is missing or empty, and how many there are.
+    """
+    folders: dict[str, dict[str, int]] = {}
+    wrong = []
+    count = 0
+    for path in paths:
+        count += 1
+        folder, _, name = path.rpartition("/")
+        if folder not in folders:
+            folders[folder] = _sizes_in(root / folder)
+        if not folders[folder].get(name):
+            wrong.append(path)
+    if wrong:
+        raise FileNotFoundError(
+            f"{len(wrong)} of the {count} images that {named_by} names are missing or empty, the first is "
+            f"{root / wrong[0]}."
+        )
+
+
+def _sizes_in(folder: Path) -> dict[str, int]:
+    if not folder.is_dir():
+        return {}
+    return {entry.name: entry.stat().st_size for entry in os.scandir(folder)}
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")

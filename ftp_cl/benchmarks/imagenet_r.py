@@ -1,0 +1,206 @@
+"""split_imagenet_r: 200 classes of ImageNet as art, cartoons, toys and sketches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from torchvision.transforms.functional import to_tensor
+
+from ftp_cl.benchmarks._checks import check_choice
+from ftp_cl.benchmarks.download import Archive, default_root, require_folder
+from ftp_cl.benchmarks.image_files import ImageFiles, check_files, class_folders, images_in
+
+if TYPE_CHECKING:
+    from ftp_cl.benchmarks.scenario import DescribedScenario
+
+_ARCHIVE = Archive(
+    "https://people.eecs.berkeley.edu/~hendrycks/imagenet-r.tar", "a61312130a589d0ca1a8fca1f2bd3337", "imagenet-r"
+)
+_SPLITS = ("train", "test")
+_TEST_SHARE = 0.2
+
+
+class ImageNetR(ImageFiles):
+    """ImageNet-R (Renditions), divided into a training and a test part; images are decoded when they are read.
+
+    An item is ``(image, target)``, see ``ImageFiles``. The published data has no division. Two are in use:
+
+    - by lists: ``imagenet-r_train.yaml`` (24,000 images) and ``imagenet-r_test.yaml`` (6,000), as the rehearsal-free
+      work distributes them: a mapping with ``data``, paths that end in ``<wnid>/<file>``, and ``targets``, their class
+      indices. The class indices are then those of the lists.
+    - drawn: 20 % of each class, one image at least, are for testing. The class indices are the positions of the sorted
+      WordNet IDs.
+
+    Args:
+        root: holds ``imagenet-r/<wnid>/*.jpg``.
+        split: ``"train"`` or ``"test"``.
+        split_lists: the folder with the two lists; None to draw.
+        split_seed: draws the division if there are no lists.
+        size: side of the images in pixels; None for as they are.
+        download: fetch the archive (2.0 GB) if the folder is missing.
+
+    Attributes:
+        classes: WordNet IDs (n01443537, ...).
+
+    Raises:
+        FileNotFoundError: if data is missing, also an image that a list names.
+        ValueError: for an unknown split, or a list that cannot be read or contradicts itself.
+
+    Source:
+        Hendrycks et al., "The Many Faces of Robustness: A Critical Analysis of Out-of-Distribution Generalization",
+        ICCV 2021, arXiv 2006.16241. Lists: Smith et al., "CODA-Prompt", CVPR 2023, arXiv 2211.13218, released code.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str,
+        split_lists: str | Path | None = None,
+        split_seed: int = 0,
+        size: int | None = 224,
+        download: bool = False,
+    ) -> None:
+        check_choice("split", split, _SPLITS)
+        self.split, self.split_seed, self.parent = split, split_seed, Path(root)
+        self.split_lists = None if split_lists is None else Path(split_lists)
+        folder = require_folder(self.parent, _ARCHIVE, download)
+        if self.split_lists is None:
+            paths, targets, classes = _draw_part(folder, split, split_seed)
+        else:
+            paths, targets, classes = _read_part(folder, split, self.split_lists)
+        self._set_files(folder, paths, targets, classes, size)
+
+    def constructor_arguments(self) -> dict[str, Any]:
+        """Return the keyword arguments that make an equal dataset."""
+        names = ("split", "split_lists", "split_seed", "size")
+        return {"root": self.parent, **{name: getattr(self, name) for name in names}}
+
+
+def _draw_part(folder: Path, split: str, seed: int) -> tuple[list[str], list[int], list[str]]:
+    from ftp_cl.benchmarks.class_incremental import draw_identities
+
+    images = {wnid: images_in(folder, wnid) for wnid in class_folders(folder)}
+    training, test = draw_identities(images, validation_fraction=_TEST_SHARE, shots=None, seed=seed)
+    part = training if split == "train" else test
+    items = [(path, target) for target, paths in enumerate(part.values()) for path in sorted(paths)]
+    return [path for path, _ in items], [target for _, target in items], list(images)
+
+
+def _read_part(folder: Path, split: str, lists: Path) -> tuple[list[str], list[int], list[str]]:
+    """Read both lists, so that both parts have the same classes, and return one part."""
+    wnid_of: dict[int, str] = {}
+    target_of: dict[str, int] = {}
+    parts = {}
+    for name in _SPLITS:
+        path = lists / f"imagenet-r_{name}.yaml"
+        parts[name] = _read_list(path)
+        for image, target in zip(*parts[name], strict=True):
+            wnid = image.partition("/")[0]
+            if wnid_of.setdefault(target, wnid) != wnid or target_of.setdefault(wnid, target) != target:
+                raise ValueError(
+                    f"{path} gives {image} the class {target}, but before class {target} was "
+                    f"{wnid_of[target]} and {wnid} was class {target_of.get(wnid, target)}."
+                )
+        check_files(folder, parts[name][0], named_by=path)
+    if sorted(wnid_of) != list(range(len(wnid_of))):
+        raise ValueError(f"The classes in the lists of {lists} are not 0 to {len(wnid_of) - 1}, each at least once.")
+    return *parts[split], [wnid_of[target] for target in range(len(wnid_of))]
+
+
+def _read_list(path: Path) -> tuple[list[str], list[int]]:
+    """Return (paths ``<wnid>/<file>``, class indices) of a list file."""
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"The list {path} is missing: it comes with the code of rehearsal-free work such as CODA-Prompt "
+            f"(https://github.com/GT-RIPL/CODA-Prompt, dataloaders/splits); without split_lists a division is drawn."
+        )
+    try:
+        # The lists have 24,000 entries; libyaml, where it is there, reads them ten times faster.
+        content = yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        paths = ["/".join(str(entry).split("/")[-2:]) for entry in content["data"]]
+        targets = [int(target) for target in content["targets"]]
+    except (yaml.YAMLError, KeyError, TypeError, ValueError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path} is no mapping with `data` (paths) and `targets` (class indices): {reason}.") from None
+    if len(paths) != len(targets):
+        raise ValueError(f"{path} has {len(paths)} paths in `data`, but {len(targets)} classes in `targets`.")
+    return paths, targets
+
+
+def split_imagenet_r(
+    n_experiences: int = 10,
+    seed: int = 0,
+    *,
+    split_lists: str | Path | None = None,
+    split_seed: int = 0,
+    corruptions: str | Sequence[str] | None = None,
+    severities: int | Sequence[int] = (1, 2, 3, 4, 5),
+    corruption_cache: str | Path | None = None,
+    size: int = 224,
+    shots: int | None = None,
+    validation_fraction: float | None = None,
+    fixed_class_order: Sequence[int] | None = None,
+    first_exp_with_half_classes: bool = False,
+    return_task_id: bool = False,
+    train_transform: Callable[[Any], Any] | None = to_tensor,
+    eval_transform: Callable[[Any], Any] | None = to_tensor,
+    dataset_root: str | Path | None = None,
+    download: bool = True,
+) -> DescribedScenario:
+    """ImageNet-R, 200 classes as art, cartoons and sketches, in experiences, with corruptions as OOD streams.
+
+    The streams are ``train``, ``test``, ``validation`` if asked for, and one ``ood_<corruption>_<severity>`` per
+    corruption and severity.
+
+    Args:
+        n_experiences: 5, 10 and 20 are usual; it must divide the number of classes (see also
+            ``first_exp_with_half_classes``).
+        seed: draws the class order, the validation images and the shots, each independently of the others.
+        split_lists: a folder with ``imagenet-r_train.yaml`` and ``imagenet-r_test.yaml``, see ``ImageNetR``; None to
+            draw 20 % of each class for testing. The description records which.
+        split_seed: draws the test images; apart from ``seed``, so that runs with several seeds share a test set.
+        corruptions: names of ``CORRUPTIONS``, or "all"; None for no OOD stream.
+        severities: 1 (weak) to 5.
+        corruption_cache: where to keep corrupted images; None keeps none.
+        size: side of the images in pixels, 8 to 1024: the shorter side is resized to it, then the middle is cut out.
+        shots: training images per class; None for all. Fewer shots are a subset of more.
+        validation_fraction: share of each class's training images that is set aside; None for none.
+        fixed_class_order: the class indices in order of arrival, instead of the order drawn.
+        first_exp_with_half_classes: half of the classes arrive first, the others in n_experiences - 1 equal parts.
+        return_task_id: give the experience's index as task label, instead of 0.
+        train_transform: from a PIL image of size x size; the default is a float tensor [3, size, size] in [0, 1], for
+            the models of this package normalise their inputs themselves.
+        eval_transform: the same for evaluation.
+        dataset_root: holds ``imagenet-r/<wnid>/*.jpg``; None for ~/.avalanche/data/imagenet-r.
+        download: fetch the archive if it is missing (2.0 GB), with progress and checksum.
+
+    Returns:
+        An Avalanche scenario; its ``description`` records the settings, classes and sizes.
+
+    Raises:
+        FileNotFoundError: in one sentence, if data is missing and cannot be downloaded.
+        ValueError: in one sentence, for an argument that is out of range or a file that cannot be read.
+    """
+    # Importing Avalanche takes seconds, which users of the dataset alone need not wait.
+    from ftp_cl.benchmarks.class_incremental import ClassSplit, split_classes
+    from ftp_cl.benchmarks.corruptions import with_corruptions
+
+    split = ClassSplit(
+        n_experiences,
+        seed,
+        shots=shots,
+        validation_fraction=validation_fraction,
+        fixed_class_order=fixed_class_order,
+        first_exp_with_half_classes=first_exp_with_half_classes,
+        return_task_id=return_task_id,
+        train_transform=train_transform,
+        eval_transform=eval_transform,
+    )
+    root = default_root("imagenet-r") if dataset_root is None else Path(dataset_root)
+    train, test = (ImageNetR(root, part, split_lists, split_seed, size, download) for part in _SPLITS)
+    division = f"lists in {split_lists}" if split_lists else f"20 % of each class for testing, split_seed {split_seed}"
+    benchmark = split_classes("split_imagenet_r", train, test, split, {"size": size, "division": division})
+    return with_corruptions(benchmark, corruptions or (), severities, cache=corruption_cache)
