@@ -1,27 +1,22 @@
 """FTP as an Avalanche plugin: `Naive(..., plugins=[FTPPlugin()])`."""
 
 import logging
-import os
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 from avalanche.benchmarks import OnlineCLExperience
 from avalanche.core import SupervisedPlugin
 from avalanche.training.plugins import GDumbPlugin
 from avalanche.training.plugins.from_scratch_training import FromScratchTrainingPlugin
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
-from ftp_cl.models.weights import read_tensors
 from ftp_cl.optim import FTP
 from ftp_cl.optim.names import Exclude, aliases
+from ftp_cl.plugins.anchor import Anchor, anchor_moves, read_anchor
 from ftp_cl.plugins.between import ExperienceProjection
 from ftp_cl.plugins.classifier import find_classifier
 
 logger = logging.getLogger(__name__)
-
-Anchor = Literal["previous", "initial"] | Mapping[str, Tensor] | str | os.PathLike[str]
 
 
 class FTPPlugin(SupervisedPlugin[Any]):
@@ -82,17 +77,18 @@ class FTPPlugin(SupervisedPlugin[Any]):
         self.when = when
         self.reanchor_every = reanchor_every
         self.ftp: FTP | None = None
-        self._weights = _read_anchor(anchor)
+        self._weights = read_anchor(anchor)
         self._between = ExperienceProjection(radius_data, radius_iterations, mu)
         self._iterations_at_anchor = 0
+        self._anchor_is_to_move = False
         self._logged_head: set[str] = set()
 
     # ---- Avalanche's hooks ------------------------------------------------------------------------------------------
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Take the model's parameters anew (heads grow), and let go of the anchor if it is to move."""
+        """Take the model's parameters anew (heads grow), and see whether the anchor is to move."""
         _refuse_unsupported(strategy)
-        if _optimizer_of(strategy) is None:
+        if optimizer_of(strategy) is None:
             logger.warning("%s has no optimizer, so FTPPlugin has nothing to do.", type(strategy).__name__)
             return
         excluded = self._excluded(strategy.model)
@@ -103,8 +99,7 @@ class FTPPlugin(SupervisedPlugin[Any]):
             )
         else:
             self.ftp.track(strategy.model, exclude=excluded)
-        if self._anchor_moves(strategy.experience):
-            self._restart()
+        self._anchor_is_to_move = anchor_moves(self.anchor, strategy.experience)
 
     def before_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
         """Attach to the optimizer in use: strategies replace it, and copies and checkpoints lose hooks.
@@ -113,10 +108,12 @@ class FTPPlugin(SupervisedPlugin[Any]):
         """
         if self.ftp is None:
             return
+        if self._anchor_is_to_move:
+            self._restart()
         if self.when == "experience":
             self._between.begin(self._projected(strategy.model), self._weights)
             return
-        optimizer = _optimizer_of(strategy)
+        optimizer = optimizer_of(strategy)
         if optimizer is not None and not self.ftp.is_attached_to(optimizer):
             self.ftp.attach(optimizer)
         if self.reanchor_every is not None and _has_hidden_boundaries(strategy.experience):
@@ -148,18 +145,12 @@ class FTPPlugin(SupervisedPlugin[Any]):
             self._logged_head = names
         return names
 
-    def _anchor_moves(self, experience: Any) -> bool:
-        if self.anchor != "previous":
-            return False
-        if isinstance(experience, OnlineCLExperience):
-            return experience.access_task_boundaries and experience.is_first_subexp
-        return True
-
     def _restart(self) -> None:
         assert self.ftp is not None
         self.ftp.restart()
         self._between.restart()
         self._iterations_at_anchor = 0
+        self._anchor_is_to_move = False
 
     def _projected(self, model: nn.Module) -> dict[str, nn.Parameter]:
         assert self.ftp is not None
@@ -167,20 +158,7 @@ class FTPPlugin(SupervisedPlugin[Any]):
         return {name: named[name] for name in self.ftp.projected_names() if named[name].requires_grad}
 
 
-def _read_anchor(anchor: Anchor) -> Mapping[str, Tensor] | None:
-    """The weights that were given to stay near; None for "previous" and "initial", which the model itself has."""
-    if isinstance(anchor, Mapping):
-        return anchor
-    if anchor in ("previous", "initial"):
-        return None
-    if isinstance(anchor, str) and not os.path.exists(anchor):
-        raise ValueError(
-            f"anchor={anchor!r} is neither 'previous' nor 'initial' nor the path of an existing weight file."
-        )
-    return read_tensors(Path(anchor))
-
-
-def _optimizer_of(strategy: Any) -> Optimizer | None:
+def optimizer_of(strategy: Any) -> Optimizer | None:
     """The strategy's torch optimizer, out of a wrapper that keeps it as its attribute `opt`."""
     optimizer = getattr(strategy, "optimizer", None)
     while optimizer is not None and not isinstance(optimizer, Optimizer):

@@ -1,0 +1,114 @@
+"""The weights that others stay near: which they are, when they move, and which tensors have one.
+
+Shared by FTPPlugin and the methods that it is compared with, so that all are compared around the same anchor.
+"""
+
+import os
+from collections.abc import Mapping, MutableMapping
+from pathlib import Path
+from typing import Any, Literal
+
+from avalanche.benchmarks import OnlineCLExperience
+from avalanche.core import SupervisedPlugin
+from torch import Tensor, nn
+
+from ftp_cl.models.weights import read_tensors
+from ftp_cl.optim.names import Exclude, aliases, match
+from ftp_cl.plugins.classifier import find_classifier
+
+Anchor = Literal["previous", "initial"] | Mapping[str, Tensor] | str | os.PathLike[str]
+
+
+class AnchoredPlugin(SupervisedPlugin[Any]):
+    """Base of methods that tie trained weights to an anchor: takes the anchor at the start of an experience.
+
+    A method overrides `begin`, or uses `weights` and `anchor_weights` in further hooks.
+
+    Args:
+        anchor: "previous": the weights at the start of each experience. "initial": those that training started from. Or
+            weights: a state dict, or the path of a .safetensors or torch file. A tensor that has grown since, or that
+            the given weights lack, is anchored where it is at the start of the experience.
+        exclude: what has no anchor. "head": the classifier, as `find_classifier` finds it. Otherwise parameter and
+            module names, shell patterns, module types; () for nothing.
+
+    Attributes:
+        weights: the anchored parameters of this experience, by canonical name; frozen ones are not among them.
+        anchor_weights: the anchor of each.
+
+    Raises:
+        ValueError: for an anchor that is no file, or, at the first iteration, an `exclude` that matches nothing.
+    """
+
+    def __init__(self, anchor: Anchor = "previous", exclude: Exclude = "head") -> None:
+        super().__init__()
+        self.anchor = anchor
+        self.exclude = exclude
+        self.weights: dict[str, nn.Parameter] = {}
+        self.anchor_weights: dict[str, Tensor] = {}
+        self._given = read_anchor(anchor)
+        self._begun = False
+
+    def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """Let go of the anchor if it is to move."""
+        self._begun = False
+        if anchor_moves(self.anchor, strategy.experience):
+            self.anchor_weights = {}
+
+    def before_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
+        """Take the anchor: here and not earlier, because some strategies still change weights before."""
+        if not self._begun:
+            self._begun = True
+            self.weights = anchored_weights(strategy.model, self.exclude)
+            take_anchor(self.anchor_weights, self.weights, self._given)
+            self.begin(strategy)
+
+    def begin(self, strategy: Any) -> None:
+        """Called once an experience, when `weights` and `anchor_weights` are those of its first iteration."""
+
+
+def read_anchor(anchor: Anchor) -> Mapping[str, Tensor] | None:
+    """The weights that were given to stay near; None for "previous" and "initial", which the model itself has.
+
+    Raises:
+        ValueError: for a word that is neither of these nor the path of a file.
+    """
+    if isinstance(anchor, Mapping):
+        return anchor
+    if anchor in ("previous", "initial"):
+        return None
+    if isinstance(anchor, str) and not os.path.exists(anchor):
+        raise ValueError(
+            f"anchor={anchor!r} is neither 'previous' nor 'initial' nor the path of an existing weight file."
+        )
+    return read_tensors(Path(anchor))
+
+
+def anchor_moves(anchor: Anchor, experience: Any) -> bool:
+    """Whether this experience starts around other weights: in an online stream, at boundaries that it shows."""
+    if not isinstance(anchor, str) or anchor != "previous":
+        return False
+    if isinstance(experience, OnlineCLExperience):
+        return experience.access_task_boundaries and experience.is_first_subexp
+    return True
+
+
+def anchored_weights(model: nn.Module, exclude: Exclude) -> dict[str, nn.Parameter]:
+    """The trainable parameters that `exclude` leaves, by canonical name; "head" is the model's classifier."""
+    if isinstance(exclude, str) and exclude == "head":
+        exclude = find_classifier(model)[0]
+    excluded = match(exclude, model)
+    return {
+        names[0]: parameter
+        for parameter, names in aliases(model).items()
+        if parameter.requires_grad and excluded.isdisjoint(names)
+    }
+
+
+def take_anchor(
+    anchors: MutableMapping[str, Tensor], weights: Mapping[str, nn.Parameter], given: Mapping[str, Tensor] | None
+) -> None:
+    """Anchor those tensors that have no anchor of their shape yet: at the given weights, or at the current ones."""
+    for name, weight in weights.items():
+        if name not in anchors or anchors[name].shape != weight.shape:
+            fits = given is not None and name in given and given[name].shape == weight.shape
+            anchors[name] = (given[name].to(weight) if fits and given is not None else weight.detach()).clone()
