@@ -21,9 +21,10 @@ class DropIn(Optimizer):
         self._named: list[tuple[str, nn.Parameter]] = []
         self._anchors: dict[str, Tensor] = {}
         groups = [params] if isinstance(params, Mapping) else list(params)
-        if not any(options.get(flag) for flag in ("foreach", "fused", "capturable", "differentiable")):
-            # torch's own choice on CPU is several times slower.
-            options["fused"] = options.get("fused") is None and options.get("foreach") is None and _fusible(groups)
+        chosen = any(options.get(flag) for flag in ("capturable", "differentiable"))
+        chosen = chosen or any(options.get(flag) is not None for flag in ("foreach", "fused"))
+        if not chosen and _fusible(groups):
+            options["fused"] = True  # torch's own choice on CPU is several times slower
         super().__init__(groups, **options)  # type: ignore[arg-type]  # the optimizer behind us in the MRO
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:

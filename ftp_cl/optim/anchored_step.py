@@ -1,0 +1,138 @@
+"""Rules that act on weights around an anchor in every step of any torch optimizer: a decay, or a fixed ball."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ftp_cl.projection.rows import per_row, row_norms
+
+_SMALLEST_DISTANCE = 1e-12
+
+
+class StepRule(Protocol):
+    """What happens to one tensor in one step."""
+
+    def before(self, weights: Tensor, anchor: Tensor, gradient: Tensor) -> Any:
+        """Look at the weights that the optimizer is about to change; what is returned goes to `after`."""
+
+    def after(self, weights: Tensor, anchor: Tensor, seen: Any) -> None:
+        """Change the optimizer's new weights in place."""
+
+
+class SelectiveDecay:
+    """Selective projection decay (SPD): weights decay towards the anchor where the step has led away from it.
+
+    Tian, Huang, Kira, "Rethinking Weight Decay for Robust Fine-Tuning of Foundation Models", NeurIPS 2024, arXiv
+    2411.01713, Algorithm 1, as in the published AdamSPD. With W the weights before the step, W~ those after it, W0 the
+    anchor, g the gradient, and Euclidean norms of the whole tensor:
+
+        if <g, W - W0> > 0:  W~ <- W~ - weight_decay * r * (W~ - W0),
+        r = max(0, |W~ - W0| - |W - W0|) / |W~ - W0|
+
+    that is where the plain gradient points back to the anchor and momentum has nevertheless carried the tensor on.
+
+    Args:
+        weight_decay: lambda. 1 returns such a tensor to the distance that it had before the step.
+
+    Raises:
+        ValueError: if `weight_decay` is negative.
+    """
+
+    def __init__(self, weight_decay: float = 1.0) -> None:
+        if weight_decay < 0:
+            raise ValueError(f"weight_decay={weight_decay} must be at least 0.")
+        self.weight_decay = weight_decay
+
+    def before(self, weights: Tensor, anchor: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """Whether the gradient points back to the anchor, and how far the weights are from it; both 0-d."""
+        change = weights - anchor
+        return (gradient * change).sum() > 0, torch.linalg.vector_norm(change)
+
+    def after(self, weights: Tensor, anchor: Tensor, seen: tuple[Tensor, Tensor]) -> None:
+        """Decay the part of the change that this step has added. No value is read back from the device."""
+        points_back, distance_before = seen
+        change = weights - anchor
+        distance = torch.linalg.vector_norm(change)
+        grown = ((distance - distance_before) / distance.clamp_min(_SMALLEST_DISTANCE)).clamp(0, 1)
+        weights.sub_(change.mul_(grown * points_back * self.weight_decay))
+
+
+class FixedRadius:
+    """Every row stays within the same L1 distance of its anchor: FTP without learned radii.
+
+    MARS-PGM: Gouk, Hospedales, Pontil, "Distance-Based Regularisation of Deep Networks for Fine-Tuning", ICLR 2021,
+    arXiv 2002.08253, with the rows projected one by one, as TPGM (arXiv 2303.10720) and FTP do, where that paper scales
+    all rows of a tensor by the factor of the longest.
+
+    Args:
+        radius: gamma of all tensors, in units of a row's L1 norm.
+
+    Raises:
+        ValueError: if `radius` is negative.
+    """
+
+    def __init__(self, radius: float) -> None:
+        if radius < 0:
+            raise ValueError(f"radius={radius} must be at least 0.")
+        self.radius = radius
+
+    def before(self, weights: Tensor, anchor: Tensor, gradient: Tensor) -> None:
+        """Nothing: the ball does not depend on the step."""
+
+    def after(self, weights: Tensor, anchor: Tensor, seen: None) -> None:
+        """Shorten the rows that are too long."""
+        change = weights - anchor
+        ratio = (self.radius / row_norms(change)).clamp_(max=1.0)
+        torch.addcmul(anchor, change, per_row(ratio.to(change.dtype), change), out=weights)
+
+
+class AnchoredSteps:
+    """Applies a rule to chosen tensors in each `optimizer.step()`, through torch's own step hooks.
+
+        steps = AnchoredSteps(SelectiveDecay(), {p: p.detach().clone() for p in backbone.parameters()}).attach(optimizer)
+
+    Tensors without a gradient in a step are left alone. Gradients are those that `step()` finds: a closure that computes
+    them inside the step is not supported.
+
+    Args:
+        rule: `SelectiveDecay`, `FixedRadius`, or another `StepRule`.
+        anchors: the anchor of each parameter, in the same shape.
+    """
+
+    def __init__(self, rule: StepRule, anchors: Mapping[nn.Parameter, Tensor]) -> None:
+        self.rule = rule
+        self.anchors = dict(anchors)
+        self._handles: list[Any] = []
+        self._seen: dict[nn.Parameter, Any] = {}
+
+    def attach(self, optimizer: Optimizer) -> "AnchoredSteps":
+        """Follow the steps of this optimizer; returns self."""
+        self.detach()
+        self._handles = [
+            optimizer.register_step_pre_hook(self._before_step),
+            optimizer.register_step_post_hook(self._after_step),
+        ]
+        return self
+
+    def detach(self) -> None:
+        """Leave the optimizer as it was."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    @torch.no_grad()
+    def _before_step(self, optimizer: Optimizer, args: tuple, kwargs: dict) -> None:
+        self._seen = {
+            weights: self.rule.before(weights, anchor, weights.grad)
+            for weights, anchor in self.anchors.items()
+            if weights.grad is not None
+        }
+
+    @torch.no_grad()
+    def _after_step(self, optimizer: Optimizer, args: tuple, kwargs: dict) -> None:
+        seen, self._seen = self._seen, {}
+        for weights, value in seen.items():
+            self.rule.after(weights, self.anchors[weights], value)
