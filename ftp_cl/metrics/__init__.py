@@ -1,4 +1,11 @@
-"""Metrics of continual learning, robustness and calibration: pure functions of accuracies, in percent."""
+"""Metrics of continual learning, robustness and calibration: pure functions, in percent, and Avalanche plugins on them.
+
+Nothing but the plugins imports Avalanche.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from ftp_cl.metrics.accuracy_matrix import (
     accuracy_after_each_experience,
@@ -13,7 +20,9 @@ from ftp_cl.metrics.accuracy_matrix import (
     learning_accuracy,
     stepwise_forgetting,
 )
-from ftp_cl.metrics.calibration import expected_calibration_error
+from ftp_cl.metrics.calibration import calibration_gaps, expected_calibration_error
+from ftp_cl.metrics.distance import distance_from_anchor
+from ftp_cl.metrics.evaluation_record import EvaluationRecord
 from ftp_cl.metrics.robustness import (
     BaselineLine,
     effective_robustness,
@@ -24,13 +33,21 @@ from ftp_cl.metrics.robustness import (
 )
 from ftp_cl.metrics.summary import summarize
 
+if TYPE_CHECKING:
+    from ftp_cl.metrics.plugins import ContinualMetrics, DistanceFromAnchor
+
 __all__ = [
     "BaselineLine",
+    "ContinualMetrics",
+    "DistanceFromAnchor",
+    "EvaluationRecord",
     "accuracy_after_each_experience",
     "average_accuracy",
     "average_forgetting",
     "average_incremental_accuracy",
     "backward_transfer",
+    "calibration_gaps",
+    "distance_from_anchor",
     "effective_robustness",
     "expected_calibration_error",
     "fit_baseline_line",
@@ -45,3 +62,12 @@ __all__ = [
     "stepwise_forgetting",
     "summarize",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in ("ContinualMetrics", "DistanceFromAnchor"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # Importing Avalanche takes seconds, which readers of result files need not wait.
+    from ftp_cl.metrics import plugins
+
+    return getattr(plugins, name)

@@ -26,14 +26,33 @@ def expected_calibration_error(probabilities: ArrayLike, targets: ArrayLike, bin
     Source:
         Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, arXiv 1706.04599.
     """
+    gaps = calibration_gaps(probabilities, targets, bins)
+    return float(100 * np.abs(gaps).sum() / len(np.asarray(targets)))
+
+
+def calibration_gaps(probabilities: ArrayLike, targets: ArrayLike, bins: int = 15) -> NDArray[np.float64]:
+    """Sum of (1 if right, else 0) minus confidence in each bin: what `expected_calibration_error` is made of.
+
+    Since |B_b| cancels, ECE is 100 sum_b |gap_b| / N. Gaps of batches add up, so that the error over a stream needs no
+    predictions to be kept.
+
+    Args:
+        probabilities: as `expected_calibration_error`.
+        targets: as `expected_calibration_error`.
+        bins: number of bins.
+
+    Returns:
+        Shape (bins,).
+
+    Raises:
+        ValueError: as `expected_calibration_error`.
+    """
     if bins < 1:
         raise ValueError(f"bins must be at least 1, but is {bins}")
     confidence, correct = _predictions(np.asarray(probabilities, dtype=np.float64), np.asarray(targets))
     # A confidence of exactly 0 belongs to the first bin, although the bins are open on the left.
     bin_of = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
-    # |B_b| cancels: each bin adds |sum of correct - sum of confidence| / N.
-    gap = np.bincount(bin_of, weights=correct - confidence, minlength=bins)
-    return float(100 * np.abs(gap).sum() / len(confidence))
+    return np.bincount(bin_of, weights=correct - confidence, minlength=bins).astype(np.float64)
 
 
 def _predictions(

@@ -1,0 +1,84 @@
+"""What was measured when: accuracy and calibration of every experience of every stream, after every experience."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ftp_cl.metrics.calibration import calibration_gaps
+
+
+@dataclass
+class _Counts:
+    """Sums over the samples of one experience; enough for accuracy and calibration, whatever their number."""
+
+    correct: int = 0
+    total: int = 0
+    gaps: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+
+
+class EvaluationRecord:
+    """Counts of predictions by row, stream and experience.
+
+    A row is the number of experiences that had been trained on: row 0 is before any training, row i the i-th row of
+    the accuracy matrix. Samples arrive in batches, each once.
+
+    Args:
+        bins: of confidence, for the calibration error; 15 as in Guo et al.
+    """
+
+    def __init__(self, bins: int = 15) -> None:
+        self.bins = bins
+        self._counts: dict[tuple[int, str, int], _Counts] = {}
+
+    def start(self, row: int, stream: str, experience: int) -> None:
+        """Begin an evaluation of an experience; an earlier one in the same row is forgotten."""
+        self._counts[row, stream, experience] = _Counts(gaps=np.zeros(self.bins))
+
+    def add(self, row: int, stream: str, experience: int, confidence: ArrayLike, correct: ArrayLike) -> None:
+        """Add a batch to the evaluation that `start` began.
+
+        Args:
+            row: experiences trained on so far.
+            stream: its name.
+            experience: its number in the stream.
+            confidence: probability of the predicted class, shape (N,), between 0 and 1.
+            correct: whether each prediction was right, shape (N,), booleans.
+        """
+        counts = self._counts[row, stream, experience]
+        counts.correct += int(np.count_nonzero(correct))
+        counts.total += len(np.asarray(correct))
+        counts.gaps = counts.gaps + calibration_gaps(confidence, correct, self.bins)
+
+    def streams(self, row: int) -> list[str]:
+        """Return the names of the streams that were evaluated in a row, in order of evaluation."""
+        return list(dict.fromkeys(stream for r, stream, _ in self._counts if r == row))
+
+    def accuracies(self, row: int, stream: str, experiences: Sequence[int]) -> NDArray[np.float64]:
+        """Return the accuracy on each experience, percent, shape (len(experiences),); NaN where not evaluated."""
+        counts = [self._counts.get((row, stream, experience), _Counts()) for experience in experiences]
+        return np.array([100 * c.correct / c.total if c.total else np.nan for c in counts])
+
+    def sizes(self, row: int, stream: str, experiences: Sequence[int]) -> list[int]:
+        """Return the number of samples evaluated of each experience."""
+        return [self._counts.get((row, stream, experience), _Counts()).total for experience in experiences]
+
+    def accuracy(self, row: int, stream: str, experiences: Sequence[int]) -> float | None:
+        """Return the accuracy over all samples of the experiences, percent; None if none was evaluated."""
+        counts = self._evaluated(row, stream, experiences)
+        return 100 * sum(c.correct for c in counts) / sum(c.total for c in counts) if counts else None
+
+    def calibration_error(self, row: int, stream: str, experiences: Sequence[int]) -> float | None:
+        """Return the expected calibration error over all samples, percentage points; None if none was evaluated."""
+        counts = self._evaluated(row, stream, experiences)
+        if not counts:
+            return None
+        gaps = np.sum([c.gaps for c in counts], axis=0)
+        return float(100 * np.abs(gaps).sum() / sum(c.total for c in counts))
+
+    def _evaluated(self, row: int, stream: str, experiences: Sequence[int]) -> list[_Counts]:
+        found = (self._counts.get((row, stream, experience)) for experience in experiences)
+        return [counts for counts in found if counts is not None and counts.total]
