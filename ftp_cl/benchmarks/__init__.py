@@ -19,6 +19,7 @@ from ftp_cl.benchmarks.tiny_imagenet import TinyImageNet, split_tiny_imagenet
 
 if TYPE_CHECKING:
     from ftp_cl.benchmarks.corruptions import CORRUPTIONS, CorruptedDataset, corrupt, with_corruptions
+    from ftp_cl.benchmarks.label_budget import few_labels, hidden_labels
     from ftp_cl.benchmarks.ood import with_ood
 
 __all__ = [
@@ -47,6 +48,8 @@ __all__ = [
     "corrupt",
     "domainnet",
     "domainnet_domains",
+    "few_labels",
+    "hidden_labels",
     "image_folder",
     "split_cifar10",
     "split_cifar100",
@@ -64,6 +67,8 @@ _LATE = {
     "CORRUPTIONS": "corruptions",
     "CorruptedDataset": "corruptions",
     "corrupt": "corruptions",
+    "few_labels": "label_budget",
+    "hidden_labels": "label_budget",
     "with_corruptions": "corruptions",
     "with_ood": "ood",
 }

@@ -33,6 +33,11 @@ class DescribedScenario(CLScenario):
 
     def __init__(self, streams: Sequence[EagerCLStream], description: Mapping[str, Any]) -> None:
         super().__init__(streams)
+        # Avalanche leaves this to the caller; plugins find the other streams through it. A stream may be in several
+        # benchmarks (one made from the other): it leads to the first.
+        for stream in streams:
+            if stream.benchmark is None:
+                stream.benchmark = self
         self.description = {
             **description,
             "stream_sizes": {stream.name: [len(experience.dataset) for experience in stream] for stream in streams},

@@ -1,0 +1,234 @@
+"""few_labels: any benchmark with few labelled images, and the others beside them without labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from avalanche.benchmarks.scenarios import CLExperience, CLScenario, CLStream, DatasetExperience, EagerCLStream
+
+from ftp_cl.benchmarks._copies import HIDDEN, copy_items, sources_of
+from ftp_cl.benchmarks.ood import _groups_of, describe
+from ftp_cl.benchmarks.scenario import DescribedScenario
+
+UNLABELLED = "unlabelled"
+"""Name of the stream of images whose labels are hidden."""
+
+_TIMELINE = ("classes_in_this_experience", "previous_classes", "classes_seen_so_far", "future_classes")
+
+
+def few_labels(
+    benchmark: CLScenario,
+    /,
+    *,
+    per_class: int | None = None,
+    fraction: float | None = None,
+    seed: int = 0,
+    unlabelled: CLScenario | None = None,
+) -> DescribedScenario:
+    """Keep few labels of each class of each training experience; a stream ``unlabelled`` has the other images.
+
+    The labels that are kept are drawn anew for each experience and class, each by a generator of its own. For one
+    ``seed`` a smaller budget is a subset of a larger one. ``unlabelled`` has as many experiences as ``train``; its
+    items are shuffled, because sorted images would tell their classes, and have the label -1.
+
+    **No hidden label can be reached from the result.** Whatever shares data with the training stream (the validation
+    stream often does) is copied into memory, inputs and kept labels alone, and all streams are new objects. The
+    original benchmark is not changed, and whoever holds it has the labels: ``hidden_labels`` takes them from there.
+    Memory: that of the decoded images, uint8. Transforms that belong to the source itself (torchvision's
+    ``transform=``) are applied once, at the copy: give random ones to the benchmark.
+
+    Args:
+        benchmark: of this package or of Avalanche, with a stream ``train``.
+        per_class: labels of each class in each experience, 1 or more.
+        fraction: share of labels instead, between 0 and 1, both excluded; rounded, one of each class at least.
+        seed: draws the labels that are kept, 0 or more.
+        unlabelled: another benchmark whose training images to take without labels, for instance in another style;
+            None for those of ``benchmark`` whose labels are not kept. Its experiences must have the same classes.
+
+    Returns:
+        The benchmark's streams and ``unlabelled``. ``description["labels"]`` records the budget and the labelled images
+        by their index in each training experience of ``benchmark``.
+
+    Raises:
+        ValueError: in one sentence, for a budget that is out of range or more than a class has, an ``unlabelled``
+            stream that would have an empty experience, or one whose experiences do not fit.
+    """
+    choices = _choose(benchmark, _Budget(per_class, fraction, seed), unlabelled)
+    train = benchmark.streams["train"]
+    # Streams whose data are apart from those of training, such as the test stream, need no copy.
+    training_sources = set().union(*(sources_of(experience.dataset) for experience in train))
+    labelled = [_copied(experience, choice.labelled) for experience, choice in zip(train, choices, strict=True)]
+    streams = [_stream("train", [_like(experience, experience.dataset.train()) for experience in labelled])]
+    for name, stream in benchmark.streams.items():
+        if name not in ("train", UNLABELLED):
+            streams.append(_stream(name, [_detached(experience, training_sources) for experience in stream]))
+    streams.append(_stream(UNLABELLED, [_hidden(choice) for choice in choices]))
+    record = {
+        "per_class": per_class,
+        "fraction": fraction,
+        "seed": seed,
+        "unlabelled": "rest" if unlabelled is None else describe(unlabelled),
+        "labelled": [choice.labelled for choice in choices],
+    }
+    return DescribedScenario(streams, {**describe(benchmark), "labels": record})
+
+
+def hidden_labels(
+    benchmark: CLScenario,
+    /,
+    *,
+    per_class: int | None = None,
+    fraction: float | None = None,
+    seed: int = 0,
+    unlabelled: CLScenario | None = None,
+) -> list[list[int]]:
+    """Return what ``few_labels`` of the same arguments hides: the class index of each unlabelled item, per experience.
+
+    For evaluation only (the precision of pseudo-labels): keep it where no strategy, plugin or model refers to it.
+    """
+    choices = _choose(benchmark, _Budget(per_class, fraction, seed), unlabelled)
+    return [[int(choice.source.dataset.targets[index]) for index in choice.unlabelled] for choice in choices]
+
+
+@dataclass(frozen=True)
+class _Budget:
+    """How many labels are kept, and by which draw."""
+
+    per_class: int | None
+    fraction: float | None
+    seed: int
+
+    def __post_init__(self) -> None:
+        if (self.per_class is None) == (self.fraction is None):
+            raise ValueError("few_labels needs per_class or fraction, one of them.")
+        if self.per_class is not None and (not isinstance(self.per_class, int) or self.per_class < 1):
+            raise ValueError(f"per_class={self.per_class} must be a whole number of at least 1.")
+        if self.fraction is not None and not 0 < self.fraction < 1:
+            raise ValueError(f"fraction={self.fraction} must lie between 0 and 1, both excluded.")
+        if not isinstance(self.seed, int) or self.seed < 0:
+            raise ValueError(f"seed={self.seed} must be a whole number of at least 0.")
+
+    def draw(self, experience: int, targets: Sequence[int]) -> list[int]:
+        """Return the indices of the labelled items, in ascending order."""
+        members: dict[int, list[int]] = {}
+        for index, target in enumerate(targets):
+            members.setdefault(int(target), []).append(index)
+        drawn = []
+        for target, indices in sorted(members.items()):
+            order = _generator(self.seed, experience, target).permutation(len(indices))
+            drawn += [indices[i] for i in order[: self._count(experience, target, len(indices))]]
+        return sorted(drawn)
+
+    def _count(self, experience: int, target: int, available: int) -> int:
+        if self.fraction is not None:
+            return max(1, round(self.fraction * available))
+        assert self.per_class is not None
+        if self.per_class > available:
+            raise ValueError(
+                f"per_class={self.per_class} is more than the {available} training images of class {target} in "
+                f"experience {experience}: use {available} or fewer."
+            )
+        return self.per_class
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """What one experience becomes: its labelled items, and unlabelled ones of ``source``, both as indices."""
+
+    labelled: list[int]
+    source: CLExperience
+    unlabelled: list[int]
+
+
+def _generator(seed: int, *key: int) -> np.random.Generator:
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
+
+
+def _choose(benchmark: CLScenario, budget: _Budget, other: CLScenario | None) -> list[_Choice]:
+    train = benchmark.streams["train"]
+    sources = train if other is None else _fitting(train, other.streams["train"])
+    choices = []
+    for number, (experience, source) in enumerate(zip(train, sources, strict=True)):
+        labelled = budget.draw(number, experience.dataset.targets)
+        taken = set(labelled) if other is None else set()
+        rest = [index for index in range(len(source.dataset)) if index not in taken]
+        if not rest:
+            raise ValueError(f"No unlabelled image is left in experience {number}: keep fewer labels.")
+        order = _generator(budget.seed, number).permutation(len(rest))
+        choices.append(_Choice(labelled, source, [rest[i] for i in order]))
+    return choices
+
+
+def _fitting(train: CLStream, other: CLStream) -> CLStream:
+    if len(train) != len(other):
+        raise ValueError(
+            f"The unlabelled benchmark has {len(other)} training experiences and the labelled one {len(train)}: "
+            "give both the same."
+        )
+    for number, (mine, its) in enumerate(zip(train, other, strict=True)):
+        if (classes := _classes(mine)) != (others := _classes(its)):
+            raise ValueError(
+                f"Experience {number} has the classes {classes} with labels and {others} without: build both "
+                "benchmarks with the same class order."
+            )
+    return other
+
+
+def _classes(experience: CLExperience) -> list[int]:
+    return sorted({int(target) for target in experience.dataset.targets})
+
+
+def _task_label(experience: CLExperience) -> int:
+    labels = sorted({int(label) for label in getattr(experience, "task_labels", [0])})
+    if len(labels) != 1:
+        raise ValueError(
+            f"Experience {experience.current_experience} has the task labels {labels}: few_labels needs one in each."
+        )
+    return labels[0]
+
+
+# ---- new experiences and streams -----------------------------------------------------------------------------------
+
+
+def _copied(experience: CLExperience, indices: Sequence[int]) -> DatasetExperience:
+    groups = _groups_of(experience.dataset)
+    dataset = copy_items(experience.dataset, indices, groups, _task_label(experience), hide=False)
+    return _like(experience, dataset.eval())
+
+
+def _detached(experience: CLExperience, training_sources: set[int]) -> DatasetExperience:
+    if sources_of(experience.dataset) & training_sources:
+        return _copied(experience, range(len(experience.dataset)))
+    return _like(experience, experience.dataset)
+
+
+def _hidden(choice: _Choice) -> DatasetExperience:
+    source = choice.source
+    groups = _groups_of(source.dataset)
+    dataset = copy_items(source.dataset, choice.unlabelled, groups, _task_label(source), hide=True)
+    hidden = _like(source, dataset.eval())
+    for attribute in _TIMELINE:
+        setattr(hidden, attribute, [HIDDEN])
+    return hidden
+
+
+def _like(experience: CLExperience, dataset: Any) -> DatasetExperience:
+    """Return an experience that says of itself what ``experience`` does, without a reference to it."""
+    made = DatasetExperience(dataset=dataset, current_experience=experience.current_experience)
+    for attribute in _TIMELINE:
+        if hasattr(experience, attribute):
+            setattr(made, attribute, [int(c) for c in getattr(experience, attribute) or ()])
+    if hasattr(experience, "task_labels"):
+        made.task_label = _task_label(experience)
+        made.task_labels = [made.task_label]
+    return made
+
+
+def _stream(name: str, experiences: Sequence[DatasetExperience]) -> EagerCLStream:
+    stream = EagerCLStream(name, experiences, set_stream_info=False)
+    for experience in experiences:
+        experience.origin_stream = stream
+    return stream
