@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ftp_cl.optim.anchored_step import AnchoredSteps, SelectiveDecay
 
@@ -23,7 +24,8 @@ class AdamSPD(torch.optim.Adam):
         eps: added to Adam's denominator.
         weight_decay: lambda of the selective decay, also as a key of a group; 0 is plain Adam. No decay to zero is done.
         amsgrad: use the maximum of second moments.
-        options: further ones of torch.optim.Adam (foreach, fused, maximize, capturable).
+        foreach: torch's choice of implementation.
+        fused: the same.
 
     Raises:
         ValueError: if "pre" and "params" of a group differ in length, or weight_decay is negative.
@@ -37,22 +39,43 @@ class AdamSPD(torch.optim.Adam):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         amsgrad: bool = False,
-        **options: Any,
+        *,
+        foreach: bool | None = None,
+        fused: bool | None = None,
     ) -> None:
         groups = [dict(params)] if isinstance(params, Mapping) else list(params)
         self._decay = weight_decay
-        super().__init__(groups, lr=lr, betas=betas, eps=eps, weight_decay=0.0, amsgrad=amsgrad, **options)
-        self._follow()
+        self._steps: list[AnchoredSteps] = []
+        super().__init__(groups, lr=lr, betas=betas, eps=eps, amsgrad=amsgrad, foreach=foreach, fused=fused)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As torch's, for a group with "params" and optionally "pre" and "weight_decay" (the selective one)."""
         group = dict(param_group)
-        anchors = group.pop("pre", None)
-        super().add_param_group({**group, "weight_decay": 0.0, "spd": group.get("weight_decay", self._decay)})
-        added = self.param_groups[-1]
-        if anchors is not None:
-            added["pre"] = [anchors] if isinstance(anchors, torch.Tensor) else list(anchors)
-            if len(added["pre"]) != len(added["params"]):
-                raise ValueError(f'A group has {len(added["params"])} "params" but {len(added["pre"])} "pre".')
-        if hasattr(self, "_steps"):
-            self._follow()
+        # Adam itself decays nothing: its own "weight_decay" would be towards zero.
+        group["selective_decay"] = group.pop("weight_decay", self._decay)
+        anchors = group.get("pre", [])
+        group["pre"] = [anchors] if isinstance(anchors, Tensor) else list(anchors or [])
+        super().add_param_group(group)
+        parameters = self.param_groups[-1]["params"]
+        if group["pre"] and len(group["pre"]) != len(parameters):
+            raise ValueError(f'A group has {len(parameters)} "params" but {len(group["pre"])} "pre".')
+        self._follow()
+
+    def _follow(self) -> None:
+        """Decay after each step, by the groups as they are now."""
+        for steps in self._steps:
+            steps.detach()
+        self._steps = [
+            AnchoredSteps(
+                SelectiveDecay(group["selective_decay"]),
+                dict(zip(group["params"], group["pre"], strict=bool(group["pre"]))),
+            ).attach(self)
+            for group in self.param_groups
+        ]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_decay": self._decay, "_steps": []}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._follow()  # of a copy, which has no hooks yet, or with the anchors of a loaded state

@@ -1,0 +1,139 @@
+"""TPGM, the predecessor of FTP: radii learned on held-out batches, in forward and backward passes of their own."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from ftp_cl.projection.radius import SMALLEST_RADIUS
+from ftp_cl.projection.rows import NORM_EPSILON
+
+
+class TPGM:
+    """Keeps each tensor's rows in a ball around their anchor, and learns the balls' radii on other data.
+
+    Tian, Dai, Ma, He, Liu, Kira, "Trainable Projected Gradient Method for Robust Fine-tuning", CVPR 2023, arXiv
+    2303.10720, Algorithm 1, with what the published code does: radii start at half of the shortest row, are kept between
+    1e-8 and the longest row, and all share one Adam. Norms are L1, of rows for tensors of two or four dimensions;
+    **all other tensors are projected element by element** (FTP takes biases and scales as one row).
+
+        tpgm = TPGM(weights, anchor)
+        for batch in batches:
+            ...; optimizer.step()
+            tpgm.learn(next_held_out_loss)      # now and then
+            tpgm.project()                      # after every step
+
+    Args:
+        weights: the parameters to project, by name; changed in place.
+        anchor: W0 of each, in the same shape; taken as it is, not copied.
+        mu: Adam's step size for the radii, in units of a row's L1 norm; 1e-2 as published.
+
+    Attributes:
+        radii: one number for each tensor, in the order of `weights`; None before the first use.
+
+    Raises:
+        ValueError: if mu is not positive.
+    """
+
+    def __init__(self, weights: Mapping[str, nn.Parameter], anchor: Mapping[str, Tensor], *, mu: float = 1e-2) -> None:
+        if not mu > 0:
+            raise ValueError(f"mu={mu} is no step size: it must be above 0 (1e-2 as published).")
+        self.weights = list(weights.values())
+        self.anchor = [anchor[name] for name in weights]
+        self.names = list(weights)
+        self.mu = mu
+        self.radii: Tensor | None = None
+        self._adam: torch.optim.Adam | None = None
+
+    def learn(self, next_loss: Callable[[], Tensor], iterations: int = 1) -> None:
+        """Learn the radii for the present weights, which are afterwards as they were.
+
+        Args:
+            next_loss: the model's loss on the next held-out batch, as a tensor to be differentiated; the model should be
+                in evaluation mode. `.grad` of the parameters is not touched.
+            iterations: number of such batches; 1 as published in training, more where it is done once.
+
+        Raises:
+            ValueError: if a loss is not finite; the weights are then as before.
+        """
+        trained = [weight.detach().clone() for weight in self.weights]
+        changes = [weight - anchor for weight, anchor in zip(trained, self.anchor, strict=True)]
+        norms = [_norms(change) for change in changes]
+        try:
+            for _ in range(iterations):
+                radii = self._bounded(norms)
+                self._place(changes, norms)
+                with torch.enable_grad():
+                    loss = next_loss()
+                    if not torch.isfinite(loss):
+                        raise ValueError("The loss on the data for TPGM's radii is not finite.")
+                    gradients = torch.autograd.grad(loss, self.weights, allow_unused=True)
+                radii.grad = torch.stack(
+                    [_derivative(*tensors) for tensors in zip(gradients, changes, norms, radii, strict=True)]
+                )
+                assert self._adam is not None
+                self._adam.step()
+        finally:
+            with torch.no_grad():
+                for weight, value in zip(self.weights, trained, strict=True):
+                    weight.copy_(value)
+
+    @torch.no_grad()
+    def project(self) -> None:
+        """Shorten the rows of the present weights that are longer than their tensor's radius."""
+        changes = [weight.detach() - anchor for weight, anchor in zip(self.weights, self.anchor, strict=True)]
+        norms = [_norms(change) for change in changes]
+        self._bounded(norms)
+        self._place(changes, norms)
+
+    def summary(self) -> dict[str, dict[str, float]]:
+        """Per tensor what `FTP.summary` gives, for its rows as TPGM takes them: radius, distances, boundary share."""
+        if self.radii is None:
+            return {}
+        table = {}
+        for name, weight, anchor, radius in zip(
+            self.names, self.weights, self.anchor, self.radii.tolist(), strict=True
+        ):
+            norms = _norms(weight.detach() - anchor)
+            table[name] = {
+                "radius": radius,
+                "mean_distance": norms.mean().item(),
+                "max_distance": norms.max().item(),
+                "boundary_share": (norms >= radius * (1 - 1e-5)).float().mean().item(),
+            }
+        return table
+
+    @torch.no_grad()
+    def _bounded(self, norms: list[Tensor]) -> Tensor:
+        """The radii, started if they are new, within what the published code allows."""
+        if self.radii is None:
+            self.radii = torch.stack([norm.min() / 2 for norm in norms])
+            self._adam = torch.optim.Adam([self.radii], lr=self.mu)
+        largest = torch.stack([norm.max() for norm in norms])
+        self.radii[self.radii <= 0] = SMALLEST_RADIUS
+        outside = self.radii > largest + NORM_EPSILON
+        self.radii[outside] = largest[outside]
+        return self.radii
+
+    @torch.no_grad()
+    def _place(self, changes: list[Tensor], norms: list[Tensor]) -> None:
+        assert self.radii is not None
+        for weight, anchor, change, norm, radius in zip(
+            self.weights, self.anchor, changes, norms, self.radii, strict=True
+        ):
+            torch.addcmul(anchor, change, (radius / (norm + NORM_EPSILON)).clamp_(max=1.0), out=weight)
+
+
+def _norms(change: Tensor) -> Tensor:
+    """L1 norms that broadcast over `change`: of its rows, or of its elements."""
+    if change.dim() in (2, 4):
+        return change.abs().sum(dim=tuple(range(1, change.dim())), keepdim=True)
+    return change.abs()
+
+
+def _derivative(gradient: Tensor | None, change: Tensor, norms: Tensor, radius: Tensor) -> Tensor:
+    """The loss's derivative by the radius, 0-d: rows inside the ball do not move with it."""
+    if gradient is None:
+        return torch.zeros_like(radius)
+    lengths = norms + NORM_EPSILON
+    return (gradient * change / lengths).masked_fill_(lengths <= radius, 0.0).sum().to(radius.dtype)
