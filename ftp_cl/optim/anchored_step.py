@@ -92,10 +92,11 @@ class FixedRadius:
 class AnchoredSteps:
     """Applies a rule to chosen tensors in each `optimizer.step()`, through torch's own step hooks.
 
-        steps = AnchoredSteps(SelectiveDecay(), {p: p.detach().clone() for p in backbone.parameters()}).attach(optimizer)
+        anchors = {p: p.detach().clone() for p in backbone.parameters()}
+        steps = AnchoredSteps(SelectiveDecay(), anchors).attach(optimizer)
 
-    Tensors without a gradient in a step are left alone. Gradients are those that `step()` finds: a closure that computes
-    them inside the step is not supported.
+    Tensors without a gradient in a step are left alone. Gradients are those that `step()` finds: a closure that
+    computes them inside the step is not supported.
 
     Args:
         rule: `SelectiveDecay`, `FixedRadius`, or another `StepRule`.

@@ -22,7 +22,8 @@ class AdamSPD(torch.optim.Adam):
         lr: step size.
         betas: decay of Adam's moments.
         eps: added to Adam's denominator.
-        weight_decay: lambda of the selective decay, also as a key of a group; 0 is plain Adam. No decay to zero is done.
+        weight_decay: lambda of the selective decay, also as a key of a group; 0 is plain Adam. There is no decay
+            to zero.
         amsgrad: use the maximum of second moments.
         foreach: torch's choice of implementation.
         fused: the same.

@@ -13,8 +13,8 @@ class TPGM:
     """Keeps each tensor's rows in a ball around their anchor, and learns the balls' radii on other data.
 
     Tian, Dai, Ma, He, Liu, Kira, "Trainable Projected Gradient Method for Robust Fine-tuning", CVPR 2023, arXiv
-    2303.10720, Algorithm 1, with what the published code does: radii start at half of the shortest row, are kept between
-    1e-8 and the longest row, and all share one Adam. Norms are L1, of rows for tensors of two or four dimensions;
+    2303.10720, Algorithm 1, with what the published code does: radii start at half of the shortest row, are kept
+    between 1e-8 and the longest row, and all share one Adam. Norms are L1, of rows for tensors of two or four dimensions;
     **all other tensors are projected element by element** (FTP takes biases and scales as one row).
 
         tpgm = TPGM(weights, anchor)
@@ -49,8 +49,8 @@ class TPGM:
         """Learn the radii for the present weights, which are afterwards as they were.
 
         Args:
-            next_loss: the model's loss on the next held-out batch, as a tensor to be differentiated; the model should be
-                in evaluation mode. `.grad` of the parameters is not touched.
+            next_loss: the model's loss on the next held-out batch, as a tensor to be differentiated; the model should
+                be in evaluation mode. `.grad` of the parameters is not touched.
             iterations: number of such batches; 1 as published in training, more where it is done once.
 
         Raises:
