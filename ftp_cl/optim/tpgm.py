@@ -14,8 +14,8 @@ class TPGM:
 
     Tian, Dai, Ma, He, Liu, Kira, "Trainable Projected Gradient Method for Robust Fine-tuning", CVPR 2023, arXiv
     2303.10720, Algorithm 1, with what the published code does: radii start at half of the shortest row, are kept
-    between 1e-8 and the longest row, and all share one Adam. Norms are L1, of rows for tensors of two or four dimensions;
-    **all other tensors are projected element by element** (FTP takes biases and scales as one row).
+    between 1e-8 and the longest row, and all share one Adam. Norms are L1, of rows for tensors of two or four
+    dimensions; **all other tensors are projected element by element** (FTP takes biases and scales as one row).
 
         tpgm = TPGM(weights, anchor)
         for batch in batches:
