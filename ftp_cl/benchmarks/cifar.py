@@ -329,7 +329,9 @@ def _split_cifar(
     check_choice("corruption_source", corruptions.source, ("published", "made"))
     root = default_root(variant) if dataset_root is None else Path(dataset_root)
     train, test = (Cifar(root, variant, part, download) for part in ("train", "test"))
-    benchmark = split_classes(f"split_{variant}", train, test, split, {"size": size})
+    benchmark = split_classes(
+        f"split_{variant}", train, test, split, {"size": size, "corruption_source": corruptions.source}
+    )
     if not corruptions.names or corruptions.source == "made":
         return with_corruptions(benchmark, corruptions.names or (), corruptions.severities, cache=corruptions.cache)
     names = CORRUPTIONS if corruptions.names == "all" else check_choices("corruption", corruptions.names, CORRUPTIONS)

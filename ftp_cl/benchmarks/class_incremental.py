@@ -18,6 +18,8 @@ from ftp_cl.benchmarks.scenario import DescribedScenario, ExperienceData, Transf
 
 Identity = TypeVar("Identity", int, str)
 
+_LARGEST_RECORD = 10_000
+
 
 @dataclass(frozen=True)
 class StreamData:
@@ -66,6 +68,9 @@ def split_classes(
 ) -> DescribedScenario:
     """Cut a training and a test set into streams ``train``, ``test`` and, if asked for, ``validation``.
 
+    A class of which there is nothing to train on is left out of the benchmark, and recorded: some published lists have
+    such classes.
+
     Args:
         name: of the benchmark, for its description.
         train: what to train and validate on; it names the classes.
@@ -76,9 +81,11 @@ def split_classes(
     Raises:
         ValueError: as ``draw_identities`` and ``class_incremental_scenario``.
     """
-    class_order = draw_class_order(len(train.classes), split.seed, split.fixed_class_order)
+    members = {name: indices for name, indices in indices_by_class(train).items() if indices}
+    present = [train.classes[c] in members for c in range(len(train.classes))]
+    class_order = [c for c in draw_class_order(len(present), split.seed, split.fixed_class_order) if present[c]]
     training, validation = draw_identities(
-        indices_by_class(train),
+        members,
         validation_fraction=split.validation_fraction,
         shots=split.shots,
         label_percent=split.label_percent,
@@ -100,8 +107,9 @@ def split_classes(
             "benchmark": name,
             **split.settings(),
             **settings,
-            "training_identities": training if split.shots or split.label_percent < 100 else None,
-            "validation_identities": validation if split.validation_fraction is not None else None,
+            "classes_left_out": [name for name in train.classes if name not in members],
+            "training_identities": _fit_to_record(training) if split.shots or split.label_percent < 100 else None,
+            "validation_identities": _fit_to_record(validation) if split.validation_fraction is not None else None,
         },
     )
 
@@ -112,6 +120,11 @@ def indices_by_class(dataset: NamedDataset) -> dict[str, list[int]]:
     for index, target in enumerate(dataset.targets):
         members[target].append(index)
     return dict(zip(dataset.classes, members, strict=True))
+
+
+def _fit_to_record(indices: Mapping[str, Sequence[int]]) -> dict[str, Sequence[int]] | None:
+    """Return what was drawn, or None where it would swell a result file; the settings give it again."""
+    return dict(indices) if sum(map(len, indices.values())) <= _LARGEST_RECORD else None
 
 
 def _joined(indices: Mapping[str, Sequence[int]]) -> list[int]:
@@ -221,7 +234,7 @@ def class_incremental_scenario(
         description: what to record on top of the class order, the experiences and their sizes.
 
     Raises:
-        ValueError: if the classes cannot be divided evenly, or a stream lacks one of them.
+        ValueError: if the classes cannot be divided evenly, or a stream has nothing of an experience's classes.
     """
     slices = _slice_classes(class_order, n_experiences, first_exp_with_half_classes)
     labels = range(len(slices)) if return_task_id else [0] * len(slices)
@@ -256,9 +269,11 @@ def _cut(
 ) -> list[ExperienceData]:
     by_class: dict[int, list[int]] = {c: [] for classes in slices for c in classes}
     for index in range(len(data.dataset)) if data.indices is None else data.indices:
-        by_class[int(data.dataset.targets[index])].append(index)
-    if missing := [c for c, indices in by_class.items() if not indices]:
-        raise ValueError(f"Stream {name!r} has no items of the classes {missing}: every stream must have all classes.")
+        if (target := int(data.dataset.targets[index])) in by_class:
+            by_class[target].append(index)
+    empty = [number for number, classes in enumerate(slices) if not any(by_class[c] for c in classes)]
+    if empty:
+        raise ValueError(f"Stream {name!r} has no items of the classes of experience {empty[0]}, {slices[empty[0]]}.")
     return [
         # In the order of the dataset, so that the items do not depend on the class order within an experience.
         ExperienceData(data.dataset, sorted(index for c in classes for index in by_class[c]), classes, label)

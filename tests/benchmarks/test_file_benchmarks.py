@@ -166,6 +166,16 @@ def test_domainnet_by_domains_has_all_classes_in_every_experience(domainnet_tree
     assert benchmark.train_stream[1].dataset[0][0].shape == (3, 32, 32)
 
 
+def test_classes_that_a_list_lacks_are_left_out_and_recorded(domainnet_tree):
+    lines = (domainnet_tree / "painting_train.txt").read_text().splitlines(keepends=True)
+    (domainnet_tree / "painting_train.txt").write_text("".join(line for line in lines if not line.endswith(" 1\n")))
+    benchmark = domainnet(3, dataset_root=domainnet_tree, train_domains="painting", ood_domains="real")
+    assert benchmark.description["classes_left_out"] == ["(class 1)"]
+    assert sorted(benchmark.description["class_order"]) == [0, 2, 3]
+    assert sizes(benchmark) == {"train": [2, 2, 2], "test": [2, 2, 2], "ood_real": [3, 3, 3]}
+    assert benchmark.description["ood"]["ood_real"]["left_out"] == ["airplane"]
+
+
 def test_pickled_domainnet_is_small_and_equal(domainnet_tree):
     dataset = DomainNet(domainnet_tree, "real", "train")
     stored = pickle.dumps(dataset)
