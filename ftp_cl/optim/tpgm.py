@@ -1,6 +1,7 @@
 """TPGM, the predecessor of FTP: radii learned on held-out batches, in forward and backward passes of their own."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -86,6 +87,20 @@ class TPGM:
         self._bounded(norms)
         self._place(changes, norms)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Radii and their Adam state; weights and anchor are the caller's."""
+        return {} if self._adam is None else {"radii": self.radii, "adam": self._adam.state_dict()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """The inverse of `state_dict`, for the same weights in the same order."""
+        if state_dict:
+            self._start(state_dict["radii"].clone()).load_state_dict(state_dict["adam"])
+
+    def _start(self, radii: Tensor) -> torch.optim.Adam:
+        self.radii = radii
+        self._adam = torch.optim.Adam([radii], lr=self.mu)
+        return self._adam
+
     def summary(self) -> dict[str, dict[str, float]]:
         """Per tensor what `FTP.summary` gives, for its rows as TPGM takes them: radius, distances, boundary share."""
         if self.radii is None:
@@ -107,8 +122,8 @@ class TPGM:
     def _bounded(self, norms: list[Tensor]) -> Tensor:
         """The radii, started if they are new, within what the published code allows."""
         if self.radii is None:
-            self.radii = torch.stack([norm.min() / 2 for norm in norms])
-            self._adam = torch.optim.Adam([self.radii], lr=self.mu)
+            self._start(torch.stack([norm.min() / 2 for norm in norms]))
+        assert self.radii is not None
         largest = torch.stack([norm.max() for norm in norms])
         self.radii[self.radii <= 0] = SMALLEST_RADIUS
         outside = self.radii > largest + NORM_EPSILON

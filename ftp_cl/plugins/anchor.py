@@ -62,6 +62,17 @@ class AnchoredPlugin(SupervisedPlugin[Any]):
             take_anchor(self.anchor_weights, self.weights, self._given)
             self.begin(strategy)
 
+    def checkpoint_state(self) -> dict[str, Any]:
+        """What a checkpoint of `ftp-cl run` needs of this plugin."""
+        return {"anchor_weights": self.anchor_weights, "begun": self._begun}
+
+    def restore_state(self, state: dict[str, Any], strategy: Any) -> None:
+        """Take over what `checkpoint_state` gave, for a strategy whose model is as it was then."""
+        self.anchor_weights, self._begun = state["anchor_weights"], state["begun"]
+        if self._begun:
+            self.weights = anchored_weights(strategy.model, self.exclude)
+            self.begin(strategy)
+
     def begin(self, strategy: Any) -> None:
         """Called once an experience, when `weights` and `anchor_weights` are those of its first iteration."""
 

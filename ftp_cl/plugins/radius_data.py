@@ -30,8 +30,14 @@ def radius_dataset(strategy: Any, radius_data: str) -> Any:
     return _SOURCES[radius_data](strategy)
 
 
-def endless_losses(strategy: Any, dataset: Any) -> Iterator[Tensor]:
-    """The strategy's criterion on batch after batch, without end; its own random state keeps the run's undisturbed."""
+def endless_losses(strategy: Any, dataset: Any, skip: int = 0) -> Iterator[Tensor]:
+    """The strategy's criterion on batch after batch, without end; its own random state keeps the run's undisturbed.
+
+    Args:
+        strategy: its model, in the mode that it is in.
+        dataset: of Avalanche.
+        skip: number of batches to pass over at first: those that a resumed run has seen.
+    """
     loader = DataLoader(
         dataset,
         batch_size=strategy.train_mb_size,
@@ -39,7 +45,7 @@ def endless_losses(strategy: Any, dataset: Any) -> Iterator[Tensor]:
         collate_fn=getattr(dataset, "collate_fn", None),
         generator=torch.Generator().manual_seed(0),
     )
-    for batch in itertools.chain.from_iterable(itertools.repeat(loader)):
+    for batch in itertools.islice(itertools.chain.from_iterable(itertools.repeat(loader)), skip, None):
         inputs, targets, task_labels = (part.to(strategy.device) for part in (batch[0], batch[1], batch[-1]))
         yield strategy._criterion(avalanche_forward(strategy.model, inputs, task_labels), targets)
 
