@@ -12,7 +12,7 @@ from avalanche.benchmarks.scenarios.online import split_online_stream
 from avalanche.benchmarks.utils import as_classification_dataset
 from avalanche.benchmarks.utils.data_loader import TaskBalancedDataLoader
 from avalanche.checkpointing import maybe_load_checkpoint, save_checkpoint
-from avalanche.models import BaseModel, IncrementalClassifier, SimpleMLP
+from avalanche.models import PNN, BaseModel, IncrementalClassifier, SCRModel, SimpleMLP
 from avalanche.training import (
     AGEM,
     DER,
@@ -22,11 +22,18 @@ from avalanche.training import (
     MAS,
     MER,
     MIR,
+    SCR,
+    CoPE,
+    CWRStar,
+    FeatureReplay,
     FromScratchTraining,
     GDumb,
+    ICaRL,
+    JointTraining,
     LwF,
     Naive,
     Replay,
+    StreamingLDA,
     SynapticIntelligence,
 )
 from avalanche.training.supervised.lamaml_v2 import LaMAML
@@ -125,6 +132,88 @@ def test_projects_in_every_strategy(benchmark, name):
         assert not any(n.startswith("head") for n in plugin.ftp.radii())
     strategy.eval(benchmark.test_stream)
     assert all(torch.isfinite(p).all() for p in strategy.model.parameters())
+
+
+def sgd(model):
+    return torch.optim.SGD(model.parameters(), lr=0.05)
+
+
+def build_joint(common):
+    model = make_model()
+    return JointTraining(model=model, optimizer=sgd(model), criterion=nn.CrossEntropyLoss(), **common)
+
+
+def build_cwr_star(common):
+    model = make_model(growing=False)
+    return CWRStar(model=model, optimizer=sgd(model), criterion=nn.CrossEntropyLoss(), cwr_layer_name=None, **common)
+
+
+def build_cope(common):
+    model = SimpleMLP(num_classes=CLASSES, input_size=FEATURES, hidden_size=16)
+    criterion = nn.CrossEntropyLoss()  # replaced by CoPE's own
+    return CoPE(
+        model=model, optimizer=sgd(model), criterion=criterion, mem_size=20, p_size=CLASSES, n_classes=CLASSES, **common
+    )
+
+
+def build_icarl(common):
+    features, classifier = nn.Sequential(nn.Linear(FEATURES, 16), nn.ReLU()), nn.Linear(16, CLASSES)
+    optimizer = torch.optim.SGD([*features.parameters(), *classifier.parameters()], lr=0.05)
+    return ICaRL(
+        feature_extractor=features, classifier=classifier, optimizer=optimizer, memory_size=12, buffer_transform=None,
+        fixed_memory=True, **common,
+    )  # fmt: skip
+
+
+def build_scr(common):
+    features = nn.Sequential(nn.Linear(FEATURES, 16), nn.ReLU())
+    model = SCRModel(feature_extractor=features, projection=nn.Linear(16, 8))
+    optimizer = sgd(model)
+    return SCR(model=model, optimizer=optimizer, augmentations=nn.Identity(), mem_size=20, batch_size_mem=12, **common)
+
+
+def build_feature_replay(common):
+    model = make_model(growing=False)
+    criterion = nn.CrossEntropyLoss()
+    return FeatureReplay(
+        model=model, optimizer=sgd(model), criterion=criterion, last_layer_name="head", mem_size=20, **common
+    )
+
+
+@pytest.mark.parametrize(
+    "build", [build_joint, build_cwr_star, build_cope, build_icarl, build_scr, build_feature_replay]
+)
+def test_projects_in_strategies_that_need_models_of_their_own(benchmark, build):
+    plugin = FTPPlugin()
+    strategy = build({"train_mb_size": 12, "eval_mb_size": 36, "plugins": [plugin], "evaluator": None})
+    stream = benchmark.train_stream
+    for i, experience in enumerate([stream] if build is build_joint else stream):
+        strategy.train(experience)
+        if i == 0 or build is not build_cwr_star:  # CWR* freezes all but the head after the first experience
+            assert_within_radius(plugin.ftp)
+    strategy.eval(benchmark.test_stream)
+
+
+def test_leaves_the_heads_of_progressive_networks_free():
+    benchmark = nc_benchmark(make_data(0), make_data(1), n_experiences=EXPERIENCES, task_labels=True, shuffle=False)
+    plugin = FTPPlugin()
+    model = PNN(num_layers=2, in_features=FEATURES, hidden_features_per_column=8)
+    strategy = make_strategy(Naive, plugin, model=model)
+    for experience in benchmark.train_stream:
+        strategy.train(experience)
+        assert_within_radius(plugin.ftp)
+    assert not any(name.startswith("classifier") for name in plugin.ftp.radii())
+
+
+def test_does_nothing_without_an_optimizer_and_says_so_once(benchmark, caplog):
+    plugin = FTPPlugin()
+    strategy = StreamingLDA(
+        slda_model=nn.Linear(FEATURES, 8), criterion=nn.CrossEntropyLoss(), input_size=8, num_classes=CLASSES,
+        train_mb_size=12, plugins=[plugin], evaluator=None,
+    )  # fmt: skip
+    for experience in benchmark.train_stream:
+        strategy.train(experience)
+    assert caplog.text.count("no optimizer") == 1 and plugin.summary() == {}
 
 
 def test_goes_on_after_an_evaluation_that_grew_the_head(benchmark):
