@@ -49,6 +49,14 @@ _RULES = {
     "eval.batch_size": _Rule((int,), lambda v: v >= 1, "a whole number of at least 1"),
     "eval.stream": _Rule((str,), lambda v: v in ("test", "validation"), "test or validation"),
     "eval.ood": _Rule((bool,), lambda v: True, "true or false"),
+    "resume": _Rule((bool,), lambda v: True, "true or false"),
+    "checkpoint.every_minutes": _Rule(
+        (int, float, type(None)), lambda v: v is None or v > 0, "a number above 0, or null"
+    ),
+    "checkpoint.every_iterations": _Rule(
+        (int, type(None)), lambda v: v is None or v >= 1, "a whole number of at least 1, or null"
+    ),
+    "save_weights": _Rule((bool,), lambda v: True, "true or false"),
     "threads": _Rule((int, type(None)), lambda v: v is None or v >= 1, "a whole number of at least 1, or null"),
 }
 

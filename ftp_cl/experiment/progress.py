@@ -48,6 +48,10 @@ class RunProgress:
         """One iteration is done."""
         self._bar.advance(self._task)
 
+    def move_to(self, iteration: int) -> None:
+        """So many iterations of the experience are done."""
+        self._bar.update(self._task, completed=iteration)
+
     def say(self, text: str) -> None:
         """Print a line above the bar."""
         self.console.print(text, highlight=False, markup=False)

@@ -8,12 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from safetensors.torch import save
+from torch import nn
 
 from ftp_cl.experiment.config import ConfigError
+from ftp_cl.experiment.lock import LOCK_FILE
 from ftp_cl.report import RESULT_FILE, replace_files
 
 CONFIG_FILE = "config.yaml"
 EVENTS_FILE = "metrics.jsonl"
+WEIGHTS_FILE = "weights.safetensors"
+
+NOT_IDENTITY = ("out", "label", "resume", "checkpoint", "save_weights", "loggers", "objective")
+"""Keys that say where a run goes, what it is called, and what is kept of it; no number depends on them."""
 
 
 def run_directory(overrides: Sequence[str]) -> Path:
@@ -26,11 +33,11 @@ class RunDirectory:
     """Files of one run: `config.yaml` first, `metrics.jsonl` line by line, `result.json` at the end, whole.
 
     A directory belongs to one configuration. With the same one, a finished run is recognised and an unfinished one
-    starts again.
+    starts again or is resumed.
 
     Args:
         path: made if it does not exist.
-        config: resolved; keys that only say where and under which name (`out`, `label`) may differ.
+        config: resolved; keys that change no number (`NOT_IDENTITY`) may differ.
 
     Raises:
         ConfigError: if the directory holds another configuration or files of something else, or cannot be written.
@@ -44,7 +51,7 @@ class RunDirectory:
             existing = path / CONFIG_FILE
             if existing.exists():
                 _refuse_other(existing, text)
-            elif any(path.iterdir()):
+            elif any(found.name != LOCK_FILE for found in path.iterdir()):
                 raise ConfigError(
                     f"{path} holds files but no {CONFIG_FILE} of a run: choose another directory, out=..."
                 )
@@ -58,14 +65,30 @@ class RunDirectory:
         """Where the result is, or will be."""
         return self.path / RESULT_FILE
 
+    @property
+    def events_path(self) -> Path:
+        """Where the events are."""
+        return self.path / EVENTS_FILE
+
     def start_events(self) -> None:
         """Empty metrics.jsonl: those of an unfinished run before would mix with this one's."""
-        (self.path / EVENTS_FILE).write_text("")
+        self.events_path.write_text("")
+
+    def sync_events(self) -> int:
+        """Make sure that the events so far are on the disk; returns their size in bytes."""
+        with self.events_path.open("a") as file:
+            os.fsync(file.fileno())
+            return file.tell()
 
     def add_event(self, event: str, **values: Any) -> None:
         """Append one line to metrics.jsonl."""
-        with (self.path / EVENTS_FILE).open("a") as file:
+        with self.events_path.open("a") as file:
             file.write(json.dumps({"event": event, **values}) + os.linesep)
+
+    def write_weights(self, model: nn.Module) -> None:
+        """Write weights.safetensors: the model's state dict."""
+        tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
+        replace_files({self.path / WEIGHTS_FILE: save(tensors)})
 
     def write_result(self, result: dict[str, Any]) -> None:
         """Write result.json, whole or not at all."""
@@ -73,8 +96,8 @@ class RunDirectory:
 
 
 def _identity(config: DictConfig) -> DictConfig:
-    """What makes two runs the same: everything but where the result goes and what it is called."""
-    return OmegaConf.masked_copy(config, [str(key) for key in config if key not in ("out", "label")])
+    """What makes two runs the same."""
+    return OmegaConf.masked_copy(config, [str(key) for key in config if key not in NOT_IDENTITY])
 
 
 def _refuse_other(existing: Path, text: str) -> None:

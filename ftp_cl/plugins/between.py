@@ -46,6 +46,14 @@ class ExperienceProjection:
         """Forget the anchor; the next `begin` takes another."""
         self._anchor = {}
 
+    def state_dict(self) -> dict[str, Any]:
+        """The anchor and the latest summary."""
+        return {"anchor": self._anchor, "summary": self.summary}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        self._anchor, self.summary = state_dict["anchor"], state_dict["summary"]
+
     def end(self, strategy: Any, weights: Mapping[str, nn.Parameter]) -> None:
         """Project the change since the anchor, in place.
 

@@ -82,6 +82,7 @@ class FTPPlugin(SupervisedPlugin[Any]):
         self._iterations_at_anchor = 0
         self._anchor_is_to_move = False
         self._logged_head: set[str] = set()
+        self._told_of_no_optimizer = False
 
     # ---- Avalanche's hooks ------------------------------------------------------------------------------------------
 
@@ -89,16 +90,15 @@ class FTPPlugin(SupervisedPlugin[Any]):
         """Take the model's parameters anew (heads grow), and see whether the anchor is to move."""
         _refuse_unsupported(strategy)
         if optimizer_of(strategy) is None:
-            logger.warning("%s has no optimizer, so FTPPlugin has nothing to do.", type(strategy).__name__)
+            if not self._told_of_no_optimizer:
+                logger.warning("%s has no optimizer, so FTPPlugin has nothing to do.", type(strategy).__name__)
+                self._told_of_no_optimizer = True
             return
-        excluded = self._excluded(strategy.model)
         if self.ftp is None:
             _warn_of_reset_weights(strategy)
-            self.ftp = FTP(
-                strategy.model, k=self.k, anchor=self._weights, exclude=excluded, method=self.method, mu=self.mu
-            )
+            self.ftp = self._new_ftp(strategy.model)
         else:
-            self.ftp.track(strategy.model, exclude=excluded)
+            self.ftp.track(strategy.model, exclude=self._excluded(strategy.model))
         self._anchor_is_to_move = anchor_moves(self.anchor, strategy.experience)
 
     def before_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
@@ -126,6 +126,26 @@ class FTPPlugin(SupervisedPlugin[Any]):
         if self.ftp is not None and self.when == "experience":
             self._between.end(strategy, self._projected(strategy.model))
 
+    # ---- checkpoints of ftp_cl's runs -------------------------------------------------------------------------------
+
+    def checkpoint_state(self) -> dict[str, Any]:
+        """What training has changed: anchors, radii, counters; plain values and tensors."""
+        return {
+            "ftp": None if self.ftp is None else self.ftp.state_dict(),
+            "between": self._between.state_dict(),
+            "iterations_at_anchor": self._iterations_at_anchor,
+            "anchor_is_to_move": self._anchor_is_to_move,
+        }
+
+    def restore_state(self, state: dict[str, Any], strategy: Any) -> None:
+        """Take over what `checkpoint_state` gave, for a strategy whose model is as it was then."""
+        if state["ftp"] is not None:
+            self.ftp = self._new_ftp(strategy.model) if self.ftp is None else self.ftp
+            self.ftp.load_state_dict(state["ftp"])
+        self._between.load_state_dict(state["between"])
+        self._iterations_at_anchor = state["iterations_at_anchor"]
+        self._anchor_is_to_move = state["anchor_is_to_move"]
+
     # ---- for people -------------------------------------------------------------------------------------------------
 
     def summary(self) -> dict[str, dict[str, float]]:
@@ -135,6 +155,10 @@ class FTPPlugin(SupervisedPlugin[Any]):
         return {} if self.ftp is None else self.ftp.summary()
 
     # ---- how --------------------------------------------------------------------------------------------------------
+
+    def _new_ftp(self, model: nn.Module) -> FTP:
+        exclude = self._excluded(model)
+        return FTP(model, k=self.k, anchor=self._weights, exclude=exclude, method=self.method, mu=self.mu)
 
     def _excluded(self, model: nn.Module) -> Exclude:
         if not isinstance(self.exclude, str) or self.exclude != "head":

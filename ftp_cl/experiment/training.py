@@ -1,0 +1,296 @@
+"""Training that can be cut off after any iteration and goes on from there: the strategy, its batches, checkpoints."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import Any
+
+from avalanche.training import Naive
+from omegaconf import DictConfig
+
+from ftp_cl.experiment.checkpoint_files import CheckpointFiles, truncate
+from ftp_cl.experiment.config import ConfigError
+from ftp_cl.experiment.encoding import BenchmarkItems, CannotSave, Decoder, Encoder
+from ftp_cl.experiment.randomness import LoaderRandomness
+from ftp_cl.experiment.record import RunDirectory
+from ftp_cl.experiment.run_state import decode_strategy, encode_strategy
+from ftp_cl.experiment.termination import Termination
+
+_VERSIONS = ("ftp-cl", "torch", "avalanche-lib", "numpy")
+_END = object()
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far training has come.
+
+    Attributes:
+        experience: number of the experience, from 0.
+        epoch: number of the epoch in it, from 0; None: the experience is trained, and its evaluation comes next.
+        batch: batches of that epoch that are done.
+    """
+
+    experience: int
+    epoch: int | None = None
+    batch: int = 0
+
+
+@dataclass
+class Measured:
+    """What the run has measured so far, beside metrics.jsonl.
+
+    Attributes:
+        matrix: accuracies after each experience, percent.
+        train_seconds: in training so far.
+    """
+
+    matrix: list[list[float]]
+    train_seconds: float = 0.0
+
+
+class Checkpoints:
+    """Saves a run now and then, and brings a run back to where it was saved.
+
+    Args:
+        config: of the run.
+        record: its directory.
+        benchmark: the Avalanche benchmark.
+        termination: asked after each iteration.
+        say: takes lines for the user.
+
+    Attributes:
+        measured: saved along; shared with the loop.
+        randomness: of the data loaders.
+        resumed: where the run goes on; None from the beginning.
+    """
+
+    def __init__(
+        self,
+        config: DictConfig,
+        record: RunDirectory,
+        benchmark: Any,
+        termination: Termination,
+        say: Callable[[str], None],
+    ) -> None:
+        self.measured = Measured([])
+        self.randomness = LoaderRandomness(config.seed)
+        self.resumed: Position | None = None
+        self._config = config.checkpoint
+        self._record, self._benchmark, self._termination, self._say = record, benchmark, termination, say
+        self._files = CheckpointFiles(record.path)
+        self._items = BenchmarkItems(benchmark.streams.values())
+        self._loaded: tuple[Any, Any] | None = None
+        self._iterations, self._saved_at = 0, time.monotonic()
+        self._training_since: float | None = None
+        self._refusals: set[str] = set()
+
+    # ---- saving -----------------------------------------------------------------------------------------------------
+
+    def save(self, strategy: Naive, position: Position, loaders: dict[str, Any]) -> None:
+        """Write a checkpoint, or say why there is none; training goes on either way.
+
+        Args:
+            strategy: between two iterations or after an experience.
+            position: how far it is.
+            loaders: random state of the data loaders at the beginning of the epoch.
+        """
+        self._iterations, self._saved_at = 0, time.monotonic()
+        encoder = Encoder(self._items)
+        try:
+            state = {
+                "versions": {package: version(package) for package in _VERSIONS},
+                "position": asdict(position),
+                "measured": asdict(Measured(self.measured.matrix, self.train_seconds())),
+                "events_size": self._record.sync_events(),
+                "loaders": encoder.encode(loaders, "loaders"),
+                "strategy": encode_strategy(strategy, encoder),
+            }
+            self._files.write(state, encoder.tensors)
+        except CannotSave as error:
+            where = "between experiences only" if position.epoch is not None else "not at all: resume=true begins anew"
+            self._say_once(f"  checkpoints are written {where}, because {error}.")
+        except OSError as error:
+            self._say_once(f"  no checkpoint could be written ({error.strerror}); the one before is kept.")
+
+    def iteration_done(self, strategy: Naive, position: Position, loaders: dict[str, Any]) -> None:
+        """Save if it is time to, or if the process is to end."""
+        self._iterations += 1
+        minutes, iterations = self._config.every_minutes, self._config.every_iterations
+        is_time = minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes
+        if self._termination.arrived or is_time or (iterations is not None and self._iterations >= iterations):
+            self.save(strategy, position, loaders)
+        if self._termination.arrived:
+            self._termination.exit()
+
+    def _say_once(self, text: str) -> None:
+        if text not in self._refusals:
+            self._refusals.add(text)
+            self._say(text)
+
+    # ---- time in training -------------------------------------------------------------------------------------------
+
+    def train_seconds(self) -> float:
+        """Seconds in training so far, before and after the run was resumed."""
+        running = 0.0 if self._training_since is None else time.perf_counter() - self._training_since
+        return self.measured.train_seconds + running
+
+    def train(self, strategy: Naive, experience: Any) -> None:
+        """Train on one experience, or on what is left of it, and save."""
+        self._training_since = time.perf_counter()
+        strategy.train(experience)
+        self.measured.train_seconds, self._training_since = self.train_seconds(), None
+        number = experience.current_experience
+        self.resumed = self._loaded = None
+        self.save(strategy, Position(number), self.randomness.state)
+
+    # ---- going on ---------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Remove the checkpoints of an earlier attempt."""
+        self._files.clear()
+
+    def finish(self) -> None:
+        """Remove the checkpoints of the finished run."""
+        self._files.clear()
+
+    def resume(self, strategy: Naive) -> bool:
+        """Bring the strategy, as built from the configuration, to the newest checkpoint that is whole.
+
+        Returns:
+            False if there is none.
+
+        Raises:
+            ConfigError: the checkpoint is whole but does not fit.
+        """
+        for state, tensors in self._files.newest_first():
+            try:
+                truncate(self._record.events_path, state["events_size"])
+            except (ValueError, KeyError, TypeError) as error:
+                self._say(f"  a checkpoint is passed over: {error}.")
+                continue
+            self._loaded = (state, tensors)
+            with self._refusing_misfits():
+                self.resumed = Position(**state["position"])
+                self.measured = Measured(**state["measured"])
+                self.randomness.state = Decoder(tensors, self._items, strategy.model).decode(state["loaders"])
+                self.restore(strategy)
+                self._say(self._where(state["versions"]))
+            return True
+        return False
+
+    def restore(self, strategy: Naive) -> None:
+        """Put the loaded state into the strategy: once before training goes on, and again at the very position.
+
+        What happens in between (Avalanche prepares the experience) is what happened before the position too.
+        """
+        if self._loaded is None or self.resumed is None:
+            return
+        state, tensors = self._loaded
+        begun = list(self._benchmark.train_stream)[: self.resumed.experience + 1]
+        with self._refusing_misfits():
+            decode_strategy(state["strategy"], strategy, tensors, self._items, begun)
+
+    def _refusing_misfits(self) -> "_Misfits":
+        return _Misfits(f"The checkpoint in {self._files.folder} does not fit this run")
+
+    def _where(self, versions: dict[str, str]) -> str:
+        assert self.resumed is not None
+        number, epoch, batch = self.resumed.experience, self.resumed.epoch, self.resumed.batch
+        now = {package: version(package) for package in _VERSIONS}
+        others = [f"{package} {old}" for package, old in versions.items() if now.get(package) != old]
+        caution = f" (written with {', '.join(others)}: numbers may differ)" if others else ""
+        place = "trained" if epoch is None else f"epoch {epoch + 1}, batch {batch}"
+        return f"  resumed at experience {number + 1}, {place}{caution}"
+
+    # ---- batches ----------------------------------------------------------------------------------------------------
+
+    def batches(self, strategy: Naive, loader: Any) -> "Batches":
+        """The batches of the experience that the strategy is about to train on."""
+        return Batches(self, strategy, loader)
+
+    def waiting(self, waits: bool) -> None:
+        """From here on an iteration is in progress, or no more."""
+        self._termination.waits = waits
+        if self._termination.arrived and not waits:
+            self._termination.exit()
+
+
+class _Misfits:
+    """Turns what wrong content of a checkpoint causes into one sentence."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, ValueError | TypeError | KeyError | AttributeError) and not isinstance(error, ConfigError):
+            raise ConfigError(f"{self._what} ({error}): remove it to begin anew.") from error
+
+
+class Batches:
+    """The batches of one experience, epoch by epoch, each drawn with the loaders' own random states.
+
+    Attributes:
+        epoch: of the next iteration over it.
+    """
+
+    def __init__(self, checkpoints: Checkpoints, strategy: Naive, loader: Any) -> None:
+        self._checkpoints, self._strategy, self._loader = checkpoints, strategy, loader
+        resumed = checkpoints.resumed
+        inside = resumed is not None and resumed.epoch is not None
+        self.epoch = resumed.epoch or 0 if inside and resumed is not None else 0
+        self._skipped = resumed.batch if inside and resumed is not None else 0
+        self.is_resumed = inside
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        checkpoints, strategy = self._checkpoints, self._strategy
+        number, epoch = strategy.experience.current_experience, self.epoch
+        at_start = checkpoints.randomness.state
+        iterator, done = iter(self._loader), 0
+        while self._skipped:
+            self._next(iterator)
+            done, self._skipped = done + 1, self._skipped - 1
+            if not self._skipped:
+                checkpoints.restore(strategy)
+        checkpoints.waiting(True)
+        try:
+            while (batch := self._next(iterator)) is not _END:
+                yield batch
+                done += 1
+                checkpoints.iteration_done(strategy, Position(number, epoch, done), at_start)
+        finally:
+            checkpoints.waiting(False)
+
+    def _next(self, iterator: Iterator[Any]) -> Any:
+        with self._checkpoints.randomness.use():
+            return next(iterator, _END)
+
+
+class ResumableNaive(Naive):
+    """Fine-tuning, experience by experience, whose training can begin in the middle of an experience.
+
+    Attributes:
+        checkpoints: set before training.
+    """
+
+    checkpoints: Checkpoints
+    dataloader: Any
+    _stop_training: bool
+
+    def _train_exp(self, experience: Any, eval_streams: Any = None, **kwargs: Any) -> None:
+        """As Avalanche's, but for the first epoch and the batches."""
+        batches = self.dataloader = self.checkpoints.batches(self, self.dataloader)
+        for epoch in range(batches.epoch, self.train_epochs):
+            if not (batches.is_resumed and epoch == batches.epoch):
+                self._before_training_epoch(**kwargs)
+            batches.epoch, batches.is_resumed = epoch, False
+            if self._stop_training:
+                self._stop_training = False
+                break
+            self.training_epoch(**kwargs)
+            self._after_training_epoch(**kwargs)

@@ -1,0 +1,266 @@
+"""Resume: a run that is killed at any moment and resumed ends with the bytes of one that was not."""
+
+import json
+import logging
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ftp_cl.experiment.config import ConfigError, load_config
+from ftp_cl.experiment.methods import METHODS
+from ftp_cl.experiment.run import run
+
+SHORT = [
+    *(
+        "benchmark=split_digits",
+        "benchmark.n_experiences=2",
+        "model=small_cnn",
+        "train.epochs=2",
+        "train.batch_size=32",
+    ),
+    *("threads=1", "save_weights=true", "checkpoint.every_iterations=3"),
+]
+MEASURED = ("train_seconds", "step_seconds_median", "peak_memory_mb")
+
+
+def outcome(directory: Path) -> tuple[bytes, dict, list]:
+    """Weights, result and events without measured times."""
+    result = json.loads((directory / "result.json").read_text())
+    result["config"] = {key: value for key, value in result["config"].items() if key not in ("out", "resume")}
+    result["environment"].pop("git_commit")  # somebody may commit between two runs
+    events = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    for event in events:
+        event.pop("seconds", None)
+    weights = (directory / "weights.safetensors").read_bytes()
+    return weights, {key: value for key, value in result.items() if key not in MEASURED}, events
+
+
+def in_child(overrides: list[str], directory: Path, number: int, wait: Callable[[], object]) -> int:
+    """Run in a forked process, wait, and send it a signal. Returns the status as the system gives it."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            run(load_config([*overrides, "resume=true"]), directory)
+            status = 0
+        except SystemExit as leaving:
+            status = leaving.code
+        finally:
+            os._exit(status)
+    wait()
+    os.kill(child, number)
+    return os.waitpid(child, 0)[1]
+
+
+class Killed(BaseException):
+    """Stands for a process that ends."""
+
+
+def killed_after(iterations: int, overrides: list[str], directory: Path, monkeypatch) -> bool:
+    """Run until so many iterations are done, then stop as if killed. Returns whether it got that far."""
+    from ftp_cl.experiment.training import Checkpoints
+
+    whole, done = Checkpoints.iteration_done, 0
+
+    def iteration_done(self, *args):
+        nonlocal done
+        whole(self, *args)
+        done += 1
+        if done == iterations:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "iteration_done", iteration_done)
+        try:
+            run(load_config([*overrides, "resume=true"]), directory)
+        except Killed:
+            return True
+    return False
+
+
+def interrupted_every(iterations: int, overrides: list[str], directory: Path, monkeypatch) -> Path:
+    """A run that is stopped and resumed again and again, until it is done."""
+    for _ in range(50):
+        if not killed_after(iterations, overrides, directory, monkeypatch):
+            return directory
+    raise AssertionError("the run does not get on")
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_every_method_resumes_to_the_same_bytes(tmp_path, monkeypatch, method):
+    overrides = [*SHORT, f"method={method}"]
+    run(load_config(overrides), tmp_path / "whole")
+    # Seventeen is no multiple of three: the places where it is killed and those where it resumes differ.
+    interrupted_every(17, overrides, tmp_path / "cut", monkeypatch)
+    assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
+    assert not (tmp_path / "cut" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("iterations", "options"),
+    [
+        (17, ["method=ftp", "method.when=experience", "method.radius_iterations=3"]),
+        (17, ["method=ftp", "method.anchor=initial", "optimizer.fresh=false"]),
+        (17, ["method=ftp_replay", "optimizer.name=sgd", "train.schedule=constant", "model.head=linear"]),
+        (40, ["method=naive", "checkpoint.every_iterations=null", "checkpoint.every_minutes=null"]),
+    ],
+    ids=["projection between experiences", "optimizer state carried over", "sgd, replay", "between experiences only"],
+)
+def test_settings_resume_to_the_same_bytes(tmp_path, monkeypatch, iterations, options):
+    run(load_config([*SHORT, *options]), tmp_path / "whole")
+    interrupted_every(iterations, [*SHORT, *options], tmp_path / "cut", monkeypatch)
+    assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_twenty_kills_at_random_moments_change_nothing(tmp_path):
+    overrides = [*SHORT, "method=ftp_replay", "benchmark.n_experiences=5", "checkpoint.every_iterations=4"]
+    run(load_config(overrides), tmp_path / "whole")
+    generator, kills = random.Random(0), 0
+    for _ in range(100):
+        status = in_child(overrides, tmp_path / "cut", signal.SIGKILL, lambda: time.sleep(generator.uniform(0.05, 1)))
+        kills += os.WIFSIGNALED(status)
+        if os.WIFEXITED(status):
+            assert os.WEXITSTATUS(status) == 0
+            assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
+            if kills >= 20:
+                return
+            for file in sorted((tmp_path / "cut").rglob("*.*")):  # done before 20 kills: once more
+                file.unlink()
+    raise AssertionError(f"{kills} kills, and not done")
+
+
+def test_sigterm_checkpoints_and_ends_with_status_143(tmp_path):
+    overrides = [*SHORT, "method=ftp", "train.epochs=200", "checkpoint.every_iterations=null"]
+    events = tmp_path / "cut" / "metrics.jsonl"
+
+    def wait_for_an_epoch():
+        while not (events.exists() and events.stat().st_size):
+            time.sleep(0.05)
+
+    status = in_child(overrides, tmp_path / "cut", signal.SIGTERM, wait_for_an_epoch)
+    assert os.WIFEXITED(status) and os.WEXITSTATUS(status) == 143
+    (state,) = (tmp_path / "cut" / "checkpoints").glob("*.json")
+    position = json.loads(json.loads(state.read_text())["state"])["position"]
+    assert position["experience"] == 0 and position["epoch"] is not None
+
+
+# ---- damaged, foreign and malicious checkpoints ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory):
+    """A run that was killed in its second experience, and one that was not."""
+    overrides, folder = [*SHORT, "method=ftp", "train.epochs=1"], tmp_path_factory.mktemp("interrupted")
+    run(load_config(overrides), folder / "whole")
+    with pytest.MonkeyPatch.context() as patch:
+        assert killed_after(27, overrides, folder / "cut", patch)
+    return folder / "cut", overrides, outcome(folder / "whole")
+
+
+@pytest.fixture
+def cut(interrupted, tmp_path):
+    """A copy of its directory, its overrides, and what it should come to."""
+    directory, overrides, expected = interrupted
+    return shutil.copytree(directory, tmp_path / "cut"), overrides, expected
+
+
+def newest(directory: Path, suffix: str) -> Path:
+    return sorted((directory / "checkpoints").glob(f"*{suffix}"))[-1]
+
+
+def damage_truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def damage_flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def damage_nest(path: Path) -> None:
+    path.write_text("[" * 100_000)
+
+
+@pytest.mark.parametrize("suffix", [".json", ".safetensors"])
+@pytest.mark.parametrize("damage", [damage_truncate, damage_flip, damage_nest, Path.unlink])
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(cut, caplog, suffix, damage):
+    directory, overrides, expected = cut
+    assert len(list((directory / "checkpoints").glob("*.json"))) == 2
+    damage(newest(directory, suffix))
+    with caplog.at_level(logging.WARNING):
+        run(load_config([*overrides, "resume=true"]), directory)
+    assert "damaged" in caplog.text or damage is Path.unlink
+    assert outcome(directory) == expected
+
+
+def test_with_all_checkpoints_damaged_the_run_begins_anew(cut):
+    directory, overrides, expected = cut
+    for path in (directory / "checkpoints").iterdir():
+        path.write_bytes(b"")
+    run(load_config([*overrides, "resume=true"]), directory)
+    assert outcome(directory) == expected
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_events_behind_the_checkpoint_are_cut_off_and_lost_ones_noticed(cut, lost):
+    directory, overrides, expected = cut
+    with (directory / "metrics.jsonl").open("a") as file:
+        file.write('{"event": "train", "exper')
+        if lost:
+            file.truncate(10)
+    run(load_config([*overrides, "resume=true"]), directory)
+    assert outcome(directory) == expected
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: state["strategy"]["model"]["requires_grad"].clear() or state["strategy"].pop("optimizer"),
+        lambda state: state["strategy"].update(random={"python": "print"}),
+        lambda state: state["strategy"]["plugins"][0].update({"class": "os.system"}),
+        lambda state: state.update(position={"experience": 0, "epoch": "__import__('os')", "surprise": 1}),
+        lambda state: state["strategy"]["optimizer"]["names"][0].append("no.such.weight"),
+    ],
+    ids=["without optimizer", "unknown kind of value", "another class", "another position", "another weight"],
+)
+def test_a_forged_checkpoint_is_refused_in_one_sentence(cut, change):
+    import hashlib
+
+    directory, overrides, _ = cut
+    path = newest(directory, ".json")
+    head = json.loads(path.read_text())
+    state = json.loads(head["state"])
+    change(state)
+    head["state"] = json.dumps(state)
+    head["state_sha256"] = hashlib.sha256(head["state"].encode()).hexdigest()
+    path.write_text(json.dumps(head))
+    with pytest.raises(ConfigError, match="does not fit this run"):
+        run(load_config([*overrides, "resume=true"]), directory)
+
+
+def test_without_resume_an_interrupted_run_begins_anew(cut):
+    directory, overrides, expected = cut
+    run(load_config(overrides), directory)
+    assert outcome(directory) == expected
+
+
+# ---- what cannot be written or saved --------------------------------------------------------------------------------
+
+
+def test_a_full_disk_costs_a_checkpoint_but_not_the_run(tmp_path, monkeypatch, capsys):
+    from ftp_cl.experiment import checkpoint_files
+
+    def full(contents):
+        raise OSError(28, "No space left on device", str(next(iter(contents))))
+
+    monkeypatch.setattr(checkpoint_files, "replace_files", full)
+    run(load_config([*SHORT, "method=ftp"]), tmp_path / "run")
+    assert capsys.readouterr().out.count("No space left on device") == 1
