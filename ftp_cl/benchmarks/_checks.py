@@ -42,6 +42,13 @@ def check_domains(
     return train_domains, ood_domains
 
 
+def check_targets(what: object, targets: Sequence[int], n_classes: int) -> None:
+    """Raise ValueError unless all targets are class indices; ``what`` names the file or dataset that they are from."""
+    for position, target in enumerate(targets):
+        if not 0 <= target < n_classes:
+            raise ValueError(f"{what}: item {position} has the class {target}, but classes are 0 to {n_classes - 1}.")
+
+
 def check_size(size: int, smallest: int, largest: int) -> None:
     """Raise ValueError unless ``size`` is a whole number of pixels between ``smallest`` and ``largest``."""
     if not isinstance(size, int) or isinstance(size, bool):

@@ -11,9 +11,9 @@ import numpy as np
 from torchvision.transforms import Compose, Resize
 from torchvision.transforms.functional import to_tensor
 
-from ftp_cl.benchmarks._checks import check_choice, check_choices, check_size
+from ftp_cl.benchmarks._checks import check_choice, check_choices, check_size, check_targets
 from ftp_cl.benchmarks._dataset import ArrayDataset
-from ftp_cl.benchmarks.download import Archive, default_root, require_folder
+from ftp_cl.benchmarks.download import Archive, data_root, require_folder
 
 if TYPE_CHECKING:
     from ftp_cl.benchmarks.class_incremental import ClassSplit
@@ -101,8 +101,9 @@ class Cifar(ArrayDataset):
         folder = require_folder(self.root, files.archive, download)
         batches = [_read_batch(folder / name, files.label_key) for name in getattr(files, split)]
         self.data = np.concatenate([pixels for pixels, _ in batches])
-        self.targets = [target for _, labels in batches for target in labels]
+        self.targets = [int(target) for _, labels in batches for target in labels]
         self.classes = [str(name) for name in _unpickle(folder / files.meta, files.names_key)]
+        check_targets(f"{folder}, {split} files", self.targets, len(self.classes))
 
     def constructor_arguments(self) -> dict[str, Any]:
         """Return the keyword arguments that make an equal dataset."""
@@ -154,6 +155,7 @@ class CorruptedCifar(ArrayDataset):
         part = slice((severity - 1) * count, severity * count)
         self.data = images[part]
         self.targets = [int(label) for label in labels[part]]
+        check_targets(folder / "labels.npy", self.targets, len(self.classes))
 
     def constructor_arguments(self) -> dict[str, Any]:
         """Return the keyword arguments that make an equal dataset."""
@@ -327,7 +329,7 @@ def _split_cifar(
     from ftp_cl.benchmarks.ood import with_ood
 
     check_choice("corruption_source", corruptions.source, ("published", "made"))
-    root = default_root(variant) if dataset_root is None else Path(dataset_root)
+    root = data_root(dataset_root, variant)
     train, test = (Cifar(root, variant, part, download) for part in ("train", "test"))
     benchmark = split_classes(
         f"split_{variant}", train, test, split, {"size": size, "corruption_source": corruptions.source}

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from ftp_cl.benchmarks._checks import check_targets
 from ftp_cl.benchmarks._dataset import LabelledDataset, NamedDataset
 from ftp_cl.benchmarks.scenario import DescribedScenario, ExperienceData, Transform, make_stream, transform_groups
 
@@ -115,7 +116,12 @@ def split_classes(
 
 
 def indices_by_class(dataset: NamedDataset) -> dict[str, list[int]]:
-    """Return class name -> the indices of its items, in the order of the class indices."""
+    """Return class name -> the indices of its items, in the order of the class indices.
+
+    Raises:
+        ValueError: if a target is no class index.
+    """
+    check_targets("The dataset to train on", dataset.targets, len(dataset.classes))
     members: list[list[int]] = [[] for _ in dataset.classes]
     for index, target in enumerate(dataset.targets):
         members[target].append(index)
@@ -239,8 +245,9 @@ def class_incremental_scenario(
     slices = _slice_classes(class_order, n_experiences, first_exp_with_half_classes)
     labels = range(len(slices)) if return_task_id else [0] * len(slices)
     groups = transform_groups(train_transform, eval_transform)
+    cut = {name: _cut(name, data, slices, labels, len(class_names)) for name, data in streams.items()}
     return DescribedScenario(
-        [make_stream(name, _cut(name, data, slices, labels), groups) for name, data in streams.items()],
+        [make_stream(name, experiences, groups) for name, experiences in cut.items()],
         {
             **(description or {}),
             "class_order": list(class_order),
@@ -265,8 +272,9 @@ def _slice_classes(class_order: Sequence[int], n_experiences: int, first_half: b
 
 
 def _cut(
-    name: str, data: StreamData, slices: Sequence[Sequence[int]], task_labels: Sequence[int]
+    name: str, data: StreamData, slices: Sequence[Sequence[int]], task_labels: Sequence[int], n_classes: int
 ) -> list[ExperienceData]:
+    check_targets(f"The dataset of stream {name!r}", data.dataset.targets, n_classes)
     by_class: dict[int, list[int]] = {c: [] for classes in slices for c in classes}
     for index in range(len(data.dataset)) if data.indices is None else data.indices:
         if (target := int(data.dataset.targets[index])) in by_class:

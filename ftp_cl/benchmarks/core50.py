@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torchvision.transforms.functional import to_tensor
 
 from ftp_cl.benchmarks._checks import check_choice, check_choices
-from ftp_cl.benchmarks.download import Archive, default_root, require_folder
+from ftp_cl.benchmarks.download import Archive, data_root, require_folder
 from ftp_cl.benchmarks.image_files import ImageFiles, images_in
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def core50(
     from ftp_cl.benchmarks.domain_incremental import Domain, DomainSplit, split_domains
     from ftp_cl.benchmarks.ood import with_ood
 
-    root = default_root("core50") if dataset_root is None else Path(dataset_root)
+    root = data_root(dataset_root, "core50")
     trained = check_choices("session", train_sessions, CORE50_SESSIONS)
     others = check_choices("session", ood_sessions, CORE50_SESSIONS) if ood_sessions else ()
     if both := [session for session in others if session in trained]:

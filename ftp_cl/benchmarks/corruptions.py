@@ -22,7 +22,7 @@ from torchvision.transforms.functional import to_pil_image, to_tensor
 
 from ftp_cl.benchmarks._checks import check_choices
 from ftp_cl.benchmarks._dataset import LabelledDataset, RebuildableDataset
-from ftp_cl.benchmarks.ood import add_streams
+from ftp_cl.benchmarks.ood import add_streams, stream_of
 from ftp_cl.benchmarks.scenario import DescribedScenario
 
 CORRUPTIONS = (
@@ -98,8 +98,9 @@ def with_corruptions(
     levels = check_severities(severities)
     if chosen:
         _library()  # says at once what is missing
+    source = stream_of(benchmark, stream)
     made = [
-        _corrupted_stream(benchmark.streams[stream], name, severity, seed, None if cache is None else str(cache))
+        _corrupted_stream(source, name, severity, seed, None if cache is None else str(cache))
         for name in chosen
         for severity in levels
     ]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from torchvision.transforms.functional import to_tensor
 
 from ftp_cl.benchmarks._checks import check_choice, check_choices, check_domains
-from ftp_cl.benchmarks.download import default_root
-from ftp_cl.benchmarks.image_files import ImageFiles, check_files
+from ftp_cl.benchmarks.download import data_root
+from ftp_cl.benchmarks.image_files import ImageFiles, check_files, read_lines
 
 if TYPE_CHECKING:
     from ftp_cl.benchmarks.scenario import DescribedScenario
@@ -71,7 +71,7 @@ def _read_list(root: Path, domain: str, split: str, names: dict[int, str]) -> li
         )
     index_of = {name: index for index, name in names.items()}
     items = []
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         if not line.strip():
             continue
         image, _, label = line.strip().rpartition(" ")
@@ -149,7 +149,7 @@ def domainnet(
     from ftp_cl.benchmarks.ood import with_ood
 
     trained, others = check_domains(train_domains, ood_domains, DOMAINNET_DOMAINS)
-    root = default_root("domainnet") if dataset_root is None else Path(dataset_root)
+    root = data_root(dataset_root, "domainnet")
     train, test = (DomainNet(root, trained, part, size) for part in _SPLITS)
     _check_same_classes(train, test)
     split = ClassSplit(
@@ -222,7 +222,7 @@ def domainnet_domains(
     from ftp_cl.benchmarks.ood import with_ood
 
     trained, others = check_domains(train_domains, ood_domains, DOMAINNET_DOMAINS)
-    root = default_root("domainnet") if dataset_root is None else Path(dataset_root)
+    root = data_root(dataset_root, "domainnet")
     parts = {name: [DomainNet(root, name, part, size) for part in _SPLITS] for name in trained}
     for part in (part for both in parts.values() for part in both):
         _check_same_classes(parts[trained[0]][0], part)

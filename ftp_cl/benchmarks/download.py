@@ -30,8 +30,13 @@ class Archive:
         return self.url.rpartition("/")[2].partition("?")[0]
 
 
-def default_root(name: str) -> Path:
-    """Return where Avalanche keeps the data set ``name``: ~/.avalanche/data/<name> unless its configuration differs."""
+def data_root(given: str | Path | None, name: str) -> Path:
+    """Return the folder given, or where Avalanche keeps the data set ``name``.
+
+    That is ~/.avalanche/data/<name>, unless Avalanche's configuration says otherwise.
+    """
+    if given is not None:
+        return Path(given).expanduser()
     # Importing Avalanche takes seconds, which users who say where their data is need not wait.
     from avalanche.benchmarks.datasets import default_dataset_location
 

@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 from torchvision.transforms.functional import to_tensor
 
-from ftp_cl.benchmarks._checks import check_choice, check_size
+from ftp_cl.benchmarks._checks import check_choice, check_size, check_targets
 from ftp_cl.benchmarks._dataset import ArrayDataset
-from ftp_cl.benchmarks.download import default_root, require_file
+from ftp_cl.benchmarks.download import data_root, require_file
 
 if TYPE_CHECKING:
     from ftp_cl.benchmarks.scenario import DescribedScenario
@@ -76,6 +76,7 @@ class FashionMnist(ArrayDataset):
             raise ValueError(f"The {split} files in {folder} have {len(images)} images, but {len(labels)} labels.")
         self.data = images
         self.targets = [int(label) for label in labels]
+        check_targets(f"{folder}, {split} labels", self.targets, len(self.classes))
 
     def constructor_arguments(self) -> dict[str, Any]:
         """Return the keyword arguments that make an equal dataset."""
@@ -164,7 +165,7 @@ def split_fashion_mnist(
         train_transform=train_transform,
         eval_transform=eval_transform,
     )
-    root = default_root("fashionmnist") if dataset_root is None else Path(dataset_root)
+    root = data_root(dataset_root, "fashionmnist")
     train, test = (FashionMnist(root, part, size, download) for part in ("train", "test"))
     benchmark = split_classes("split_fashion_mnist", train, test, split, {"size": size})
     return with_corruptions(benchmark, corruptions or (), severities, cache=corruption_cache)

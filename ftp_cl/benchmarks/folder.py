@@ -90,7 +90,7 @@ def image_folder(
     from ftp_cl.benchmarks.corruptions import with_corruptions
     from ftp_cl.benchmarks.ood import with_ood
 
-    root = Path(dataset_root)
+    root = Path(dataset_root).expanduser()
     train, test = (ImageFolder(root / part, size) for part in ("train", "test"))
     if differ := sorted(set(train.classes) ^ set(test.classes)):
         raise ValueError(

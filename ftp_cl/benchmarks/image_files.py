@@ -70,6 +70,18 @@ def read_image(path: Path) -> Image.Image:
         raise ValueError(f"The image {path} cannot be read ({error}): get it again, or remove it.") from None
 
 
+def read_lines(path: Path) -> list[str]:
+    """Return the lines of a list file without those that are empty at its end.
+
+    Raises:
+        ValueError: if it is no text.
+    """
+    try:
+        return path.read_text(encoding="utf-8").rstrip().splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text file (byte {error.start} is not UTF-8): get it again.") from None
+
+
 def class_folders(root: Path) -> list[str]:
     """Return the names of the folders in ``root``, sorted, without hidden ones.
 

@@ -10,7 +10,7 @@ import yaml
 from torchvision.transforms.functional import to_tensor
 
 from ftp_cl.benchmarks._checks import check_choice
-from ftp_cl.benchmarks.download import Archive, default_root, require_folder
+from ftp_cl.benchmarks.download import Archive, data_root, require_folder
 from ftp_cl.benchmarks.image_files import ImageFiles, check_files, class_folders, images_in
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class ImageNetR(ImageFiles):
     ) -> None:
         check_choice("split", split, _SPLITS)
         self.split, self.split_seed, self.parent = split, split_seed, Path(root)
-        self.split_lists = None if split_lists is None else Path(split_lists)
+        self.split_lists = None if split_lists is None else Path(split_lists).expanduser()
         folder = require_folder(self.parent, _ARCHIVE, download)
         if self.split_lists is None:
             paths, targets, classes = _draw_part(folder, split, split_seed)
@@ -199,7 +199,7 @@ def split_imagenet_r(
         train_transform=train_transform,
         eval_transform=eval_transform,
     )
-    root = default_root("imagenet-r") if dataset_root is None else Path(dataset_root)
+    root = data_root(dataset_root, "imagenet-r")
     train, test = (ImageNetR(root, part, split_lists, split_seed, size, download) for part in _SPLITS)
     division = f"lists in {split_lists}" if split_lists else f"20 % of each class for testing, split_seed {split_seed}"
     benchmark = split_classes("split_imagenet_r", train, test, split, {"size": size, "division": division})

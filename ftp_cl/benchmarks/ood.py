@@ -9,6 +9,7 @@ from typing import Any
 from avalanche.benchmarks.scenarios import CLExperience, CLScenario, CLStream, EagerCLStream
 from avalanche.benchmarks.utils import AvalancheDataset, TransformGroups
 
+from ftp_cl.benchmarks._checks import check_choice
 from ftp_cl.benchmarks._dataset import LabelledDataset, NamedDataset, RebuildableDataset
 from ftp_cl.benchmarks.scenario import (
     DescribedScenario,
@@ -37,7 +38,7 @@ def with_ood(
     In a domain-incremental benchmark, whose experiences all have the same classes, the stream has one experience.
 
     Args:
-        benchmark: of Avalanche, with a stream ``test`` whose experiences list their classes; it is not changed.
+        benchmark: of Avalanche, with a stream ``test``; it is not changed.
         class_names: name of each class index of the benchmark; needed only if the benchmark is none of this package.
         rename: name in a dataset -> name in the benchmark, where they differ.
         eval_transform: applied to the inputs of the datasets; None for what the test stream applies.
@@ -52,7 +53,7 @@ def with_ood(
             names the nearest), or the names of the benchmark's classes are needed and unknown.
     """
     names = _class_names(benchmark, class_names)
-    test = benchmark.streams["test"]
+    test = stream_of(benchmark, "test")
     groups = _groups_of(test[0].dataset) if eval_transform is None else transform_groups(None, eval_transform)
     streams, recorded = [], {}
     for name, dataset in datasets.items():
@@ -86,8 +87,20 @@ def describe(benchmark: CLScenario) -> dict[str, Any]:
     """Return the description of a benchmark of this package, or the classes per experience of any other."""
     if isinstance(benchmark, DescribedScenario):
         return benchmark.description
-    classes = [[int(c) for c in experience.classes_in_this_experience] for experience in benchmark.streams["test"]]
+    classes = [_classes_of(experience) for experience in stream_of(benchmark, "test")]
     return {"experiences": [{"classes": c, "names": [str(i) for i in c]} for c in classes]}
+
+
+def stream_of(benchmark: CLScenario, name: str) -> EagerCLStream:
+    """Return a stream of a benchmark; raise ValueError, naming the nearest, if it has none of that name."""
+    check_choice("stream", name, list(benchmark.streams))
+    return benchmark.streams[name]
+
+
+def _classes_of(experience: CLExperience) -> list[int]:
+    """Return the classes of an experience: those that it lists, or else those of its items."""
+    listed = getattr(experience, "classes_in_this_experience", None)
+    return sorted(map(int, experience.dataset.targets.uniques)) if listed is None else [int(c) for c in listed]
 
 
 def _class_names(benchmark: CLScenario, given: Sequence[str] | None) -> dict[str, int]:
@@ -122,7 +135,7 @@ def _cut_like(test: CLStream, dataset: LabelledDataset, matched: Mapping[int, in
             by_class.setdefault(matched[int(target)], []).append(index)
     experiences = []
     for experience in test:
-        classes = [int(c) for c in experience.classes_in_this_experience]
+        classes = _classes_of(experience)
         # Popped, so that where classes come again (domain-incremental) an item is in the first experience only.
         indices = sorted(index for c in classes for index in by_class.pop(c, ()))
         experiences.append(ExperienceData(relabelled, indices, classes, _task_label(experience)))

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from torchvision.transforms.functional import to_tensor
 
 from ftp_cl.benchmarks._checks import check_choice
-from ftp_cl.benchmarks.download import Archive, default_root, require_folder
-from ftp_cl.benchmarks.image_files import ImageFiles, check_files, images_in
+from ftp_cl.benchmarks.download import Archive, data_root, require_folder
+from ftp_cl.benchmarks.image_files import ImageFiles, check_files, images_in, read_lines
 
 if TYPE_CHECKING:
     from ftp_cl.benchmarks.scenario import DescribedScenario
@@ -47,7 +47,7 @@ class TinyImageNet(ImageFiles):
         check_choice("split", split, ("train", "test"))
         self.parent, self.split = Path(root), split
         folder = require_folder(self.parent, _ARCHIVE, download)
-        classes = _read_lines(folder / "wnids.txt")
+        classes = _lines_of(folder / "wnids.txt")
         items = _train_items(folder, classes) if split == "train" else _test_items(folder, classes)
         self._set_files(folder, [path for path, _ in items], [target for _, target in items], classes, size)
 
@@ -56,10 +56,10 @@ class TinyImageNet(ImageFiles):
         return {"root": self.parent, "split": self.split, "size": self.size}
 
 
-def _read_lines(path: Path) -> list[str]:
+def _lines_of(path: Path) -> list[str]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: extract {_ARCHIVE.filename} again.")
-    return [line for line in path.read_text().splitlines() if line.strip()]
+    return read_lines(path)
 
 
 def _train_items(folder: Path, classes: Sequence[str]) -> list[tuple[str, int]]:
@@ -70,7 +70,7 @@ def _test_items(folder: Path, classes: Sequence[str]) -> list[tuple[str, int]]:
     annotations = folder / "val" / "val_annotations.txt"
     target_of = {wnid: target for target, wnid in enumerate(classes)}
     items = []
-    for number, line in enumerate(_read_lines(annotations), start=1):
+    for number, line in enumerate(_lines_of(annotations), start=1):
         name, _, rest = line.partition("\t")
         wnid = rest.partition("\t")[0]
         if wnid not in target_of:
@@ -146,7 +146,7 @@ def split_tiny_imagenet(
         train_transform=train_transform,
         eval_transform=eval_transform,
     )
-    root = default_root("tinyimagenet") if dataset_root is None else Path(dataset_root)
+    root = data_root(dataset_root, "tinyimagenet")
     train, test = (TinyImageNet(root, part, size, download) for part in ("train", "test"))
     benchmark = split_classes("split_tiny_imagenet", train, test, split, {"size": size})
     return with_corruptions(benchmark, corruptions or (), severities, cache=corruption_cache)

@@ -166,8 +166,9 @@ class ContinualMetrics(PluginMetric[dict[str, float]]):
         """Count the predictions of a batch."""
         confidence, predicted = strategy.mb_output.detach().float().softmax(dim=1).max(dim=1)
         correct = predicted == strategy.mb_y
-        # Rounding may lift a softmax in float32 above 1.
-        self.record.add(*self._place(strategy), confidence.clamp(max=1).cpu().numpy(), correct.cpu().numpy())
+        # Rounding may lift a softmax above 1; a model that has diverged to NaN is confident of nothing.
+        confidence = confidence.nan_to_num(0.0).clamp(max=1)
+        self.record.add(*self._place(strategy), confidence.cpu().numpy(), correct.cpu().numpy())
 
     def after_eval(self, strategy: Any) -> list[MetricValue]:
         """Emit what the streams that were just evaluated have changed."""

@@ -116,6 +116,13 @@ def test_download_is_extracted_whole(tmp_path, cifar_tree, monkeypatch):
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["cifar-100-python", "cifar-100-python.tar.gz"]
 
 
+def mislabel(root):
+    path = root / "cifar-100-python" / "test"
+    batch = pickle.loads(path.read_bytes())
+    batch["fine_labels"][8] = 100
+    path.write_bytes(pickle.dumps(batch))
+
+
 def damage(root, name):
     path = root / name
     path.write_bytes(path.read_bytes()[:100])
@@ -133,6 +140,7 @@ def damage(root, name):
             {"corruptions": "fog"},
             "fog.npy has shape (10, 32, 32, 3)",
         ),
+        (mislabel, {}, "test files: item 8 has the class 100, but classes are 0 to 99"),
         (lambda root: None, {"n_experiences": 7}, "n_experiences=7 does not divide the 100 classes"),
         (lambda root: None, {"size": 16}, "the nearest is 32"),
         (lambda root: None, {"corruptions": "fogg"}, "did you mean 'fog'"),

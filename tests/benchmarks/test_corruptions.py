@@ -27,7 +27,10 @@ def by_target(stream):
     return sorted((target, image.numpy().tobytes()) for e in stream for image, target, _ in e.dataset)
 
 
-@pytest.mark.parametrize("name", CORRUPTIONS)
+SLOW = {"glass_blur": pytest.mark.slow}  # it compiles for seconds
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=SLOW.get(name, ())) for name in CORRUPTIONS])
 def test_same_image_severity_and_seed_give_the_same_pixels_and_leave_numpys_generator_alone(image, name):
     np.random.seed(1)
     before = np.random.get_state()[1].copy()
@@ -136,6 +139,7 @@ def test_pickled_corrupted_dataset_is_equal(squares):
     ("call", "message"),
     [
         (lambda b: with_corruptions(b, "foggy"), "Unknown corruption 'foggy': did you mean 'fog'"),
+        (lambda b: with_corruptions(b, "fog", stream="tset"), "Unknown stream 'tset': did you mean 'test'"),
         (lambda b: with_corruptions(b, ["fog", "fog"]), "'fog' is given twice"),
         (lambda b: with_corruptions(b, "fog", 6), "severity 6 does not exist"),
         (lambda b: with_corruptions(b, "fog", (1, 1)), "must name at least one severity, and each once"),

@@ -198,6 +198,12 @@ def test_wrong_lines_of_lists_are_named(domainnet_tree, line, parts):
     one_sentence(lambda: DomainNet(domainnet_tree, "real", "train"), *parts)
 
 
+def test_list_with_damaged_bytes_is_named(domainnet_tree):
+    path = domainnet_tree / "real_train.txt"
+    path.write_bytes(path.read_bytes()[:30] + b"\xff\xfe" + path.read_bytes()[30:])
+    one_sentence(lambda: DomainNet(domainnet_tree, "real", "train"), "real_train.txt is no text file (byte 30")
+
+
 def test_lists_that_contradict_each_other_are_named(domainnet_tree):
     path = domainnet_tree / "real_test.txt"
     text = path.read_text()

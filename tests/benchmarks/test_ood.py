@@ -11,7 +11,7 @@ from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.supervised import Naive
 from torchvision.transforms.functional import to_tensor
 
-from ftp_cl.benchmarks import CLASSES, split_emoji, with_ood
+from ftp_cl.benchmarks import CLASSES, split_emoji, with_corruptions, with_ood
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +93,18 @@ def test_any_benchmark_of_avalanche_can_be_extended_and_naive_evaluates_it(squar
     results = strategy.eval(benchmark.streams["ood_other"])
     assert 0 <= results["Top1_Acc_Stream/eval_phase/ood_other_stream/Task000"] <= 1
     assert sum(len(e.dataset) for e in benchmark.streams["ood_other"]) == 12
+
+
+def test_benchmarks_without_a_classes_timeline_are_matched_by_their_items(squares):
+    from avalanche.benchmarks import benchmark_from_datasets
+    from avalanche.benchmarks.utils import as_classification_dataset
+
+    parts = [as_classification_dataset(squares("abcd")).subset(range(8 * j, 8 * j + 8)) for j in range(2)]
+    plain = benchmark_from_datasets(train=parts, test=parts)
+    stream = with_ood(plain, other=squares("dc"), class_names="abcd", eval_transform=to_tensor).streams["ood_other"]
+    assert [e.current_experience for e in stream] == [1] and {t for _, t in items(stream)} == {2, 3}
+    pytest.importorskip("imagecorruptions")
+    assert len(with_corruptions(plain, "contrast", 1).streams["ood_contrast_1"]) == 2
 
 
 def test_wrong_arguments_raise_one_clear_sentence(benchmark, squares):

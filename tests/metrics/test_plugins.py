@@ -245,6 +245,14 @@ def test_record_survives_pickle_and_copy(benchmark):
     assert metrics.result() == {} and metrics.accuracy_matrix().shape == (0, 0)
 
 
+def test_a_diverged_model_is_measured_too(benchmark):
+    metrics = ContinualMetrics()
+    strategy = play(benchmark, metrics)
+    strategy.model.weight.data.fill_(torch.nan)
+    strategy.eval(benchmark.streams["test"])
+    assert metrics.result()["average_accuracy"] < 50 and metrics.result()["expected_calibration_error"] >= 0
+
+
 def test_works_with_a_logger(benchmark):
     metrics, written = ContinualMetrics(), io.StringIO()
     strategy = make_strategy(Recorded(), metrics, train_epochs=0)
