@@ -1,0 +1,255 @@
+"""What the semi-supervised plugins have in common: an unlabelled batch and its loss beside each labelled batch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from avalanche.core import SupervisedPlugin
+from avalanche.models.utils import avalanche_forward
+from torch import Tensor, nn
+
+from ftp_cl.models.heads import classes_of
+from ftp_cl.plugins.semi_supervised.batches import UnlabelledBatch, UnlabelledBatches, View
+from ftp_cl.plugins.semi_supervised.weight_average import WeightAverage
+
+_STREAM = "unlabelled"
+
+
+@dataclass(frozen=True)
+class PseudoLabels:
+    """What a method took some unlabelled images for.
+
+    Attributes:
+        indices: which items of the unlabelled experience [B].
+        labels: class index of each [B].
+        used: whether the label was used [B].
+    """
+
+    indices: Tensor
+    labels: Tensor
+    used: Tensor
+
+    @classmethod
+    def joined(cls, parts: Sequence["PseudoLabels"]) -> "PseudoLabels":
+        """Return several, at least one, as one."""
+        return cls(
+            torch.cat([part.indices for part in parts]),
+            torch.cat([part.labels for part in parts]),
+            torch.cat([part.used for part in parts]),
+        )
+
+
+@dataclass(frozen=True)
+class UnlabelledLoss:
+    """A method's loss on a batch, and what it took the images for: ``labels`` are columns of the logits."""
+
+    loss: Tensor
+    labels: Tensor
+    used: Tensor
+
+
+class SemiSupervisedPlugin(SupervisedPlugin[Any]):
+    """Adds a loss on unlabelled images to the strategy's own: base of the methods in this package.
+
+    Each iteration takes a batch of the unlabelled experience that belongs to the one trained on. The loss is added in
+    ``before_backward``, so replay, LwF and FTPPlugin combine with it; put it before plugins that act at the end of an
+    experience, which then meet the averaged weights. It does not use the strategy's criterion.
+
+    Args:
+        views: what is made of each unlabelled image.
+        ratio: unlabelled images per labelled one; above 0.
+        weight: factor on the loss; 0 or more.
+        classes: what a pseudo-label may be. "experience": a class of the experience, and only these classes compete, as
+            with ``SeparatedSoftmax``. "seen": any class seen so far.
+        ema_decay: of the weights' moving average, which is what is evaluated and adopted at the end of the experience
+            (see ``WeightAverage``); None for the weights themselves.
+        unlabelled: the stream of unlabelled images, such as ``benchmark.streams["unlabelled"]``; None to take that of
+            the benchmark that the experience comes from (``few_labels`` makes one).
+        record: keep what images were taken for, until ``take_pseudo_labels`` is called.
+
+    Raises:
+        ValueError: for an argument that is out of range, or, at the first experience, an unlabelled stream that is
+            missing or does not fit the training stream.
+    """
+
+    def __init__(
+        self,
+        views: Sequence[View],
+        *,
+        ratio: float,
+        weight: float,
+        classes: Literal["experience", "seen"] = "experience",
+        ema_decay: float | None = None,
+        unlabelled: Any = None,
+        record: bool = False,
+    ) -> None:
+        super().__init__()
+        _check(ratio, weight, classes, ema_decay)
+        self.views = tuple(views)
+        self.ratio = ratio
+        self.weight = weight
+        self.classes = classes
+        self.ema_decay = ema_decay
+        self.unlabelled = unlabelled
+        self.record = record
+        self._candidates: list[int] = []
+        self._seen: set[int] = set()
+        self._batches: UnlabelledBatches | None = None
+        self._average: WeightAverage | None = None
+        self._iterations = self._done = 0
+        self._epochs: list[list[PseudoLabels]] = []
+
+    # ---- for methods -----------------------------------------------------------------------------------------------
+
+    def begin(self, n_items: int, n_classes: int) -> None:
+        """Start an experience with so many unlabelled images and classes that they may be; forget the one before."""
+
+    def unlabelled_loss(self, strategy: Any, batch: UnlabelledBatch) -> UnlabelledLoss:
+        """Return the loss of a batch on the strategy's device, without ``weight``."""
+        raise NotImplementedError
+
+    def ramp(self, progress: float) -> float:
+        """Return a factor on the loss when a share ``progress`` of the experience's iterations is done."""
+        return 1.0
+
+    def method_state(self) -> dict[str, Any]:
+        """Return what the method has learned in this experience: plain values and tensors."""
+        return {}
+
+    def restore_method_state(self, state: dict[str, Any]) -> None:
+        """Take in what ``method_state`` returned."""
+
+    def logits(self, strategy: Any, model: nn.Module, images: Tensor, batch: UnlabelledBatch) -> Tensor:
+        """Return the logits [B, C] of the classes that a pseudo-label may be, in ascending order of class index."""
+        if hasattr(strategy.experience, "task_labels"):
+            return avalanche_forward(model, images, batch.task_labels)[:, self._candidates]
+        return model(images)[:, self._candidates]
+
+    def teacher(self, strategy: Any) -> nn.Module:
+        """Return the model with averaged weights, or the model itself where no average is kept."""
+        return strategy.model if self._average is None else self._average.model
+
+    # ---- for people ------------------------------------------------------------------------------------------------
+
+    def take_pseudo_labels(self) -> list[PseudoLabels]:
+        """Return, with ``record``, what images were taken for in each epoch since the last call, in order.
+
+        The plugin knows no true label: who has them (``hidden_labels``) compares, outside of training.
+        """
+        taken = [PseudoLabels.joined(epoch) for epoch in self._epochs if epoch]
+        self._epochs = []
+        return taken
+
+    def checkpoint_state(self) -> dict[str, Any]:
+        """Return what training goes on from: plain values and tensors."""
+        batches = self._batches
+        return {
+            "seen": sorted(self._seen),
+            "done": self._done,
+            "place": None if batches is None else (batches.order, batches.position),
+            "average": None if self._average is None else self._average.state_dict(),
+            "method": self.method_state(),
+            "epochs": [[vars(part) for part in epoch] for epoch in self._epochs],
+        }
+
+    def restore_state(self, state: dict[str, Any], strategy: Any) -> None:
+        """Take in what ``checkpoint_state`` returned; within an experience, after ``before_training_exp``."""
+        self._seen, self._done = set(state["seen"]), state["done"]
+        self._epochs = [[PseudoLabels(**part) for part in epoch] for epoch in state["epochs"]]
+        self._average = None
+        if state["average"] is not None:
+            self._average = WeightAverage(strategy.model, self.ema_decay or 0.0)
+            self._average.load_state_dict(state["average"])
+        if self._batches is not None and state["place"] is not None:
+            self._batches.order, self._batches.position = state["place"]
+            self.restore_method_state(state["method"])
+
+    # ---- Avalanche's hooks -----------------------------------------------------------------------------------------
+
+    def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """Find the unlabelled images of this experience and the classes that they may be."""
+        unlabelled = _matching(strategy.experience, self.unlabelled)
+        current = classes_of(strategy.experience)
+        self._seen |= set(current)
+        self._candidates = sorted(self._seen) if self.classes == "seen" else current
+        batch_size = max(1, round(self.ratio * strategy.train_mb_size))
+        self._batches = UnlabelledBatches(unlabelled.dataset.eval(), self.views, batch_size)
+        self._iterations, self._done = len(strategy.dataloader) * strategy.train_epochs, 0
+        self.begin(len(unlabelled.dataset), len(self._candidates))
+
+    def before_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
+        """Open the epoch's record."""
+        if self.record:
+            self._epochs.append([])
+
+    def before_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
+        """Begin the average here, when nothing changes the weights any more but training."""
+        if self.ema_decay is not None and self._average is None:
+            self._average = WeightAverage(strategy.model, self.ema_decay)
+
+    def before_backward(self, strategy: Any, **kwargs: Any) -> None:
+        """Add the loss of one unlabelled batch."""
+        assert self._batches is not None
+        batch = next(self._batches).to(strategy.device)
+        found = self.unlabelled_loss(strategy, batch)
+        strategy.loss = strategy.loss + self.weight * self.ramp(self._done / self._iterations) * found.loss
+        self._done += 1
+        if self.record:
+            labels = torch.tensor(self._candidates)[found.labels.cpu()]
+            self._epochs[-1].append(PseudoLabels(batch.indices.cpu(), labels, found.used.cpu()))
+
+    def after_update(self, strategy: Any, **kwargs: Any) -> None:
+        """Average the weights, after the optimizer's step and whatever projects them."""
+        if self._average is not None:
+            self._average.update(strategy.model)
+
+    def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """Adopt the averaged weights; let go of the data."""
+        self._swap(strategy)
+        self._average = self._batches = None
+
+    def before_eval(self, strategy: Any, **kwargs: Any) -> None:
+        """Evaluate the averaged weights within an experience too."""
+        self._swap(strategy)
+
+    def after_eval(self, strategy: Any, **kwargs: Any) -> None:
+        """Train on with the weights themselves."""
+        self._swap(strategy)
+
+    def _swap(self, strategy: Any) -> None:
+        if self._average is not None:
+            self._average.swap(strategy.model)
+
+
+def _check(ratio: float, weight: float, classes: str, ema_decay: float | None) -> None:
+    if not ratio > 0:
+        raise ValueError(f"ratio={ratio} leaves no unlabelled image beside a labelled one: it must be above 0.")
+    if not weight >= 0:
+        raise ValueError(f"weight={weight} must be 0 or more.")
+    if classes not in ("experience", "seen"):
+        raise ValueError(f"classes={classes!r} is unknown: choose 'experience' or 'seen'.")
+    if ema_decay is not None and not 0 <= ema_decay < 1:
+        raise ValueError(f"ema_decay={ema_decay} must lie between 0 and 1, 1 excluded, or be None.")
+
+
+def _matching(experience: Any, stream: Any) -> Any:
+    """Return the unlabelled experience that belongs to a training experience."""
+    training = experience.origin_stream
+    if stream is None:
+        streams = getattr(training.benchmark, "streams", {})
+        if _STREAM not in streams:
+            raise ValueError(
+                f"There are no unlabelled images: the benchmark has no stream {_STREAM!r}; few_labels(benchmark, ...) "
+                "makes one."
+            )
+        stream = streams[_STREAM]
+    if len(stream) != len(training):
+        raise ValueError(
+            f"The unlabelled stream has {len(stream)} experiences and the training stream {len(training)}: they must "
+            "have as many."
+        )
+    found = stream[experience.current_experience]
+    if not len(found.dataset):
+        raise ValueError(f"Experience {experience.current_experience} of the unlabelled stream is empty.")
+    return found

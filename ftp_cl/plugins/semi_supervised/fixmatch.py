@@ -1,0 +1,66 @@
+"""FixMatch: the answer to a weak view, if confident, is the label of a strong view."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ftp_cl.models.imprinting import evaluating
+from ftp_cl.plugins.semi_supervised.base import SemiSupervisedPlugin, UnlabelledLoss
+from ftp_cl.plugins.semi_supervised.batches import UnlabelledBatch, View
+from ftp_cl.plugins.semi_supervised.losses import pseudo_label_loss
+from ftp_cl.plugins.semi_supervised.views import StrongView, WeakView
+
+
+class FixMatch(SemiSupervisedPlugin):
+    """Pseudo-labels from weak views, where confident, for strong views (Sohn et al., NeurIPS 2020, arXiv 2001.07685).
+
+    Weak views are answered in evaluation mode: without dropout, and without a trace in running statistics.
+
+    Args:
+        threshold: probability from which a pseudo-label is used; 0.95 as published.
+        weak: for the label; ``WeakView()`` if None.
+        strong: for the loss; ``StrongView()`` if None.
+        weight: of the loss; 1 as published.
+        ratio: unlabelled images per labelled one; 7 as published.
+        ema_decay: of the weights' average, which is evaluated; 0.999 as published.
+        options: as ``SemiSupervisedPlugin``.
+
+    Raises:
+        ValueError: if ``threshold`` is not in [0, 1], and as ``SemiSupervisedPlugin``.
+    """
+
+    def __init__(
+        self,
+        threshold: float = 0.95,
+        *,
+        weak: View | None = None,
+        strong: View | None = None,
+        weight: float = 1.0,
+        ratio: float = 7.0,
+        ema_decay: float | None = 0.999,
+        **options: Any,
+    ) -> None:
+        views = [weak or WeakView(), strong or StrongView()]
+        super().__init__(views, ratio=ratio, weight=weight, ema_decay=ema_decay, **options)
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"threshold={threshold} is no probability: it must lie between 0 and 1.")
+        self.threshold = threshold
+
+    def accept(self, probabilities: Tensor, batch: UnlabelledBatch) -> Tensor:
+        """Return which answers to weak views [B, C] are used [B]."""
+        return probabilities.amax(1) >= self.threshold
+
+    def strong_loss(self, logits: Tensor, labels: Tensor, used: Tensor) -> Tensor:
+        """Return the loss of the strong views' logits."""
+        return pseudo_label_loss(logits, labels, used)
+
+    def unlabelled_loss(self, strategy: Any, batch: UnlabelledBatch) -> UnlabelledLoss:
+        """Answer the weak views, choose, and return the loss of the strong ones."""
+        weak, strong = batch.views
+        with torch.no_grad(), evaluating(strategy.model):
+            probabilities = self.logits(strategy, strategy.model, weak, batch).softmax(1)
+        labels = probabilities.argmax(1)
+        used = self.accept(probabilities, batch)
+        logits = self.logits(strategy, strategy.model, strong, batch)
+        return UnlabelledLoss(self.strong_loss(logits, labels, used), labels, used)

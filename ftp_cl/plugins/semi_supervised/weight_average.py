@@ -1,0 +1,68 @@
+"""The exponential moving average (EMA) of a model's weights within one experience."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+
+class WeightAverage:
+    """An EMA of the weights, on torch's ``AveragedModel``; buffers are those of the model.
+
+    The first steps are averaged evenly: the decay is min(``decay``, 1 - 1 / (n + 1)) at the n-th, as in Mean Teacher's
+    published code. A fixed decay would keep the average near where it started for 1 / (1 - decay) steps.
+
+    Heads grow between experiences, and an average over tensors of two shapes does not exist. So each experience makes a
+    new one, and at its end the model adopts the average: what was evaluated is what training goes on from.
+
+    Args:
+        model: what to average; a copy of it holds the average.
+        decay: in [0, 1).
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self._averaged = AveragedModel(model, multi_avg_fn=_WarmDecay(decay)).eval()
+
+    @property
+    def model(self) -> nn.Module:
+        """The model with the averaged weights, in evaluation mode."""
+        return self._averaged
+
+    def update(self, model: nn.Module) -> None:
+        """Take in the weights after one optimizer step."""
+        self._averaged.update_parameters(model)
+
+    @torch.no_grad()
+    def swap(self, model: nn.Module) -> None:
+        """Exchange the weights of the model and the averaged ones, in place; twice is as before."""
+        for average, weight in zip(self._averaged.module.parameters(), model.parameters(), strict=True):
+            kept = weight.clone()
+            weight.copy_(average)
+            average.copy_(kept)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the averaged weights and how many were averaged; buffers follow the model."""
+        weights = [average.detach().clone() for average in self._averaged.module.parameters()]
+        return {"weights": weights, "n_averaged": int(self._averaged.n_averaged)}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take in what ``state_dict`` returned."""
+        for average, weight in zip(self._averaged.module.parameters(), state["weights"], strict=True):
+            average.copy_(weight)
+        self._averaged.n_averaged.fill_(state["n_averaged"])
+
+
+class _WarmDecay:
+    """The averaging step; a class and not a closure, because strategies are pickled."""
+
+    def __init__(self, decay: float) -> None:
+        self.decay = decay
+
+    def __call__(self, averages: Sequence[Tensor], weights: Sequence[Tensor], n_averaged: Tensor | int) -> None:
+        decay = min(self.decay, 1 - 1 / (int(n_averaged) + 1))
+        with torch.no_grad():
+            for average, weight in zip(averages, weights, strict=True):
+                average.lerp_(weight, 1 - decay)

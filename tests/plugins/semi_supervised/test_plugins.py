@@ -1,0 +1,341 @@
+"""The plugins in Avalanche's strategies: pairing, options, evaluation, combination, checkpoints, bad input."""
+
+import copy
+import pickle
+
+import dill
+import pytest
+import torch
+from avalanche.benchmarks.scenarios import EagerCLStream
+from avalanche.checkpointing import maybe_load_checkpoint, save_checkpoint
+from avalanche.core import SupervisedPlugin
+from avalanche.training import Naive
+from avalanche.training.plugins import LwFPlugin, ReplayPlugin
+from torch import nn
+
+from ftp_cl.benchmarks import few_labels, hidden_labels, split_digits
+from ftp_cl.models import small_cnn
+from ftp_cl.plugins import FTPPlugin, SeparatedSoftmax
+from ftp_cl.plugins.semi_supervised import (
+    FixMatch,
+    FlexMatch,
+    FreeMatch,
+    MeanTeacher,
+    PseudoLabel,
+    SemiSupervisedPlugin,
+    StrongView,
+    UnlabelledLoss,
+    WeakView,
+)
+
+WEAK = WeakView(flip=False, crop=0)  # a shift of one pixel is much in images of eight
+STRONG = StrongView(WEAK, magnitude=5)
+METHODS = {
+    "pseudo_label": lambda **o: PseudoLabel(view=WEAK, **o),
+    "mean_teacher": lambda **o: MeanTeacher(view=WEAK, **o),
+    "fixmatch": lambda **o: FixMatch(weak=WEAK, strong=STRONG, **o),
+    "flexmatch": lambda **o: FlexMatch(weak=WEAK, strong=STRONG, **o),
+    "freematch": lambda **o: FreeMatch(weak=WEAK, strong=STRONG, momentum=0.9, **o),
+}
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return split_digits(n_experiences=2)
+
+
+@pytest.fixture(scope="module")
+def benchmark(whole):
+    return few_labels(whole, per_class=8)
+
+
+def make_strategy(*plugins, lr=0.01, epochs=2, model=None):
+    torch.manual_seed(0)
+    model = model or small_cnn()
+    return Naive(
+        model=model, optimizer=torch.optim.Adam(model.parameters(), lr), criterion=nn.CrossEntropyLoss(),
+        train_mb_size=8, train_epochs=epochs, eval_mb_size=256, plugins=list(plugins), evaluator=None,
+    )  # fmt: skip
+
+
+class Probe(SemiSupervisedPlugin):
+    """Keeps the batches that it is given."""
+
+    def __init__(self, **options):
+        super().__init__([lambda image: image, WEAK], **{"ratio": 2, "weight": 1.0, **options})
+        self.batches, self.progress = [], []
+
+    def ramp(self, progress):
+        self.progress.append(progress)
+        return 1.0
+
+    def unlabelled_loss(self, strategy, batch):
+        self.batches.append(batch)
+        logits = self.logits(strategy, strategy.model, batch.views[0], batch)
+        labels = logits.argmax(1)
+        return UnlabelledLoss(0 * logits.sum(), labels, labels >= 0)
+
+
+def accuracy(strategy, stream):
+    model, right, total = strategy.model.eval(), 0, 0
+    with torch.no_grad():
+        for experience in stream:
+            images = torch.stack([item[0] for item in experience.dataset])
+            targets = torch.tensor([item[1] for item in experience.dataset])
+            right += (model(images).argmax(1) == targets).sum().item()
+            total += len(targets)
+    return right / total
+
+
+# ---- pairing -------------------------------------------------------------------------------------------------------
+
+
+def test_each_iteration_gets_a_batch_of_the_unlabelled_experience(benchmark):
+    probe = Probe()
+    strategy = make_strategy(probe)
+    for experience, unlabelled in zip(benchmark.train_stream, benchmark.streams["unlabelled"], strict=True):
+        probe.batches.clear()
+        strategy.train(experience)
+        images = torch.stack([item[0] for item in unlabelled.dataset])
+        assert len(probe.batches) == 2 * 5, "40 labelled images, 8 in a batch, 2 epochs"
+        for batch in probe.batches:
+            assert len(batch.indices) == 16 and len(set(batch.indices.tolist())) == 16
+            assert torch.equal(batch.views[0], images[batch.indices]) and batch.views[1].shape == batch.views[0].shape
+    assert probe._batches is None, "the iterator is dropped"
+    assert probe.progress[:10] == pytest.approx([i / 10 for i in range(10)])
+
+
+def test_batches_go_through_all_unlabelled_images_again_and_again(benchmark):
+    probe = Probe(ratio=20)  # 160 of 450 images
+    make_strategy(probe, epochs=1).train(benchmark.train_stream[0])
+    sets = [set(batch.indices.tolist()) for batch in probe.batches]
+    assert sets[0].isdisjoint(sets[1]) and sets[2] != sets[0]
+
+
+def test_more_images_asked_for_than_there_are_gives_all_of_them(benchmark):
+    probe = Probe(ratio=1000)
+    make_strategy(probe, epochs=1).train(benchmark.train_stream[0])
+    n = len(benchmark.streams["unlabelled"][0].dataset)
+    assert [len(batch.indices) for batch in probe.batches] == [n] * 5
+
+
+@pytest.mark.parametrize(("classes", "widths"), [("experience", [5, 5]), ("seen", [5, 10])])
+def test_pseudo_labels_are_of_the_experience_or_of_all_seen(benchmark, classes, widths):
+    probe = Probe(classes=classes, record=True)
+    strategy = make_strategy(probe, epochs=1)
+    allowed = set()
+    for experience, width in zip(benchmark.train_stream, widths, strict=True):
+        strategy.train(experience)
+        allowed = set(experience.classes_in_this_experience) | (allowed if classes == "seen" else set())
+        assert probe._candidates == sorted(allowed) and len(allowed) == width
+        (taken,) = probe.take_pseudo_labels()
+        assert set(taken.labels.tolist()) <= allowed and len(taken.labels) == 5 * 16
+    assert probe.take_pseudo_labels() == []
+
+
+def test_logits_of_classes_that_a_label_may_not_be_get_no_gradient(benchmark):
+    plugin = FixMatch(0.0, weak=WEAK, strong=STRONG, ratio=1, ema_decay=None)
+    strategy = make_strategy(SeparatedSoftmax(), plugin, model=small_cnn(head="linear"))
+    strategy.train(benchmark.train_stream[0])
+    old = sorted(benchmark.train_stream[0].classes_in_this_experience)
+    before = strategy.model.head.classifier.weight[old].clone()
+    strategy.optimizer.state.clear()
+    strategy.train(benchmark.train_stream[1])
+    assert torch.equal(strategy.model.head.classifier.weight[old], before)
+
+
+# ---- methods -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained(benchmark):
+    """A model that the labelled images alone have taught something."""
+    strategy = make_strategy(SeparatedSoftmax(), epochs=4)
+    strategy.train(benchmark.train_stream[0])
+    return strategy.model
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_most_images_are_taken_for_what_they_are(benchmark, whole, trained, method):
+    plugin = METHODS[method](ratio=3, record=True)
+    strategy = make_strategy(SeparatedSoftmax(), plugin, epochs=4, model=copy.deepcopy(trained), lr=0.003)
+    strategy.train(benchmark.train_stream[0])
+    taken = plugin.take_pseudo_labels()
+    assert len(taken) == 4
+    truth = torch.tensor(hidden_labels(whole, per_class=8)[0])
+    right = (taken[-1].labels == truth[taken[-1].indices])[taken[-1].used].double().mean()
+    assert right > 0.8, "five classes: chance is 20 %"
+    assert accuracy(strategy, [benchmark.streams["test"][0]]) > 0.85
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+@pytest.mark.parametrize("other", ["replay", "lwf", "ftp"])
+def test_methods_combine_with_replay_lwf_and_ftp(benchmark, method, other):
+    others = {"replay": ReplayPlugin(10), "lwf": LwFPlugin(1.0, 2.0), "ftp": FTPPlugin()}
+    strategy = make_strategy(METHODS[method](ratio=1), others[other], epochs=1)
+    for experience in benchmark.train_stream:
+        strategy.train(experience)
+    assert strategy.clock.train_iterations == 10
+    assert all(weight.isfinite().all() for weight in strategy.model.parameters())
+
+
+def test_the_loss_is_added_with_its_weight(benchmark):
+    class Watch(SupervisedPlugin):
+        def before_backward(self, strategy, **kwargs):
+            self.before = strategy.loss.item()
+
+        def after_backward(self, strategy, **kwargs):
+            self.after = strategy.loss.item()
+
+    class One(Probe):
+        def unlabelled_loss(self, strategy, batch):
+            found = super().unlabelled_loss(strategy, batch)
+            return UnlabelledLoss(found.loss + 1, found.labels, found.used)
+
+    watch = Watch()
+    make_strategy(watch, One(weight=2.5)).train(benchmark.train_stream[0])
+    assert watch.after == pytest.approx(watch.before + 2.5)
+
+
+# ---- averaged weights ----------------------------------------------------------------------------------------------
+
+
+class Follow(SupervisedPlugin):
+    """Averages the weights after each step as `WeightAverage` should, and evaluates in the middle."""
+
+    def __init__(self, stream):
+        super().__init__()
+        self.stream, self.mean, self.count = stream, None, 0
+
+    def after_update(self, strategy, **kwargs):
+        weights = torch.cat([w.detach().flatten() for w in strategy.model.parameters()])
+        self.count += 1
+        self.mean = weights if self.mean is None else self.mean + (weights - self.mean) / self.count
+        if self.count == 4:
+            self.evaluated = None
+            strategy.eval(self.stream)
+            assert torch.equal(weights, torch.cat([w.detach().flatten() for w in strategy.model.parameters()]))
+
+    def before_eval_forward(self, strategy, **kwargs):
+        if self.count == 4:
+            self.evaluated = torch.cat([w.detach().flatten() for w in strategy.model.parameters()])
+            self.expected = self.mean
+
+
+def test_the_average_is_evaluated_and_adopted_at_the_end(benchmark):
+    follow = Follow([benchmark.streams["test"][0]])
+    strategy = make_strategy(FixMatch(weak=WEAK, strong=STRONG, ratio=1), follow, epochs=1)
+    strategy.train(benchmark.train_stream[0])
+    assert follow.count == 5
+    torch.testing.assert_close(follow.evaluated, follow.expected)
+    torch.testing.assert_close(torch.cat([w.detach().flatten() for w in strategy.model.parameters()]), follow.mean)
+
+
+def test_heads_that_grow_are_averaged(benchmark):
+    strategy = make_strategy(MeanTeacher(view=WEAK, ratio=1))
+    for experience in benchmark.train_stream:
+        strategy.train(experience)
+    assert strategy.model.head.num_classes == 10
+
+
+# ---- state ---------------------------------------------------------------------------------------------------------
+
+
+def resumable_state(plugin):
+    """What the plugin's next batch and loss depend on, as lists to compare."""
+    return torch.utils._pytree.tree_map(
+        lambda value: value.tolist() if isinstance(value, torch.Tensor) else value, plugin.checkpoint_state()
+    )
+
+
+class At(SupervisedPlugin):
+    """Calls a function after the third iteration of an experience."""
+
+    def __init__(self, action):
+        super().__init__()
+        self.action = action
+
+    def after_training_iteration(self, strategy, **kwargs):
+        if strategy.clock.train_exp_iterations == 2:
+            self.action(strategy)
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_plugins_survive_pickling_copying_and_their_own_state_within_an_experience(benchmark, method):
+    plugin, others = METHODS[method](ratio=1, record=True), []
+
+    def take(strategy):
+        restored = METHODS[method](ratio=1, record=True)
+        restored.before_training_exp(strategy)
+        restored.restore_state(copy.deepcopy(plugin.checkpoint_state()), strategy)
+        others.extend([pickle.loads(pickle.dumps(plugin)), copy.deepcopy(plugin), restored])
+        for other in others:
+            assert resumable_state(other) == resumable_state(plugin)
+        torch.manual_seed(3)
+        batch = next(copy.deepcopy(plugin)._batches)
+        for other in others:
+            torch.manual_seed(3)
+            assert torch.equal(next(other._batches).views[0], batch.views[0])
+
+    make_strategy(plugin, At(take), epochs=1).train(benchmark.train_stream[0])
+    assert len(others) == 3
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_a_strategy_from_a_checkpoint_trains_on_as_if_never_stopped(benchmark, method, tmp_path, monkeypatch):
+    monkeypatch.setitem(dill.settings, "byref", True)
+    strategy = make_strategy(METHODS[method](ratio=1, classes="seen"), epochs=1)
+    strategy.train(benchmark.train_stream[0])
+    save_checkpoint(strategy, tmp_path / "checkpoint.pkl")
+    again, number = maybe_load_checkpoint(make_strategy(), tmp_path / "checkpoint.pkl")
+    assert number == 1
+    for candidate in (strategy, again):
+        torch.manual_seed(5)
+        candidate.train(benchmark.train_stream[1])
+    for weight, other in zip(strategy.model.parameters(), again.model.parameters(), strict=True):
+        assert torch.equal(weight, other)
+
+
+# ---- bad input -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: FixMatch(ratio=0), "ratio=0 leaves no unlabelled image"),
+        (lambda: FixMatch(weight=-1), "weight=-1"),
+        (lambda: FixMatch(1.5), "threshold=1.5"),
+        (lambda: FixMatch(ema_decay=1), "ema_decay=1"),
+        (lambda: FixMatch(classes="all"), "'all' is unknown"),
+        (lambda: FreeMatch(momentum=1), "momentum=1"),
+        (lambda: PseudoLabel(ramp=(0.5, 0.5)), "ramp"),
+        (lambda: MeanTeacher(ramp=0), "ramp=0"),
+    ],
+)
+def test_options_out_of_range_are_refused_in_one_sentence(make, told):
+    with pytest.raises(ValueError, match=told):
+        make()
+
+
+def test_a_benchmark_without_unlabelled_images_is_refused(whole):
+    with pytest.raises(ValueError, match="no stream 'unlabelled'"):
+        make_strategy(FixMatch()).train(whole.train_stream[0])
+
+
+def test_an_unlabelled_stream_of_another_size_or_empty_is_refused(benchmark):
+    short = EagerCLStream("unlabelled", [benchmark.streams["unlabelled"][0]], set_stream_info=False)
+    with pytest.raises(ValueError, match="has 1 experiences and the training stream 2"):
+        make_strategy(FixMatch(unlabelled=short)).train(benchmark.train_stream[0])
+    empty = copy.copy(benchmark.streams["unlabelled"][0])
+    empty._dataset = empty.dataset.subset([])
+    stream = EagerCLStream("unlabelled", [empty, empty], set_stream_info=False)
+    with pytest.raises(ValueError, match="Experience 0 of the unlabelled stream is empty"):
+        make_strategy(FixMatch(unlabelled=stream)).train(benchmark.train_stream[0])
+
+
+def test_images_that_are_no_tensors_are_refused():
+    from ftp_cl.benchmarks import split_emoji
+
+    few = few_labels(split_emoji(size=8, ood_domains=(), eval_transform=None), per_class=2)
+    with pytest.raises(TypeError, match="gives Image"):
+        make_strategy(FixMatch(), model=small_cnn(3, head="linear")).train(few.train_stream[0])
