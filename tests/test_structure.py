@@ -1,0 +1,79 @@
+"""The package as a whole: what it installs, and that imports point down only."""
+
+import ast
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+import ftp_cl
+
+PACKAGE = Path(ftp_cl.__file__).parent
+ALLOWED = {
+    "projection": {"projection"},
+    "optim": {"projection", "optim"},
+    "benchmarks": {"benchmarks"},
+    "metrics": {"metrics"},
+    "models": {"models"},
+    "plugins": {"projection", "optim", "models", "benchmarks", "metrics", "plugins"},
+    "report": {"metrics", "report"},
+    "experiment": {
+        "projection",
+        "optim",
+        "models",
+        "benchmarks",
+        "metrics",
+        "plugins",
+        "report",
+        "experiment",
+        "configs",
+    },
+}
+
+
+def imported_parts(file):
+    """The parts of ftp_cl that a file imports, anywhere in it."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("ftp_cl."):
+            yield node.module.split(".")[1]
+        elif isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[1] for alias in node.names if alias.name.startswith("ftp_cl."))
+
+
+@pytest.mark.parametrize("part", ALLOWED)
+def test_imports_point_down_only(part):
+    for file in (PACKAGE / part).rglob("*.py"):
+        assert set(imported_parts(file)) <= ALLOWED[part], file
+
+
+def test_every_part_is_listed_here():
+    assert {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()} == set(ALLOWED)
+
+
+@pytest.mark.parametrize("module", ["ftp_cl.optim", "ftp_cl.report", "ftp_cl.metrics", "ftp_cl.benchmarks"])
+def test_users_of_plain_torch_need_not_wait_for_avalanche(module):
+    code = f"import sys, {module}; sys.exit('avalanche' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_configurations_are_installed_with_the_package():
+    from ftp_cl.experiment.config import config_directory, options_of
+
+    assert (config_directory() / "config.yaml").exists()
+    assert "split_emoji" in options_of("benchmark")
+
+
+@pytest.mark.parametrize("group", ["benchmark", "method", "model"])
+def test_each_configuration_begins_with_the_command_that_runs_it(group):
+    from ftp_cl.experiment.config import config_directory
+
+    for file in (config_directory() / group).glob("*.yaml"):
+        command, description = file.read_text().splitlines()[:2]
+        assert command.startswith("# ftp-cl run ") and f"{group}={file.stem}" in command, file
+        assert description.startswith("# ") and description.endswith("."), file
+
+
+def test_version_is_told_once():
+    assert version("ftp-cl") == ftp_cl.__version__
