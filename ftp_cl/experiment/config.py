@@ -40,6 +40,7 @@ _RULES = {
     "train.freeze_batch_norm": _Rule((bool,), lambda v: True, "true or false"),
     "train.softmax": _Rule((str,), lambda v: v in ("separated", "full"), "separated or full"),
     "train.schedule": _Rule((str,), lambda v: v in ("cosine", "constant"), "cosine or constant"),
+    "train.warmup": _number(lambda v: 0 <= v <= 1, "a number from 0 to 1"),
     "optimizer.name": _Rule((str,), lambda v: v in ("adamw", "sgd"), "adamw or sgd"),
     "optimizer.lr": _number(lambda v: v > 0, "a number above 0"),
     "optimizer.backbone_lr": _Rule((int, float, type(None)), lambda v: v is None or v > 0, "a number above 0, or null"),

@@ -1,13 +1,9 @@
-"""The methods that `method=` names: each builds its Avalanche plugins from the keys of configs/method/."""
+"""The methods that `method=` names."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-from avalanche.training.plugins import EWCPlugin, ReplayPlugin
-
-from ftp_cl.models import ContinualClassifier
-from ftp_cl.plugins import FTPPlugin, LinearDiscriminantPlugin
+from ftp_cl.experiment import builders
+from ftp_cl.experiment.builders import Builder, with_ftp
 
 
 @dataclass(frozen=True)
@@ -17,61 +13,53 @@ class Method:
     Attributes:
         description: one line, with the source.
         build: takes the model, which it may change (freeze, another head), and the method's keys; returns plugins.
-        trains: False for methods that fit their classifier without gradients.
     """
 
     description: str
-    build: Callable[..., list[Any]]
-    trains: bool = True
+    build: Builder
 
 
-def _naive(model: ContinualClassifier) -> list[Any]:
-    return []
+_ALONE: dict[str, Method] = {
+    "naive": Method("fine-tuning, one experience after another", builders.naive),
+    "linear_probe": Method("the head alone is trained, on the frozen backbone", builders.linear_probe),
+    "lp_ft": Method("the head first, then everything (Kumar et al. 2022, arXiv 2202.10054)", builders.lp_ft),
+    "joint": Method("all experiences at once: the upper bound", builders.joint),
+    "ftp": Method("Fast Trainable Projection (Tian et al. 2023, arXiv 2310.19182)", builders.ftp),
+    "l2_sp": Method("L2 penalty towards the anchor (Li et al. 2018, arXiv 1802.01483)", builders.l2_sp),
+    "mars_sp": Method("MARS-norm penalty towards the anchor (Gouk et al. 2021, arXiv 2002.08253)", builders.mars_sp),
+    "mars_pgm": Method("projection onto balls of one radius (Gouk et al. 2021, arXiv 2002.08253)", builders.mars_pgm),
+    "spd": Method("selective projection decay (Tian et al. 2024, arXiv 2411.01713)", builders.spd),
+    "tpgm": Method("Trainable Projected Gradient Method (Tian et al. 2023, arXiv 2303.10720)", builders.tpgm),
+    "wise_ft": Method("weight interpolation (Wortsman et al. 2022, arXiv 2109.01903)", builders.wise_ft),
+    "ncm": Method("nearest class mean (SimpleCIL, Zhou et al. 2024, arXiv 2303.07338)", builders.prototypes),
+    "lda": Method("linear discriminant analysis (Hayes & Kanan 2020, arXiv 1909.01520)", builders.prototypes),
+    "ranpac": Method(
+        "random features + ridge regression (McDonnell et al. 2023, arXiv 2307.02251)", builders.prototypes
+    ),
+    "slda": Method("frozen features + linear discriminant analysis (Hayes & Kanan 2020)", builders.slda),
+    "feature_distillation": Method(
+        "relative L2 to the earlier model's features (Jung et al. 2016, arXiv 1607.00122)",
+        builders.feature_distillation,
+    ),
+    "ewc": Method("Elastic Weight Consolidation (Kirkpatrick et al. 2017; Avalanche's EWCPlugin)", builders.ewc),
+    "si": Method("Synaptic Intelligence (Zenke et al. 2017; Avalanche's plugin)", builders.si),
+    "mas": Method("Memory Aware Synapses (Aljundi et al. 2018; Avalanche's MASPlugin)", builders.mas),
+    "lwf": Method("Learning without Forgetting (Li & Hoiem 2016; Avalanche's LwFPlugin)", builders.lwf),
+    "replay": Method("experience replay (Avalanche's ReplayPlugin)", builders.replay),
+    "der": Method("Dark Experience Replay ++ (Buzzega et al. 2020, arXiv 2004.07211)", builders.der),
+    "agem": Method("averaged gradient episodic memory (Chaudhry et al. 2019; Avalanche's AGEMPlugin)", builders.agem),
+    "gem": Method("gradient episodic memory (Lopez-Paz & Ranzato 2017; Avalanche's GEMPlugin)", builders.gem),
+}
 
-
-def _linear_probe(model: ContinualClassifier) -> list[Any]:
-    model.backbone.requires_grad_(False)
-    return []
-
-
-def _ftp(
-    model: ContinualClassifier,
-    k: float,
-    mu: float,
-    anchor: str,
-    exclude: str | list[str],
-    when: str,
-    radius_data: str,
-    radius_iterations: int,
-) -> list[Any]:
-    return [
-        FTPPlugin(k, anchor, exclude, when, radius_data=radius_data, radius_iterations=radius_iterations, mu=mu)  # type: ignore[arg-type]
-    ]
-
-
-def _replay(model: ContinualClassifier, mem_size: int) -> list[Any]:
-    return [ReplayPlugin(mem_size=mem_size)]
-
-
-def _ftp_replay(model: ContinualClassifier, mem_size: int, **options: Any) -> list[Any]:
-    return [*_replay(model, mem_size), *_ftp(model, **options)]
-
-
-def _ewc(model: ContinualClassifier, ewc_lambda: float) -> list[Any]:
-    return [EWCPlugin(ewc_lambda=ewc_lambda)]
-
-
-def _slda(model: ContinualClassifier, shrinkage: float) -> list[Any]:
-    model.backbone.requires_grad_(False)
-    return [LinearDiscriminantPlugin(shrinkage=shrinkage)]
-
+_WITH_FTP = (
+    "feature_distillation", "wise_ft", "ncm", "lda", "ranpac",
+    "ewc", "si", "mas", "lwf", "replay", "der", "agem", "gem",
+)  # fmt: skip
 
 METHODS: dict[str, Method] = {
-    "naive": Method("fine-tuning, one experience after another", _naive),
-    "linear_probe": Method("the head alone is trained, on the frozen backbone", _linear_probe),
-    "ftp": Method("Fast Trainable Projection (Tian et al. 2023, arXiv 2310.19182)", _ftp),
-    "replay": Method("experience replay (Avalanche's ReplayPlugin)", _replay),
-    "ftp_replay": Method("experience replay and FTP", _ftp_replay),
-    "ewc": Method("Elastic Weight Consolidation (Kirkpatrick et al. 2017; Avalanche's EWCPlugin)", _ewc),
-    "slda": Method("frozen features + linear discriminant analysis (Hayes & Kanan 2020)", _slda, trains=False),
+    **_ALONE,
+    **{
+        f"ftp_{name}": Method(f"{_ALONE[name].description}, with FTP", with_ftp(_ALONE[name].build))
+        for name in _WITH_FTP
+    },
 }

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from avalanche.evaluation.metrics import accuracy_metrics
 from avalanche.training.determinism.rng_manager import RNGManager
-from avalanche.training.plugins import EvaluationPlugin, LRSchedulerPlugin
+from avalanche.training.plugins import EvaluationPlugin
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -22,7 +22,7 @@ from ftp_cl.experiment.record import RunDirectory
 from ftp_cl.experiment.termination import Termination
 from ftp_cl.experiment.training import Checkpoints, ResumableNaive
 from ftp_cl.models import ContinualClassifier, build_model
-from ftp_cl.plugins import FreezeBatchNorm, FreshOptimizer, SeparatedSoftmax
+from ftp_cl.plugins import FreezeBatchNorm, FreshOptimizer, LearningRateSchedule, SeparatedSoftmax
 from ftp_cl.report import RESULT_SCHEMA
 
 
@@ -96,17 +96,13 @@ def _build_strategy(config: DictConfig, recorder: Recorder) -> ResumableNaive:
         plugins.append(FreezeBatchNorm())
     if config.optimizer.fresh:
         plugins.append(FreshOptimizer())
-    optimizer = _build_optimizer(config.optimizer, model)
-    if config.train.schedule == "cosine" and method.trains:
-        # Per epoch: T_max in iterations would differ between experiences.
-        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=config.train.epochs)
-        plugins.append(LRSchedulerPlugin(scheduler))
+    plugins.append(LearningRateSchedule(config.train.warmup, config.train.schedule))
     return ResumableNaive(
         model=model,
-        optimizer=optimizer,
+        optimizer=_build_optimizer(config.optimizer, model),
         criterion=nn.CrossEntropyLoss(),
         train_mb_size=config.train.batch_size,
-        train_epochs=config.train.epochs if method.trains else 0,
+        train_epochs=config.train.epochs,
         eval_mb_size=config.eval.batch_size,
         device=_device(config.device),
         plugins=plugins,

@@ -8,6 +8,7 @@ from ftp_cl.models.backbones import efficientnet_lite0_classifier, pretrained
 from ftp_cl.models.continual_classifier import ContinualClassifier, Normalization
 from ftp_cl.models.heads import HEADS, ClassifierHead, CosineHead, LinearHead
 from ftp_cl.models.linear_discriminant import LinearDiscriminantHead
+from ftp_cl.models.prototypes import NearestMeanHead, RandomProjectionHead
 from ftp_cl.models.registry import MODEL_DESCRIPTIONS, MODELS, build_model
 from ftp_cl.models.small_network import small_cnn
 
@@ -20,7 +21,9 @@ __all__ = [
     "CosineHead",
     "LinearDiscriminantHead",
     "LinearHead",
+    "NearestMeanHead",
     "Normalization",
+    "RandomProjectionHead",
     "build_model",
     "efficientnet_lite0_classifier",
     "pretrained",

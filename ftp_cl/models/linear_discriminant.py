@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ftp_cl.models.heads import ClassifierHead
+from ftp_cl.models.prototypes import ClassMeansHead
 
 
-class LinearDiscriminantHead(ClassifierHead):
+class LinearDiscriminantHead(ClassMeansHead):
     """Class means and one pooled within-class covariance; equal priors.
 
     Deep streaming LDA (Hayes and Kanan, "Lifelong Machine Learning with Deep Streaming Linear Discriminant Analysis",
@@ -19,13 +19,9 @@ class LinearDiscriminantHead(ClassifierHead):
 
     Attributes:
         shrinkage: s in [0, 1].
-        means: [num_classes, D], float64: sums over many images must not lose the late ones.
-        counts: [num_classes], images per class.
-        scatter: [D, D], sum over classes of the squared deviations from the class mean.
+        scatter: [D, D], float64, sum over classes of the squared deviations from the class mean.
     """
 
-    means: Tensor
-    counts: Tensor
     scatter: Tensor
 
     def __init__(self, in_features: int, shrinkage: float = 0.5):
@@ -34,34 +30,16 @@ class LinearDiscriminantHead(ClassifierHead):
         Raises:
             ValueError: ``shrinkage`` lies outside [0, 1].
         """
-        super().__init__(in_features, initial_classes=1)
+        super().__init__(in_features)
         if not 0 <= shrinkage <= 1:
             raise ValueError(f"shrinkage of the covariance must lie in [0, 1], got {shrinkage}")
         self.shrinkage = shrinkage
-        self.register_buffer("means", torch.zeros(1, in_features, dtype=torch.float64))
-        self.register_buffer("counts", torch.zeros(1, dtype=torch.float64))
         self.register_buffer("scatter", torch.zeros(in_features, in_features, dtype=torch.float64))
         self._fitted: tuple[Tensor, Tensor] | None = None
 
-    @torch.no_grad()
-    def update(self, features: Tensor, targets: Tensor) -> None:
-        """Take in more images.
-
-        Args:
-            features: [N, D].
-            targets: [N] class ids.
-        """
-        self.activate(targets.unique().tolist())
-        for label in targets.unique().tolist():
-            own = features[targets == label].double()
-            mean, count = own.mean(dim=0), len(own)
-            shift = mean - self.means[label]
-            total = self.counts[label] + count
-            # Merging two groups (Chan, Golub, LeVeque 1979): their scatters and that of their means.
-            centred = own - mean
-            self.scatter += centred.T @ centred + torch.outer(shift, shift) * (self.counts[label] * count / total)
-            self.means[label] += shift * (count / total)
-            self.counts[label] = total
+    def shift(self, classes: list[int], by: Tensor) -> None:
+        """Move means; the scatter within classes stays."""
+        super().shift(classes, by)
         self._fitted = None
 
     def forward(self, features: Tensor) -> Tensor:
@@ -70,6 +48,17 @@ class LinearDiscriminantHead(ClassifierHead):
             self._fitted = self._fit()
         weight, bias = self._fitted
         return self._masked(functional.linear(features.to(weight.dtype), weight, bias).to(features.dtype))
+
+    def _update(self, features: Tensor, targets: Tensor, classes: list[int]) -> None:
+        for label in classes:
+            own = features[targets == label]
+            mean, before = own.mean(dim=0), self.counts[label]
+            shift, centred = mean - self.means[label], own - mean
+            # Merging two groups (Chan, Golub, LeVeque 1979): their scatters and that of their means.
+            between = torch.outer(shift, shift) * (before * len(own) / (before + len(own)))
+            self.scatter += centred.T @ centred + between
+        super()._update(features, targets, classes)
+        self._fitted = None
 
     def _fit(self) -> tuple[Tensor, Tensor]:
         covariance = self.scatter / self.counts.sum().clamp_min(1)
@@ -81,12 +70,9 @@ class LinearDiscriminantHead(ClassifierHead):
         return weight, -0.5 * (weight * self.means).sum(dim=1)
 
     def _resize_parameters(self, num_classes: int, starting: Tensor) -> None:
-        added = num_classes - len(self.counts)
-        self.means = functional.pad(self.means, (0, 0, 0, added))
-        self.counts = functional.pad(self.counts, (0, added))
+        super()._resize_parameters(num_classes, starting)
         self._fitted = None
 
-    def _rows_in(self, state_dict: dict, prefix: str) -> int | None:
+    def _load_from_state_dict(self, *args: object) -> None:
         self._fitted = None
-        counts = state_dict.get(prefix + "counts")
-        return None if counts is None else len(counts)
+        super()._load_from_state_dict(*args)  # type: ignore[arg-type]

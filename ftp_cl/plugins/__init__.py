@@ -1,10 +1,24 @@
 """Avalanche plugins: FTPPlugin, and what it is used and compared with."""
 
+from ftp_cl.plugins.anchor import AnchoredPlugin
+from ftp_cl.plugins.anchor_methods import (
+    AnchoredStepPlugin,
+    AnchorPenalty,
+    FixedRadiusPlugin,
+    SPDPlugin,
+    TPGMPlugin,
+    WiSEFT,
+)
 from ftp_cl.plugins.classifier import find_classifier
+from ftp_cl.plugins.dark_experience import DarkExperienceReplay
+from ftp_cl.plugins.distillation import FeatureDistillation
 from ftp_cl.plugins.freeze_batch_norm import FreezeBatchNorm, freeze_batch_norm
 from ftp_cl.plugins.fresh_optimizer import FreshOptimizer
 from ftp_cl.plugins.ftp import FTPPlugin
-from ftp_cl.plugins.linear_discriminant import LinearDiscriminantPlugin
+from ftp_cl.plugins.head_first import HeadFirst
+from ftp_cl.plugins.joint import JointTraining
+from ftp_cl.plugins.prototypes import PrototypeClassifier
+from ftp_cl.plugins.schedule import LearningRateSchedule
 from ftp_cl.plugins.semi_supervised import (
     FixMatch,
     FlexMatch,
@@ -18,20 +32,32 @@ from ftp_cl.plugins.semi_supervised import (
 from ftp_cl.plugins.separated_softmax import SeparatedCriterion, SeparatedSoftmax
 
 __all__ = [
+    "AnchorPenalty",
+    "AnchoredPlugin",
+    "AnchoredStepPlugin",
+    "DarkExperienceReplay",
     "FTPPlugin",
+    "FeatureDistillation",
     "FixMatch",
+    "FixedRadiusPlugin",
     "FlexMatch",
     "FreeMatch",
     "FreezeBatchNorm",
     "FreshOptimizer",
-    "LinearDiscriminantPlugin",
+    "HeadFirst",
+    "JointTraining",
+    "LearningRateSchedule",
     "MeanTeacher",
+    "PrototypeClassifier",
     "PseudoLabel",
+    "SPDPlugin",
     "SemiSupervisedPlugin",
     "SeparatedCriterion",
     "SeparatedSoftmax",
     "StrongView",
+    "TPGMPlugin",
     "WeakView",
+    "WiSEFT",
     "find_classifier",
     "freeze_batch_norm",
 ]

@@ -14,7 +14,7 @@ def freeze_batch_norm(model: nn.Module) -> None:
     `model.train()` undoes it.
     """
     for module in model.modules():
-        if isinstance(module, _NormBase) and module.track_running_stats:
+        if _has_running_statistics(module):
             module.eval()
 
 
@@ -25,6 +25,40 @@ class FreezeBatchNorm(SupervisedPlugin[Any], supports_distributed=True):  # type
     on a class-incremental stream of small drawings ended below a linear probe, whatever else was done.
     """
 
-    def before_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
-        """Renewed at every iteration, because evaluation during training puts all layers back into training mode."""
-        freeze_batch_norm(strategy.model)
+    def __init__(self) -> None:
+        super().__init__()
+        self._handles: list[Any] = []
+
+    def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """From now on until training ends, each such layer goes into evaluation mode before every pass.
+
+        Not at each iteration: evaluation during training puts all layers back into training mode, and so do plugins
+        that make passes of their own (MAS for its importances, GEM and AGEM for their reference gradients).
+        """
+        self._release()
+        layers = [module for module in strategy.model.modules() if _has_running_statistics(module)]
+        self._handles = [layer.register_forward_pre_hook(_into_evaluation_mode) for layer in layers]
+
+    def after_training(self, strategy: Any, **kwargs: Any) -> None:
+        """Let go of the layers; hooks do not travel with a saved model."""
+        self._release()
+
+    def checkpoint_state(self) -> dict[str, Any]:
+        """Nothing that the next experience or a resumed one would not set up again."""
+        return {}
+
+    def restore_state(self, state: dict[str, Any], strategy: Any) -> None:
+        """Nothing to do."""
+
+    def _release(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+
+def _has_running_statistics(module: nn.Module) -> bool:
+    return isinstance(module, _NormBase) and module.track_running_stats
+
+
+def _into_evaluation_mode(module: nn.Module, inputs: Any) -> None:
+    module.eval()

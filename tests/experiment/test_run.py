@@ -1,5 +1,6 @@
 """One run: what it writes, and that the numbers follow from each other."""
 
+import importlib.util
 import json
 
 import numpy as np
@@ -15,7 +16,11 @@ CONTRACT = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("method", sorted(METHODS))
+SOLVER = importlib.util.find_spec("quadprog")
+WITHOUT_SOLVER = {"gem", "ftp_gem"} if SOLVER is None else set()
+
+
+@pytest.mark.parametrize("method", sorted(METHODS.keys() - WITHOUT_SOLVER))
 def test_every_method_runs_and_learns(quick_run, method):
     result = quick_run(f"method={method}", "benchmark.n_experiences=2")
     assert result.keys() >= CONTRACT
@@ -65,6 +70,46 @@ def test_validation_stream_can_stand_in_for_the_test_stream(quick_run):
     test = quick_run("seed=3", out="a")
     validation = quick_run("seed=3", "eval.stream=validation", out="b")
     assert test["accuracy_matrix"] != validation["accuracy_matrix"]
+
+
+@pytest.mark.skipif(SOLVER is not None, reason="quadprog is installed")
+def test_a_method_that_cannot_run_here_says_what_it_needs(ftp_cl):
+    status, _, error = ftp_cl("run", "method=gem", "benchmark=split_digits", "model=small_cnn")
+    assert status == 2 and "pip install quadprog" in error and len(error.splitlines()) == 1
+
+
+def test_keys_of_a_method_with_ftp_are_those_of_both(ftp_cl):
+    status, _, error = ftp_cl(
+        "run", "method=ftp_lda", "+method.shrinkag=1", "benchmark=split_digits", "model=small_cnn"
+    )
+    assert status == 2 and "did you mean shrinkage?" in error
+
+
+@pytest.mark.parametrize("method", ["lda", "ncm", "ftp_lda"])
+@pytest.mark.parametrize("features", ["first", "all"])
+def test_prototypes_on_adapted_features_learn_later_experiences_too(quick_run, method, features):
+    drift = str(features == "all").lower()
+    result = quick_run(
+        f"method={method}", f"method.features={features}", f"method.drift={drift}", "benchmark.n_experiences=2"
+    )
+    matrix = np.array(result["accuracy_matrix"])
+    assert matrix[0, 0] > 60 and matrix[1, 1] > 50
+
+
+def test_joint_training_gives_equal_rows_and_is_no_worse_than_one_by_one(quick_run):
+    joint, naive = (quick_run(f"method={method}", "train.softmax=full", out=method) for method in ("joint", "naive"))
+    matrix = np.array(joint["accuracy_matrix"])
+    assert (matrix == matrix[0]).all()
+    assert joint["average_forgetting"] == 0
+    assert joint["average_accuracy"] > naive["average_accuracy"] + 10
+
+
+def test_every_method_takes_a_warm_up(quick_run):
+    without, with_one = (
+        quick_run("method=ftp", f"train.warmup={share}", "benchmark.n_experiences=2", out=f"w{share}")
+        for share in (0, 0.3)
+    )
+    assert without["accuracy_matrix"] != with_one["accuracy_matrix"]
 
 
 def test_every_configured_method_is_registered():

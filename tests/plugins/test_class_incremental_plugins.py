@@ -1,4 +1,4 @@
-"""SeparatedSoftmax, FreshOptimizer and LinearDiscriminantPlugin."""
+"""SeparatedSoftmax, FreshOptimizer and the linear discriminant head."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import TensorDataset
 
 from ftp_cl.models import ContinualClassifier, LinearDiscriminantHead
-from ftp_cl.plugins import FreshOptimizer, LinearDiscriminantPlugin, SeparatedCriterion, SeparatedSoftmax
+from ftp_cl.plugins import FreshOptimizer, PrototypeClassifier, SeparatedCriterion, SeparatedSoftmax
 
 
 @pytest.fixture
@@ -78,7 +78,8 @@ def test_fresh_optimizer_starts_each_experience_without_moments(benchmark):
 
 def test_linear_discriminant_in_parts_equals_scikit_learn_at_once(benchmark):
     model = ContinualClassifier(nn.Identity(), 6, head="linear")
-    strategy = make_strategy(model, [LinearDiscriminantPlugin(shrinkage=0.3)], train_epochs=0)
+    prototypes = PrototypeClassifier("lda", shrinkage=0.3)
+    strategy = make_strategy(model, [prototypes])
     model.backbone.register_parameter("unused", nn.Parameter(torch.zeros(1)))
     # Vectors in place of images: the model's features are what comes in.
     model.features = lambda images: images
@@ -90,7 +91,7 @@ def test_linear_discriminant_in_parts_equals_scikit_learn_at_once(benchmark):
             targets.append(y)
     features, targets = torch.stack(features).double(), torch.tensor(targets)
     reference = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.3, priors=[0.25] * 4).fit(features, targets)
-    logits = model.head(torch.randn(20, 6, generator=torch.Generator().manual_seed(1)).double())
+    logits = prototypes.head(torch.randn(20, 6, generator=torch.Generator().manual_seed(1)).double())
     inputs = torch.randn(20, 6, generator=torch.Generator().manual_seed(1)).double()
     expected = torch.from_numpy(reference.predict_log_proba(inputs))
     torch.testing.assert_close(logits.log_softmax(1), expected, rtol=1e-6, atol=1e-6)

@@ -1,0 +1,198 @@
+"""How each method's Avalanche plugins are built from its keys in configs/method/.
+
+The plugins' docstrings name their sources. Each function takes the model, which it may change, and the keys, and
+returns plugins in the order in which their hooks are to run.
+"""
+
+import importlib.util
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from avalanche.training.plugins import (
+    AGEMPlugin,
+    EWCPlugin,
+    GEMPlugin,
+    LwFPlugin,
+    MASPlugin,
+    ReplayPlugin,
+    SynapticIntelligencePlugin,
+)
+
+from ftp_cl.experiment.config import ConfigError
+from ftp_cl.models import ContinualClassifier, LinearHead
+from ftp_cl.plugins import (
+    AnchorPenalty,
+    DarkExperienceReplay,
+    FeatureDistillation,
+    FixedRadiusPlugin,
+    FTPPlugin,
+    HeadFirst,
+    JointTraining,
+    PrototypeClassifier,
+    SPDPlugin,
+    TPGMPlugin,
+    WiSEFT,
+)
+
+Plugins = list[Any]
+Builder = Callable[..., Plugins]
+
+
+def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    return list(inspect.signature(function).parameters.values())
+
+
+def _with_signature(build: Builder, keys: list[inspect.Parameter]) -> Builder:
+    """Show `model` and these keys as the signature of a builder that takes any."""
+    model = inspect.Parameter("model", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    shown = [key.replace(kind=inspect.Parameter.KEYWORD_ONLY) for key in keys]
+    build.__signature__ = inspect.Signature([model, *shown])  # type: ignore[attr-defined]
+    return build
+
+
+def _only(plugin: Callable[..., Any]) -> Builder:
+    """The builder of a method that is one plugin, whose arguments are its keys."""
+
+    def build(model: ContinualClassifier, **keys: Any) -> Plugins:
+        return [plugin(**keys)]
+
+    return _with_signature(build, _parameters(plugin))
+
+
+def naive(model: ContinualClassifier) -> Plugins:
+    """Fine-tuning needs none."""
+    return []
+
+
+def linear_probe(model: ContinualClassifier) -> Plugins:
+    """A frozen backbone."""
+    model.backbone.requires_grad_(False)
+    return []
+
+
+def joint(model: ContinualClassifier) -> Plugins:
+    """All data at once."""
+    return [JointTraining()]
+
+
+def lp_ft(model: ContinualClassifier, share: float) -> Plugins:
+    """The head first, then everything."""
+    return [HeadFirst(share)]
+
+
+# ---- around an anchor -----------------------------------------------------------------------------------------------
+
+
+def ftp(
+    model: ContinualClassifier,
+    k: float,
+    mu: float,
+    anchor: str,
+    exclude: str | list[str],
+    when: str,
+    radius_data: str,
+    radius_iterations: int,
+) -> Plugins:
+    """Fast Trainable Projection."""
+    return [
+        FTPPlugin(k, anchor, exclude, when, radius_data=radius_data, radius_iterations=radius_iterations, mu=mu)  # type: ignore[arg-type]
+    ]
+
+
+l2_sp = _only(AnchorPenalty)
+mars_sp = _only(AnchorPenalty)
+mars_pgm = _only(FixedRadiusPlugin)
+spd = _only(SPDPlugin)
+tpgm = _only(TPGMPlugin)
+wise_ft = _only(WiSEFT)
+feature_distillation = _only(FeatureDistillation)
+der = _only(DarkExperienceReplay)
+
+
+# ---- prototypes -----------------------------------------------------------------------------------------------------
+
+
+def prototypes(
+    model: ContinualClassifier,
+    classifier: str,
+    features: str,
+    drift: bool,
+    bandwidth: float,
+    shrinkage: float,
+    projection_size: int,
+) -> Plugins:
+    """Prototypes on frozen, once adapted or adapted features."""
+    plugin = PrototypeClassifier(classifier, features, drift, bandwidth, shrinkage, projection_size)  # type: ignore[arg-type]
+    if features == "frozen":
+        # The model's own head is not used: a linear one spares the pass over the images that imprinting takes.
+        model.head = LinearHead(model.num_features)
+    return [plugin]
+
+
+def slda(model: ContinualClassifier, shrinkage: float) -> Plugins:
+    """Linear discriminant analysis on frozen features."""
+    return prototypes(model, "lda", "frozen", False, 0.3, shrinkage, 1)
+
+
+# ---- Avalanche's own ------------------------------------------------------------------------------------------------
+
+
+def ewc(model: ContinualClassifier, ewc_lambda: float) -> Plugins:
+    """Elastic weight consolidation."""
+    return [EWCPlugin(ewc_lambda=ewc_lambda)]
+
+
+def si(model: ContinualClassifier, si_lambda: float, eps: float) -> Plugins:
+    """Synaptic intelligence; its bookkeeping cannot follow a head that grows."""
+    return [SynapticIntelligencePlugin(si_lambda, eps, excluded_parameters=["head"])]
+
+
+def mas(model: ContinualClassifier, lambda_reg: float, alpha: float) -> Plugins:
+    """Memory aware synapses."""
+    return [MASPlugin(lambda_reg=lambda_reg, alpha=alpha)]
+
+
+def lwf(model: ContinualClassifier, alpha: float, temperature: float) -> Plugins:
+    """Learning without forgetting."""
+    return [LwFPlugin(alpha=alpha, temperature=temperature)]
+
+
+def replay(model: ContinualClassifier, mem_size: int) -> Plugins:
+    """Experience replay."""
+    return [ReplayPlugin(mem_size=mem_size)]
+
+
+def agem(model: ContinualClassifier, patterns_per_experience: int, sample_size: int) -> Plugins:
+    """Averaged gradient episodic memory."""
+    return [AGEMPlugin(patterns_per_experience, sample_size)]
+
+
+def gem(model: ContinualClassifier, patterns_per_experience: int, memory_strength: float) -> Plugins:
+    """Gradient episodic memory.
+
+    Raises:
+        ConfigError: if the solver that Avalanche's plugin calls is not installed.
+    """
+    if importlib.util.find_spec("quadprog") is None:
+        raise ConfigError("method=gem needs the package quadprog (pip install quadprog), or use method=agem.")
+    return [GEMPlugin(patterns_per_experience, memory_strength)]
+
+
+# ---- with FTP -------------------------------------------------------------------------------------------------------
+
+
+def with_ftp(build: Builder) -> Builder:
+    """The plugins of a method and those of FTP, from the keys of both; it has the parameters of both.
+
+    FTP comes first, so that others find projected weights when an experience ends; but after replay, whose buffer it
+    may learn its radii on. A key that both have (an anchor) is one key.
+    """
+    own, projection = ({p.name: p for p in _parameters(builder)[1:]} for builder in (build, ftp))
+
+    def both(model: ContinualClassifier, **keys: Any) -> Plugins:
+        theirs = build(model, **{key: value for key, value in keys.items() if key in own})
+        ours = ftp(model, **{key: value for key, value in keys.items() if key in projection})
+        return theirs + ours if build is replay else ours + theirs
+
+    return _with_signature(both, list({**own, **projection}.values()))

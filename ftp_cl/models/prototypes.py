@@ -1,0 +1,194 @@
+"""Heads that are fitted to features without gradients: nearest class mean, and ridge regression on random features."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ftp_cl.models.heads import ClassifierHead, unit_rows
+
+
+class PrototypeHead(ClassifierHead):
+    """A head that takes in features of labelled images; in parts as at once. Has no parameters.
+
+    Attributes:
+        counts: [num_classes], float64, images per class.
+    """
+
+    counts: Tensor
+
+    def __init__(self, in_features: int):
+        """Create the head without classes."""
+        super().__init__(in_features, initial_classes=1)
+        self.register_buffer("counts", torch.zeros(1, dtype=torch.float64))
+
+    @torch.no_grad()
+    def update(self, features: Tensor, targets: Tensor) -> None:
+        """Take in more images.
+
+        Args:
+            features: [N, D].
+            targets: [N] class ids.
+        """
+        classes = targets.unique().tolist()
+        self.activate(classes)
+        self._update(features.double(), targets, classes)
+        for label in classes:
+            self.counts[label] += (targets == label).sum()
+
+    def _update(self, features: Tensor, targets: Tensor, classes: list[int]) -> None:
+        """Take in float64 features; `counts` are those before."""
+        raise NotImplementedError
+
+    def _resize_parameters(self, num_classes: int, starting: Tensor) -> None:
+        self.counts = _with_rows(self.counts, num_classes)
+
+    def _rows_in(self, state_dict: dict, prefix: str) -> int | None:
+        counts = state_dict.get(prefix + "counts")
+        return None if counts is None else len(counts)
+
+
+class ClassMeansHead(PrototypeHead):
+    """A prototype head that keeps the mean feature of each class.
+
+    Attributes:
+        means: [num_classes, D], float64: sums over many images must not lose the late ones.
+    """
+
+    means: Tensor
+
+    def __init__(self, in_features: int):
+        """Create the head without classes."""
+        super().__init__(in_features)
+        self.register_buffer("means", torch.zeros(1, in_features, dtype=torch.float64))
+
+    @torch.no_grad()
+    def shift(self, classes: list[int], by: Tensor) -> None:
+        """Move the means of `classes` by the rows of `by` [len(classes), D]: where the features have drifted."""
+        self.means[classes] += by.to(self.means)
+
+    def _update(self, features: Tensor, targets: Tensor, classes: list[int]) -> None:
+        for label in classes:
+            own = features[targets == label]
+            self.means[label] += (own.mean(dim=0) - self.means[label]) * (len(own) / (self.counts[label] + len(own)))
+
+    def _resize_parameters(self, num_classes: int, starting: Tensor) -> None:
+        super()._resize_parameters(num_classes, starting)
+        self.means = _with_rows(self.means, num_classes)
+
+
+class NearestMeanHead(ClassMeansHead):
+    """The class whose mean feature has the largest cosine with the image's.
+
+    "SimpleCIL": Zhou, Cai, Ye, Zhan, Liu, "Revisiting Class-Incremental Learning with Pre-Trained Models", IJCV 2024,
+    arXiv 2303.07338, section 4.
+
+    Shapes: features [B, D] -> logits [B, classes], `scale` times the cosine.
+
+    Attributes:
+        scale: largest logit; matters for probabilities only.
+    """
+
+    def __init__(self, in_features: int, scale: float = 16.0):
+        """Create the head without classes."""
+        super().__init__(in_features)
+        self.scale = scale
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the logits [B, classes] of features [B, D]."""
+        means = unit_rows(self.means).to(features.dtype)
+        return self._masked(self.scale * functional.linear(unit_rows(features).to(features.dtype), means))
+
+
+class RandomProjectionHead(PrototypeHead):
+    """Ridge regression from random features to classes, from running sums.
+
+    McDonnell, Gong, Parvaneh, Abbasnejad, van den Hengel, "RanPAC: Random Projections and Pre-trained Models for
+    Continual Learning", NeurIPS 2023, arXiv 2307.02251, equations 5 to 7: h = ReLU(f W) with W fixed and normal, G the
+    sum of h h^T, C the sum of h y^T with y one-hot, and logits h (G + lambda I)^-1 C. As in the published code, lambda
+    is chosen anew at each update among 1e-8, 1e-7, ..., 1e8 by the squared error on a fifth of its images (here every
+    fifth one), fitted to the others.
+
+    Shapes: features [B, D] -> logits [B, classes].
+
+    Attributes:
+        projection: W, [D, M], drawn with torch's initial seed.
+        gram: G, [M, M], float64: 8 M^2 bytes.
+        class_sums: C transposed, [num_classes, M], float64.
+        ridge: lambda, 0-d; a buffer, since it is learned.
+    """
+
+    projection: Tensor
+    gram: Tensor
+    class_sums: Tensor
+    ridge: Tensor
+
+    def __init__(self, in_features: int, projection_size: int = 2000):
+        """Create the head without classes.
+
+        Args:
+            in_features: D.
+            projection_size: M; 10000 in the paper.
+
+        Raises:
+            ValueError: ``projection_size`` is not positive.
+        """
+        super().__init__(in_features)
+        if projection_size < 1:
+            raise ValueError(f"projection_size must be at least 1, got {projection_size}")
+        generator = torch.Generator().manual_seed(torch.initial_seed() % 2**63)
+        self.register_buffer("projection", torch.randn(in_features, projection_size, generator=generator))
+        self.register_buffer("gram", torch.zeros(projection_size, projection_size, dtype=torch.float64))
+        self.register_buffer("class_sums", torch.zeros(1, projection_size, dtype=torch.float64))
+        self.register_buffer("ridge", torch.ones((), dtype=torch.float64))
+        self._weight: Tensor | None = None
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the logits [B, classes] of features [B, D]."""
+        if self._weight is None or self._weight.device != self.gram.device:
+            regularised = self.gram.clone()
+            regularised.diagonal().add_(self.ridge)
+            self._weight = torch.linalg.solve(regularised, self.class_sums.T)
+        return self._masked((self._random(features.double()) @ self._weight).to(features.dtype))
+
+    def _random(self, features: Tensor) -> Tensor:
+        return (features @ self.projection.double()).relu_()
+
+    def _update(self, features: Tensor, targets: Tensor, classes: list[int]) -> None:
+        hidden = self._random(features)
+        one_hot = functional.one_hot(targets, self.num_classes).double()
+        if len(hidden) >= 5:
+            self.ridge.copy_(_best_ridge(hidden, one_hot))
+        self.gram += hidden.T @ hidden
+        self.class_sums += one_hot.T @ hidden
+        self._weight = None
+
+    def _resize_parameters(self, num_classes: int, starting: Tensor) -> None:
+        super()._resize_parameters(num_classes, starting)
+        self.class_sums = _with_rows(self.class_sums, num_classes)
+        self._weight = None
+
+    def _load_from_state_dict(self, *args: object) -> None:
+        self._weight = None
+        super()._load_from_state_dict(*args)  # type: ignore[arg-type]
+
+
+def _best_ridge(hidden: Tensor, one_hot: Tensor) -> Tensor:
+    """The lambda with the least squared error on every fifth row, fitted to the others; 0-d.
+
+    One eigendecomposition of the others' [N, N] products serves all: their fit is H^T (H H^T + lambda I)^-1 Y.
+    """
+    held = torch.arange(len(hidden), device=hidden.device) % 5 == 4
+    train, targets = hidden[~held], one_hot[~held]
+    values, vectors = torch.linalg.eigh(train @ train.T)
+    rotated, projected = vectors.T @ targets, hidden[held] @ train.T @ vectors
+    ridges = 10.0 ** torch.arange(-8, 9, dtype=torch.float64, device=hidden.device)
+    errors = [
+        (projected @ (rotated / (values.clamp_min(0) + ridge).unsqueeze(1)) - one_hot[held]).square().mean()
+        for ridge in ridges
+    ]
+    return ridges[torch.stack(errors).argmin()]
+
+
+def _with_rows(buffer: Tensor, rows: int) -> Tensor:
+    """`buffer` with zeros appended, or cut, along dimension 0."""
+    return torch.cat([buffer[:rows], buffer.new_zeros(max(0, rows - len(buffer)), *buffer.shape[1:])])
