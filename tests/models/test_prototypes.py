@@ -1,0 +1,61 @@
+"""Prototype heads: nearest class mean and RanPAC, against independent computations."""
+
+import pytest
+import torch
+from sklearn.linear_model import Ridge
+from torch.nn.functional import cosine_similarity, one_hot
+
+from ftp_cl.models import NearestMeanHead, RandomProjectionHead
+from ftp_cl.models.prototypes import _best_ridge
+
+
+def features_and_targets(seed=0, count=60):
+    generator = torch.Generator().manual_seed(seed)
+    targets = torch.arange(3).repeat(count // 3)
+    return torch.randn(count, 5, generator=generator) + targets[:, None], targets
+
+
+def test_nearest_mean_scores_cosines_to_the_means_of_all_parts():
+    features, targets = features_and_targets()
+    head = NearestMeanHead(5, scale=1.0)
+    for part in (slice(0, 20), slice(20, 60)):
+        head.update(features[part], targets[part])
+    means = torch.stack([features[targets == label].mean(0) for label in range(3)])
+    expected = torch.stack([cosine_similarity(features, mean[None]) for mean in means], dim=1)
+    torch.testing.assert_close(head(features), expected)
+
+
+def test_ranpac_equals_scikit_learns_ridge_and_parts_equal_the_whole():
+    features, targets = features_and_targets()
+    whole, parts = RandomProjectionHead(5, 40), RandomProjectionHead(5, 40)
+    whole.update(features, targets)
+    for part in (slice(0, 25), slice(25, 60)):
+        parts.update(features[part], targets[part])
+    parts.ridge.copy_(whole.ridge)
+    hidden = (features.double() @ whole.projection.double()).relu()
+    ridge = Ridge(alpha=whole.ridge.item(), fit_intercept=False).fit(hidden, one_hot(targets).double())
+    expected = torch.from_numpy(ridge.predict(hidden)).float()
+    torch.testing.assert_close(whole(features), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(parts(features), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_ranpac_chooses_the_ridge_that_predicts_every_fifth_image_best():
+    features, targets = features_and_targets()
+    hidden, labels = (features.double() @ torch.randn(5, 30).double()).relu(), one_hot(targets).double()
+    held = torch.arange(60) % 5 == 4
+    errors = {}
+    for exponent in range(-8, 9):
+        model = Ridge(alpha=10.0**exponent, fit_intercept=False, solver="svd").fit(hidden[~held], labels[~held])
+        errors[exponent] = ((torch.from_numpy(model.predict(hidden[held])) - labels[held]) ** 2).mean().item()
+    assert _best_ridge(hidden, labels).item() == pytest.approx(10.0 ** min(errors, key=errors.get))
+
+
+@pytest.mark.parametrize("make", [NearestMeanHead, lambda d: RandomProjectionHead(d, 20)])
+def test_prototype_heads_mask_classes_not_seen_and_survive_a_state_dict(make):
+    features, targets = features_and_targets()
+    head, again = make(5), make(5)
+    head.update(features, targets * 2)
+    logits = head(features)
+    assert (logits[:, [1, 3]] == -1000).all() and (logits.argmax(1) == targets * 2).float().mean() > 0.5
+    again.load_state_dict(head.state_dict())
+    assert torch.equal(again(features), logits)
