@@ -269,7 +269,7 @@ def split_cifar100(
         corruptions: names of ``CORRUPTIONS``, or "all"; None for no OOD stream.
         severities: 1 (weak) to 5.
         corruption_source: ``"published"`` for the files of CIFAR-10-C and CIFAR-100-C; ``"made"`` for
-            ``with_corruptions``, whose constants are those of ImageNet-C and much stronger.
+            ``with_corruptions``, with the same constants and noise drawn anew.
         corruption_cache: where to keep corrupted images that are made; None keeps none.
         size: side of the images in pixels, 32 to 512; bilinear. Images are corrupted before they are resized.
         shots: training images per class; None for all. Fewer shots are a subset of more.

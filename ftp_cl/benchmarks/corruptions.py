@@ -20,8 +20,9 @@ from avalanche.benchmarks.utils import AvalancheDataset
 from PIL import Image
 from torchvision.transforms.functional import to_pil_image, to_tensor
 
-from ftp_cl.benchmarks._checks import check_choices
+from ftp_cl.benchmarks._checks import check_choice, check_choices
 from ftp_cl.benchmarks._dataset import LabelledDataset, RebuildableDataset
+from ftp_cl.benchmarks.cifar_corruptions import corrupt_small
 from ftp_cl.benchmarks.ood import add_streams, stream_of
 from ftp_cl.benchmarks.scenario import DescribedScenario
 
@@ -46,7 +47,11 @@ CORRUPTIONS = (
 
 SEVERITIES = (1, 2, 3, 4, 5)
 
+CONSTANTS = ("auto", "imagenet", "cifar")
+"""Which constants the severities stand for."""
+
 _SMALLEST_SIDE = 32
+_SMALLEST_SIDE_OF_IMAGENET = 64
 # These two draw from generators of their own, which only their argument seeds.
 _SEEDED_BY_ARGUMENT = ("impulse_noise", "glass_blur")
 
@@ -58,6 +63,7 @@ def with_corruptions(
     *,
     stream: str = "test",
     seed: int = 0,
+    constants: str = "auto",
     cache: str | Path | None = None,
 ) -> DescribedScenario:
     """Add a stream ``ood_<corruption>_<severity>`` to a benchmark for each corruption and severity.
@@ -67,10 +73,11 @@ def with_corruptions(
     position, the class order and the number of workers: its random numbers follow from its pixels, the corruption,
     the severity and ``seed``.
 
-    The corruptions are those of ImageNet-C through imagecorruptions-imaug, with the constants for 224 pixels at every
-    size, so on images of 32 or 64 pixels they are **much stronger than those of CIFAR-10-C, CIFAR-100-C and
-    Tiny-ImageNet-C**, which have constants of their own. For comparison with published numbers on CIFAR, use the
-    published files (``split_cifar10(corruption_source="published")``).
+    The corruptions are those of ImageNet-C through imagecorruptions-imaug, whose constants are made for 224 pixels.
+    Images whose shorter side has fewer than 64 get the constants of CIFAR-10-C instead, see ``constants``. Images of 64
+    pixels (Tiny ImageNet, EmojiDomains) get those of ImageNet-C, which are **stronger than those of Tiny-ImageNet-C**.
+    Noise is drawn anew, so for comparison with published numbers on CIFAR use the published files
+    (``split_cifar10(corruption_source="published")``).
 
     Args:
         benchmark: any of Avalanche whose images are PIL images, uint8 arrays [H, W, 3] or float tensors [C, H, W] in
@@ -80,6 +87,7 @@ def with_corruptions(
         severities: 1 (weak) to 5, one or several.
         stream: which stream to corrupt.
         seed: draws the noise; the same in all runs that are compared.
+        constants: ``"imagenet"``; ``"cifar"``, made for 32 pixels; or ``"auto"``, "cifar" below 64 pixels.
         cache: a directory for the corrupted images, one PNG per image, corruption and severity; made if it does not
             exist. Files appear whole or not at all, so that several runs may share it. None keeps nothing.
 
@@ -95,20 +103,21 @@ def with_corruptions(
         ICLR 2019, arXiv 1903.12261.
     """
     chosen = _check_names(names)
+    check_choice("constants", constants, CONSTANTS)
     levels = check_severities(severities)
     if chosen:
         _library()  # says at once what is missing
     source = stream_of(benchmark, stream)
     made = [
-        _corrupted_stream(source, name, severity, seed, None if cache is None else str(cache))
+        _corrupted_stream(source, name, severity, seed, constants, None if cache is None else str(cache))
         for name in chosen
         for severity in levels
     ]
-    recorded = {s.name: {"corrupted": stream, "seed": seed, "constants": "ImageNet-C"} for s in made}
+    recorded = {s.name: {"corrupted": stream, "seed": seed, "constants": constants} for s in made}
     return add_streams(benchmark, made, {"ood": recorded})
 
 
-def corrupt(image: Image.Image, name: str, severity: int, seed: int = 0) -> Image.Image:
+def corrupt(image: Image.Image, name: str, severity: int, seed: int = 0, constants: str = "auto") -> Image.Image:
     """Return the corrupted image, in RGB; equal pixels, corruption, severity and seed give an equal result.
 
     The state of NumPy's global generator, from which the library draws, is put back.
@@ -118,13 +127,15 @@ def corrupt(image: Image.Image, name: str, severity: int, seed: int = 0) -> Imag
         name: of ``CORRUPTIONS``.
         severity: 1 to 5.
         seed: 0 or more.
+        constants: see ``with_corruptions``.
 
     Raises:
-        ValueError: for an unknown corruption or severity, or an image that is too small.
+        ValueError: for an unknown corruption, severity or set of constants, or an image that is too small.
         ImportError: if the extra ``corruptions`` is not installed.
     """
-    _check_names(name)
+    check_choice("corruption", name, CORRUPTIONS)
     check_severities(severity)
+    check_choice("constants", constants, CONSTANTS)
     if min(image.size) < _SMALLEST_SIDE:
         raise ValueError(
             f"An image of {image.width} x {image.height} pixels is too small to be corrupted: "
@@ -133,10 +144,12 @@ def corrupt(image: Image.Image, name: str, severity: int, seed: int = 0) -> Imag
     image = image.convert("RGB")
     digest = hashlib.blake2b(f"{name} {severity} {seed} {image.size}".encode() + image.tobytes(), digest_size=16)
     number = int.from_bytes(digest.digest(), "little")
-    options = {"seed": number % 2**32} if name in _SEEDED_BY_ARGUMENT else {}
+    small = constants == "cifar" or (constants == "auto" and min(image.size) < _SMALLEST_SIDE_OF_IMAGENET)
     with _global_generator(np.random.SeedSequence(number).generate_state(8)):
-        corrupted = _library().corrupt(np.array(image), severity, name, **options)
-    return Image.fromarray(corrupted)
+        if small:
+            return corrupt_small(image, name, severity, np.random.default_rng(number), _library().corruptions)
+        options = {"seed": number % 2**32} if name in _SEEDED_BY_ARGUMENT else {}
+        return Image.fromarray(_library().corrupt(np.array(image), severity, name, **options))
 
 
 def check_severities(severities: int | Sequence[int]) -> tuple[int, ...]:
@@ -187,21 +200,29 @@ class CorruptedDataset(RebuildableDataset):
         name: of ``CORRUPTIONS``.
         severity: 1 to 5.
         seed: draws the noise.
+        constants: see ``with_corruptions``.
         cache: see ``with_corruptions``.
     """
 
     def __init__(
-        self, source: LabelledDataset, name: str, severity: int, seed: int = 0, cache: str | None = None
+        self,
+        source: LabelledDataset,
+        name: str,
+        severity: int,
+        seed: int = 0,
+        constants: str = "auto",
+        cache: str | None = None,
     ) -> None:
         self.source = source
         self.name = name
         self.severity = severity
         self.seed = seed
+        self.constants = constants
         self.cache = cache
 
     def constructor_arguments(self) -> dict[str, Any]:
         """Return the keyword arguments that make an equal dataset."""
-        names = ("source", "name", "severity", "seed", "cache")
+        names = ("source", "name", "severity", "seed", "constants", "cache")
         return {name: getattr(self, name) for name in names}
 
     @property
@@ -219,10 +240,11 @@ class CorruptedDataset(RebuildableDataset):
 
     def _corrupted(self, image: Image.Image) -> Image.Image:
         if self.cache is None:
-            return corrupt(image, self.name, self.severity, self.seed)
-        digest = hashlib.blake2b(f"{self.seed} {image.size}".encode() + image.tobytes(), digest_size=16).hexdigest()
+            return corrupt(image, self.name, self.severity, self.seed, self.constants)
+        key = f"{self.seed} {self.constants} {image.size}"
+        digest = hashlib.blake2b(key.encode() + image.tobytes(), digest_size=16).hexdigest()
         path = Path(self.cache, f"{self.name}_{self.severity}", digest[:2], f"{digest}.png")
-        return _read_png(path) or _write_png(path, corrupt(image, self.name, self.severity, self.seed))
+        return _read_png(path) or _write_png(path, corrupt(image, self.name, self.severity, self.seed, self.constants))
 
 
 def _read_png(path: Path) -> Image.Image | None:
@@ -260,12 +282,14 @@ def _as_image(value: Any) -> tuple[Image.Image, Callable[[Image.Image], Any]]:
     )
 
 
-def _corrupted_stream(stream: EagerCLStream, name: str, severity: int, seed: int, cache: str | None) -> EagerCLStream:
+def _corrupted_stream(
+    stream: EagerCLStream, name: str, severity: int, seed: int, constants: str, cache: str | None
+) -> EagerCLStream:
     made: dict[int, CorruptedDataset] = {}
 
     def corrupted(source: LabelledDataset) -> CorruptedDataset:
         # One per source, however many experiences are cut from it.
-        return made.setdefault(id(source), CorruptedDataset(source, name, severity, seed, cache))
+        return made.setdefault(id(source), CorruptedDataset(source, name, severity, seed, constants, cache))
 
     experiences = []
     for experience in stream:

@@ -34,12 +34,38 @@ SLOW = {"glass_blur": pytest.mark.slow}  # it compiles for seconds
 def test_same_image_severity_and_seed_give_the_same_pixels_and_leave_numpys_generator_alone(image, name):
     np.random.seed(1)
     before = np.random.get_state()[1].copy()
-    first = corrupt(image, name, 3, seed=7)
+    first = corrupt(image, name, 3, seed=7, constants="imagenet")
     assert np.array_equal(np.random.get_state()[1], before)
     np.random.seed(2)
-    assert np.array_equal(first, corrupt(image, name, 3, seed=7))
+    assert np.array_equal(first, corrupt(image, name, 3, seed=7, constants="imagenet"))
     assert first.size == image.size and first.mode == "RGB"
     assert not np.array_equal(first, image)
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_constants_of_cifar_are_gentler_deterministic_and_take_any_shape(image, name):
+    image = image.resize((16, 20)).resize((130, 63))
+    gentle, again = (np.asarray(corrupt(image, name, 3, constants="cifar"), float) for _ in range(2))
+    assert gentle.shape == (63, 130, 3) and np.array_equal(gentle, again)
+    assert np.array_equal(gentle, corrupt(image, name, 3))  # below 64 pixels
+    if name not in ("elastic_transform", "glass_blur", "frost"):  # whose draws differ more than their constants
+        strong = np.asarray(corrupt(image, name, 3, constants="imagenet"), float)
+        assert 0 < np.abs(gentle - image).mean() < np.abs(strong - image).mean()
+
+
+def test_constants_of_cifar_have_the_published_effect():
+    grey = Image.new("RGB", (64, 64), (128, 128, 128))
+    for severity, deviation in enumerate((0.04, 0.06, 0.08, 0.09, 0.10), start=1):
+        noisy = np.asarray(corrupt(grey, "gaussian_noise", severity, constants="cifar"), float) / 255
+        assert noisy.std() == pytest.approx(deviation, rel=0.05)
+    share = np.mean(np.asarray(corrupt(grey, "impulse_noise", 5, constants="cifar")) != 128)
+    assert share == pytest.approx(0.07, abs=0.01)
+    halves = np.full((32, 32, 3), 55, np.uint8)
+    halves[:16] = 155
+    faint = np.asarray(corrupt(Image.fromarray(halves), "contrast", 4), float)
+    assert faint[0, 0, 0] - faint[-1, 0, 0] == pytest.approx(0.3 * 100, abs=1)
+    bright = np.asarray(corrupt(grey, "brightness", 5, constants="cifar"), float)
+    assert bright.mean() == pytest.approx(128 + 0.3 * 255, abs=1)
 
 
 def test_seed_and_severity_change_the_noise(image):
@@ -141,6 +167,7 @@ def test_pickled_corrupted_dataset_is_equal(squares):
         (lambda b: with_corruptions(b, "foggy"), "Unknown corruption 'foggy': did you mean 'fog'"),
         (lambda b: with_corruptions(b, "fog", stream="tset"), "Unknown stream 'tset': did you mean 'test'"),
         (lambda b: with_corruptions(b, ["fog", "fog"]), "'fog' is given twice"),
+        (lambda b: with_corruptions(b, "fog", constants="cifer"), "Unknown constants 'cifer': did you mean 'cifar'"),
         (lambda b: with_corruptions(b, "fog", 6), "severity 6 does not exist"),
         (lambda b: with_corruptions(b, "fog", (1, 1)), "must name at least one severity, and each once"),
         (lambda b: with_corruptions(with_corruptions(b, "fog", 1), "fog", 1), "has a stream 'ood_fog_1' already"),
@@ -161,3 +188,8 @@ def test_missing_extra_is_named(monkeypatch):
         with_corruptions(split_digits(), "fog")
     module._library.cache_clear()
     assert with_corruptions(split_digits(), ()).streams.keys() == split_digits().streams.keys()
+
+
+def test_frost_covers_any_image_whichever_picture_is_drawn():
+    for seed in range(12):
+        assert corrupt(Image.new("RGB", (300, 63)), "frost", 1, seed=seed).size == (300, 63)
