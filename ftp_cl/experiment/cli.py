@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             # Avalanche's import warns of solvers that only GEM needs.
             warnings.filterwarnings("ignore", module="qpsolvers")
-            parsed.act(parsed, words)
+            return parsed.act(parsed, words) or 0
     except (ValueError, OSError) as error:
         if parsed.debug:
             raise
@@ -32,7 +32,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("ftp-cl: interrupted.", file=sys.stderr)
         return 130
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -65,18 +64,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(parsed: argparse.Namespace, overrides: list[str]) -> None:
+def _run(parsed: argparse.Namespace, overrides: list[str]) -> int:
     if parsed.multirun:
         from ftp_cl.experiment.many import run_many
 
-        run_many(overrides)
-        return
+        return run_many(overrides)
     config = load_config(overrides)
     if parsed.cfg:
         from omegaconf import OmegaConf
 
         print(OmegaConf.to_yaml(config, resolve=True), end="")
-        return
+        return 0
     from rich.console import Console
 
     from ftp_cl.experiment.record import run_directory
@@ -85,6 +83,7 @@ def _run(parsed: argparse.Namespace, overrides: list[str]) -> None:
 
     path = run(config, Path(config.out) if config.out else run_directory(overrides))
     Console().print(terminal_table(load_results([path])))
+    return 0
 
 
 def _report(parsed: argparse.Namespace, _: list[str]) -> None:

@@ -33,6 +33,11 @@ def _number(holds: Callable[[Any], bool], words: str) -> _Rule:
     return _Rule((int, float), holds, words)
 
 
+_OBJECTIVES = (
+    *("average_accuracy", "average_incremental_accuracy", "average_forgetting", "backward_transfer"),
+    *("learning_accuracy", "ood_average", "train_seconds", "step_seconds_median", "peak_memory_mb"),
+)
+
 _RULES = {
     "seed": _Rule((int,), lambda v: 0 <= v < 2**32, "a whole number from 0 to 2^32 - 1"),
     "train.epochs": _Rule((int,), lambda v: v >= 1, "a whole number of at least 1"),
@@ -56,6 +61,9 @@ _RULES = {
     ),
     "checkpoint.every_iterations": _Rule(
         (int, type(None)), lambda v: v is None or v >= 1, "a whole number of at least 1, or null"
+    ),
+    "objective": _Rule(
+        (str, type(None)), lambda v: v is None or v in _OBJECTIVES, f"null or one of {', '.join(_OBJECTIVES)}"
     ),
     "save_weights": _Rule((bool,), lambda v: True, "true or false"),
     "threads": _Rule((int, type(None)), lambda v: v is None or v >= 1, "a whole number of at least 1, or null"),

@@ -1,5 +1,6 @@
 """The run directory: which configuration it belongs to, what was measured when, and the result."""
 
+import hashlib
 import json
 import os
 import re
@@ -22,11 +23,21 @@ WEIGHTS_FILE = "weights.safetensors"
 NOT_IDENTITY = ("out", "label", "resume", "checkpoint", "save_weights", "loggers", "objective")
 """Keys that say where a run goes, what it is called, and what is kept of it; no number depends on them."""
 
+_LONGEST_NAME = 200  # bytes; file systems take 255
+
 
 def run_directory(overrides: Sequence[str]) -> Path:
     """Where a run goes that names no `out`: runs/ and the overrides, which is what differs between runs."""
-    named = [re.sub(r"[^\w.,=+\[\]-]", "_", word) for word in sorted(overrides) if not word.startswith("out=")]
-    return Path("runs") / (",".join(named) or "default")
+    telling = [word for word in sorted(overrides) if _key(word) not in (*NOT_IDENTITY, "hydra")]
+    name = ",".join(re.sub(r"[^\w.,=+\[\]-]", "_", word) for word in telling) or "default"
+    if len(name.encode()) > _LONGEST_NAME:
+        name = f"{name[:100]}...{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+    return Path("runs") / name
+
+
+def _key(override: str) -> str:
+    """The first part of an override's key: `checkpoint` of `checkpoint.every_minutes=1`."""
+    return re.split(r"[=./]", override.lstrip("+~"), maxsplit=1)[0]
 
 
 class RunDirectory:
