@@ -20,6 +20,7 @@ from avalanche.training.plugins import (
 )
 
 from ftp_cl.experiment.config import ConfigError
+from ftp_cl.experiment.semi_supervised import fixmatch
 from ftp_cl.models import ContinualClassifier, LinearHead
 from ftp_cl.plugins import (
     AnchorPenalty,
@@ -186,13 +187,14 @@ def with_ftp(build: Builder) -> Builder:
     """The plugins of a method and those of FTP, from the keys of both; it has the parameters of both.
 
     FTP comes first, so that others find projected weights when an experience ends; but after replay, whose buffer it
-    may learn its radii on. A key that both have (an anchor) is one key.
+    may learn its radii on, and after FixMatch, whose averaged weights it is to project. A key that both have (an
+    anchor) is one key.
     """
     own, projection = ({p.name: p for p in _parameters(builder)[1:]} for builder in (build, ftp))
 
     def both(model: ContinualClassifier, **keys: Any) -> Plugins:
         theirs = build(model, **{key: value for key, value in keys.items() if key in own})
         ours = ftp(model, **{key: value for key, value in keys.items() if key in projection})
-        return theirs + ours if build is replay else ours + theirs
+        return theirs + ours if build in (replay, fixmatch) else ours + theirs
 
     return _with_signature(both, list({**own, **projection}.values()))

@@ -52,6 +52,12 @@ _RULES = {
     "optimizer.weight_decay": _number(lambda v: v >= 0, "a number of at least 0"),
     "optimizer.momentum": _number(lambda v: 0 <= v < 1, "a number from 0 to below 1"),
     "optimizer.fresh": _Rule((bool,), lambda v: True, "true or false"),
+    "labels.per_class": _Rule(
+        (int, type(None)), lambda v: v is None or v >= 1, "a whole number of at least 1, or null"
+    ),
+    "labels.fraction": _Rule(
+        (int, float, type(None)), lambda v: v is None or 0 < v < 1, "a number between 0 and 1, or null"
+    ),
     "eval.batch_size": _Rule((int,), lambda v: v >= 1, "a whole number of at least 1"),
     "eval.stream": _Rule((str,), lambda v: v in ("test", "validation"), "test or validation"),
     "eval.ood": _Rule((bool,), lambda v: True, "true or false"),

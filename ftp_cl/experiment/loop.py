@@ -9,6 +9,7 @@ from avalanche.core import SupervisedPlugin
 from omegaconf import DictConfig
 
 from ftp_cl.experiment.environment import peak_memory_mb
+from ftp_cl.experiment.labels import PseudoLabelJudge
 from ftp_cl.experiment.progress import RunProgress
 from ftp_cl.experiment.record import RunDirectory
 from ftp_cl.experiment.training import ResumableNaive
@@ -64,7 +65,7 @@ class Recorder(SupervisedPlugin[Any]):
 
 
 def train_and_evaluate(
-    config: DictConfig, benchmark: Any, strategy: ResumableNaive, recorder: Recorder
+    config: DictConfig, benchmark: Any, strategy: ResumableNaive, recorder: Recorder, judge: PseudoLabelJudge
 ) -> dict[str, Any]:
     """Train on the stream, from where the strategy's checkpoints say; returns what the result file holds of it."""
     record, progress, checkpoints = recorder.record, recorder.progress, strategy.checkpoints
@@ -75,6 +76,7 @@ def train_and_evaluate(
             continue
         if resumed is None or resumed.epoch is not None or i > first:
             checkpoints.train(strategy, experience)
+        judge.judge(strategy, i)
         matrix.append(_evaluate(strategy, benchmark.streams[config.eval.stream], config.eval.stream, i, record)[0])
         seen = statistics.fmean(matrix[i][: i + 1])
         progress.say(f"  after experience {i + 1} of {len(benchmark.train_stream)}: {seen:.1f} % on what was seen")

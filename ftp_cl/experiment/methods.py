@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ftp_cl.experiment import builders
+from ftp_cl.experiment import builders, semi_supervised
 from ftp_cl.experiment.builders import Builder, with_ftp
 
 
@@ -51,6 +51,17 @@ _ALONE: dict[str, Method] = {
     "gem": Method("gradient episodic memory (Lopez-Paz & Ranzato 2017; Avalanche's GEMPlugin)", builders.gem),
 }
 
+_SEMI_SUPERVISED: dict[str, Method] = {
+    "pseudo_label": Method("the model's own answers as labels (Lee 2013)", semi_supervised.pseudo_label),
+    "mean_teacher": Method(
+        "a teacher of averaged weights (Tarvainen & Valpola 2017, arXiv 1703.01780)", semi_supervised.mean_teacher
+    ),
+    "fixmatch": Method("FixMatch (Sohn et al. 2020, arXiv 2001.07685)", semi_supervised.fixmatch),
+    "flexmatch": Method("FlexMatch (Zhang et al. 2021, arXiv 2110.08263)", semi_supervised.flexmatch),
+    "freematch": Method("FreeMatch (Wang et al. 2023, arXiv 2205.07246)", semi_supervised.freematch),
+    "fixmatch_ftp": Method("FixMatch, with FTP", builders.with_ftp(semi_supervised.fixmatch)),
+}
+
 _WITH_FTP = (
     "feature_distillation", "wise_ft", "ncm", "lda", "ranpac",
     "ewc", "si", "mas", "lwf", "replay", "der", "agem", "gem",
@@ -58,8 +69,12 @@ _WITH_FTP = (
 
 METHODS: dict[str, Method] = {
     **_ALONE,
+    **_SEMI_SUPERVISED,
     **{
         f"ftp_{name}": Method(f"{_ALONE[name].description}, with FTP", with_ftp(_ALONE[name].build))
         for name in _WITH_FTP
     },
 }
+
+NEED_UNLABELLED = frozenset(_SEMI_SUPERVISED)
+"""Methods that cannot do without images whose labels are hidden."""

@@ -14,9 +14,10 @@ from torch import nn
 from ftp_cl.benchmarks import build_benchmark
 from ftp_cl.experiment.config import ConfigError, call_with
 from ftp_cl.experiment.environment import describe_environment
+from ftp_cl.experiment.labels import PseudoLabelJudge, keep_few_labels
 from ftp_cl.experiment.lock import DirectoryLock
 from ftp_cl.experiment.loop import Recorder, projection_table, train_and_evaluate
-from ftp_cl.experiment.methods import METHODS
+from ftp_cl.experiment.methods import METHODS, NEED_UNLABELLED
 from ftp_cl.experiment.progress import RunProgress
 from ftp_cl.experiment.record import RunDirectory
 from ftp_cl.experiment.termination import Termination
@@ -54,7 +55,7 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     RNGManager.set_random_seeds(config.seed)
-    benchmark = _build_benchmark(config)
+    benchmark, hidden = _build_benchmark(config)
     name = f"{config.method.name} on {config.benchmark.name}, seed {config.seed}"
     with RunProgress(name, len(benchmark.train_stream)) as progress:
         recorder = Recorder(record, progress)
@@ -63,7 +64,8 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
         if not (config.resume and checkpoints.resume(strategy)):
             checkpoints.begin()
             record.start_events()
-        measured = train_and_evaluate(config, benchmark, strategy, recorder)
+        judge = PseudoLabelJudge(record, hidden)
+        measured = train_and_evaluate(config, benchmark, strategy, recorder, judge)
         if config.save_weights:
             record.write_weights(strategy.model)
         record.write_result(_result(config, benchmark, strategy, measured))
@@ -74,9 +76,15 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
 # ---- building -------------------------------------------------------------------------------------------------------
 
 
-def _build_benchmark(config: DictConfig) -> Any:
+def _build_benchmark(config: DictConfig) -> tuple[Any, list[list[int]]]:
+    """The benchmark, and the labels that it hides from training."""
     options = _options(config.benchmark)
-    return build_benchmark(options.pop("name"), **options, seed=config.seed)
+    name = options.pop("name")
+    benchmark = build_benchmark(name, **options, seed=config.seed)
+    benchmark, hidden = keep_few_labels(benchmark, {"name": name, **options}, _options(config.labels), config.seed)
+    if config.method.name in NEED_UNLABELLED and not hidden:
+        raise ConfigError(f"method={config.method.name} needs unlabelled images: labels.per_class=4, for instance.")
+    return benchmark, hidden
 
 
 def _options(group: DictConfig) -> dict[str, Any]:

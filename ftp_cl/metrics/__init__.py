@@ -23,6 +23,7 @@ from ftp_cl.metrics.accuracy_matrix import (
 from ftp_cl.metrics.calibration import calibration_gaps, expected_calibration_error
 from ftp_cl.metrics.distance import distance_from_anchor
 from ftp_cl.metrics.evaluation_record import EvaluationRecord
+from ftp_cl.metrics.pseudo_labels import pseudo_label_quality
 from ftp_cl.metrics.robustness import (
     BaselineLine,
     effective_robustness,
@@ -58,6 +59,7 @@ __all__ = [
     "learning_accuracy",
     "mean_corruption_error",
     "ood_average",
+    "pseudo_label_quality",
     "relative_robustness",
     "stepwise_forgetting",
     "summarize",

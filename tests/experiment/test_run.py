@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ftp_cl.experiment.config import options_of
-from ftp_cl.experiment.methods import METHODS
+from ftp_cl.experiment.methods import METHODS, NEED_UNLABELLED
 
 CONTRACT = {
     "schema", "benchmark", "method", "model", "seed", "config", "accuracy_matrix", "average_accuracy",
@@ -20,7 +20,7 @@ SOLVER = importlib.util.find_spec("quadprog")
 WITHOUT_SOLVER = {"gem", "ftp_gem"} if SOLVER is None else set()
 
 
-@pytest.mark.parametrize("method", sorted(METHODS.keys() - WITHOUT_SOLVER))
+@pytest.mark.parametrize("method", sorted(METHODS.keys() - WITHOUT_SOLVER - NEED_UNLABELLED))
 def test_every_method_runs_and_learns(quick_run, method):
     result = quick_run(f"method={method}", "benchmark.n_experiences=2")
     assert result.keys() >= CONTRACT

@@ -1,0 +1,76 @@
+"""Runs with few labels: the benchmark that `labels.*` asks for, and what pseudo-labels are worth."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from avalanche.training import Naive
+
+from ftp_cl.benchmarks import build_benchmark, few_labels, hidden_labels
+from ftp_cl.experiment.config import ConfigError
+from ftp_cl.experiment.record import RunDirectory
+from ftp_cl.metrics import pseudo_label_quality
+from ftp_cl.plugins import SemiSupervisedPlugin
+
+
+class PseudoLabelJudge:
+    """Writes share and precision of pseudo-labels per epoch to metrics.jsonl, event "pseudo_labels".
+
+    It holds the true labels, so nothing that trains may hold it: it is asked between two experiences, and takes from
+    the plugin what that has written down.
+
+    Args:
+        record: of the run.
+        true_labels: of each unlabelled item, per experience.
+    """
+
+    def __init__(self, record: RunDirectory, true_labels: list[list[int]]) -> None:
+        self._record = record
+        self._true_labels = [torch.tensor(labels) for labels in true_labels]
+
+    def judge(self, strategy: Naive, experience: int) -> None:
+        """Write one event per epoch since the last call."""
+        for plugin in strategy.plugins:
+            if isinstance(plugin, SemiSupervisedPlugin):
+                for epoch, found in enumerate(plugin.take_pseudo_labels()):
+                    truth = self._true_labels[experience][found.indices]
+                    share, precision = pseudo_label_quality(found.labels, found.used, truth)
+                    self._record.add_event(
+                        "pseudo_labels",
+                        experience=experience,
+                        epoch=epoch,
+                        images=len(truth),
+                        share=share,
+                        precision=precision,
+                    )
+
+
+def keep_few_labels(
+    benchmark: Any, options: Mapping[str, Any], labels: Mapping[str, Any], seed: int
+) -> tuple[Any, list[list[int]]]:
+    """Apply the configuration's `labels` to a benchmark.
+
+    Args:
+        benchmark: with all labels.
+        options: what it was built from: its name and keys.
+        labels: `per_class`, `fraction`, and `unlabelled`: keys of the benchmark that differ for the unlabelled images.
+        seed: of the run.
+
+    Returns:
+        The benchmark to train on, and the labels that it hides, per experience; none if all labels are kept.
+
+    Raises:
+        ConfigError: if `unlabelled` is given without a budget.
+        ValueError: for a budget that the benchmark cannot meet.
+    """
+    budget = {key: labels[key] for key in ("per_class", "fraction") if labels[key] is not None}
+    if not budget:
+        if labels["unlabelled"] is not None:
+            raise ConfigError("labels.unlabelled needs labels.per_class or labels.fraction beside it.")
+        return benchmark, []
+    other = None
+    if labels["unlabelled"] is not None:
+        changed = {**options, **labels["unlabelled"]}
+        other = build_benchmark(changed.pop("name"), **changed, seed=seed)
+    budget |= {"seed": seed, "unlabelled": other}
+    return few_labels(benchmark, **budget), hidden_labels(benchmark, **budget)

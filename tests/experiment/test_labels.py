@@ -1,0 +1,66 @@
+"""Runs with few labels: what is recorded, and the semi-supervised methods."""
+
+import json
+
+import numpy as np
+import pytest
+
+from ftp_cl.benchmarks import few_labels, split_digits
+from ftp_cl.experiment.methods import NEED_UNLABELLED
+
+SEMI_SUPERVISED = ["labels.fraction=0.5", "benchmark.n_experiences=2", "train.batch_size=32", "method.ratio=1"]
+
+
+def events(path, kind):
+    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    return [event for event in lines if event["event"] == kind]
+
+
+@pytest.mark.parametrize("method", sorted(NEED_UNLABELLED))
+def test_every_semi_supervised_method_runs_and_learns(quick_run, tmp_path, method):
+    # Digits are neither mirrored nor, at 8 pixels, shifted.
+    result = quick_run(f"method={method}", *SEMI_SUPERVISED, "train.epochs=2", "method.flip=false", "method.crop=0")
+    matrix = np.array(result["accuracy_matrix"])
+    assert matrix.shape == (2, 2) and matrix[0, 0] > 60, "five classes: chance is 20 %"
+    assert bool(result["projection"]) == (method == "fixmatch_ftp")
+    found = events(tmp_path / "run", "pseudo_labels")
+    assert [(event["experience"], event["epoch"]) for event in found] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    for event in found:
+        assert event["images"] > 0 and 0 <= event["share"] <= 100
+        assert event["precision"] > 60 if event["share"] > 50 else True
+
+
+def test_the_labelled_images_are_recorded_by_index(quick_run):
+    result = quick_run("method=naive", "labels.per_class=3", "benchmark.n_experiences=2", "seed=5")
+    expected = few_labels(split_digits(2, seed=5), per_class=3, seed=5).description
+    assert result["data"]["labels"] == expected["labels"]
+    assert result["data"]["stream_sizes"]["train"] == [15, 15]
+    assert result["config"]["labels"] == {"per_class": 3, "fraction": None, "unlabelled": None}
+
+
+def test_unlabelled_images_may_be_of_another_kind(quick_run, tmp_path):
+    result = quick_run(
+        "method=pseudo_label", "labels.per_class=3", "+labels.unlabelled.shots=10", "benchmark.n_experiences=2"
+    )
+    assert result["data"]["labels"]["unlabelled"]["shots"] == 10
+    assert result["data"]["stream_sizes"]["unlabelled"] == [50, 50]
+    assert len(events(tmp_path / "run", "pseudo_labels")) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["labels.per_class=0"], "labels.per_class=0 is wrong"),
+        (["labels.fraction=1"], "labels.fraction=1 is wrong: it must be a number between 0 and 1"),
+        (["labels.per_class=1", "labels.fraction=0.1"], "one of them"),
+        (["labels.per_class=1000"], "more than the"),
+        (["method=fixmatch"], "method=fixmatch needs unlabelled images: labels.per_class=4"),
+        (["method=fixmatch", "labels.per_class=4", "method.ratio=0"], "ratio=0"),
+        (["+labels.unlabelled.shots=3"], "labels.unlabelled needs labels.per_class"),
+        (["labels.per_class=2", "+labels.unlabelled.shot=3"], "did you mean 'shots'?"),
+        (["labels.perclass=2"], "did you mean labels.per_class?"),
+    ],
+)
+def test_a_wrong_word_is_named_with_what_would_be_right(ftp_cl, words, told):
+    status, _, error = ftp_cl("run", "benchmark=split_digits", "model=small_cnn", *words, "out=run")
+    assert status == 2 and told in error and error.count("\n") == 1, error
