@@ -94,11 +94,11 @@ def ftp(
     when: str,
     radius_data: str,
     radius_iterations: int,
+    method: str,
 ) -> Plugins:
     """Fast Trainable Projection."""
-    return [
-        FTPPlugin(k, anchor, exclude, when, radius_data=radius_data, radius_iterations=radius_iterations, mu=mu)  # type: ignore[arg-type]
-    ]
+    radii: dict[str, Any] = {"radius_data": radius_data, "radius_iterations": radius_iterations}
+    return [FTPPlugin(k, anchor, exclude, when, **radii, method=method, mu=mu)]  # type: ignore[arg-type]
 
 
 l2_sp = _only(AnchorPenalty)

@@ -43,7 +43,8 @@ class FTP:
         anchor: weights to stay near, by name. None: each tensor's weights right before its first optimizer step.
         exclude: what is not projected: parameter names, module names, shell patterns, module types. A new classifier
             belongs here. A weight that is tied is excluded if any of its names is.
-        method: "paper", the published rule; the only one so far.
+        method: "paper", the published rule, in which all rows vote on the radius; or "exact", in which only rows that
+            the previous step has shortened do: the derivative of the loss by the radius (docs/hyper_optimizer.md).
         mu: step size of the radii, 1e-2 as published. A radius grows by at most about mu a step, in units of a row's
             L1 norm.
         backend: "torch", which is always there, "numba" (`pip install 'ftp-cl[fast]'`), or "auto", the fastest that is
@@ -71,7 +72,7 @@ class FTP:
         k: float = 1.0,
         anchor: Mapping[str, Tensor] | None = None,
         exclude: Exclude = (),
-        method: Literal["paper"] = "paper",
+        method: Literal["paper", "exact"] = "paper",
         mu: float = 1e-2,
         backend: str = "auto",
         direction_dtype: torch.dtype | str | None = None,
@@ -80,10 +81,11 @@ class FTP:
         _check_k(k)
         if not mu > 0:
             raise ValueError(f"mu={mu} is no step size: it must be above 0 (1e-2 as published).")
-        if method != "paper":
-            raise ValueError(f"method={method!r} is unknown; there is only 'paper'.")
+        if method not in ("paper", "exact"):
+            raise ValueError(f"method={method!r} is unknown; choose 'paper' or 'exact'.")
         self.k = k
         self.mu = mu
+        self.method = method
         self.exclude = exclude
         self.backend = get_backend(backend)
         self._storage = _storage(direction_dtype, anchor_device)
@@ -266,7 +268,7 @@ class FTP:
     def _begin(self, optimizer: Optimizer) -> None:
         self.turns = list(self._turns_of(optimizer))
         if not getattr(optimizer, "takes_votes", False):
-            take_votes(self.turns, self.backend)
+            take_votes(self.turns, self.backend, exact=self.method == "exact")
 
     def _turns_of(self, optimizer: Optimizer) -> Iterator[Turn]:
         """A turn for each parameter that is projected in this step."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ftp_cl.projection import Backend, Radius, TensorState
+from ftp_cl.projection import Backend, Radius, TensorState, exact_vote
 from ftp_cl.projection.torch_backend import to_floats
 
 
@@ -44,9 +44,13 @@ class Turn:
     finished: bool = False
 
 
-def take_votes(turns: Sequence[Turn], backend: Backend) -> None:
-    """Read the gradients, before the optimizer's step."""
-    votes = backend.votes([(turn.state, turn.gradient) for turn in turns])
+def take_votes(turns: Sequence[Turn], backend: Backend, *, exact: bool = False) -> None:
+    """Read the gradients, before the optimizer's step; `exact`: rows inside their ball have no vote."""
+    votes: Sequence[Tensor | float]
+    if exact:
+        votes = [exact_vote(turn.state, turn.gradient) for turn in turns]
+    else:
+        votes = backend.votes([(turn.state, turn.gradient) for turn in turns])
     for turn, vote in zip(turns, votes, strict=True):
         turn.vote = vote
 

@@ -39,7 +39,7 @@ class FTPPlugin(SupervisedPlugin[Any]):
         radius_data: for when="experience", where the radii's batches come from: "train", "validation" (the benchmark's
             stream of that name) or "replay" (the buffer of a ReplayPlugin; the training data while it is empty).
         radius_iterations: for when="experience", the number of batches.
-        method: the rule for the radii; "paper" is the published one.
+        method: the rule for the radii; "paper" is the published one, "exact" the derivative of the loss, as in `FTP`.
         mu: step size of the radii; 1e-2 as published.
         reanchor_every: for online streams without task boundaries: move the anchor to the current weights
             every so many iterations. None (default) leaves it where training started.
@@ -61,7 +61,7 @@ class FTPPlugin(SupervisedPlugin[Any]):
         *,
         radius_data: Literal["train", "validation", "replay"] = "train",
         radius_iterations: int = 50,
-        method: Literal["paper"] = "paper",
+        method: Literal["paper", "exact"] = "paper",
         mu: float = 1e-2,
         reanchor_every: int | None = None,
     ) -> None:

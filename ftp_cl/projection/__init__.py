@@ -1,6 +1,7 @@
 """The algorithm on tensors: rows, radius, projection; a literal version as the oracle. Knows torch only."""
 
 from ftp_cl.projection.backends import Backend, available_backends, get_backend
+from ftp_cl.projection.exact import exact_vote
 from ftp_cl.projection.literal import LiteralState, literal_step
 from ftp_cl.projection.radius import Radius
 from ftp_cl.projection.rows import as_rows, row_norms
@@ -14,6 +15,7 @@ __all__ = [
     "TensorState",
     "as_rows",
     "available_backends",
+    "exact_vote",
     "get_backend",
     "literal_step",
     "row_norms",
