@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 # Heavy imports (torch, Avalanche) stand in the commands that need them: `ftp-cl list` and errors answer at once.
-from ftp_cl.experiment.config import ConfigError, load_config, options_of
+from ftp_cl.experiment.config import ConfigError, load_config, load_repeated, options_of
 
 USER_ERROR = 2
 
@@ -40,10 +40,13 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
 
     run = commands.add_parser(
-        "run", help="train on a stream and evaluate", usage="ftp-cl run [-m] [--cfg job] [key=value ...]"
+        "run",
+        help="train on a stream and evaluate",
+        usage="ftp-cl run [-m] [--cfg job] [--from RESULT.json] [key=value ...]",
     )
     run.add_argument("-m", "--multirun", action="store_true", help="run all combinations: method=naive,ftp seed=0,1,2")
     run.add_argument("--cfg", choices=["job"], help="print the configuration instead")
+    run.add_argument("--from", dest="result", metavar="RESULT.json", help="repeat the run that has this result")
     run.set_defaults(act=_run)
 
     report = commands.add_parser("report", help="tables and figures from the results under directories")
@@ -65,11 +68,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(parsed: argparse.Namespace, overrides: list[str]) -> int:
+    if parsed.multirun and parsed.result:
+        raise ConfigError("--from repeats one run: it cannot be combined with --multirun.")
     if parsed.multirun:
         from ftp_cl.experiment.many import run_many
 
         return run_many(overrides)
-    config = load_config(overrides)
+    config = load_repeated(Path(parsed.result), overrides) if parsed.result else load_config(overrides)
     if parsed.cfg:
         from omegaconf import OmegaConf
 
@@ -81,7 +86,12 @@ def _run(parsed: argparse.Namespace, overrides: list[str]) -> int:
     from ftp_cl.experiment.run import run
     from ftp_cl.report import load_results, terminal_table
 
-    path = run(config, Path(config.out) if config.out else run_directory(overrides))
+    own = (
+        Path("runs") / f"{Path(parsed.result).absolute().parent.name}-again"
+        if parsed.result
+        else run_directory(overrides)
+    )
+    path = run(config, Path(config.out) if config.out else own)
     Console().print(terminal_table(load_results([path])))
     return 0
 

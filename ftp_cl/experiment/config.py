@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 
@@ -37,6 +38,10 @@ _OBJECTIVES = (
     *("average_accuracy", "average_incremental_accuracy", "average_forgetting", "backward_transfer"),
     *("learning_accuracy", "ood_average", "train_seconds", "step_seconds_median", "peak_memory_mb"),
 )
+
+_ABSENT = object()
+
+_LOGGERS = ("tensorboard", "wandb", "mlflow")
 
 _RULES = {
     "seed": _Rule((int,), lambda v: 0 <= v < 2**32, "a whole number from 0 to 2^32 - 1"),
@@ -68,6 +73,13 @@ _RULES = {
     "checkpoint.every_iterations": _Rule(
         (int, type(None)), lambda v: v is None or v >= 1, "a whole number of at least 1, or null"
     ),
+    "deterministic": _Rule((bool,), lambda v: True, "true or false"),
+    "plugins": _Rule(
+        (ListConfig,),
+        lambda v: all(isinstance(entry, DictConfig) and "name" in entry for entry in v),
+        "a list such as [{name: my_module:MyPlugin, option: 1}]",
+    ),
+    "loggers": _Rule((ListConfig,), lambda v: all(name in _LOGGERS for name in v), f"a list of {', '.join(_LOGGERS)}"),
     "objective": _Rule(
         (str, type(None)), lambda v: v is None or v in _OBJECTIVES, f"null or one of {', '.join(_OBJECTIVES)}"
     ),
@@ -103,6 +115,37 @@ def load_config(overrides: Sequence[str]) -> DictConfig:
             raise ConfigError(_explain(error, overrides)) from error
     check(config)
     return config
+
+
+def load_repeated(result: Path, overrides: Sequence[str]) -> DictConfig:
+    """The configuration of a finished run, to repeat it.
+
+    Args:
+        result: its result.json.
+        overrides: `key=value` for keys that are to differ, as `out`.
+
+    Raises:
+        ConfigError: the file holds no configuration, or a key or value is wrong.
+    """
+    try:
+        recorded = json.loads(result.read_text())["config"]
+        root = OmegaConf.to_container(OmegaConf.load(config_directory() / "config.yaml"))
+        assert isinstance(root, dict)
+        config = OmegaConf.create({key: root[key] for key in root if key not in ("defaults", "hydra")})
+        # Keys that are newer than the result have their defaults.
+        defaults, own = OmegaConf.create({"out": None, "resume": False}), OmegaConf.create(recorded)
+        config = OmegaConf.create(OmegaConf.to_container(OmegaConf.merge(config, own, defaults)))  # type: ignore
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{result} holds no configuration of a run ({error}).") from error
+    for override in overrides:
+        key, equals, _ = override.partition("=")
+        if not equals or OmegaConf.select(config, key, default=_ABSENT) is _ABSENT:
+            known = [str(key) for key in config]
+            raise ConfigError(f"{key} is no key of the configuration{_nearest(key, known)}")
+    merged = OmegaConf.merge(config, OmegaConf.from_dotlist(list(overrides)))
+    assert isinstance(merged, DictConfig)
+    check(merged)
+    return merged
 
 
 def check(config: DictConfig) -> None:

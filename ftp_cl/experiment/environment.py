@@ -28,6 +28,14 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
     }
 
 
+def set_deterministic(on: bool) -> None:
+    """Let torch use deterministic algorithms only, or any; an operation that has none raises."""
+    if on:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs for it
+        torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(on)
+
+
 def peak_memory_mb(device: torch.device) -> float:
     """Largest memory so far, MiB: of tensors on a CUDA device, of the whole process otherwise."""
     if device.type == "cuda":

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +50,16 @@ class RunDirectory:
         path: made if it does not exist.
         config: resolved; keys that change no number (`NOT_IDENTITY`) may differ.
 
+    Attributes:
+        listeners: are told of each event after it was written.
+
     Raises:
         ConfigError: if the directory holds another configuration or files of something else, or cannot be written.
     """
 
     def __init__(self, path: Path, config: DictConfig) -> None:
         self.path = path
+        self.listeners: list[Callable[[Mapping[str, Any]], None]] = []
         text = OmegaConf.to_yaml(_identity(config), resolve=True)
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -93,8 +97,11 @@ class RunDirectory:
 
     def add_event(self, event: str, **values: Any) -> None:
         """Append one line to metrics.jsonl."""
+        line = {"event": event, **values}
         with self.events_path.open("a") as file:
-            file.write(json.dumps({"event": event, **values}) + os.linesep)
+            file.write(json.dumps(line) + os.linesep)
+        for listener in self.listeners:
+            listener(line)
 
     def write_weights(self, model: nn.Module) -> None:
         """Write weights.safetensors: the model's state dict."""

@@ -13,9 +13,11 @@ from torch import nn
 
 from ftp_cl.benchmarks import build_benchmark
 from ftp_cl.experiment.config import ConfigError, call_with
-from ftp_cl.experiment.environment import describe_environment
+from ftp_cl.experiment.environment import describe_environment, set_deterministic
+from ftp_cl.experiment.imported import imported, is_import_path, own_benchmark, own_plugins
 from ftp_cl.experiment.labels import PseudoLabelJudge, keep_few_labels
 from ftp_cl.experiment.lock import DirectoryLock
+from ftp_cl.experiment.loggers import make_logger
 from ftp_cl.experiment.loop import Recorder, projection_table, train_and_evaluate
 from ftp_cl.experiment.methods import METHODS, NEED_UNLABELLED
 from ftp_cl.experiment.progress import RunProgress
@@ -23,7 +25,7 @@ from ftp_cl.experiment.record import RunDirectory
 from ftp_cl.experiment.termination import Termination
 from ftp_cl.experiment.training import Checkpoints, ResumableNaive
 from ftp_cl.models import ContinualClassifier, build_model
-from ftp_cl.plugins import FreezeBatchNorm, FreshOptimizer, LearningRateSchedule, SeparatedSoftmax
+from ftp_cl.plugins import FreezeBatchNorm, FreshOptimizer, LearningRateSchedule, SeparatedSoftmax, find_classifier
 from ftp_cl.report import RESULT_SCHEMA
 
 
@@ -54,6 +56,7 @@ def run(config: DictConfig, directory: Path) -> Path:
 def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> None:
     if config.threads is not None:
         torch.set_num_threads(config.threads)
+    set_deterministic(config.deterministic)
     RNGManager.set_random_seeds(config.seed)
     benchmark, hidden = _build_benchmark(config)
     name = f"{config.method.name} on {config.benchmark.name}, seed {config.seed}"
@@ -64,6 +67,7 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
         if not (config.resume and checkpoints.resume(strategy)):
             checkpoints.begin()
             record.start_events()
+        record.listeners = [make_logger(logger, record.path, _options(config)) for logger in config.loggers]
         judge = PseudoLabelJudge(record, hidden)
         measured = train_and_evaluate(config, benchmark, strategy, recorder, judge)
         if config.save_weights:
@@ -80,7 +84,10 @@ def _build_benchmark(config: DictConfig) -> tuple[Any, list[list[int]]]:
     """The benchmark, and the labels that it hides from training."""
     options = _options(config.benchmark)
     name = options.pop("name")
-    benchmark = build_benchmark(name, **options, seed=config.seed)
+    if is_import_path(name):
+        benchmark = own_benchmark(name, options, config.seed)
+    else:
+        benchmark = build_benchmark(name, **options, seed=config.seed)
     benchmark, hidden = keep_few_labels(benchmark, {"name": name, **options}, _options(config.labels), config.seed)
     if config.method.name in NEED_UNLABELLED and not hidden:
         raise ConfigError(f"method={config.method.name} needs unlabelled images: labels.per_class=4, for instance.")
@@ -94,10 +101,15 @@ def _options(group: DictConfig) -> dict[str, Any]:
 
 def _build_strategy(config: DictConfig, recorder: Recorder) -> ResumableNaive:
     options = _options(config.model)
-    model = build_model(options.pop("name"), **options)
+    name = options.pop("name")
+    if is_import_path(name):
+        model = call_with(imported(name, "model.name"), options, "model")
+    else:
+        model = build_model(name, **options)
     options = _options(config.method)
-    method = METHODS[options.pop("name")]
-    plugins = [recorder, *call_with(method.build, options, "method", model)]
+    name = options.pop("name")
+    build = imported(name, "method.name") if is_import_path(name) else METHODS[name].build
+    plugins = [recorder, *call_with(build, options, "method", model)]
     if config.train.softmax == "separated":
         plugins.insert(0, SeparatedSoftmax())
     if config.train.freeze_batch_norm:
@@ -105,6 +117,7 @@ def _build_strategy(config: DictConfig, recorder: Recorder) -> ResumableNaive:
     if config.optimizer.fresh:
         plugins.append(FreshOptimizer())
     plugins.append(LearningRateSchedule(config.train.warmup, config.train.schedule))
+    plugins += own_plugins(OmegaConf.to_container(config.plugins, resolve=True))  # type: ignore[arg-type]
     return ResumableNaive(
         model=model,
         optimizer=_build_optimizer(config.optimizer, model),
@@ -124,15 +137,22 @@ def _evaluator() -> EvaluationPlugin:
         return EvaluationPlugin(accuracy_metrics(experience=True, stream=True))
 
 
-def _build_optimizer(options: DictConfig, model: ContinualClassifier) -> torch.optim.Optimizer:
+def _build_optimizer(options: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
+    head = _head_names(model)
     backbone_lr = options.lr if options.backbone_lr is None else options.backbone_lr
     groups = [
-        {"params": list(model.backbone.parameters()), "lr": backbone_lr},
-        {"params": list(model.head.parameters()), "lr": options.lr},
+        {"params": [weight for name, weight in model.named_parameters() if name not in head], "lr": backbone_lr},
+        {"params": [weight for name, weight in model.named_parameters() if name in head], "lr": options.lr},
     ]
     if options.name == "sgd":
         return torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum, weight_decay=options.weight_decay)
     return torch.optim.AdamW(groups, lr=options.lr, weight_decay=options.weight_decay)
+
+
+def _head_names(model: nn.Module) -> set[str]:
+    if isinstance(model, ContinualClassifier):  # whose head may have no weights, as LDA's
+        return {f"head.{name}" for name, _ in model.head.named_parameters()}
+    return find_classifier(model)[0]
 
 
 def _device(name: str) -> torch.device:

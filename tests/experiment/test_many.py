@@ -12,7 +12,7 @@ from ftp_cl.experiment.record import run_directory
 
 QUICK = [
     *("benchmark=split_digits", "benchmark.n_experiences=2", "model=small_cnn", "method=naive"),
-    *("train.epochs=1", "train.batch_size=64", "eval.ood=false", "threads=1"),
+    *("train.epochs=1", "train.batch_size=64", "eval.ood_every=never", "threads=1"),
 ]
 
 
@@ -106,7 +106,7 @@ def test_ray_runs_jobs_on_a_cluster_of_two_nodes(tmp_path):
     cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:
         cluster.add_node(num_cpus=1)
-        # The launcher sets the size of Ray's object store, which a cluster that runs already refuses; null takes it back.
+        # The launcher sets the size of Ray's object store, which a running cluster refuses; null takes it back.
         init = "+hydra.launcher.ray.init"
         address, memory = f"{init}.address='{cluster.address}'", f"{init}.object_store_memory=null"
         in_process(tmp_path, "hydra/launcher=ray", address, memory, "seed=0,1")

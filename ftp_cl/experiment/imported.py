@@ -1,0 +1,71 @@
+"""A user's own benchmark, model, method or plugin, named by import path: `my_package.my_module:function`."""
+
+import importlib
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ftp_cl.experiment.config import ConfigError, call_with
+
+
+def is_import_path(name: str) -> bool:
+    """Whether a name means a user's own code rather than an entry of a registry."""
+    return ":" in name
+
+
+def imported(path: str, key: str) -> Callable[..., Any]:
+    """What an import path names; modules in the current directory are found too.
+
+    Args:
+        path: `package.module:name`.
+        key: of the configuration, for errors.
+
+    Raises:
+        ConfigError: there is no such module, or nothing callable of this name in it.
+    """
+    module_name, _, name = path.partition(":")
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        module = importlib.import_module(module_name)
+    except (ImportError, ValueError) as error:
+        raise ConfigError(f"{key}={path} cannot be imported: {error}.") from error
+    found = getattr(module, name, None)
+    if not callable(found):
+        raise ConfigError(f"{key}={path} is wrong: {module_name} has no function or class {name!r}.")
+    return found
+
+
+def own_benchmark(path: str, options: Mapping[str, Any], seed: int) -> Any:
+    """A user's benchmark: `function(**options, seed=seed)` returns an Avalanche benchmark with `train` and `test`.
+
+    Classes are named by their numbers unless the benchmark has a `description`.
+
+    Raises:
+        ConfigError: for an option that the function does not take.
+    """
+    benchmark = call_with(imported(path, "benchmark.name"), {**options, "seed": seed}, "benchmark")
+    if not hasattr(benchmark, "description"):
+        classes = [sorted(map(int, experience.classes_in_this_experience)) for experience in benchmark.train_stream]
+        benchmark.description = {
+            "benchmark": path,
+            "experiences": [{"classes": own, "names": [str(label) for label in own]} for own in classes],
+        }
+    return benchmark
+
+
+def own_plugins(entries: list[dict[str, Any]]) -> list[Any]:
+    """A user's plugins, from `plugins=[{name: my_module:MyPlugin, option: 1}]`.
+
+    Raises:
+        ConfigError: for an entry without a name, or an option that the plugin does not take.
+    """
+    plugins = []
+    for entry in entries:
+        options = dict(entry)
+        name = options.pop("name", "")
+        if not is_import_path(name):
+            raise ConfigError(f"plugins must be a list such as [{{name: my_module:MyPlugin, option: 1}}], not {entry}.")
+        plugins.append(call_with(imported(name, "plugins.name"), options, f"plugins.{name}"))
+    return plugins

@@ -1,0 +1,98 @@
+"""A user's own benchmark, model, method and plugins by import path; repeating a result; loggers."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ftp_cl.experiment.config import load_config
+from ftp_cl.experiment.run import run
+
+OWN = [
+    *("benchmark=own", "benchmark.name=my_parts:my_benchmark", "+benchmark.n_experiences=5"),
+    *("model=own", "model.name=my_parts:MyModel", "+model.width=16"),
+    *("method=own", "method.name=my_parts:my_method", "+method.alpha=1.0"),
+    *("plugins=[{name: my_parts:MyPlugin, start: 3}]", "train.epochs=1", "train.batch_size=64", "threads=1"),
+    "save_weights=true",
+]
+
+
+@pytest.fixture
+def own_parts(tmp_path, monkeypatch):
+    """The current directory holds a user's module."""
+    shutil.copy(Path(__file__).parent / "my_parts.py", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_own_parts_run_and_resume(own_parts, monkeypatch):
+    from ftp_cl.experiment.training import Checkpoints
+
+    result = json.loads(run(load_config([*OWN]), own_parts / "whole").read_text())
+    assert len(result["accuracy_matrix"]) == 5 and result["benchmark"] == "my_parts:my_benchmark"
+    # A head of Avalanche that grows at evaluation, and a copy of the model in a plugin, come back too.
+    done, whole = 0, Checkpoints.iteration_done
+
+    def killed(self, *args):
+        nonlocal done
+        whole(self, *args)
+        done += 1
+        if done == 12:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "iteration_done", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(load_config([*OWN, "checkpoint.every_iterations=2"]), own_parts / "cut")
+    run(load_config([*OWN, "resume=true"]), own_parts / "cut")
+    weights = [(own_parts / name / "weights.safetensors").read_bytes() for name in ("whole", "cut")]
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("benchmark.name=my_parts:nothing", "no function or class 'nothing'"),
+        ("benchmark.name=no_such_module:f", "no_such_module"),
+        ("+benchmark.n_experience=5", "did you mean n_experiences?"),
+        ("+model.widht=3", "did you mean width?"),
+        ("plugins=[{name: my_parts:MyPlugin, begin: 3}]", "begin is unknown"),
+        ("plugins=[MyPlugin]", "a list such as"),
+        ("loggers=[tensorbord]", "tensorboard, wandb, mlflow"),
+    ],
+)
+def test_a_wrong_path_or_option_is_named(ftp_cl, own_parts, word, told):
+    status, _, error = ftp_cl("run", *OWN, word, "out=run")
+    assert status == 2 and told in error and error.count("\n") == 1, error
+
+
+def test_a_plugin_that_cannot_be_saved_leaves_checkpoints_between_experiences(own_parts, capsys):
+    run(
+        load_config([*OWN, "plugins=[{name: my_parts:UnsavablePlugin}]", "checkpoint.every_iterations=2"]),
+        own_parts / "run",
+    )
+    printed = capsys.readouterr().out
+    assert printed.count("between experiences only") == 1 and "UnsavablePlugin.counter is a generator" in printed
+
+
+def test_a_result_is_repeated_from_its_file(ftp_cl, quick_run, tmp_path):
+    result = quick_run("method=ftp", "benchmark.n_experiences=2", "deterministic=true")
+    assert ftp_cl("run", "--from", "run/result.json", "out=again")[0] == 0
+    again = json.loads((tmp_path / "again" / "result.json").read_text())
+    assert again["accuracy_matrix"] == result["accuracy_matrix"] and again["projection"] == result["projection"]
+    status, _, error = ftp_cl("run", "--from", "run/result.json", "sed=1")
+    assert status == 2 and "did you mean seed?" in error
+    (tmp_path / "other.json").write_text("{}")
+    assert ftp_cl("run", "--from", "other.json")[0] == 2
+
+
+def test_tensorboard_gets_what_the_events_say(quick_run, tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    result = quick_run("method=ftp", "benchmark.n_experiences=2", "loggers=[tensorboard]")
+    curves = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    last = curves.Scalars("accuracy/test")[-1]
+    assert last.value == pytest.approx(sum(result["accuracy_matrix"][-1]) / 2, rel=1e-5)
+    assert any(tag.startswith("radius/") for tag in curves.Tags()["scalars"])
