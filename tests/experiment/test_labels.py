@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ftp_cl.benchmarks import few_labels, split_digits
+from ftp_cl.experiment.config import config_directory, load_config
 from ftp_cl.experiment.methods import NEED_UNLABELLED
 
 SEMI_SUPERVISED = ["labels.fraction=0.5", "benchmark.n_experiences=2", "train.batch_size=32", "method.ratio=1"]
@@ -64,3 +65,24 @@ def test_unlabelled_images_may_be_of_another_kind(quick_run, tmp_path):
 def test_a_wrong_word_is_named_with_what_would_be_right(ftp_cl, words, told):
     status, _, error = ftp_cl("run", "benchmark=split_digits", "model=small_cnn", *words, "out=run")
     assert status == 2 and told in error and error.count("\n") == 1, error
+
+
+EXPERIMENTS = sorted(path.stem for path in (config_directory() / "experiment").glob("few_labels_*.yaml"))
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_experiments_compose_and_begin_with_their_command(name):
+    lines = (config_directory() / "experiment" / f"{name}.yaml").read_text().splitlines()
+    assert lines[1].startswith(f"# ftp-cl run -m +experiment={name}")
+    config = load_config([f"+experiment={name}", "method=fixmatch_ftp", "labels.per_class=4"])
+    assert config.train.epochs >= 20 and config.labels.per_class == 4
+
+
+def test_a_sweep_goes_over_methods_labels_and_seeds(ftp_cl, tmp_path):
+    status, _, error = ftp_cl(
+        "run", "-m", "+experiment=few_labels_emoji_shift", "labels.per_class=2", "seed=0", "train.epochs=1",
+        "benchmark=split_digits", "model=small_cnn", "labels.unlabelled=null", "benchmark.size=8", "threads=1",
+    )  # fmt: skip
+    assert status == 0, error
+    results = [json.loads(path.read_text()) for path in tmp_path.glob("runs/*/result.json")]
+    assert sorted(result["method"] for result in results) == ["fixmatch", "fixmatch_ftp"]
