@@ -1,4 +1,4 @@
-"""Reads from a run's metrics.jsonl what result.json does not hold: how the radii changed over the experiences."""
+"""Reads from a run's metrics.jsonl what result.json does not hold: radii over experiences, worth of pseudo-labels."""
 
 import json
 from pathlib import Path
@@ -38,4 +38,37 @@ def _projection_event(line: str) -> dict[int, dict[str, float]]:
         radii = {name: float(tensor["radius"]) for name, tensor in event["tensors"].items()}
         return {int(event["experience"]): radii} if radii else {}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return {}
+
+
+def pseudo_labels_per_epoch(run_dir: Path) -> list[tuple[float, float | None]]:
+    """Share of pseudo-labels that were used and how many of these were right, percent, epoch by epoch.
+
+    Lines that cannot be read are passed over; of several on one epoch the last one counts.
+
+    Args:
+        run_dir: directory of the run; a missing or unreadable metrics.jsonl gives an empty list.
+
+    Returns:
+        One (share, precision) per epoch over all experiences; precision is None where none was used.
+    """
+    epochs: dict[tuple[int, int], tuple[float, float | None]] = {}
+    try:
+        with (run_dir / EVENTS_FILE).open(encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                if '"pseudo_labels"' in line:
+                    epochs.update(_pseudo_labels_event(line))
+    except OSError:
+        return []
+    return [epochs[place] for place in sorted(epochs)]
+
+
+def _pseudo_labels_event(line: str) -> dict[tuple[int, int], tuple[float, float | None]]:
+    try:
+        event = json.loads(line)
+        if event["event"] != "pseudo_labels":
+            return {}
+        precision = None if event["precision"] is None else float(event["precision"])
+        return {(int(event["experience"]), int(event["epoch"])): (float(event["share"]), precision)}
+    except (ValueError, TypeError, KeyError, RecursionError):
         return {}

@@ -13,6 +13,12 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from ftp_cl.report.groups import Group
+from ftp_cl.report.label_figures import (
+    labels_figure,
+    pseudo_labels_figure,
+    with_label_budgets,
+    with_pseudo_labels,
+)
 from ftp_cl.report.loading import TensorProjection
 from ftp_cl.report.style import GRID, INK, Look, add_legend, looks, new_figure
 
@@ -284,5 +290,21 @@ FIGURE_KINDS = (
         "percentile, both mean over seeds; logarithmic axis.",
         _with_radii,
         _radius_over_experiences_figure,
+    ),
+    FigureKind(
+        "labels",
+        "Accuracy against the number of labels",
+        "Average accuracy over the test experiences and mean over the OOD streams, after the last experience, for each "
+        "budget of labels; line: mean over seeds, band: ± one standard deviation; logarithmic axis.",
+        with_label_budgets,
+        labels_figure,
+    ),
+    FigureKind(
+        "pseudo-labels",
+        "Pseudo-labels over training",
+        "Share of the unlabelled images whose pseudo-label was used in an epoch, and percentage of these that were "
+        "right; mean over seeds. The true labels are known to the evaluation only.",
+        with_pseudo_labels,
+        pseudo_labels_figure,
     ),
 )
