@@ -52,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="tables and figures from the results under directories")
     report.add_argument("directories", nargs="+", metavar="DIR")
     report.add_argument("--out", default="report", help="directory of the report (default: report)")
+    report.add_argument("--figures", choices=["svg", "png"], help="write each figure as a file of its own, too")
     report.set_defaults(act=_report)
 
     listing = commands.add_parser("list", help="what benchmark=, method= and model= take")
@@ -101,9 +102,9 @@ def _report(parsed: argparse.Namespace, _: list[str]) -> None:
 
     from ftp_cl.report import load_results, terminal_table, write_report
 
-    paths = write_report(parsed.directories, parsed.out)
+    paths = write_report(parsed.directories, parsed.out, parsed.figures)
     Console().print(terminal_table(load_results(parsed.directories)))
-    print(f"{paths.html}\n{paths.markdown}\n{paths.csv}")
+    print(*(paths.html, paths.markdown, paths.csv, paths.latex, *paths.figures), sep="\n")
 
 
 def _list(parsed: argparse.Namespace, _: list[str]) -> None:

@@ -1,6 +1,7 @@
 """The figures of a report: what is drawn, for which groups, and the sentence that says how it was computed."""
 
 import math
+import re
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,9 @@ from ftp_cl.report.style import GRID, INK, Look, add_legend, looks, new_figure
 
 PAGE_WIDTH = 4.4  # inches: text keeps a readable size on a phone
 _SMALLEST_RADIUS = 1e-8  # of the algorithm, and the least that the logarithmic axis shows
+_SHORTEST_TIME = 1e-3  # seconds; the least that the logarithmic axis shows
 _LONGEST_TICK = 24
+_CORRUPTION = re.compile(r"ood_\w+_(\d)")  # as the corrupted streams of ftp_cl.benchmarks are named: ood_fog_3
 
 
 @dataclass(frozen=True)
@@ -199,6 +202,53 @@ def _radius_over_experiences_figure(groups: Sequence[Group], looks_of: dict[str,
     return figure
 
 
+def _cost_figure(groups: Sequence[Group], looks_of: dict[str, Look]) -> Figure:
+    figure, (axes,) = new_figure(PAGE_WIDTH, 3.4)
+    for group in groups:
+        points = [(max(run.train_seconds, _SHORTEST_TIME), run.average_accuracy) for run in group.results]
+        look = looks_of[group.label]
+        axes.plot(*zip(*points, strict=True), color=look.colour, marker=look.marker, linestyle="none")
+    axes.set(xlabel="time in training (s)", ylabel="average accuracy (%)")
+    _logarithmic(axes.xaxis)
+    _group_legend(figure, groups, looks_of, lines=False)
+    return figure
+
+
+def _corruptions_figure(groups: Sequence[Group], looks_of: dict[str, Look]) -> Figure:
+    """One panel's worth of lines: accuracy over severity, mean over corruptions and seeds."""
+    figure, (axes,) = new_figure(PAGE_WIDTH, 3.0)
+    for group in groups:
+        look = looks_of[group.label]
+        means = _by_severity(group)
+        curves = np.array([[statistics.fmean(run[severity]) for severity in sorted(run)] for run in means])
+        x, mean = sorted(means[0]), curves.mean(axis=0)
+        axes.plot(x, mean, color=look.colour, marker=look.marker, linestyle=look.dash)
+        if len(curves) > 1:
+            std = curves.std(axis=0, ddof=1)
+            axes.fill_between(x, mean - std, mean + std, color=look.colour, alpha=0.15, linewidth=0)
+    axes.set(xlabel="severity of the corruption", ylabel="accuracy (%)")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _group_legend(figure, groups, looks_of)
+    return figure
+
+
+def _by_severity(group: Group) -> list[dict[int, list[float]]]:
+    """For each run that has the same severities as the first: {severity: accuracies of its corruptions}."""
+    runs: list[dict[int, list[float]]] = []
+    for result in group.results:
+        severities: dict[int, list[float]] = {}
+        for stream, accuracy in result.ood.items():
+            if match := _CORRUPTION.fullmatch(stream):
+                severities.setdefault(int(match[1]), []).append(accuracy)
+        if severities and (not runs or severities.keys() == runs[0].keys()):
+            runs.append(severities)
+    return runs
+
+
+def _with_severities(groups: Sequence[Group]) -> list[Group]:
+    return [group for group in groups if any(len(run) > 1 for run in _by_severity(group))]
+
+
 def _group_legend(figure: Figure, groups: Sequence[Group], looks_of: dict[str, Look], lines: bool = True) -> None:
     handles = [_handle(looks_of[group.label], lines) for group in groups]
     add_legend(figure, handles, [group.label for group in groups])
@@ -274,6 +324,22 @@ FIGURE_KINDS = (
         "Accuracy on each OOD stream after the last experience; dot: mean over seeds, bar: ± one standard deviation.",
         _with_ood,
         _ood_streams_figure,
+    ),
+    FigureKind(
+        "corruptions",
+        "Accuracy over the severity of corruptions",
+        "Mean accuracy over the corruptions of each severity, after the last experience; line: mean over seeds, band: "
+        "± one standard deviation.",
+        _with_severities,
+        _corruptions_figure,
+    ),
+    FigureKind(
+        "cost",
+        "Cost against accuracy",
+        "One point per run: seconds spent in training, evaluation not included, on a logarithmic axis, against average "
+        "accuracy after the last experience. Times from different machines do not compare.",
+        list,
+        _cost_figure,
     ),
     FigureKind(
         "projection",

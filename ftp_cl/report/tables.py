@@ -1,4 +1,4 @@
-"""The summary table of a benchmark: its columns, its cells, what is bold, and its forms (Markdown, CSV, terminal)."""
+"""The summary table of a benchmark: columns, cells, what is bold, and its forms (Markdown, LaTeX, CSV, terminal)."""
 
 import csv
 import io
@@ -15,6 +15,19 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 MISSING = "–"  # noqa: RUF001 (an en dash, as tables use it)
+
+
+_LATEX = {
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "\\": r"\textbackslash{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "±": r"$\pm$",
+    "–": "--",  # noqa: RUF001
+    "…": r"\dots{}",
+}
 
 
 @dataclass(frozen=True)
@@ -98,6 +111,22 @@ def markdown_text(text: str) -> str:
     """Text from a result file so that Markdown shows it as it is."""
     escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return "".join(f"\\{character}" if character in "\\`*_[]|#~" else character for character in escaped)
+
+
+def latex(table: SummaryTable) -> str:
+    """The table as LaTeX, for the package booktabs; its notes as comments."""
+    heads = [latex_text(head) for head in ("method", *(measure.title for measure in MEASURES), "n")]
+    lines = [f"\\begin{{tabular}}{{l{'r' * (len(heads) - 1)}}}", "\\toprule", _latex_row(heads), "\\midrule"]
+    for label, cells, n in table.rows:
+        texts = [latex_text(cell.text) for cell in cells]
+        shown = [f"\\textbf{{{text}}}" if cell.best else text for cell, text in zip(cells, texts, strict=True)]
+        lines.append(_latex_row([latex_text(label), *shown, str(n)]))
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", *(f"% {note}" for note in table.notes)]) + "\n"
+
+
+def latex_text(text: str) -> str:
+    """Text from a result file so that LaTeX shows it as it is."""
+    return "".join(_LATEX.get(character, character) for character in text)
 
 
 def csv_text(groups: Iterable[Group]) -> str:
@@ -204,6 +233,10 @@ def _notes(groups: Sequence[Group], same_machine: bool) -> list[str]:
 
 def _machine(result: Result) -> tuple[str, ...]:
     return tuple(str(result.environment.get(key)) for key in ("platform", "cpu", "threads"))
+
+
+def _latex_row(cells: Iterable[str]) -> str:
+    return f"{' & '.join(cells)} \\\\"
 
 
 def _markdown_row(cells: Iterable[str]) -> str:

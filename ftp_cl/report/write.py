@@ -1,6 +1,7 @@
 """Writes reports and figures: everything is made first, then each file replaces its old version in one step."""
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 from ftp_cl.report.files import replace_files
 from ftp_cl.report.groups import Group, aggregate, by_benchmark
 from ftp_cl.report.loading import ReportError, Result, load_results
-from ftp_cl.report.tables import csv_text, markdown, markdown_text, summary_table
+from ftp_cl.report.tables import csv_text, latex, markdown, markdown_text, summary_table
 
 FIGURE_SUFFIXES = (".svg", ".png")
 
@@ -20,19 +21,25 @@ class ReportPaths:
     html: Path
     markdown: Path
     csv: Path
+    latex: Path
+    figures: list[Path]
 
 
-def write_report(dirs: Iterable[str | os.PathLike[str]], out: str | os.PathLike[str]) -> ReportPaths:
-    """Make report.html, report.md and report.csv of all results under some directories.
+def write_report(
+    dirs: Iterable[str | os.PathLike[str]], out: str | os.PathLike[str], figures: str | None = None
+) -> ReportPaths:
+    """Make report.html, report.md, report.csv and report.tex of all results under some directories.
 
     The same results give byte-identical files. An existing report stays as it is until the new one is complete.
 
     Args:
         dirs: searched recursively for result.json.
         out: directory of the report; made if it does not exist.
+        figures: "svg" or "png": each figure of the page as a file too, below figures/.
 
     Raises:
-        ReportError: no result, one that is damaged or doubled, or a file that cannot be written.
+        ReportError: another kind of figure, no result, one that is damaged or doubled, or a file that cannot be
+            written.
     """
     from ftp_cl.report.page import render_page  # matplotlib: not for those who want a table only
 
@@ -40,12 +47,16 @@ def write_report(dirs: Iterable[str | os.PathLike[str]], out: str | os.PathLike[
     groups = aggregate(results)
     root = Path(os.path.commonpath([result.path.resolve().parent for result in results]))
     folder = Path(out)
-    paths = ReportPaths(folder / "report.html", folder / "report.md", folder / "report.csv")
+    drawn = {} if figures is None else _figure_files(groups, folder / "figures", figures)
+    written = {suffix: folder / f"report.{suffix}" for suffix in ("html", "md", "csv", "tex")}
+    paths = ReportPaths(written["html"], written["md"], written["csv"], written["tex"], list(drawn))
     _write(
         {
             paths.html: render_page(groups, root).encode(),
             paths.markdown: _markdown_report(groups).encode(),
             paths.csv: csv_text(groups).encode(),
+            paths.latex: _latex_report(groups).encode(),
+            **drawn,
         }
     )
     return paths
@@ -76,6 +87,31 @@ def write_figure(results: Iterable[Result], path: str | os.PathLike[str]) -> Pat
         content = file_bytes(main_figure(groups), suffix)
     _write({path: content})
     return path
+
+
+def _figure_files(groups: list[Group], folder: Path, kind: str) -> dict[Path, bytes]:
+    from ftp_cl.report.figures import FIGURE_KINDS, group_looks  # matplotlib
+    from ftp_cl.report.style import drawing, file_bytes
+
+    if f".{kind}" not in FIGURE_SUFFIXES:
+        raise ReportError(f"{kind}: a figure is written as {' or '.join(FIGURE_SUFFIXES)}")
+    files = {}
+    with drawing():
+        for benchmark, members in by_benchmark(groups).items():
+            looks_of = group_looks(members)
+            name = re.sub(r"[^\w-]+", "_", benchmark)
+            for figure in FIGURE_KINDS:
+                if shown := figure.select(members):
+                    path = folder / f"{name}-{figure.name}.{kind}"
+                    files[path] = file_bytes(figure.draw(shown, looks_of), path.suffix)
+    return files
+
+
+def _latex_report(groups: list[Group]) -> str:
+    parts = ["% \\usepackage{booktabs}"]
+    for benchmark, members in by_benchmark(groups).items():
+        parts += [f"% {benchmark}", latex(summary_table(members))]
+    return "\n".join(parts)
 
 
 def _markdown_report(groups: list[Group]) -> str:

@@ -62,7 +62,7 @@ def test_report_has_all_figures_of_runs_with_ood_and_projection(runs, tmp_path):
         assert axis in text
     assert "ftp" in paths.markdown.read_text()
     assert paths.csv.read_text().count("\n") == 4
-    assert set(contents(tmp_path / "out")) == {"report.html", "report.md", "report.csv"}
+    assert set(contents(tmp_path / "out")) == {"report.html", "report.md", "report.csv", "report.tex"}
 
 
 def test_page_needs_no_network_and_no_script(runs, tmp_path):
@@ -232,4 +232,23 @@ def test_nothing_sticks_out_of_the_page_in_a_browser(runs, tmp_path, make_run, w
     output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
     scroll_width, drawings = map(int, re.search(r"<title>(\d+) (\d+)</title>", output).groups())
     assert scroll_width <= width
-    assert drawings == 6 + 4
+    assert drawings == 7 + 4
+
+
+@pytest.mark.parametrize("kind", ["svg", "png"])
+def test_each_figure_of_the_page_can_be_a_file(runs, tmp_path, kind):
+    page = write_report([runs], tmp_path, kind)
+    names = {path.name for path in page.figures}
+    assert f"emoji_domains-cost.{kind}" in names and f"emoji_domains-id-ood.{kind}" in names
+    assert all(path.stat().st_size > 1000 for path in page.figures)
+    assert len(names) == page.html.read_text().count("<figcaption>")
+
+
+def test_corruptions_are_drawn_over_their_severity(tmp_path, make_run):
+    streams = tuple(f"ood_{name}_{severity}" for name in ("fog", "jpeg_compression") for severity in (1, 3, 5))
+    make_run(tmp_path / "run", ood=streams)
+    make_run(tmp_path / "styles", method="ftp")
+    page = write_report([tmp_path / "run", tmp_path / "styles"], tmp_path).html.read_text()
+    assert "Accuracy over the severity of corruptions" in page
+    page = write_report([tmp_path / "styles"], tmp_path).html.read_text()
+    assert "Accuracy over the severity of corruptions" not in page

@@ -9,7 +9,7 @@ import sys
 import pytest
 from rich.console import Console
 
-from ftp_cl.report import aggregate, load_results, terminal_table
+from ftp_cl.report import aggregate, load_results, terminal_table, write_report
 from ftp_cl.report.comparison import T_QUANTILES, difference_holds
 from ftp_cl.report.tables import MEASURES, csv_text, markdown, summary_table
 
@@ -151,3 +151,14 @@ def test_terminal_table_does_not_read_names_as_markup(tmp_path, make_run):
 def test_tables_load_neither_torch_nor_avalanche_nor_matplotlib():
     code = "import sys, ftp_cl.report; assert not {'torch', 'avalanche', 'matplotlib', 'scipy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_latex_compiles_what_names_hold(tmp_path, make_run):
+    for seed in range(3):
+        make_run(tmp_path / f"a{seed}", method="50%_of {x} & $y$\\z", seed=seed, loss=2)
+        make_run(tmp_path / f"b{seed}", method="naive", seed=seed, loss=12)
+    text = write_report([tmp_path], tmp_path / "out").latex.read_text()
+    assert r"50\%\_of \{x\} \& \$y\$\textbackslash{}z" in text
+    assert r"\textbf{" in text and r"$\pm$" in text and r"accuracy (\%)" in text
+    rows = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert len({line.replace(r"\&", "").count("&") for line in rows}) == 1
