@@ -1,4 +1,4 @@
-"""The command line `ftp-cl`: run, report, list, demo. Errors are one sentence and exit status 2."""
+"""The command line `ftp-cl`: run, report, watch, list, demo. Errors are one sentence and exit status 2."""
 
 import argparse
 import sys
@@ -63,7 +63,12 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--out", default="demo", help="directory of runs and report (default: demo)")
     demo.set_defaults(act=_demo)
 
-    for command in (run, report, listing, demo):
+    watch = commands.add_parser("watch", help="what the runs under a directory are doing")
+    watch.add_argument("directory", nargs="?", default="runs", metavar="DIR")
+    watch.add_argument("--every", type=float, metavar="SECONDS", help="look again and again, until Ctrl-C")
+    watch.set_defaults(act=_watch)
+
+    for command in (run, report, listing, demo, watch):
         command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     return parser
 
@@ -105,6 +110,12 @@ def _report(parsed: argparse.Namespace, _: list[str]) -> None:
     paths = write_report(parsed.directories, parsed.out, parsed.figures)
     Console().print(terminal_table(load_results(parsed.directories)))
     print(*(paths.html, paths.markdown, paths.csv, paths.latex, *paths.figures), sep="\n")
+
+
+def _watch(parsed: argparse.Namespace, _: list[str]) -> None:
+    from ftp_cl.experiment.watch import watch
+
+    watch(Path(parsed.directory), parsed.every)
 
 
 def _list(parsed: argparse.Namespace, _: list[str]) -> None:

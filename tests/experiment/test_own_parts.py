@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from ftp_cl.experiment.config import load_config
 from ftp_cl.experiment.run import run
@@ -96,3 +97,15 @@ def test_tensorboard_gets_what_the_events_say(quick_run, tmp_path):
     last = curves.Scalars("accuracy/test")[-1]
     assert last.value == pytest.approx(sum(result["accuracy_matrix"][-1]) / 2, rel=1e-5)
     assert any(tag.startswith("radius/") for tag in curves.Tags()["scalars"])
+
+
+def test_every_key_is_documented():
+    text = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
+
+    def keys(node, prefix=""):
+        for key, value in node.items():
+            yield from keys(value, f"{prefix}{key}.") if isinstance(value, dict) else [f"{prefix}{key}"]
+
+    config = OmegaConf.to_container(load_config([]))
+    groups = ("benchmark.", "model.", "method.")
+    assert [key for key in keys(config) if f"`{key}`" not in text and not key.startswith(groups)] == []

@@ -1,0 +1,25 @@
+"""`ftp-cl watch`: what runs are doing."""
+
+from ftp_cl.experiment.lock import DirectoryLock
+from ftp_cl.experiment.watch import statuses
+
+QUICK = [
+    *("benchmark=split_digits", "benchmark.n_experiences=2", "model=small_cnn", "method=naive"),
+    *("train.epochs=1", "train.batch_size=64", "eval.ood_every=never", "threads=1"),
+]
+
+
+def test_watch_tells_finished_running_failed_and_interrupted_runs_apart(ftp_cl, tmp_path):
+    assert ftp_cl("run", "-m", *QUICK, "seed=0,1,2")[0] == 0
+    assert ftp_cl("run", "-m", *QUICK, "benchmark.n_experiences=3")[0] == 1
+    running, interrupted = (next((tmp_path / "runs").glob(f"*seed={seed}*")) for seed in (1, 2))
+    for directory in (running, interrupted):
+        (directory / "result.json").unlink()
+    with DirectoryLock(running):
+        status, printed, _ = ftp_cl("watch", "runs")
+        latest = {run.state: run.latest for run in statuses(tmp_path / "runs")}
+    assert status == 0
+    assert "1 running, 1 failed, 1 interrupted, 1 finished" in " ".join(printed.split())
+    assert "does not divide" in latest["failed"] and "% on test" in latest["finished"]
+    status, _, error = ftp_cl("watch", "nowhere")
+    assert status == 2 and "nowhere" in error
