@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             # Avalanche's import warns of solvers that only GEM needs.
             warnings.filterwarnings("ignore", module="qpsolvers")
             return parsed.act(parsed, words) or 0
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         if parsed.debug:
             raise
         print(f"ftp-cl: {_sentence(error)}", file=sys.stderr)

@@ -65,7 +65,7 @@ _RULES = {
     ),
     "eval.batch_size": _Rule((int,), lambda v: v >= 1, "a whole number of at least 1"),
     "eval.stream": _Rule((str,), lambda v: v in ("test", "validation"), "test or validation"),
-    "eval.ood": _Rule((bool,), lambda v: True, "true or false"),
+    "eval.ood_every": _Rule((str,), lambda v: v in ("end", "experience", "never"), "end, experience or never"),
     "resume": _Rule((bool,), lambda v: True, "true or false"),
     "checkpoint.every_minutes": _Rule(
         (int, float, type(None)), lambda v: v is None or v > 0, "a number above 0, or null"

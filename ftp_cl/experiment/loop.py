@@ -83,16 +83,27 @@ def train_and_evaluate(
         table = projection_table(strategy)
         if table:
             record.add_event("projection", experience=i, tensors=table)
-    ood = {}
-    if config.eval.ood:
-        for name in [name for name in benchmark.streams if name.startswith("ood_")]:
-            ood[name] = _evaluate(strategy, benchmark.streams[name], name, len(matrix) - 1, record)[1]
+        if config.eval.ood_every == "experience" and i + 1 < len(benchmark.train_stream):
+            _evaluate_ood(strategy, benchmark, i, recorder)
+    never = config.eval.ood_every == "never"
+    ood = {} if never else _evaluate_ood(strategy, benchmark, len(matrix) - 1, recorder)
     return {
         **summarize(matrix, ood),
         "train_seconds": round(checkpoints.train_seconds(), 3),
         "step_seconds_median": statistics.median(recorder.step_seconds) if recorder.step_seconds else None,
         "peak_memory_mb": round(peak_memory_mb(torch.device(strategy.device)), 1),
     }
+
+
+def _evaluate_ood(strategy: ResumableNaive, benchmark: Any, experience: int, recorder: Recorder) -> dict[str, float]:
+    """Percent right in each OOD stream."""
+    names = [name for name in benchmark.streams if name.startswith("ood_")]
+    recorder.progress.start_evaluation(len(names))
+    accuracies = {}
+    for name in names:
+        accuracies[name] = _evaluate(strategy, benchmark.streams[name], name, experience, recorder.record)[1]
+        recorder.progress.advance()
+    return accuracies
 
 
 def _evaluate(
@@ -105,9 +116,11 @@ def _evaluate(
     seconds = time.perf_counter() - start
     per_experience = [value for key, value in sorted(metrics.items()) if key.startswith("Top1_Acc_Exp/eval_phase/")]
     accuracy = [round(100 * value, 6) for value in per_experience]
-    (overall,) = (value for key, value in metrics.items() if key.startswith("Top1_Acc_Stream/eval_phase/"))
+    # Avalanche's own value for the stream is one for each task label where there are several.
+    sizes = [len(experience.dataset) for experience in stream]
+    overall = sum(size * value for size, value in zip(sizes, accuracy, strict=True)) / sum(sizes)
     record.add_event("eval", experience=experience, stream=name, accuracy=accuracy, seconds=round(seconds, 4))
-    return accuracy, round(100 * overall, 6)
+    return accuracy, round(overall, 6)
 
 
 def projection_table(strategy: ResumableNaive) -> dict[str, dict[str, float]]:

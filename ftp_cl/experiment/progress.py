@@ -20,7 +20,7 @@ class RunProgress:
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("iterations"),
+            TextColumn("{task.fields[unit]}"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=self.console,
@@ -28,7 +28,7 @@ class RunProgress:
             disable=not self.console.is_terminal,
         )
         self._name, self._experiences = name, experiences
-        self._task = self._bar.add_task(name, total=None)
+        self._task = self._bar.add_task(name, total=None, unit="iterations")
 
     def __enter__(self) -> "RunProgress":
         self._bar.start()
@@ -42,10 +42,14 @@ class RunProgress:
     def start_experience(self, number: int, iterations: int) -> None:
         """Begin the bar of one experience; `number` counts from 0."""
         description = f"{self._name}, experience {number + 1} of {self._experiences}"
-        self._bar.reset(self._task, total=iterations, description=description)
+        self._bar.reset(self._task, total=iterations, description=description, unit="iterations")
+
+    def start_evaluation(self, streams: int) -> None:
+        """Begin the bar of an evaluation of so many OOD streams."""
+        self._bar.reset(self._task, total=streams, description=f"{self._name}, evaluation", unit="OOD streams")
 
     def advance(self) -> None:
-        """One iteration is done."""
+        """One iteration or stream is done."""
         self._bar.advance(self._task)
 
     def move_to(self, iteration: int) -> None:

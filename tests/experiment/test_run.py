@@ -61,9 +61,21 @@ def test_learning_rates_reach_their_parameters(quick_run):
 
 
 def test_one_experience_has_no_forgetting(quick_run):
-    result = quick_run("benchmark.n_experiences=1", "eval.ood=false")
+    result = quick_run("benchmark.n_experiences=1", "eval.ood_every=never")
     assert result["average_forgetting"] is None and result["backward_transfer"] is None
     assert result["ood"] == {} and result["ood_average"] is None
+
+
+def test_ood_streams_can_be_evaluated_after_each_experience(quick_run, tmp_path):
+    result = quick_run("eval.ood_every=experience")
+    events = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    evaluated = [event["experience"] for event in events if event.get("stream") == "ood_inverted"]
+    assert evaluated == [0, 1, 2, 3, 4] and result["ood"].keys() == {"ood_inverted"}
+
+
+def test_task_labels_go_through(quick_run):
+    result = quick_run("+benchmark.return_task_id=true")
+    assert len(result["accuracy_matrix"]) == 5 and result["ood"].keys() == {"ood_inverted"}
 
 
 def test_validation_stream_can_stand_in_for_the_test_stream(quick_run):
