@@ -1,0 +1,1 @@
+"""Hydra configuration groups, installed as package data (ftp_cl.configs)."""

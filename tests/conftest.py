@@ -49,7 +49,7 @@ class Golden:
 
 @pytest.fixture(autouse=True)
 def warnings_of_our_own_code_are_errors():
-    """Those that other packages raise in their own modules are not ours to mend. (An ini line cannot name a package.)"""
+    """Those that other packages raise in their own modules stay warnings. (An ini line cannot name a package.)"""
     warnings.filterwarnings("error", module="ftp_cl")
 
 

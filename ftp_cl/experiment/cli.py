@@ -121,8 +121,9 @@ def _watch(parsed: argparse.Namespace, _: list[str]) -> None:
 def _list(parsed: argparse.Namespace, _: list[str]) -> None:
     for what in [parsed.what] if parsed.what else ["benchmarks", "methods", "models"]:
         print(f"{what}:")
-        for name in options_of(what.removesuffix("s")):
-            print(f"  {name:20} {_first_comment(what.removesuffix('s'), name)}")
+        names = options_of(what.removesuffix("s"))
+        for name in names:
+            print(f"  {name:{max(map(len, names))}}  {_first_comment(what.removesuffix('s'), name)}")
 
 
 def _first_comment(group: str, name: str) -> str:

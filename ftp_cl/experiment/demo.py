@@ -19,12 +19,12 @@ RUNS = {
 }
 
 WHAT_IT_SHOWS = (
-    "What this shows: five experiences of four classes each, no stored images, EfficientNet-Lite0 from ImageNet. At one "
-    "learning rate for everything, plain fine-tuning destroys the pretrained features; FTP at the same rate keeps them, "
-    "and needs no search for a backbone rate.",
-    "What it does not show: that FTP is more accurate than fine-tuning whose backbone rate was tuned, as it was here on "
-    "the validation stream of other seeds; that takes more seeds. Frozen features with linear discriminant analysis are "
-    "hard to beat on a stream this small. One seed: differences of a few points mean little.",
+    "What this shows: five experiences of four classes each, no stored images, EfficientNet-Lite0 from ImageNet. At "
+    "one learning rate for everything, plain fine-tuning destroys the pretrained features; FTP at the same rate keeps "
+    "them, and needs no search for a backbone rate.",
+    "What it does not show: that FTP is more accurate than fine-tuning whose backbone rate was tuned, as it was here "
+    "on the validation stream of other seeds; that takes more seeds. Frozen features with linear discriminant analysis "
+    "are hard to beat on a stream this small. One seed: differences of a few points mean little.",
 )
 
 
