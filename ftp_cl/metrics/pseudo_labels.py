@@ -1,9 +1,10 @@
 """How good pseudo-labels are, judged by someone who has the true labels."""
 
-from torch import Tensor
+import numpy as np
+from numpy.typing import ArrayLike
 
 
-def pseudo_label_quality(labels: Tensor, used: Tensor, true_labels: Tensor) -> tuple[float, float | None]:
+def pseudo_label_quality(labels: ArrayLike, used: ArrayLike, true_labels: ArrayLike) -> tuple[float, float | None]:
     """Return the share of pseudo-labels that are used, and the share of these that are right (their precision).
 
     Both as in the analyses of FixMatch and FlexMatch (there: mask rate and pseudo-label accuracy).
@@ -19,12 +20,11 @@ def pseudo_label_quality(labels: Tensor, used: Tensor, true_labels: Tensor) -> t
     Raises:
         ValueError: if the lengths differ or are 0.
     """
-    if not len(labels) == len(used) == len(true_labels) > 0:
+    found, chosen, truth = np.asarray(labels), np.asarray(used).astype(bool), np.asarray(true_labels)
+    if not len(found) == len(chosen) == len(truth) > 0:
         raise ValueError(
-            f"There are {len(labels)} pseudo-labels, {len(used)} marks and {len(true_labels)} true labels: they must "
-            "be equally many, and some."
+            f"There are {len(found)} pseudo-labels, {len(chosen)} marks and {len(truth)} true labels: they must be "
+            "equally many, and some."
         )
-    chosen = used.bool()
-    right = (labels == true_labels)[chosen]
-    share = 100 * chosen.double().mean().item()
-    return share, 100 * right.double().mean().item() if len(right) else None
+    right = (found == truth)[chosen]
+    return 100 * float(chosen.mean()), 100 * float(right.mean()) if len(right) else None
