@@ -24,6 +24,8 @@ class JointTraining(SkipTraining):
         if strategy.experience.current_experience > 0:
             self.skip(strategy)
             return
+        # The optimizer must know the parameters before they grow, or it would put the head's into another group.
+        strategy.check_model_and_optimizer()
         stream = strategy.experience.origin_stream
         for experience in stream:
             avalanche_model_adaptation(strategy.model, experience)

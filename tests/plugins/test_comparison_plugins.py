@@ -23,6 +23,7 @@ from ftp_cl.plugins import (
     FixedRadiusPlugin,
     FreezeBatchNorm,
     HeadFirst,
+    JointTraining,
     LearningRateSchedule,
     PrototypeClassifier,
     SPDPlugin,
@@ -359,6 +360,22 @@ def test_prototypes_train_the_backbone_where_they_say(benchmark, features, train
         strategy.train(experience)
         assert torch.equal(before, model.backbone[0].weight) != moves
         assert strategy.train_epochs == 5
+
+
+# ---- joint training -------------------------------------------------------------------------------------------------
+
+
+def test_joint_training_takes_all_data_once_and_leaves_every_parameter_in_its_group(benchmark):
+    model = vector_classifier()
+    groups = [{"params": model.backbone.parameters(), "lr": 0.1}, {"params": model.head.parameters(), "lr": 0.2}]
+    sizes = Watch(lambda strategy: len(strategy.mb_x))
+    strategy = make_strategy(model, JointTraining(), sizes, epochs=2, optimizer=torch.optim.SGD(groups, lr=1.0))
+    for experience in benchmark.train_stream:
+        strategy.train(experience)
+    assert sizes.seen == [40, 40] and strategy.train_epochs == 2
+    backbone, head = (group["params"] for group in strategy.optimizer.param_groups)
+    assert len(head) == 1 and head[0] is model.head.weight and head[0].shape == (4, 5)
+    assert {id(p) for p in backbone} == {id(p) for p in model.backbone.parameters()}
 
 
 # ---- all passes -----------------------------------------------------------------------------------------------------
