@@ -13,7 +13,7 @@ COMMON = ["benchmark=split_emoji", "benchmark.size=48", "seed=0"]
 
 RUNS = {
     "fine-tuning, one rate 3e-3": ["method=naive"],
-    "fine-tuning, backbone rate tuned to 1e-5": ["method=naive", "optimizer.backbone_lr=1e-5"],
+    "fine-tuning, backbone rate tuned to 3e-5": ["method=naive", "optimizer.backbone_lr=3e-5"],
     "FTP, one rate 3e-3": ["method=ftp"],
     "frozen features + LDA": ["method=slda"],
 }
