@@ -14,7 +14,7 @@ from torch import nn
 
 from ftp_cl.experiment.config import ConfigError
 from ftp_cl.experiment.lock import LOCK_FILE
-from ftp_cl.report import RESULT_FILE, replace_files
+from ftp_cl.report import RESULT_FILE, is_temporary, replace_files
 
 CONFIG_FILE = "config.yaml"
 EVENTS_FILE = "metrics.jsonl"
@@ -66,7 +66,7 @@ class RunDirectory:
             existing = path / CONFIG_FILE
             if existing.exists():
                 _refuse_other(existing, text)
-            elif any(found.name != LOCK_FILE for found in path.iterdir()):
+            elif any(found.name != LOCK_FILE and not is_temporary(found) for found in path.iterdir()):
                 raise ConfigError(
                     f"{path} holds files but no {CONFIG_FILE} of a run: choose another directory, out=..."
                 )
@@ -84,6 +84,15 @@ class RunDirectory:
     def events_path(self) -> Path:
         """Where the events are."""
         return self.path / EVENTS_FILE
+
+    def remove_leftovers(self) -> None:
+        """Remove what killed runs were writing; for the one process that holds the directory.
+
+        Another one may be writing config.yaml, which it does before it finds the directory taken.
+        """
+        for file in self.path.rglob(".*.tmp"):
+            if is_temporary(file) and not file.name.startswith(f".{CONFIG_FILE}."):
+                file.unlink(missing_ok=True)
 
     def start_events(self) -> None:
         """Empty metrics.jsonl: those of an unfinished run before would mix with this one's."""

@@ -12,11 +12,12 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from ftp_cl.benchmarks import build_benchmark
+from ftp_cl.experiment.checkpoint_files import CheckpointFiles
 from ftp_cl.experiment.config import ConfigError, call_with
 from ftp_cl.experiment.environment import describe_environment, set_deterministic
 from ftp_cl.experiment.imported import imported, is_import_path, own_benchmark, own_plugins
 from ftp_cl.experiment.labels import PseudoLabelJudge, keep_few_labels
-from ftp_cl.experiment.lock import DirectoryLock
+from ftp_cl.experiment.lock import DirectoryLock, is_locked
 from ftp_cl.experiment.loggers import make_logger
 from ftp_cl.experiment.loop import Recorder, projection_table, train_and_evaluate
 from ftp_cl.experiment.methods import METHODS, NEED_UNLABELLED
@@ -47,8 +48,11 @@ def run(config: DictConfig, directory: Path) -> Path:
     record = RunDirectory(directory, config)
     if record.result_path.exists():
         RunProgress("", 0).say(f"{record.result_path} is there already; nothing to do.")
+        if not is_locked(directory):
+            CheckpointFiles(directory).clear()  # the run may have been killed before it did so itself
         return record.result_path
     with DirectoryLock(directory), Termination() as termination:
+        record.remove_leftovers()
         _run(config, record, termination)
     return record.result_path
 

@@ -1,6 +1,6 @@
 """Reports: result files of runs -> tables, figures and one HTML page."""
 
-from ftp_cl.report.files import replace_files
+from ftp_cl.report.files import is_temporary, replace_files
 from ftp_cl.report.groups import Group, Spread, aggregate
 from ftp_cl.report.loading import RESULT_FILE, RESULT_SCHEMA, ReportError, Result, TensorProjection, load_results
 from ftp_cl.report.tables import terminal_table
@@ -16,6 +16,7 @@ __all__ = [
     "Spread",
     "TensorProjection",
     "aggregate",
+    "is_temporary",
     "load_results",
     "replace_files",
     "terminal_table",

@@ -1,8 +1,11 @@
 """Files that are written whole or not at all."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
+
+_TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
 
 
 def replace_files(contents: Mapping[Path, bytes]) -> None:
@@ -29,3 +32,8 @@ def replace_files(contents: Mapping[Path, bytes]) -> None:
     finally:
         for leftover in temporary.values():
             leftover.unlink(missing_ok=True)
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether a file is one that `replace_files` writes beside its target: left over, if its writer was killed."""
+    return _TEMPORARY.fullmatch(path.name) is not None

@@ -7,6 +7,7 @@ import random
 import shutil
 import signal
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,6 +52,8 @@ def in_child(overrides: list[str], directory: Path, number: int, wait: Callable[
             status = 0
         except SystemExit as leaving:
             status = leaving.code
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(status)
     wait()
@@ -144,9 +147,34 @@ def test_twenty_kills_at_random_moments_change_nothing(tmp_path):
             assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
             if kills >= 20:
                 return
-            for file in sorted((tmp_path / "cut").rglob("*.*")):  # done before 20 kills: once more
-                file.unlink()
+            shutil.rmtree(tmp_path / "cut")  # done before 20 kills: once more
     raise AssertionError(f"{kills} kills, and not done")
+
+
+def test_a_run_killed_while_it_writes_a_file_goes_on(tmp_path, monkeypatch):
+    """SIGKILL leaves the half-written file beside its target: the first file of all, one later, a checkpoint."""
+    overrides = [*SHORT, "method=naive", "train.epochs=1"]
+    run(load_config(overrides), tmp_path / "whole")
+    cut = tmp_path / "cut"
+    cut.mkdir()
+    (cut / ".config.yaml.12.tmp").write_text("{")
+    killed_after(3, overrides, cut, monkeypatch)
+    for name in (".result.json.12.tmp", "checkpoints/.000001.json.12.tmp"):
+        (cut / name).write_text("{")
+    run(load_config([*overrides, "resume=true"]), cut)
+    assert outcome(cut) == outcome(tmp_path / "whole")
+    assert not list(cut.rglob(".result*")) and not (cut / "checkpoints").exists()
+
+
+def test_a_run_killed_between_its_result_and_the_end_leaves_no_checkpoints(tmp_path, monkeypatch):
+    from ftp_cl.experiment.training import Checkpoints
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "finish", lambda self: None)
+        run(load_config([*SHORT, "method=naive", "train.epochs=1"]), tmp_path)
+    assert (tmp_path / "checkpoints").exists()
+    run(load_config([*SHORT, "method=naive", "train.epochs=1", "resume=true"]), tmp_path)
+    assert not (tmp_path / "checkpoints").exists()
 
 
 def test_sigterm_checkpoints_and_ends_with_status_143(tmp_path):
