@@ -9,7 +9,7 @@ from ftp_cl.benchmarks.cifar import Cifar, CorruptedCifar, split_cifar10, split_
 from ftp_cl.benchmarks.core50 import CORE50_CATEGORIES, CORE50_SESSIONS, Core50, core50
 from ftp_cl.benchmarks.digits import Digits, split_digits
 from ftp_cl.benchmarks.domainnet import DOMAINNET_DOMAINS, DomainNet, domainnet, domainnet_domains
-from ftp_cl.benchmarks.emoji import split_emoji
+from ftp_cl.benchmarks.emoji import emoji_styles, split_emoji
 from ftp_cl.benchmarks.emoji_domains import CLASSES, DOMAINS, EmojiDomains
 from ftp_cl.benchmarks.fashion_mnist import FASHION_CLASSES, FashionMnist, split_fashion_mnist
 from ftp_cl.benchmarks.folder import ImageFolder, image_folder
@@ -48,6 +48,7 @@ __all__ = [
     "corrupt",
     "domainnet",
     "domainnet_domains",
+    "emoji_styles",
     "few_labels",
     "hidden_labels",
     "image_folder",

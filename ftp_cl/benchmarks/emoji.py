@@ -1,4 +1,4 @@
-"""split_emoji: EmojiDomains as a stream of classes, learned in some styles and tested in all of them."""
+"""split_emoji and emoji_styles: EmojiDomains as a stream of classes, or of styles, tested in all styles."""
 
 from __future__ import annotations
 
@@ -99,6 +99,60 @@ def split_emoji(
             "validation_identities": validation,
         },
     )
+
+
+def emoji_styles(
+    train_domains: Sequence[str] = ("noto", "twemoji", "fluent_flat", "emojione"),
+    ood_domains: str | Sequence[str] | None = None,
+    shots: int | None = None,
+    seed: int = 0,
+    *,
+    size: int = 64,
+    validation_fraction: float = 0.2,
+    return_task_id: bool = False,
+    train_transform: Callable[[Any], Any] | None = to_tensor,
+    eval_transform: Callable[[Any], Any] | None = to_tensor,
+) -> DescribedScenario:
+    """Emoji style by style (domain-incremental): all 20 classes in every experience, unseen styles as OOD streams.
+
+    The streams are ``train``, ``validation`` and ``test`` with one experience per training style, and one
+    ``ood_<domain>`` per other style, with a single experience. No emoji is in two of training, validation and test, in
+    whatever style.
+
+    Args:
+        train_domains: styles in order of arrival; see ``ftp_cl.benchmarks.DOMAINS``.
+        ood_domains: styles of the OOD streams; None for all that are not trained on, () for no OOD stream.
+        shots: training emoji per class, the same in every style; None for all that validation leaves.
+        seed: draws the validation emoji and the shots.
+        size: side of the images in pixels, 8 to 512.
+        validation_fraction: share of each class's training emoji that is set aside, one at least.
+        return_task_id: give the experience's index as task label, instead of 0.
+        train_transform: from a PIL image; the default is a float tensor [3, size, size] in [0, 1].
+        eval_transform: the same for evaluation.
+
+    Returns:
+        An Avalanche scenario; its ``description`` records the settings, classes and sizes.
+
+    Raises:
+        ValueError: in one sentence, for an unknown or repeated style, a style both trained on and OOD, more shots than
+            a class has, or any other argument that is out of range.
+    """
+    from ftp_cl.benchmarks.domain_incremental import Domain, DomainSplit, split_domains
+    from ftp_cl.benchmarks.ood import with_ood
+
+    trained, others = check_domains(train_domains, ood_domains, DOMAINS)
+    # All styles list the same emoji in the same order, so one seed draws the same ones in each.
+    domains = {name: Domain(*(EmojiDomains(name, part, size) for part in ("train", "test"))) for name in trained}
+    split = DomainSplit(
+        seed,
+        shots,
+        validation_fraction=validation_fraction,
+        return_task_id=return_task_id,
+        train_transform=train_transform,
+        eval_transform=eval_transform,
+    )
+    benchmark = split_domains("emoji_styles", domains, split, {"ood_domains": list(others), "size": size})
+    return with_ood(benchmark, **{name: EmojiDomains(name, "test", size) for name in others})
 
 
 def _identities_by_class(dataset: EmojiDomains) -> dict[str, list[str]]:

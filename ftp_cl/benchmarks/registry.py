@@ -11,7 +11,7 @@ from ftp_cl.benchmarks.cifar import split_cifar10, split_cifar100
 from ftp_cl.benchmarks.core50 import core50
 from ftp_cl.benchmarks.digits import split_digits
 from ftp_cl.benchmarks.domainnet import domainnet, domainnet_domains
-from ftp_cl.benchmarks.emoji import split_emoji
+from ftp_cl.benchmarks.emoji import emoji_styles, split_emoji
 from ftp_cl.benchmarks.fashion_mnist import split_fashion_mnist
 from ftp_cl.benchmarks.folder import image_folder
 from ftp_cl.benchmarks.imagenet_r import split_imagenet_r
@@ -24,6 +24,7 @@ BENCHMARKS: dict[str, Callable[..., DescribedScenario]] = {
     "core50": core50,
     "domainnet": domainnet,
     "domainnet_domains": domainnet_domains,
+    "emoji_styles": emoji_styles,
     "image_folder": image_folder,
     "split_cifar10": split_cifar10,
     "split_cifar100": split_cifar100,

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from ftp_cl.benchmarks import CLASSES, DOMAINS, split_emoji
+from ftp_cl.benchmarks import CLASSES, DOMAINS, emoji_styles, split_emoji
 
 
 def source(dataset):
@@ -220,3 +220,36 @@ def test_wrong_arguments_raise_one_clear_sentence(arguments, message):
         split_emoji(**{"size": 8, "ood_domains": (), **arguments})
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+# ---- emoji_styles ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def styles():
+    return emoji_styles(("twemoji", "noto"), size=16, shots=4, seed=3)
+
+
+def test_each_experience_is_a_style_with_all_classes(styles):
+    for stream in ("train", "validation", "test"):
+        shown = [{style for style, _ in drawn_from(e)} for e in styles.streams[stream]]
+        assert shown == [{"twemoji"}, {"noto"}]
+        assert all(e.classes_in_this_experience == list(range(20)) for e in styles.streams[stream])
+    assert {name for name in styles.streams if name.startswith("ood_")} == {
+        f"ood_{style}" for style in DOMAINS if style not in ("twemoji", "noto")
+    }
+    assert [len(e.dataset) for e in styles.train_stream] == [80, 80]
+
+
+def test_no_emoji_is_in_two_parts_in_whatever_style(styles):
+    parts = {stream: {name for e in styles.streams[stream] for _, name in drawn_from(e)} for stream in styles.streams}
+    assert not parts["train"] & parts["validation"]
+    assert not parts["test"] & (parts["train"] | parts["validation"])
+    assert parts["ood_blob"] == parts["test"]
+    first, second = ({name for _, name in drawn_from(e)} for e in styles.train_stream)
+    assert first == second
+
+
+def drawn_from(experience):
+    emoji, indices = source(experience.dataset)
+    return [(emoji.domains[i], emoji.identities[i]) for i in indices]
