@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check readme clean
+.PHONY: demo test check readme results clean
 
 demo: .venv/installed
 	$(BIN)/ftp-cl demo --out demo
@@ -14,6 +14,10 @@ test: .venv/installed
 check: .venv/installed
 	$(BIN)/python -m pip install --quiet "ruff>=0.17,<0.18" "mypy>=2.4,<2.5"
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+# The comparison of methods (docs/protocol.md): runs what results/ lacks, about half a minute each, and writes the tables.
+results: .venv/installed
+	$(BIN)/ftp-cl compare
 
 # The table and the figure in README.md, from a finished demo.
 readme: demo

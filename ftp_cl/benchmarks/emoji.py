@@ -152,7 +152,8 @@ def emoji_styles(
         eval_transform=eval_transform,
     )
     benchmark = split_domains("emoji_styles", domains, split, {"ood_domains": list(others), "size": size})
-    return with_ood(benchmark, **{name: EmojiDomains(name, "test", size) for name in others})
+    ood: dict[str, Any] = {name: EmojiDomains(name, "test", size) for name in others}
+    return with_ood(benchmark, **ood)
 
 
 def _identities_by_class(dataset: EmojiDomains) -> dict[str, list[str]]:

@@ -1,4 +1,4 @@
-"""The command line `ftp-cl`: run, report, watch, list, demo. Errors are one sentence and exit status 2."""
+"""The command line `ftp-cl`: run, report, compare, watch, list, demo. Errors are one sentence and exit status 2."""
 
 import argparse
 import sys
@@ -63,12 +63,22 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--out", default="demo", help="directory of runs and report (default: demo)")
     demo.set_defaults(act=_demo)
 
+    compare = commands.add_parser("compare", help="tune methods on equal terms and compare them (docs/protocol.md)")
+    compare.add_argument("settings", nargs="*", metavar="SETTING", help="of configs/comparison.yaml (default: all)")
+    compare.add_argument("--quick", action="store_true", help="the small version, about 20 minutes on two cores")
+    compare.add_argument("--plan", type=Path, metavar="FILE", help="another plan than configs/comparison.yaml")
+    compare.add_argument("--results", type=Path, default=Path("results"), help="of finished runs (default: results)")
+    compare.add_argument("--runs", type=Path, default=Path("runs/comparison"), help="run directories, which may go")
+    compare.add_argument("--workers", type=int, metavar="N", help="runs at a time, one thread each (default: cores)")
+    compare.add_argument("--minutes", type=float, metavar="N", help="start no run after so many")
+    compare.set_defaults(act=_compare)
+
     watch = commands.add_parser("watch", help="what the runs under a directory are doing")
     watch.add_argument("directory", nargs="?", default="runs", metavar="DIR")
     watch.add_argument("--every", type=float, metavar="SECONDS", help="look again and again, until Ctrl-C")
     watch.set_defaults(act=_watch)
 
-    for command in (run, report, listing, demo, watch):
+    for command in (run, report, listing, demo, compare, watch):
         command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     return parser
 
@@ -138,6 +148,17 @@ def _demo(parsed: argparse.Namespace, _: list[str]) -> None:
     from ftp_cl.experiment.demo import demo
 
     demo(Path(parsed.out))
+
+
+def _compare(parsed: argparse.Namespace, _: list[str]) -> int:
+    from ftp_cl.experiment.comparison import compare, load_plan, write_tables
+
+    plan = load_plan(parsed.quick, parsed.settings, parsed.plan)
+    missing = compare(plan, parsed.results, parsed.runs, parsed.workers, parsed.minutes)
+    print(write_tables(plan, parsed.results))
+    if missing:
+        print(f"ftp-cl: {missing} runs are missing; the same command goes on.", file=sys.stderr)
+    return 1 if missing else 0
 
 
 def _sentence(error: Exception) -> str:

@@ -1,0 +1,175 @@
+"""What is compared: settings, methods, the space that each is tuned over, and the seeds."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from scipy.stats import qmc
+
+from ftp_cl.experiment.config import ConfigError, config_directory
+
+PLAN_FILE = "comparison.yaml"
+EXPERIMENT_PREFIX = "compare_"
+
+_SEQUENCE_SEED = 0
+
+
+@dataclass(frozen=True)
+class Range:
+    """The values of one key that tuning may try.
+
+    Attributes:
+        low, high: both included.
+        log: whether values are spread evenly in their logarithm.
+        choices: instead, a list of values.
+    """
+
+    low: float = 0.0
+    high: float = 1.0
+    log: bool = False
+    choices: tuple[Any, ...] = ()
+
+    def value(self, share: float) -> str:
+        """The value at `share` in [0, 1) of the way through, with two significant digits, as an override has it."""
+        if self.choices:
+            return str(self.choices[int(share * len(self.choices))])
+        value = self.low * (self.high / self.low) ** share if self.log else self.low + share * (self.high - self.low)
+        return f"{value:.2g}"
+
+
+@dataclass(frozen=True)
+class ComparedMethod:
+    """One row of the tables.
+
+    Attributes:
+        name: of the row, and of its directory.
+        overrides: what makes it, such as `method=ftp`.
+        start: values of the first trial; the configuration's own where none is given.
+        space: what tuning may try, by key; empty where there is nothing to tune.
+        settings: where it takes part; empty for everywhere.
+    """
+
+    name: str
+    overrides: tuple[str, ...]
+    start: Mapping[str, Any]
+    space: Mapping[str, Range]
+    settings: tuple[str, ...]
+
+    def trials(self, number: int) -> list[tuple[str, ...]]:
+        """The overrides of each tuning trial.
+
+        The first has the values of `start`, the others follow a scrambled Sobol sequence over the space: they fill it
+        more evenly than random draws, and each trial is known from its number alone, whatever ran before.
+        """
+        first = (*self.overrides, *(f"{key}={value}" for key, value in self.start.items()))
+        if not self.space:
+            return [first]
+        sequence = qmc.Sobol(len(self.space), seed=_SEQUENCE_SEED)
+        points = sequence.random_base2(max(1, number - 1).bit_length())[: number - 1]
+        return [first] + [
+            (
+                *self.overrides,
+                *(f"{key}={span.value(at)}" for (key, span), at in zip(self.space.items(), point, strict=True)),
+            )
+            for point in points
+        ]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The whole comparison.
+
+    Attributes:
+        settings: names; setting `x` is the experiment `compare_x` of the configuration.
+        methods: the rows.
+        trials: tuning trials of each method in each setting.
+        tuning_seeds: each trial is the mean over these, on the validation stream.
+        seeds: what is reported, on the test stream, with the best trial.
+        reference: the method whose difference to the others is reported.
+    """
+
+    settings: tuple[str, ...]
+    methods: tuple[ComparedMethod, ...]
+    trials: int
+    tuning_seeds: tuple[int, ...]
+    seeds: tuple[int, ...]
+    reference: str
+
+    def in_setting(self, setting: str) -> list[ComparedMethod]:
+        """The methods that take part in a setting."""
+        return [method for method in self.methods if not method.settings or setting in method.settings]
+
+
+def load_plan(quick: bool = False, only: Sequence[str] = (), path: Path | None = None) -> Plan:
+    """Read the plan.
+
+    Args:
+        quick: the small version, which the file describes under `quick`.
+        only: settings; empty for all.
+        path: another file than the one in configs/.
+
+    Raises:
+        ConfigError: a setting does not exist, or the file is wrong: a key is missing, unknown or of the wrong kind, or
+            a seed both tunes and is reported.
+    """
+    path = path or config_directory() / PLAN_FILE
+    try:
+        content: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+        smaller = content.pop("quick")
+        plan = _plan({**content, **smaller} if quick else content)
+    except (KeyError, TypeError, ValueError, AttributeError, OmegaConfBaseException) as error:
+        what = f"the key {error} is missing" if isinstance(error, KeyError) else error
+        raise ConfigError(f"{path} is no plan of a comparison: {what}.") from error
+    for setting in only:
+        if setting not in plan.settings:
+            near = difflib.get_close_matches(setting, plan.settings, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(plan.settings)}."
+            raise ConfigError(f"the comparison has no setting {setting}; {hint}")
+    return plan if not only else Plan(tuple(only), *_rest(plan))
+
+
+def _rest(plan: Plan) -> tuple[Any, ...]:
+    return plan.methods, plan.trials, plan.tuning_seeds, plan.seeds, plan.reference
+
+
+def _plan(content: Mapping[str, Any]) -> Plan:
+    chosen = content.get("only", list(content["methods"]))
+    plan = Plan(
+        settings=tuple(content["settings"]),
+        methods=tuple(_method(name, content["methods"][name]) for name in chosen),
+        trials=int(content["trials"]),
+        tuning_seeds=tuple(content["tuning_seeds"]),
+        seeds=tuple(content["seeds"]),
+        reference=content["reference"],
+    )
+    if shared := sorted(set(plan.seeds) & set(plan.tuning_seeds)):
+        raise ValueError(f"seed {shared[0]} both tunes and is reported")
+    if plan.reference not in [method.name for method in plan.methods]:
+        raise ValueError(f"the reference {plan.reference} is none of the methods")
+    return plan
+
+
+def _method(name: str, content: Mapping[str, Any]) -> ComparedMethod:
+    if unknown := sorted(content.keys() - {"overrides", "start", "space", "settings"}):
+        raise ValueError(f"method {name} has an unknown key {unknown[0]}")
+    return ComparedMethod(
+        name,
+        tuple(content["overrides"]),
+        dict(content.get("start", {})),
+        {key: _range(key, span) for key, span in content.get("space", {}).items()},
+        tuple(content.get("settings", ())),
+    )
+
+
+def _range(key: str, span: Mapping[str, Any]) -> Range:
+    ((kind, values),) = span.items()
+    if kind == "choice":
+        return Range(choices=tuple(values))
+    low, high = values
+    if kind not in ("log", "uniform") or not low < high or (kind == "log" and low <= 0):
+        raise ValueError(f"the space of {key} must be log: [low, high], uniform: [low, high] or choice: [...]")
+    return Range(low, high, log=kind == "log")

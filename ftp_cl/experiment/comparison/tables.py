@@ -1,0 +1,135 @@
+"""The tables of a comparison, from its results alone."""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import bootstrap
+
+from ftp_cl.experiment.comparison.plan import EXPERIMENT_PREFIX, ComparedMethod, Plan
+from ftp_cl.experiment.comparison.run import chosen, read_tuning, seed_path
+from ftp_cl.experiment.config import config_directory
+from ftp_cl.report import Group, Spread, aggregate, load_results, replace_files
+
+_RESAMPLES = 10_000
+
+_HEADS = (
+    *("method", "accuracy", "difference to {reference}", "OOD", "difference to {reference}", "forgetting"),
+    *("train s", "MiB", "n", "trials", "chosen on validation"),
+)
+
+_NOTES = (
+    "Mean ± standard deviation over n seeds, percent; forgetting in points. Differences: method minus {reference} on "
+    "the same seeds, with the 95 % percentile bootstrap interval over seeds; **bold** where it excludes 0. With few "
+    "seeds such an interval is too narrow rather than too wide. Training time is of one thread; memory is the largest "
+    "of the whole process, of which Python and torch alone are about 600 MiB."
+)
+
+
+def write_tables(plan: Plan, results: Path) -> Path:
+    """Write README.md (all tables) and summary.csv from what is in `results`.
+
+    Returns:
+        The path of README.md.
+
+    Raises:
+        ReportError: a result is damaged.
+    """
+    parts = ["# Results\n", "Made by `make results`. How methods are tuned and seeds chosen: docs/protocol.md.\n"]
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["setting", "method", "seed", "average_accuracy", "ood_average", "average_forgetting"])
+    for setting in plan.settings:
+        groups = {
+            method.name: group for method in plan.in_setting(setting) if (group := _group(results, setting, method))
+        }
+        if not groups:
+            continue
+        parts.append(_section(plan, setting, groups, results))
+        for name, group in groups.items():
+            for run in group.results:
+                writer.writerow(
+                    [setting, name, run.seed, run.average_accuracy, run.ood_average, run.average_forgetting]
+                )
+    parts.append(_NOTES.format(reference=plan.reference) + "\n")
+    path = results / "README.md"
+    replace_files({path: "\n".join(parts).encode(), results / "summary.csv": buffer.getvalue().encode()})
+    return path
+
+
+def _group(results: Path, setting: str, method: ComparedMethod) -> Group | None:
+    files = sorted((results / setting / method.name).glob(seed_path(Path(), 0).name.replace("0", "*")))
+    return aggregate(load_results(files))[0] if files else None
+
+
+def _section(plan: Plan, setting: str, groups: dict[str, Group], results: Path) -> str:
+    file = config_directory() / "experiment" / f"{EXPERIMENT_PREFIX}{setting}.yaml"
+    title = file.read_text().splitlines()[2].removeprefix("# ")
+    heads = [head.format(reference=plan.reference) for head in _HEADS]
+    lines = [f"## {setting}\n", f"{title}\n", _row(heads), _row(["---"] * len(heads))]
+    reference = groups.get(plan.reference)
+    methods = {method.name: method for method in plan.methods}
+    for name, group in sorted(groups.items(), key=lambda item: -np.mean(list(_accuracy(item[1]).values()))):
+        directory = results / setting / name
+        overrides = chosen(plan, methods[name], directory) or ()
+        lines.append(
+            _row(
+                [
+                    name,
+                    _spread(group.spread(lambda run: run.average_accuracy)),
+                    _difference(_accuracy(group), _accuracy(reference) if reference else None, name == plan.reference),
+                    _spread(group.spread(lambda run: run.ood_average)),
+                    _difference(_ood(group), _ood(reference) if reference else None, name == plan.reference),
+                    _spread(group.spread(lambda run: run.average_forgetting)),
+                    _spread(group.spread(lambda run: run.train_seconds), digits=0, deviation=False),
+                    _spread(group.spread(lambda run: run.peak_memory_mb), digits=0, deviation=False),
+                    str(len(group.results)),
+                    str(len({tuple(run["overrides"]) for run in read_tuning(directory)})),
+                    ", ".join(f"`{word}`" for word in overrides if word not in methods[name].overrides),
+                ]
+            )
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _accuracy(group: Group) -> dict[int, float]:
+    return group.by_seed(lambda run: run.average_accuracy)
+
+
+def _ood(group: Group) -> dict[int, float]:
+    return group.by_seed(lambda run: run.ood_average)
+
+
+def _spread(spread: Spread | None, digits: int = 1, deviation: bool = True) -> str:
+    if spread is None:
+        return ""
+    text = f"{spread.mean:.{digits}f}"
+    return text if spread.std is None or not deviation else f"{text} ± {spread.std:.{digits}f}"
+
+
+def _difference(values: dict[int, float], reference: dict[int, float] | None, is_reference: bool) -> str:
+    common = sorted(values.keys() & (reference or {}).keys())
+    if is_reference or reference is None or len(common) < 2:
+        return ""
+    differences = [values[seed] - reference[seed] for seed in common]
+    low, high = paired_interval(differences)
+    text = f"{np.mean(differences):+.1f} [{low:+.1f}, {high:+.1f}]"
+    return f"**{text}**" if low > 0 or high < 0 else text
+
+
+def paired_interval(differences: Sequence[float]) -> tuple[float, float]:
+    """The 95 % percentile bootstrap interval of the mean of paired differences (Efron and Tibshirani 1993, ch. 13).
+
+    Args:
+        differences: one per seed, at least two.
+    """
+    found = bootstrap(
+        (np.asarray(differences),), np.mean, n_resamples=_RESAMPLES, method="percentile", rng=np.random.default_rng(0)
+    )
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

@@ -1,0 +1,152 @@
+"""The comparison: equal budgets, nothing run twice, tables that follow from the results."""
+
+import json
+
+import numpy as np
+import pytest
+import yaml
+
+from ftp_cl.experiment.cli import main
+from ftp_cl.experiment.comparison import compare, load_plan, write_tables
+from ftp_cl.experiment.comparison.plan import Range
+from ftp_cl.experiment.comparison.run import chosen, experiment, read_tuning
+from ftp_cl.experiment.comparison.tables import paired_interval
+from ftp_cl.experiment.config import ConfigError, load_config
+
+SMALL = ["benchmark.size=16", "train.epochs=1", "benchmark.ood_domains=[twemoji]"]
+
+PLAN = {
+    "settings": ["shots_2"],
+    "trials": 3,
+    "tuning_seeds": [100],
+    "seeds": [0, 1],
+    "reference": "ncm",
+    "methods": {
+        "naive": {
+            "overrides": ["method=naive", *SMALL],
+            "start": {"optimizer.backbone_lr": 1e-5},
+            "space": {"optimizer.backbone_lr": {"log": [1e-6, 1e-3]}, "optimizer.lr": {"choice": [1e-3, 3e-3]}},
+        },
+        "ncm": {"overrides": ["method=ncm", *SMALL]},
+    },
+    "quick": {"only": ["ncm"], "seeds": [0]},
+}
+
+
+@pytest.fixture
+def plan_file(tmp_path):
+    def write(**changes):
+        path = tmp_path / "plan.yaml"
+        path.write_text(yaml.safe_dump({**PLAN, **changes}))
+        return path
+
+    return write
+
+
+# ---- the plan that ships --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_every_trial_of_the_shipped_plan_is_a_valid_configuration(quick):
+    plan = load_plan(quick)
+    assert plan.reference == "ftp" and len(plan.seeds) >= 3
+    for setting in plan.settings:
+        load_config(experiment(setting))
+    for method in plan.methods:
+        trials = method.trials(plan.trials)
+        assert len(set(trials)) == (plan.trials if method.space else 1)
+        for trial in (trials[0], trials[-1]):
+            load_config([*experiment(plan.settings[0]), *trial])
+
+
+def test_trials_fill_the_space_and_do_not_depend_on_their_number():
+    method = next(method for method in load_plan().methods if method.name == "naive")
+    few, many = method.trials(5), method.trials(17)
+    assert few == many[:5]
+    rates = [float(trial[-1].partition("=")[2]) for trial in many[1:]]
+    low, high = method.space["optimizer.backbone_lr"].low, method.space["optimizer.backbone_lr"].high
+    assert all(low <= rate <= high * 1.01 for rate in rates)
+    quarters = np.floor(4 * np.log(np.array(rates) / low) / np.log(high / low)).clip(0, 3)
+    assert (np.bincount(quarters.astype(int), minlength=4) >= 3).all()
+
+
+def test_values_of_a_range():
+    assert Range(1e-4, 1e-2, log=True).value(0.5) == "0.001"
+    assert Range(0.0, 1.0).value(0.25) == "0.25"
+    assert [Range(choices=("a", "b")).value(share) for share in (0.0, 0.49, 0.5, 0.99)] == ["a", "a", "b", "b"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"seeds": [0, 100]}, "seed 100 both tunes and is reported"),
+        ({"reference": "ftp"}, "the reference ftp is none of the methods"),
+        ({"methods": {"ncm": {"overrides": ["method=ncm"], "spaces": {}}}}, "unknown key spaces"),
+        ({"methods": {"ncm": {"overrides": ["method=ncm"], "space": {"a": {"log": [0, 1]}}}}}, "space of a must be"),
+        ({"methods": {"ncm": {}}}, "key 'overrides' is missing"),
+    ],
+)
+def test_a_wrong_plan_is_refused_in_one_sentence(plan_file, changes, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        load_plan(path=plan_file(**changes))
+
+
+def test_an_unknown_setting_is_refused_with_the_nearest(capsys):
+    assert main(["compare", "robst"]) == 2
+    assert "did you mean robust?" in capsys.readouterr().err
+
+
+# ---- running --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_comparison_tunes_reports_and_is_not_run_twice(tmp_path, plan_file, capsys):
+    arguments = ["compare", "--plan", str(plan_file()), "--results", str(tmp_path / "results")]
+    arguments += ["--runs", str(tmp_path / "runs"), "--workers", "1"]
+    assert main(arguments) == 0
+    naive = tmp_path / "results" / "shots_2" / "naive"
+    plan = load_plan(path=plan_file())
+    tuning = read_tuning(naive)
+    assert [run["seed"] for run in tuning] == [100, 100, 100]
+    best = max(tuning, key=lambda run: run["average_accuracy"])
+    assert chosen(plan, plan.methods[0], naive) == tuple(best["overrides"])
+    for seed in (0, 1):
+        result = json.loads((naive / f"seed{seed}.json").read_text())
+        assert result["seed"] == seed and result["config"]["eval"]["stream"] == "test"
+        assert f"optimizer.lr={result['config']['optimizer']['lr']}" in best["overrides"] or len(best["overrides"]) < 6
+
+    before = {path: path.stat().st_mtime_ns for path in naive.glob("*.json")}
+    table = (tmp_path / "results" / "README.md").read_bytes()
+    capsys.readouterr()
+    assert main(arguments) == 0
+    assert "1 of" not in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in naive.glob("*.json")} == before
+    assert (tmp_path / "results" / "README.md").read_bytes() == table
+
+    ncm = [json.loads((naive.parent / "ncm" / f"seed{seed}.json").read_text()) for seed in (0, 1)]
+    mean = np.mean([result["average_accuracy"] for result in ncm])
+    row = next(line for line in table.decode().splitlines() if line.startswith("| ncm |"))
+    assert f"| {mean:.1f} ±" in row and row.split(" | ")[8:10] == ["2", "0"]
+
+
+def test_a_run_that_fails_leaves_the_others_alone(tmp_path, plan_file, capsys):
+    broken = {"overrides": ["method=ncm", "benchmark.size=1"]}
+    plan = load_plan(path=plan_file(methods={"broken": broken, "ncm": PLAN["methods"]["ncm"]}))
+    assert compare(plan, tmp_path / "results", tmp_path / "runs", workers=1) == 2
+    assert "broken, seed 0 failed: ValueError: size=1" in capsys.readouterr().out
+    assert sorted(path.name for path in tmp_path.glob("results/shots_2/*/*")) == ["seed0.json", "seed1.json"]
+    assert "| ncm |" in write_tables(plan, tmp_path / "results").read_text()
+
+
+def test_when_time_is_over_no_run_is_started(tmp_path, plan_file):
+    plan = load_plan(quick=True, path=plan_file(reference="ncm"))
+    assert [method.name for method in plan.methods] == ["ncm"]
+    assert compare(plan, tmp_path / "results", tmp_path / "runs", workers=1, minutes=0) == 1
+    assert not (tmp_path / "results").exists()
+
+
+def test_the_interval_covers_the_mean_and_shrinks_with_agreement():
+    low, high = paired_interval([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert low < 3 < high
+    assert low == pytest.approx(3 - 1.96 * np.sqrt(2 / 5), abs=0.15)  # normal approximation, deviation with n
+    assert paired_interval([2.0, 2.0, 2.0]) == (2.0, 2.0)
