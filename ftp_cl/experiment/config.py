@@ -74,6 +74,11 @@ _RULES = {
         (int, type(None)), lambda v: v is None or v >= 1, "a whole number of at least 1, or null"
     ),
     "deterministic": _Rule((bool,), lambda v: True, "true or false"),
+    "strategy": _Rule(
+        (DictConfig, type(None)),
+        lambda v: v is None or ":" in str(v.get("name")),
+        "null, or {name: my_module:MyStrategy, option: 1}",
+    ),
     "plugins": _Rule(
         (ListConfig,),
         lambda v: all(isinstance(entry, DictConfig) and "name" in entry for entry in v),
@@ -141,7 +146,7 @@ def load_repeated(result: Path, overrides: Sequence[str]) -> DictConfig:
         key, equals, _ = override.partition("=")
         if not equals or OmegaConf.select(config, key, default=_ABSENT) is _ABSENT:
             known = [str(key) for key in config]
-            raise ConfigError(f"{key} is no key of the configuration{_nearest(key, known)}")
+            raise ConfigError(f"{key} is no key of the configuration{suggestion(key, known)}")
     merged = OmegaConf.merge(config, OmegaConf.from_dotlist(list(overrides)))
     assert isinstance(merged, DictConfig)
     check(merged)
@@ -168,13 +173,18 @@ def call_with(function: Callable[..., Any], options: Mapping[str, Any], what: st
     """Call `function(*args, **options)`, where options are the keys below `what` in the configuration.
 
     Raises:
-        ConfigError: for a key that the function does not take, naming the nearest it does.
+        ConfigError: for a key that the function does not take, naming the nearest it does, or one that it lacks.
     """
-    parameters = inspect.signature(function).parameters
+    signature = inspect.signature(function)
+    parameters = signature.parameters
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     for key in options:
         if key not in parameters and not takes_any:
-            raise ConfigError(f"{what}.{key} is unknown{_nearest(key, list(parameters)[len(args) :])}")
+            raise ConfigError(f"{what}.{key} is unknown{suggestion(key, list(parameters)[len(args) :])}")
+    try:
+        signature.bind(*args, **options)
+    except TypeError as error:
+        raise ConfigError(f"{what} cannot be built: {error}.") from error
     return function(*args, **options)
 
 
@@ -186,10 +196,10 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
             return f"{override!r} is no override: write key=value, such as method=ftp or train.epochs=5."
         added, key, value = match[1], match[2], match[3]
         if key in ("benchmark", "model", "method") and value.strip("'\"") not in options_of(key):
-            return f"{key}={value} is unknown{_nearest(value, options_of(key))}"
+            return f"{key}={value} is unknown{suggestion(value, options_of(key))}"
         known = _known_keys(overrides)
         if not added and key not in known and key not in {k.rsplit(".", 1)[0] for k in known}:
-            return f"{key} is no key of the configuration{_nearest(key, known)}"
+            return f"{key} is no key of the configuration{suggestion(key, known)}"
     return " ".join(str(error).split("\n")[0].split())
 
 
@@ -212,7 +222,7 @@ def _known_keys(overrides: Sequence[str]) -> list[str]:
     return keys
 
 
-def _nearest(word: str, known: Sequence[str]) -> str:
+def suggestion(word: str, known: Sequence[str]) -> str:
     """The end of a sentence on an unknown word: the nearest known ones, or all in its section."""
     section, _, last = word.rpartition(".")
     nearest = difflib.get_close_matches(word, known, n=1, cutoff=0.8)

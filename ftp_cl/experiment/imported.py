@@ -1,12 +1,15 @@
-"""A user's own benchmark, model, method or plugin, named by import path: `my_package.my_module:function`."""
+"""A user's own benchmark, model, method, plugin or strategy, named by import path: `my_package.my_module:function`."""
 
 import importlib
+import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from ftp_cl.experiment.config import ConfigError, call_with
+from avalanche.training.templates import SupervisedTemplate
+
+from ftp_cl.experiment.config import ConfigError, call_with, suggestion
 
 
 def is_import_path(name: str) -> bool:
@@ -69,3 +72,35 @@ def own_plugins(entries: list[dict[str, Any]]) -> list[Any]:
             raise ConfigError(f"plugins must be a list such as [{{name: my_module:MyPlugin, option: 1}}], not {entry}.")
         plugins.append(call_with(imported(name, "plugins.name"), options, f"plugins.{name}"))
     return plugins
+
+
+def own_strategy(path: str, options: Mapping[str, Any], given: Collection[str]) -> type[SupervisedTemplate]:
+    """The class of a user's strategy, from `strategy={name: my_module:MyStrategy, option: 1}`.
+
+    Args:
+        path: of the class.
+        options: it is to be built with these,
+        given: and with the arguments of these names, which other keys of the configuration set.
+
+    Raises:
+        ConfigError: it is no supervised strategy of Avalanche, or takes other options.
+    """
+    found = imported(path, "strategy.name")
+    if not (inspect.isclass(found) and issubclass(found, SupervisedTemplate)):
+        raise ConfigError(
+            f"strategy.name={path} is wrong: it must be a class made from Avalanche's SupervisedTemplate."
+        )
+    known = sorted(_keyword_arguments(found) - set(given))
+    for key in options:
+        if key in given:
+            raise ConfigError(f"strategy.{key} is set by another key of the configuration: leave it out.")
+        if key not in known:
+            raise ConfigError(f"strategy.{key} is unknown{suggestion(key, known)}")
+    return found
+
+
+def _keyword_arguments(kind: type) -> set[str]:
+    """Those of a class and its bases, to which it hands on what it does not take itself."""
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    signatures = [inspect.signature(ancestor.__init__) for ancestor in kind.__mro__]  # type: ignore[misc]
+    return {p.name for signature in signatures for p in signature.parameters.values() if p.kind in named} - {"self"}

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from avalanche.training import Naive
+from avalanche.training.templates import SupervisedTemplate
 
 from ftp_cl.benchmarks import build_benchmark, few_labels, hidden_labels
 from ftp_cl.experiment.config import ConfigError
@@ -28,7 +28,7 @@ class PseudoLabelJudge:
         self._record = record
         self._true_labels = [torch.tensor(labels) for labels in true_labels]
 
-    def judge(self, strategy: Naive, experience: int) -> None:
+    def judge(self, strategy: SupervisedTemplate, experience: int) -> None:
         """Write one event per epoch since the last call."""
         for plugin in strategy.plugins:
             if isinstance(plugin, SemiSupervisedPlugin):

@@ -6,13 +6,14 @@ from typing import Any
 
 import torch
 from avalanche.core import SupervisedPlugin
+from avalanche.training.templates import SupervisedTemplate
 from omegaconf import DictConfig
 
 from ftp_cl.experiment.environment import peak_memory_mb
 from ftp_cl.experiment.labels import PseudoLabelJudge
 from ftp_cl.experiment.progress import RunProgress
 from ftp_cl.experiment.record import RunDirectory
-from ftp_cl.experiment.training import ResumableNaive
+from ftp_cl.experiment.training import Checkpoints
 from ftp_cl.metrics import summarize
 from ftp_cl.plugins import FTPPlugin
 
@@ -65,10 +66,15 @@ class Recorder(SupervisedPlugin[Any]):
 
 
 def train_and_evaluate(
-    config: DictConfig, benchmark: Any, strategy: ResumableNaive, recorder: Recorder, judge: PseudoLabelJudge
+    config: DictConfig,
+    benchmark: Any,
+    strategy: SupervisedTemplate,
+    checkpoints: Checkpoints,
+    recorder: Recorder,
+    judge: PseudoLabelJudge,
 ) -> dict[str, Any]:
-    """Train on the stream, from where the strategy's checkpoints say; returns what the result file holds of it."""
-    record, progress, checkpoints = recorder.record, recorder.progress, strategy.checkpoints
+    """Train on the stream, from where the checkpoints say; returns what the result file holds of it."""
+    record, progress = recorder.record, recorder.progress
     matrix, resumed = checkpoints.measured.matrix, checkpoints.resumed
     first = 0 if resumed is None else resumed.experience
     for i, experience in enumerate(benchmark.train_stream):
@@ -95,7 +101,9 @@ def train_and_evaluate(
     }
 
 
-def _evaluate_ood(strategy: ResumableNaive, benchmark: Any, experience: int, recorder: Recorder) -> dict[str, float]:
+def _evaluate_ood(
+    strategy: SupervisedTemplate, benchmark: Any, experience: int, recorder: Recorder
+) -> dict[str, float]:
     """Percent right in each OOD stream."""
     names = [name for name in benchmark.streams if name.startswith("ood_")]
     recorder.progress.start_evaluation(len(names))
@@ -107,7 +115,7 @@ def _evaluate_ood(strategy: ResumableNaive, benchmark: Any, experience: int, rec
 
 
 def _evaluate(
-    strategy: ResumableNaive, stream: Any, name: str, experience: int, record: RunDirectory
+    strategy: SupervisedTemplate, stream: Any, name: str, experience: int, record: RunDirectory
 ) -> tuple[list[float], float]:
     """Percent right in each experience of a stream, and over all its images."""
     strategy.evaluator.reset_last_metrics()
@@ -123,6 +131,6 @@ def _evaluate(
     return accuracy, round(overall, 6)
 
 
-def projection_table(strategy: ResumableNaive) -> dict[str, dict[str, float]]:
+def projection_table(strategy: SupervisedTemplate) -> dict[str, dict[str, float]]:
     """Radii and distances per tensor, of the method that projects; empty if none does."""
     return next((plugin.summary() for plugin in strategy.plugins if isinstance(plugin, FTPPlugin)), {})

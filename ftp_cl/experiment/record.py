@@ -133,6 +133,8 @@ def _refuse_other(existing: Path, text: str) -> None:
     old, new = OmegaConf.load(existing), OmegaConf.create(text)
     keys = sorted({str(key) for node in (old, new) for key in node})
     differ = [key for key in keys if OmegaConf.select(old, key) != OmegaConf.select(new, key)]
+    if not differ:
+        return  # null stands for a key that is newer than the run
     raise ConfigError(
         f"{existing.parent} holds a run with another configuration (it differs in {', '.join(differ)}): choose another "
         "directory, out=..., or remove it."

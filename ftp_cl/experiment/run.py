@@ -8,6 +8,7 @@ import torch
 from avalanche.evaluation.metrics import accuracy_metrics
 from avalanche.training.determinism.rng_manager import RNGManager
 from avalanche.training.plugins import EvaluationPlugin
+from avalanche.training.templates import SupervisedTemplate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -15,7 +16,7 @@ from ftp_cl.benchmarks import build_benchmark
 from ftp_cl.experiment.checkpoint_files import CheckpointFiles
 from ftp_cl.experiment.config import ConfigError, call_with
 from ftp_cl.experiment.environment import describe_environment, set_deterministic
-from ftp_cl.experiment.imported import imported, is_import_path, own_benchmark, own_plugins
+from ftp_cl.experiment.imported import imported, is_import_path, own_benchmark, own_plugins, own_strategy
 from ftp_cl.experiment.labels import PseudoLabelJudge, keep_few_labels
 from ftp_cl.experiment.lock import DirectoryLock, is_locked
 from ftp_cl.experiment.loggers import make_logger
@@ -24,7 +25,7 @@ from ftp_cl.experiment.methods import METHODS, NEED_UNLABELLED
 from ftp_cl.experiment.progress import RunProgress
 from ftp_cl.experiment.record import RunDirectory
 from ftp_cl.experiment.termination import Termination
-from ftp_cl.experiment.training import Checkpoints, ResumableNaive
+from ftp_cl.experiment.training import Checkpoints, ResumableNaive, ResumableTraining, resumable
 from ftp_cl.models import ContinualClassifier, build_model
 from ftp_cl.plugins import FreezeBatchNorm, FreshOptimizer, LearningRateSchedule, SeparatedSoftmax, find_classifier
 from ftp_cl.report import RESULT_SCHEMA
@@ -67,13 +68,20 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
     with RunProgress(name, len(benchmark.train_stream)) as progress:
         recorder = Recorder(record, progress)
         strategy = _build_strategy(config, recorder)
-        checkpoints = strategy.checkpoints = Checkpoints(config, record, benchmark, termination, progress.say)
+        checkpoints = Checkpoints(config, record, benchmark, termination, progress.say)
+        if isinstance(strategy, ResumableTraining):
+            strategy.checkpoints = checkpoints
+        else:
+            own = type(strategy).__name__
+            progress.say(
+                f"  checkpoints are written between experiences only, because {own} has its own training loop."
+            )
         if not (config.resume and checkpoints.resume(strategy)):
             checkpoints.begin()
             record.start_events()
         record.listeners = [make_logger(logger, record.path, _options(config)) for logger in config.loggers]
         judge = PseudoLabelJudge(record, hidden)
-        measured = train_and_evaluate(config, benchmark, strategy, recorder, judge)
+        measured = train_and_evaluate(config, benchmark, strategy, checkpoints, recorder, judge)
         if config.save_weights:
             record.write_weights(strategy.model)
         record.write_result(_result(config, benchmark, strategy, measured))
@@ -103,7 +111,7 @@ def _options(group: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in OmegaConf.to_container(group, resolve=True).items()}  # type: ignore[union-attr]
 
 
-def _build_strategy(config: DictConfig, recorder: Recorder) -> ResumableNaive:
+def _build_strategy(config: DictConfig, recorder: Recorder) -> SupervisedTemplate:
     options = _options(config.model)
     name = options.pop("name")
     if is_import_path(name):
@@ -122,17 +130,22 @@ def _build_strategy(config: DictConfig, recorder: Recorder) -> ResumableNaive:
         plugins.append(FreshOptimizer())
     plugins.append(LearningRateSchedule(config.train.warmup, config.train.schedule))
     plugins += own_plugins(OmegaConf.to_container(config.plugins, resolve=True))  # type: ignore[arg-type]
-    return ResumableNaive(
-        model=model,
-        optimizer=_build_optimizer(config.optimizer, model),
-        criterion=nn.CrossEntropyLoss(),
-        train_mb_size=config.train.batch_size,
-        train_epochs=config.train.epochs,
-        eval_mb_size=config.eval.batch_size,
-        device=_device(config.device),
-        plugins=plugins,
-        evaluator=_evaluator(),
-    )
+    arguments = {
+        "model": model,
+        "optimizer": _build_optimizer(config.optimizer, model),
+        "criterion": nn.CrossEntropyLoss(),
+        "train_mb_size": config.train.batch_size,
+        "train_epochs": config.train.epochs,
+        "eval_mb_size": config.eval.batch_size,
+        "device": _device(config.device),
+        "plugins": plugins,
+        "evaluator": _evaluator(),
+    }
+    if config.strategy is None:
+        return ResumableNaive(**arguments)
+    options = _options(config.strategy)
+    kind = own_strategy(options.pop("name"), options, arguments)
+    return call_with(resumable(kind), {**arguments, **options}, "strategy")
 
 
 def _evaluator() -> EvaluationPlugin:
@@ -173,7 +186,9 @@ def _device(name: str) -> torch.device:
 # ---- the result -----------------------------------------------------------------------------------------------------
 
 
-def _result(config: DictConfig, benchmark: Any, strategy: ResumableNaive, measured: dict[str, Any]) -> dict[str, Any]:
+def _result(
+    config: DictConfig, benchmark: Any, strategy: SupervisedTemplate, measured: dict[str, Any]
+) -> dict[str, Any]:
     return {
         "schema": RESULT_SCHEMA,
         "benchmark": config.benchmark.name,

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from avalanche.training import Naive
 from avalanche.training.plugins import EvaluationPlugin
+from avalanche.training.templates import SupervisedTemplate
 from avalanche.training.utils import trigger_plugins
 from torch import nn
 
@@ -14,13 +15,14 @@ from ftp_cl.experiment.randomness import capture_random_state, restore_random_st
 from ftp_cl.optim.ftp import STATE_KEY
 
 
-def encode_strategy(strategy: Naive, encoder: Encoder) -> dict[str, Any]:
-    """The state of a strategy: model, optimizer, plugins, and the global random generators.
+def encode_strategy(strategy: SupervisedTemplate, encoder: Encoder) -> dict[str, Any]:
+    """The state of a strategy: model, optimizer, plugins, own attributes, and the global random generators.
 
     A plugin takes part in one of three ways. With `checkpoint_state()` and `restore_state(state, strategy)` it says
     itself what its state is; `restore_state` is called when model and optimizer are in place. Otherwise its attributes
     are saved if all are plain values, tensors, datasets of the benchmark's items, objects with `state_dict` and
-    `load_state_dict`, or objects of Avalanche and ftp_cl made of these. Otherwise nothing can be saved.
+    `load_state_dict`, or objects of Avalanche and ftp_cl made of these. Otherwise nothing can be saved. So do the
+    attributes of the strategy that Avalanche's template does not have, those of a user's own class.
 
     Raises:
         CannotSave: a plugin (or the optimizer) has state that has no form in a checkpoint.
@@ -29,13 +31,14 @@ def encode_strategy(strategy: Naive, encoder: Encoder) -> dict[str, Any]:
         "model": _encode_model(strategy.model, encoder),
         "optimizer": _encode_optimizer(strategy, encoder),
         "plugins": [_encode_plugin(plugin, i, encoder) for i, plugin in enumerate(strategy.plugins)],
+        "own": encoder.encode(_own_attributes(strategy), "strategy"),
         "random": encoder.encode(capture_random_state(strategy.device.type == "cuda"), "random"),
     }
 
 
 def decode_strategy(
     state: dict[str, Any],
-    strategy: Naive,
+    strategy: SupervisedTemplate,
     tensors: dict[str, torch.Tensor],
     items: BenchmarkItems,
     trained_on: Sequence[Any],
@@ -60,6 +63,7 @@ def decode_strategy(
             raise ValueError("it has another number of plugins")
         for code, plugin in zip(state["plugins"], strategy.plugins, strict=True):
             _decode_plugin(code, plugin, strategy, decoder)
+        _decode_own_attributes(state["own"], strategy, decoder)
         restore_random_state(decoder.decode(state["random"]))
     except (TypeError, KeyError, IndexError, AttributeError, RuntimeError) as error:
         raise ValueError(" ".join(f"{type(error).__name__}: {error}".split())) from error
@@ -81,7 +85,9 @@ def _plain_attributes(module: nn.Module) -> dict[str, Any]:
     return {name: value for name, value in vars(module).items() if type(value) in (bool, int, float)}
 
 
-def _decode_model(code: dict[str, Any], strategy: Naive, decoder: Decoder, trained_on: Sequence[Any]) -> None:
+def _decode_model(
+    code: dict[str, Any], strategy: SupervisedTemplate, decoder: Decoder, trained_on: Sequence[Any]
+) -> None:
     strategy.model.to(strategy.device)
     model, tensors = strategy.model, decoder.decode(code["tensors"])
     if model.state_dict().keys() != tensors.keys():
@@ -98,7 +104,7 @@ def _decode_model(code: dict[str, Any], strategy: Naive, decoder: Decoder, train
             setattr(module, attribute, value)
 
 
-def _replay_adaptation(strategy: Naive, trained_on: Sequence[Any]) -> None:
+def _replay_adaptation(strategy: SupervisedTemplate, trained_on: Sequence[Any]) -> None:
     """Let modules appear as they did in training; what is in them is loaded afterwards."""
     strategy.model.train()
     strategy.is_training = True
@@ -111,7 +117,7 @@ def _replay_adaptation(strategy: Naive, trained_on: Sequence[Any]) -> None:
 # ---- the optimizer --------------------------------------------------------------------------------------------------
 
 
-def _encode_optimizer(strategy: Naive, encoder: Encoder) -> dict[str, Any]:
+def _encode_optimizer(strategy: SupervisedTemplate, encoder: Encoder) -> dict[str, Any]:
     """As the optimizer's state dict, with names in place of numbers, because growth changes parameters and order."""
     names = {id(parameter): name for name, parameter in strategy.model.named_parameters()}
     groups = [[names.get(id(parameter)) for parameter in group["params"]] for group in strategy.optimizer.param_groups]
@@ -122,7 +128,7 @@ def _encode_optimizer(strategy: Naive, encoder: Encoder) -> dict[str, Any]:
     return {"names": groups, "state": encoder.encode(state, "optimizer")}
 
 
-def _decode_optimizer(code: dict[str, Any], strategy: Naive, decoder: Decoder) -> None:
+def _decode_optimizer(code: dict[str, Any], strategy: SupervisedTemplate, decoder: Decoder) -> None:
     optimizer, parameters = strategy.optimizer, dict(strategy.model.named_parameters())
     optimizer.state.clear()
     for group, names in zip(optimizer.param_groups, code["names"], strict=True):
@@ -147,10 +153,28 @@ def _encode_plugin(plugin: Any, number: int, encoder: Encoder) -> dict[str, Any]
     return {"class": type(plugin).__name__, "state": encoder.encode(dict(state), where)}
 
 
-def _decode_plugin(code: dict[str, Any], plugin: Any, strategy: Naive, decoder: Decoder) -> None:
+def _decode_plugin(code: dict[str, Any], plugin: Any, strategy: SupervisedTemplate, decoder: Decoder) -> None:
     if code["class"] != type(plugin).__name__:
         raise ValueError(f"it has a {code['class']} where the run has a {type(plugin).__name__}")
     if hasattr(type(plugin), "checkpoint_state"):
         plugin.restore_state(decoder.decode(code["state"]), strategy)
     elif not isinstance(plugin, EvaluationPlugin):
         decoder.decode(code["state"], vars(plugin))
+
+
+# ---- the strategy itself --------------------------------------------------------------------------------------------
+
+
+def _own_attributes(strategy: SupervisedTemplate) -> dict[str, Any]:
+    """Those that Avalanche's template does not have; all of its own are there from the beginning."""
+    optimizer = torch.optim.SGD([torch.zeros(1)])  # of no layer: that would draw random numbers
+    plain = Naive(model=nn.Identity(), optimizer=optimizer, evaluator=strategy.evaluator)
+    known = {"checkpoints", *vars(plain)}
+    return {name: value for name, value in vars(strategy).items() if name not in known}
+
+
+def _decode_own_attributes(code: Any, strategy: SupervisedTemplate, decoder: Decoder) -> None:
+    existing = _own_attributes(strategy)
+    for name in existing:
+        delattr(strategy, name)
+    vars(strategy).update(decoder.decode(code, existing))

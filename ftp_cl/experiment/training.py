@@ -7,6 +7,7 @@ from importlib.metadata import version
 from typing import Any
 
 from avalanche.training import Naive
+from avalanche.training.templates import SupervisedTemplate
 from omegaconf import DictConfig
 
 from ftp_cl.experiment.checkpoint_files import CheckpointFiles, truncate
@@ -87,7 +88,7 @@ class Checkpoints:
 
     # ---- saving -----------------------------------------------------------------------------------------------------
 
-    def save(self, strategy: Naive, position: Position, loaders: dict[str, Any]) -> None:
+    def save(self, strategy: SupervisedTemplate, position: Position, loaders: dict[str, Any]) -> None:
         """Write a checkpoint, or say why there is none; training goes on either way.
 
         Args:
@@ -113,7 +114,7 @@ class Checkpoints:
         except OSError as error:
             self._say_once(f"  no checkpoint could be written ({error.strerror}); the one before is kept.")
 
-    def iteration_done(self, strategy: Naive, position: Position, loaders: dict[str, Any]) -> None:
+    def iteration_done(self, strategy: SupervisedTemplate, position: Position, loaders: dict[str, Any]) -> None:
         """Save if it is time to, or if the process is to end."""
         self._iterations += 1
         minutes, iterations = self._config.every_minutes, self._config.every_iterations
@@ -135,7 +136,7 @@ class Checkpoints:
         running = 0.0 if self._training_since is None else time.perf_counter() - self._training_since
         return self.measured.train_seconds + running
 
-    def train(self, strategy: Naive, experience: Any) -> None:
+    def train(self, strategy: SupervisedTemplate, experience: Any) -> None:
         """Train on one experience, or on what is left of it, and save."""
         self._training_since = time.perf_counter()
         strategy.train(experience)
@@ -154,7 +155,7 @@ class Checkpoints:
         """Remove the checkpoints of the finished run."""
         self._files.clear()
 
-    def resume(self, strategy: Naive) -> bool:
+    def resume(self, strategy: SupervisedTemplate) -> bool:
         """Bring the strategy, as built from the configuration, to the newest checkpoint that is whole.
 
         Returns:
@@ -179,7 +180,7 @@ class Checkpoints:
             return True
         return False
 
-    def restore(self, strategy: Naive) -> None:
+    def restore(self, strategy: SupervisedTemplate) -> None:
         """Put the loaded state into the strategy: once before training goes on, and again at the very position.
 
         What happens in between (Avalanche prepares the experience) is what happened before the position too.
@@ -205,7 +206,7 @@ class Checkpoints:
 
     # ---- batches ----------------------------------------------------------------------------------------------------
 
-    def batches(self, strategy: Naive, loader: Any) -> "Batches":
+    def batches(self, strategy: SupervisedTemplate, loader: Any) -> "Batches":
         """The batches of the experience that the strategy is about to train on."""
         return Batches(self, strategy, loader)
 
@@ -236,7 +237,7 @@ class Batches:
         epoch: of the next iteration over it.
     """
 
-    def __init__(self, checkpoints: Checkpoints, strategy: Naive, loader: Any) -> None:
+    def __init__(self, checkpoints: Checkpoints, strategy: SupervisedTemplate, loader: Any) -> None:
         self._checkpoints, self._strategy, self._loader = checkpoints, strategy, loader
         resumed = checkpoints.resumed
         inside = resumed is not None and resumed.epoch is not None
@@ -271,8 +272,8 @@ class Batches:
             return next(iterator, _END)
 
 
-class ResumableNaive(Naive):
-    """Fine-tuning, experience by experience, whose training can begin in the middle of an experience.
+class ResumableTraining:
+    """What lets a strategy's training begin in the middle of an experience: stands before its class.
 
     Attributes:
         checkpoints: set before training.
@@ -280,7 +281,11 @@ class ResumableNaive(Naive):
 
     checkpoints: Checkpoints
     dataloader: Any
-    _stop_training: bool
+    train_epochs: Any
+    training_epoch: Any
+    _before_training_epoch: Any
+    _after_training_epoch: Any
+    _stop_training: Any
 
     def _train_exp(self, experience: Any, eval_streams: Any = None, **kwargs: Any) -> None:
         """As Avalanche's, but for the first epoch and the batches."""
@@ -294,3 +299,19 @@ class ResumableNaive(Naive):
                 break
             self.training_epoch(**kwargs)
             self._after_training_epoch(**kwargs)
+
+
+class ResumableNaive(ResumableTraining, Naive):
+    """Fine-tuning, experience by experience."""
+
+
+def resumable(kind: type[SupervisedTemplate]) -> type[SupervisedTemplate]:
+    """The class of a user's strategy, made resumable within experiences if its training loop is Avalanche's.
+
+    A loop of its own may go through the batches in any way, so that no position in it can be told: such a class
+    comes back as it is.
+    """
+    loops = ("_train_exp", "training_epoch")
+    if any(getattr(kind, loop) is not getattr(SupervisedTemplate, loop) for loop in loops):
+        return kind
+    return type(kind.__name__, (ResumableTraining, kind), {})

@@ -2,6 +2,7 @@
 
 from avalanche.benchmarks import nc_benchmark
 from avalanche.core import SupervisedPlugin
+from avalanche.training import Naive
 from avalanche.training.plugins import LwFPlugin
 from torch import nn
 
@@ -39,6 +40,30 @@ class MyPlugin(SupervisedPlugin):
 
     def after_training_iteration(self, strategy, **kwargs):
         self.steps += 1
+
+
+class MyStrategy(Naive):
+    """A penalty on large outputs, whose strength grows; `seen` is state that only a checkpoint brings back."""
+
+    def __init__(self, *, strength=0.01, **arguments):
+        super().__init__(**arguments)
+        self.strength, self.seen = strength, []
+
+    def criterion(self):
+        loss = super().criterion()
+        return loss + self.strength * len(self.seen) * self.mb_output.square().mean() if self.is_training else loss
+
+    def _before_training_exp(self, **kwargs):
+        self.seen.append(self.experience.current_experience)
+        super()._before_training_exp(**kwargs)
+
+
+class MyLoop(MyStrategy):
+    """Goes through the batches in its own way: each twice."""
+
+    def training_epoch(self, **kwargs):
+        for _ in range(2):
+            super().training_epoch(**kwargs)
 
 
 class UnsavablePlugin(SupervisedPlugin):

@@ -1,4 +1,4 @@
-"""A user's own benchmark, model, method and plugins by import path; repeating a result; loggers."""
+"""A user's own benchmark, model, method, plugins and strategy by import path; repeating a result; loggers."""
 
 import json
 import shutil
@@ -27,28 +27,45 @@ def own_parts(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_own_parts_run_and_resume(own_parts, monkeypatch):
-    from ftp_cl.experiment.training import Checkpoints
+def assert_resumes_to_the_same_weights(overrides, directory, monkeypatch):
+    """Interrupt a run in its second experience, and compare what becomes of it with a whole run."""
+    from ftp_cl.experiment.loop import Recorder
 
-    result = json.loads(run(load_config([*OWN]), own_parts / "whole").read_text())
-    assert len(result["accuracy_matrix"]) == 5 and result["benchmark"] == "my_parts:my_benchmark"
-    # A head of Avalanche that grows at evaluation, and a copy of the model in a plugin, come back too.
-    done, whole = 0, Checkpoints.iteration_done
-
-    def killed(self, *args):
-        nonlocal done
-        whole(self, *args)
-        done += 1
-        if done == 12:
+    def interrupt(self, strategy, **kwargs):
+        self._start = 0.0
+        if (strategy.clock.train_exp_counter, strategy.clock.train_exp_iterations) == (1, 3):
             raise KeyboardInterrupt
 
+    result = json.loads(run(load_config(overrides), directory / "whole").read_text())
     with monkeypatch.context() as patch:
-        patch.setattr(Checkpoints, "iteration_done", killed)
+        patch.setattr(Recorder, "before_training_iteration", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            run(load_config([*OWN, "checkpoint.every_iterations=2"]), own_parts / "cut")
-    run(load_config([*OWN, "resume=true"]), own_parts / "cut")
-    weights = [(own_parts / name / "weights.safetensors").read_bytes() for name in ("whole", "cut")]
+            run(load_config([*overrides, "checkpoint.every_iterations=2"]), directory / "cut")
+    run(load_config([*overrides, "resume=true"]), directory / "cut")
+    weights = [(directory / name / "weights.safetensors").read_bytes() for name in ("whole", "cut")]
     assert weights[0] == weights[1]
+    return result
+
+
+def test_own_parts_run_and_resume(own_parts, monkeypatch):
+    """A head of Avalanche that grows at evaluation, and a copy of the model in a plugin, come back too."""
+    result = assert_resumes_to_the_same_weights(OWN, own_parts, monkeypatch)
+    assert len(result["accuracy_matrix"]) == 5 and result["benchmark"] == "my_parts:my_benchmark"
+
+
+@pytest.mark.parametrize(
+    ("kind", "place"), [("MyStrategy", "experience 2, epoch 1, batch 2"), ("MyLoop", "experience 1, trained")]
+)
+def test_an_own_strategy_runs_and_resumes(own_parts, monkeypatch, capsys, kind, place):
+    own = [*OWN, f"strategy={{name: my_parts:{kind}, strength: 0.1}}"]
+    result = assert_resumes_to_the_same_weights(own, own_parts, monkeypatch)
+    printed = capsys.readouterr().out
+    assert f"resumed at {place}" in printed
+    assert ("MyLoop has its own training loop" in printed) == (kind == "MyLoop")
+    assert (
+        result["accuracy_matrix"]
+        != json.loads(run(load_config(OWN), own_parts / "plain").read_text())["accuracy_matrix"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -60,6 +77,12 @@ def test_own_parts_run_and_resume(own_parts, monkeypatch):
         ("+model.widht=3", "did you mean width?"),
         ("plugins=[{name: my_parts:MyPlugin, begin: 3}]", "begin is unknown"),
         ("plugins=[MyPlugin]", "a list such as"),
+        ("~model.width", "missing a required argument: 'width'"),
+        ("strategy=my_parts:MyStrategy", "{name: my_module:MyStrategy, option: 1}"),
+        ("strategy={name: my_parts:MyStrateg}", "no function or class 'MyStrateg'"),
+        ("strategy={name: my_parts:MyModel}", "made from Avalanche's SupervisedTemplate"),
+        ("strategy={name: my_parts:MyStrategy, strenght: 1}", "did you mean strength?"),
+        ("strategy={name: my_parts:MyStrategy, train_epochs: 1}", "set by another key"),
         ("loggers=[tensorbord]", "tensorboard, wandb, mlflow"),
     ],
 )
