@@ -5,7 +5,6 @@ returns plugins in the order in which their hooks are to run.
 """
 
 import importlib.util
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +20,7 @@ from avalanche.training.plugins import (
 
 from ftp_cl.experiment.config import ConfigError
 from ftp_cl.experiment.semi_supervised import fixmatch
+from ftp_cl.experiment.signatures import Builder, Plugins, parameters_of, with_signature
 from ftp_cl.models import ContinualClassifier, LinearHead
 from ftp_cl.plugins import (
     AnchorPenalty,
@@ -36,21 +36,6 @@ from ftp_cl.plugins import (
     WiSEFT,
 )
 
-Plugins = list[Any]
-Builder = Callable[..., Plugins]
-
-
-def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
-    return list(inspect.signature(function).parameters.values())
-
-
-def _with_signature(build: Builder, keys: list[inspect.Parameter]) -> Builder:
-    """Show `model` and these keys as the signature of a builder that takes any."""
-    model = inspect.Parameter("model", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    shown = [key.replace(kind=inspect.Parameter.KEYWORD_ONLY) for key in keys]
-    build.__signature__ = inspect.Signature([model, *shown])  # type: ignore[attr-defined]
-    return build
-
 
 def _only(plugin: Callable[..., Any]) -> Builder:
     """The builder of a method that is one plugin, whose arguments are its keys."""
@@ -58,7 +43,7 @@ def _only(plugin: Callable[..., Any]) -> Builder:
     def build(model: ContinualClassifier, **keys: Any) -> Plugins:
         return [plugin(**keys)]
 
-    return _with_signature(build, _parameters(plugin))
+    return with_signature(build, parameters_of(plugin))
 
 
 def naive(model: ContinualClassifier) -> Plugins:
@@ -190,11 +175,11 @@ def with_ftp(build: Builder) -> Builder:
     may learn its radii on, and after FixMatch, whose averaged weights it is to project. A key that both have (an
     anchor) is one key.
     """
-    own, projection = ({p.name: p for p in _parameters(builder)[1:]} for builder in (build, ftp))
+    own, projection = ({p.name: p for p in parameters_of(builder)[1:]} for builder in (build, ftp))
 
     def both(model: ContinualClassifier, **keys: Any) -> Plugins:
         theirs = build(model, **{key: value for key, value in keys.items() if key in own})
         ours = ftp(model, **{key: value for key, value in keys.items() if key in projection})
         return theirs + ours if build in (replay, fixmatch) else ours + theirs
 
-    return _with_signature(both, list({**own, **projection}.values()))
+    return with_signature(both, list({**own, **projection}.values()))

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from ftp_cl.experiment import builders, semi_supervised
-from ftp_cl.experiment.builders import Builder, with_ftp
+from ftp_cl.experiment.builders import with_ftp
+from ftp_cl.experiment.signatures import Builder
 
 
 @dataclass(frozen=True)

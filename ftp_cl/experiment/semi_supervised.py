@@ -1,100 +1,48 @@
 """How the semi-supervised methods are built from their keys in configs/method/; see builders.py."""
 
+from collections.abc import Callable
 from typing import Any
 
+from ftp_cl.experiment.signatures import Builder, Plugins, parameters_of, with_signature
 from ftp_cl.models import ContinualClassifier
-from ftp_cl.plugins import FixMatch, FlexMatch, FreeMatch, MeanTeacher, PseudoLabel, StrongView, WeakView
+from ftp_cl.plugins import (
+    FixMatch,
+    FlexMatch,
+    FreeMatch,
+    MeanTeacher,
+    PseudoLabel,
+    SemiSupervisedPlugin,
+    StrongView,
+    WeakView,
+)
+
+_OF_ALL = ("weight", "ratio", "ema_decay", "classes")
 
 
-def pseudo_label(
-    model: ContinualClassifier,
-    threshold: float,
-    weight: float,
-    ratio: float,
-    ramp: list[float],
-    classes: str,
-    flip: bool,
-    crop: float,
-) -> list[Any]:
-    """Pseudo-labels on one view."""
-    start, end = ramp
-    options: dict[str, Any] = {"weight": weight, "ratio": ratio, "ramp": (start, end), "classes": classes}
-    return [PseudoLabel(threshold, view=WeakView(flip, crop), record=True, **options)]
+def _weak(flip: bool, crop: float) -> dict[str, Any]:
+    return {"view": WeakView(flip, crop)}
 
 
-def mean_teacher(
-    model: ContinualClassifier,
-    weight: float,
-    ratio: float,
-    ema_decay: float,
-    ramp: float,
-    classes: str,
-    flip: bool,
-    crop: float,
-) -> list[Any]:
-    """A teacher of averaged weights."""
-    options: dict[str, Any] = {
-        "weight": weight,
-        "ratio": ratio,
-        "ema_decay": ema_decay,
-        "ramp": ramp,
-        "classes": classes,
-    }
-    return [MeanTeacher(view=WeakView(flip, crop), record=True, **options)]
-
-
-def fixmatch(
-    model: ContinualClassifier,
-    threshold: float,
-    weight: float,
-    ratio: float,
-    ema_decay: float | None,
-    classes: str,
-    flip: bool,
-    crop: float,
-    magnitude: int,
-    cutout: float,
-) -> list[Any]:
-    """Confident answers to weak views for strong views."""
-    options: dict[str, Any] = {"weight": weight, "ratio": ratio, "ema_decay": ema_decay, "classes": classes}
-    return [FixMatch(threshold, **_views(flip, crop, magnitude, cutout), **options)]
-
-
-def flexmatch(
-    model: ContinualClassifier,
-    threshold: float,
-    weight: float,
-    ratio: float,
-    ema_decay: float | None,
-    classes: str,
-    flip: bool,
-    crop: float,
-    magnitude: int,
-    cutout: float,
-) -> list[Any]:
-    """FixMatch with a threshold per class."""
-    options: dict[str, Any] = {"weight": weight, "ratio": ratio, "ema_decay": ema_decay, "classes": classes}
-    return [FlexMatch(threshold, **_views(flip, crop, magnitude, cutout), **options)]
-
-
-def freematch(
-    model: ContinualClassifier,
-    fairness: float,
-    momentum: float,
-    weight: float,
-    ratio: float,
-    ema_decay: float | None,
-    classes: str,
-    flip: bool,
-    crop: float,
-    magnitude: int,
-    cutout: float,
-) -> list[Any]:
-    """FixMatch with thresholds from the model's confidence."""
-    options: dict[str, Any] = {"weight": weight, "ratio": ratio, "ema_decay": ema_decay, "classes": classes}
-    return [FreeMatch(fairness=fairness, momentum=momentum, **_views(flip, crop, magnitude, cutout), **options)]
-
-
-def _views(flip: bool, crop: float, magnitude: int, cutout: float) -> dict[str, Any]:
+def _weak_and_strong(flip: bool, crop: float, magnitude: int, cutout: float) -> dict[str, Any]:
     weak = WeakView(flip, crop)
-    return {"weak": weak, "strong": StrongView(weak, magnitude=magnitude, cutout=cutout), "record": True}
+    return {"weak": weak, "strong": StrongView(weak, magnitude=magnitude, cutout=cutout)}
+
+
+def _builder(plugin: type[SemiSupervisedPlugin], views: Callable[..., dict[str, Any]], *keys: str) -> Builder:
+    """The builder of a method: its keys are arguments of its plugin, and those that its views are made from."""
+    of_views = {parameter.name: parameter for parameter in parameters_of(views)}
+
+    def build(model: ContinualClassifier, **values: Any) -> Plugins:
+        made = views(**{key: values.pop(key) for key in of_views if key in values})
+        return [plugin(**made, **values, record=True)]  # type: ignore[arg-type]
+
+    kinds = [kind for kind in reversed(plugin.__mro__) if issubclass(kind, SemiSupervisedPlugin)]
+    known = {parameter.name: parameter for kind in kinds for parameter in parameters_of(kind)}
+    return with_signature(build, [*(known[key] for key in keys), *of_views.values()])
+
+
+pseudo_label = _builder(PseudoLabel, _weak, "threshold", "weight", "ratio", "ramp", "classes")
+mean_teacher = _builder(MeanTeacher, _weak, *_OF_ALL, "ramp")
+fixmatch = _builder(FixMatch, _weak_and_strong, "threshold", *_OF_ALL)
+flexmatch = _builder(FlexMatch, _weak_and_strong, "threshold", *_OF_ALL)
+freematch = _builder(FreeMatch, _weak_and_strong, "fairness", "momentum", *_OF_ALL)
