@@ -51,8 +51,7 @@ class BenchmarkItems:
             start, size = self._starts[-1], len(experience.dataset)
             self._starts.append(start + size)
             numbers = DataAttribute(list(range(start, start + size)), SOURCE_ATTRIBUTE)  # type: ignore[arg-type]
-            # The public property cannot be set.
-            experience._dataset = experience.dataset.update_data_attribute(SOURCE_ATTRIBUTE, numbers)
+            _add_attribute(experience.dataset, numbers)
 
     def numbers(self, dataset: AvalancheDataset) -> list[int] | None:
         """The number of each item of a dataset, or None if some come from elsewhere."""
@@ -77,6 +76,12 @@ class BenchmarkItems:
             local = [numbers[i] - self._starts[owner] for i in span]
             parts.append(self._experiences[owner].dataset.subset(local))
         return parts[0] if len(parts) == 1 else concat_datasets(parts)
+
+
+def _add_attribute(dataset: AvalancheDataset, attribute: DataAttribute) -> None:
+    """As `update_data_attribute`, but in place: some of Avalanche's streams make their experiences anew each time."""
+    dataset._data_attributes = {**dataset._data_attributes, attribute.name: attribute}
+    setattr(dataset, attribute.name, attribute)
 
 
 class Encoder:

@@ -14,6 +14,9 @@ from ftp_cl.experiment.encoding import BenchmarkItems, CannotSave, Decoder, Enco
 from ftp_cl.experiment.randomness import capture_random_state, restore_random_state
 from ftp_cl.optim.ftp import STATE_KEY
 
+BEFORE = "before."
+"""With this begin the names of tensors that were so before the experience."""
+
 
 def encode_strategy(strategy: SupervisedTemplate, encoder: Encoder) -> dict[str, Any]:
     """The state of a strategy: model, optimizer, plugins, own attributes, and the global random generators.
@@ -141,8 +144,8 @@ def _decode_optimizer(code: dict[str, Any], strategy: SupervisedTemplate, decode
 # ---- plugins --------------------------------------------------------------------------------------------------------
 
 
-def _encode_plugin(plugin: Any, number: int, encoder: Encoder) -> dict[str, Any]:
-    where = f"plugins.{number}.{type(plugin).__name__}"
+def _encode_plugin(plugin: Any, number: int, encoder: Encoder, prefix: str = "") -> dict[str, Any]:
+    where = f"{prefix}plugins.{number}.{type(plugin).__name__}"
     state: Any
     if isinstance(plugin, EvaluationPlugin):
         state = {}  # its metrics start anew at each evaluation
@@ -162,7 +165,32 @@ def _decode_plugin(code: dict[str, Any], plugin: Any, strategy: SupervisedTempla
         decoder.decode(code["state"], vars(plugin))
 
 
-# ---- the strategy itself --------------------------------------------------------------------------------------------
+# ---- what a user brought along --------------------------------------------------------------------------------------
+
+
+def encode_own_parts(strategy: SupervisedTemplate, encoder: Encoder) -> dict[str, Any]:
+    """The state of the plugins and attributes that are neither Avalanche's nor ours.
+
+    Raises:
+        CannotSave: as `encode_strategy`.
+    """
+    plugins = enumerate(_own_plugins(strategy))
+    return {
+        "plugins": [_encode_plugin(plugin, i, encoder, BEFORE) for i, plugin in plugins],
+        "attributes": encoder.encode(_own_attributes(strategy), f"{BEFORE}strategy"),
+    }
+
+
+def decode_own_parts(code: Any, strategy: SupervisedTemplate, decoder: Decoder) -> None:
+    """The inverse of `encode_own_parts`."""
+    for state, plugin in zip(code["plugins"], _own_plugins(strategy), strict=True):
+        _decode_plugin(state, plugin, strategy, decoder)
+    _decode_own_attributes(code["attributes"], strategy, decoder)
+
+
+def _own_plugins(strategy: SupervisedTemplate) -> list[Any]:
+    known = ("avalanche", "ftp_cl")
+    return [plugin for plugin in strategy.plugins if type(plugin).__module__.split(".")[0] not in known]
 
 
 def _own_attributes(strategy: SupervisedTemplate) -> dict[str, Any]:

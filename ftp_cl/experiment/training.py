@@ -9,13 +9,20 @@ from typing import Any
 from avalanche.training import Naive
 from avalanche.training.templates import SupervisedTemplate
 from omegaconf import DictConfig
+from torch import Tensor
 
 from ftp_cl.experiment.checkpoint_files import CheckpointFiles, truncate
 from ftp_cl.experiment.config import ConfigError
 from ftp_cl.experiment.encoding import BenchmarkItems, CannotSave, Decoder, Encoder
 from ftp_cl.experiment.randomness import LoaderRandomness
 from ftp_cl.experiment.record import RunDirectory
-from ftp_cl.experiment.run_state import decode_strategy, encode_strategy
+from ftp_cl.experiment.run_state import (
+    BEFORE,
+    decode_own_parts,
+    decode_strategy,
+    encode_own_parts,
+    encode_strategy,
+)
 from ftp_cl.experiment.termination import Termination
 
 _VERSIONS = ("ftp-cl", "torch", "avalanche-lib", "numpy")
@@ -35,6 +42,27 @@ class Position:
     experience: int
     epoch: int | None = None
     batch: int = 0
+
+
+@dataclass(frozen=True)
+class OwnParts:
+    """What a user brought along, as it was before an experience.
+
+    When training goes on within the experience, Avalanche prepares that once more. What it prepares (which images,
+    say) may depend on this state, and the preparation may have changed it.
+
+    Attributes:
+        code: from `encode_own_parts`.
+        tensors: of the code.
+    """
+
+    code: Any
+    tensors: dict[str, Tensor]
+
+    @classmethod
+    def of_checkpoint(cls, code: Any, tensors: dict[str, Tensor]) -> "OwnParts":
+        """Those that a checkpoint holds, among its tensors."""
+        return cls(code, {name: tensor for name, tensor in tensors.items() if name.startswith(BEFORE)})
 
 
 @dataclass
@@ -82,6 +110,7 @@ class Checkpoints:
         self._files = CheckpointFiles(record.path)
         self._items = BenchmarkItems(benchmark.streams.values())
         self._loaded: tuple[Any, Any] | None = None
+        self._before: OwnParts | CannotSave = OwnParts({}, {})
         self._iterations, self._saved_at = 0, time.monotonic()
         self._training_since: float | None = None
         self._refusals: set[str] = set()
@@ -107,6 +136,11 @@ class Checkpoints:
                 "loaders": encoder.encode(loaders, "loaders"),
                 "strategy": encode_strategy(strategy, encoder),
             }
+            if position.epoch is not None:
+                if isinstance(self._before, CannotSave):
+                    raise self._before
+                state["before"] = self._before.code
+                encoder.tensors.update(self._before.tensors)
             self._files.write(state, encoder.tensors)
         except CannotSave as error:
             where = "between experiences only" if position.epoch is not None else "not at all: resume=true begins anew"
@@ -138,12 +172,21 @@ class Checkpoints:
 
     def train(self, strategy: SupervisedTemplate, experience: Any) -> None:
         """Train on one experience, or on what is left of it, and save."""
+        if self.resumed is None or self.resumed.epoch is None:
+            self._before = self._own_parts(strategy)
         self._training_since = time.perf_counter()
         strategy.train(experience)
         self.measured.train_seconds, self._training_since = self.train_seconds(), None
         number = experience.current_experience
         self.resumed = self._loaded = None
         self.save(strategy, Position(number), self.randomness.state)
+
+    def _own_parts(self, strategy: SupervisedTemplate) -> "OwnParts | CannotSave":
+        encoder = Encoder(self._items)
+        try:
+            return OwnParts(encode_own_parts(strategy, encoder), encoder.tensors)
+        except CannotSave as error:
+            return error
 
     # ---- going on ---------------------------------------------------------------------------------------------------
 
@@ -176,6 +219,9 @@ class Checkpoints:
                 self.measured = Measured(**state["measured"])
                 self.randomness.state = Decoder(tensors, self._items, strategy.model).decode(state["loaders"])
                 self.restore(strategy)
+                if self.resumed.epoch is not None:
+                    self._before = OwnParts.of_checkpoint(state["before"], tensors)
+                    decode_own_parts(state["before"], strategy, Decoder(tensors, self._items, strategy.model))
                 self._say(self._where(state["versions"]))
             return True
         return False
@@ -183,7 +229,8 @@ class Checkpoints:
     def restore(self, strategy: SupervisedTemplate) -> None:
         """Put the loaded state into the strategy: once before training goes on, and again at the very position.
 
-        What happens in between (Avalanche prepares the experience) is what happened before the position too.
+        What happens in between (Avalanche prepares the experience) is what happened before the position too; see
+        `OwnParts` for parts of which this is not known.
         """
         if self._loaded is None or self.resumed is None:
             return

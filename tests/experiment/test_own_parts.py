@@ -54,14 +54,19 @@ def test_own_parts_run_and_resume(own_parts, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("kind", "place"), [("MyStrategy", "experience 2, epoch 1, batch 2"), ("MyLoop", "experience 1, trained")]
+    ("strategy", "place"),
+    [
+        ("my_parts:MyStrategy, strength: 0.1", "experience 2, epoch 1, batch 2"),
+        ("my_parts:MyLoop, strength: 0.1", "experience 1, trained"),
+        ("avalanche.training:Cumulative", "experience 2, epoch 1, batch 2"),  # prepares an experience from its state
+    ],
 )
-def test_an_own_strategy_runs_and_resumes(own_parts, monkeypatch, capsys, kind, place):
-    own = [*OWN, f"strategy={{name: my_parts:{kind}, strength: 0.1}}"]
+def test_an_own_strategy_runs_and_resumes(own_parts, monkeypatch, capsys, strategy, place):
+    own = [*OWN, f"strategy={{name: {strategy}}}"]
     result = assert_resumes_to_the_same_weights(own, own_parts, monkeypatch)
     printed = capsys.readouterr().out
     assert f"resumed at {place}" in printed
-    assert ("MyLoop has its own training loop" in printed) == (kind == "MyLoop")
+    assert ("MyLoop has its own training loop" in printed) == ("MyLoop" in strategy)
     assert (
         result["accuracy_matrix"]
         != json.loads(run(load_config(OWN), own_parts / "plain").read_text())["accuracy_matrix"]
