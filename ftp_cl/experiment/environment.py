@@ -1,5 +1,6 @@
 """What a number was made with: versions, hardware, commit, memory."""
 
+import contextlib
 import os
 import platform
 import resource
@@ -36,10 +37,23 @@ def set_deterministic(on: bool) -> None:
     torch.use_deterministic_algorithms(on)
 
 
+def forget_peak_memory(device: torch.device) -> None:
+    """Let `peak_memory_mb` count from now on, where the system can: on CUDA devices and on Linux."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak_memory_mb(device: torch.device) -> float:
-    """Largest memory so far, MiB: of tensors on a CUDA device, of the whole process otherwise."""
+    """Largest memory since `forget_peak_memory`, MiB: of tensors on a CUDA device, of the whole process otherwise."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 2**10
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 

@@ -9,7 +9,7 @@ from avalanche.core import SupervisedPlugin
 from avalanche.training.templates import SupervisedTemplate
 from omegaconf import DictConfig
 
-from ftp_cl.experiment.environment import peak_memory_mb
+from ftp_cl.experiment.environment import forget_peak_memory, peak_memory_mb
 from ftp_cl.experiment.labels import PseudoLabelJudge
 from ftp_cl.experiment.progress import RunProgress
 from ftp_cl.experiment.record import RunDirectory
@@ -76,6 +76,7 @@ def train_and_evaluate(
     """Train on the stream, from where the checkpoints say; returns what the result file holds of it."""
     record, progress = recorder.record, recorder.progress
     matrix, resumed = checkpoints.measured.matrix, checkpoints.resumed
+    forget_peak_memory(strategy.device)
     first = 0 if resumed is None else resumed.experience
     for i, experience in enumerate(benchmark.train_stream):
         if i < first:
@@ -97,7 +98,7 @@ def train_and_evaluate(
         **summarize(matrix, ood),
         "train_seconds": round(checkpoints.train_seconds(), 3),
         "step_seconds_median": statistics.median(recorder.step_seconds) if recorder.step_seconds else None,
-        "peak_memory_mb": round(peak_memory_mb(torch.device(strategy.device)), 1),
+        "peak_memory_mb": round(peak_memory_mb(strategy.device), 1),
     }
 
 
