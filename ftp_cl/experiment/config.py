@@ -49,6 +49,7 @@ _RULES = {
     "train.batch_size": _Rule((int,), lambda v: v >= 1, "a whole number of at least 1"),
     "train.freeze_batch_norm": _Rule((bool,), lambda v: True, "true or false"),
     "train.softmax": _Rule((str,), lambda v: v in ("separated", "full"), "separated or full"),
+    "train.augmentation": _Rule((str, type(None)), lambda v: v in (None, "weak", "shift"), "weak, shift or null"),
     "train.schedule": _Rule((str,), lambda v: v in ("cosine", "constant"), "cosine or constant"),
     "train.warmup": _number(lambda v: 0 <= v <= 1, "a number from 0 to 1"),
     "optimizer.name": _Rule((str,), lambda v: v in ("adamw", "sgd"), "adamw or sgd"),

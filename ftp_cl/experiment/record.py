@@ -130,12 +130,17 @@ def _identity(config: DictConfig) -> DictConfig:
 def _refuse_other(existing: Path, text: str) -> None:
     if existing.read_text() == text:
         return
-    old, new = OmegaConf.load(existing), OmegaConf.create(text)
-    keys = sorted({str(key) for node in (old, new) for key in node})
-    differ = [key for key in keys if OmegaConf.select(old, key) != OmegaConf.select(new, key)]
+    old, new = (_without_nulls(OmegaConf.to_container(c)) for c in (OmegaConf.load(existing), OmegaConf.create(text)))
+    differ = sorted(str(key) for key in {**old, **new} if old.get(key) != new.get(key))
     if not differ:
         return  # null stands for a key that is newer than the run
     raise ConfigError(
         f"{existing.parent} holds a run with another configuration (it differs in {', '.join(differ)}): choose another "
         "directory, out=..., or remove it."
     )
+
+
+def _without_nulls(node: Any) -> Any:
+    if not isinstance(node, dict):
+        return node
+    return {key: _without_nulls(value) for key, value in node.items() if value is not None}

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from ftp_cl.benchmarks import build_benchmark
+from ftp_cl.experiment.augmentation import augment_training
 from ftp_cl.experiment.checkpoint_files import CheckpointFiles
 from ftp_cl.experiment.config import ConfigError, call_with
 from ftp_cl.experiment.environment import describe_environment, set_deterministic
@@ -103,6 +104,7 @@ def _build_benchmark(config: DictConfig) -> tuple[Any, list[list[int]]]:
     benchmark, hidden = keep_few_labels(benchmark, {"name": name, **options}, _options(config.labels), config.seed)
     if config.method.name in NEED_UNLABELLED and not hidden:
         raise ConfigError(f"method={config.method.name} needs unlabelled images: labels.per_class=4, for instance.")
+    augment_training(benchmark, config.train.augmentation)
     return benchmark, hidden
 
 

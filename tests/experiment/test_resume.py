@@ -125,8 +125,17 @@ def test_every_method_resumes_to_the_same_bytes(tmp_path, monkeypatch, method):
         (17, ["method=ftp", "method.anchor=initial", "optimizer.fresh=false"]),
         (17, ["method=ftp_replay", "optimizer.name=sgd", "train.schedule=constant", "model.head=linear"]),
         (40, ["method=naive", "checkpoint.every_iterations=null", "checkpoint.every_minutes=null"]),
+        (17, ["method=ftp_replay", "train.augmentation=weak"]),
+        (17, ["method=fixmatch_ftp", "method.ratio=1", "train.augmentation=shift", "labels.per_class=40"]),
     ],
-    ids=["projection between experiences", "optimizer state carried over", "sgd, replay", "between experiences only"],
+    ids=[
+        "projection between experiences",
+        "optimizer state carried over",
+        "sgd, replay",
+        "between experiences only",
+        "random views of images and of replayed ones",
+        "random views of labelled and unlabelled images",
+    ],
 )
 def test_settings_resume_to_the_same_bytes(tmp_path, monkeypatch, iterations, options):
     run(load_config([*SHORT, *options]), tmp_path / "whole")
