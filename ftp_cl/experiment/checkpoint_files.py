@@ -48,7 +48,11 @@ class CheckpointFiles:
         head = {"format": FORMAT, "tensors_sha256": _checksum(tensor_bytes), "state_sha256": _checksum(body.encode())}
         replace_files({self._tensors_path(number): tensor_bytes})
         # The state is a string in the JSON, so that its checksum is that of the very bytes.
-        replace_files({self._state_path(number): json.dumps({**head, "state": body}).encode()})
+        try:
+            replace_files({self._state_path(number): json.dumps({**head, "state": body}).encode()})
+        except OSError:
+            self._tensors_path(number).unlink()  # they take the room that the next one needs
+            raise
         self._remove([*numbers, number][:-KEPT])
 
     def newest_first(self) -> Iterator[tuple[Any, dict[str, Tensor]]]:

@@ -1,5 +1,6 @@
 """One process at a time in a run directory."""
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -55,8 +56,9 @@ class DirectoryLock:
                 self._file = file
             else:
                 os.close(file)  # the one before has just removed it: what we hold has no name any more
-        os.ftruncate(self._file, 0)
-        os.pwrite(self._file, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
+        with contextlib.suppress(OSError):  # the lock holds without its owner's name, on a full disk say
+            os.ftruncate(self._file, 0)
+            os.pwrite(self._file, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
         return self
 
     def __exit__(

@@ -96,9 +96,9 @@ def _job(config: DictConfig) -> float | None:
         (directory / ERROR_FILE).unlink(missing_ok=True)
         return _objective(config, path)
     except Exception as error:
-        _write_error(directory, error)
-        if config.objective is not None:
-            raise  # the sweeper must not take it for a value
+        is_written = _write_error(directory, error)
+        if config.objective is not None or not is_written:
+            raise  # the sweeper must not take it for a value, nor a failure that nothing tells of for a success
         return None
 
 
@@ -118,7 +118,8 @@ def _objective(config: DictConfig, path: Path) -> float | None:
     return float(value)
 
 
-def _write_error(directory: Path, error: Exception) -> None:
+def _write_error(directory: Path, error: Exception) -> bool:
+    """Whether error.json could be written: a full disk must not hide the error itself."""
     sentence = " ".join(str(error).split()) or type(error).__name__
     content = {
         "sweep": os.environ.get(_SWEEP_VARIABLE),
@@ -126,8 +127,11 @@ def _write_error(directory: Path, error: Exception) -> None:
         "traceback": traceback.format_exc(),
         "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
     }
-    with contextlib.suppress(OSError):  # a full disk must not hide the error itself from the sweeper
+    try:
         replace_files({directory / ERROR_FILE: json.dumps(content, indent=1).encode()})
+    except OSError:
+        return False
+    return True
 
 
 def _report_failures(root: Path, sweep: str, ended: str | None) -> int:

@@ -1,5 +1,6 @@
 """The run directory: which configuration it belongs to, what was measured when, and the result."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -105,10 +106,20 @@ class RunDirectory:
             return file.tell()
 
     def add_event(self, event: str, **values: Any) -> None:
-        """Append one line to metrics.jsonl."""
+        """Append one line to metrics.jsonl, whole or not at all.
+
+        Raises:
+            OSError: it cannot be written; `filename` is the file.
+        """
         line = {"event": event, **values}
-        with self.events_path.open("a") as file:
-            file.write(json.dumps(line) + os.linesep)
+        size = self.events_path.stat().st_size if self.events_path.exists() else 0
+        try:
+            with self.events_path.open("a") as file:
+                file.write(json.dumps(line) + os.linesep)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.truncate(self.events_path, size)
+            raise OSError(error.errno, error.strerror, str(self.events_path)) from error
         for listener in self.listeners:
             listener(line)
 

@@ -1,5 +1,6 @@
 """One run: train on the stream, evaluate after each experience, write one result."""
 
+import errno
 import warnings
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ from ftp_cl.models import ContinualClassifier, build_model
 from ftp_cl.plugins import FreezeBatchNorm, FreshOptimizer, LearningRateSchedule, SeparatedSoftmax, find_classifier
 from ftp_cl.report import RESULT_SCHEMA
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)  # a full disk, a quota that is used up
+
 
 def run(config: DictConfig, directory: Path) -> Path:
     """Carry out one configuration, unless its result is there already.
@@ -45,6 +48,7 @@ def run(config: DictConfig, directory: Path) -> Path:
     Raises:
         ConfigError: if an option does not fit its benchmark, model or method, the directory holds another run, or
             another process is writing it.
+        OSError: a file cannot be written.
         SystemExit: status 143, after SIGTERM.
     """
     record = RunDirectory(directory, config)
@@ -55,7 +59,13 @@ def run(config: DictConfig, directory: Path) -> Path:
         return record.result_path
     with DirectoryLock(directory), Termination() as termination:
         record.remove_leftovers()
-        _run(config, record, termination)
+        try:
+            _run(config, record, termination)
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            words = f"{error.strerror}; once there is room, resume=true goes on"
+            raise OSError(error.errno, words, error.filename or str(directory)) from error
     return record.result_path
 
 

@@ -1,11 +1,13 @@
 """Resume: a run that is killed at any moment and resumed ends with the bytes of one that was not."""
 
+import contextlib
 import json
 import logging
 import os
 import random
 import shutil
 import signal
+import subprocess
 import time
 import traceback
 from collections.abc import Callable
@@ -15,6 +17,7 @@ import pytest
 
 from ftp_cl.experiment.config import ConfigError, load_config
 from ftp_cl.experiment.methods import METHODS
+from ftp_cl.experiment.record import RunDirectory
 from ftp_cl.experiment.run import run
 
 SHORT = [
@@ -303,6 +306,78 @@ def test_without_resume_an_interrupted_run_begins_anew(cut):
 
 
 # ---- what cannot be written or saved --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A directory on a disk of its own that is soon full, and what fills it."""
+    directory = tmp_path / "disk"
+    directory.mkdir()
+    mounting = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(directory)]
+    mounted = subprocess.run(mounting, capture_output=True, text=True) if shutil.which("mount") else None
+    if mounted is None or mounted.returncode:
+        pytest.skip("no small disk can be mounted here: that takes root")
+
+    def fill():
+        with contextlib.suppress(OSError), (directory / "ballast").open("wb", buffering=0) as ballast:
+            while True:
+                ballast.write(bytes(4096))
+
+    yield directory, fill
+    subprocess.run(["umount", str(directory)], check=True)
+
+
+@pytest.mark.parametrize("moment", ["training", "a checkpoint", "the result"])
+def test_a_run_on_a_full_disk_ends_in_one_sentence_and_goes_on_when_there_is_room(
+    ftp_cl, small_disk, tmp_path, monkeypatch, moment
+):
+    from ftp_cl.experiment.loop import Recorder
+    from ftp_cl.experiment.training import Checkpoints
+
+    overrides = [*SHORT, "method=ftp"]
+    disk, fill = small_disk
+    owner, name = {
+        "training": (Recorder, "after_training_epoch"),
+        "a checkpoint": (Checkpoints, "save"),
+        "the result": (RunDirectory, "write_result"),
+    }[moment]
+    calls, whole = 0, getattr(owner, name)
+
+    def full_at_the_second_call(self, *args, **kwargs):
+        nonlocal calls
+        calls += 1
+        if calls == 2 or moment == "the result":
+            fill()
+        return whole(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, full_at_the_second_call)
+        status, _, error = ftp_cl("run", *overrides, f"out={disk / 'run'}")
+    assert status == 2 and error.count("\n") == 1, error
+    assert str(disk / "run") in error and "No space left on device; once there is room, resume=true goes on" in error
+    assert not list((disk / "run").rglob("*.tmp")) and not (disk / "run" / "result.json").exists()
+    events = (disk / "run" / "metrics.jsonl").read_text()
+    assert events == "" or events.endswith("\n")
+    assert len(list((disk / "run" / "checkpoints").iterdir())) % 2 == 0
+    # As long as there is no room, nothing is made worse.
+    assert ftp_cl("run", *overrides, f"out={disk / 'run'}", "resume=true")[0] == 2
+    (disk / "ballast").unlink()
+    status, printed, error = ftp_cl("run", *overrides, f"out={disk / 'run'}", "resume=true")
+    assert status == 0 and "resumed at" in printed, error
+    run(load_config(overrides), tmp_path / "whole")
+    assert outcome(disk / "run") == outcome(tmp_path / "whole")
+
+
+def test_runs_cannot_begin_on_a_full_disk_and_begin_when_there_is_room(ftp_cl, small_disk):
+    disk, fill = small_disk
+    fill()
+    overrides = [*SHORT, "method=naive", "train.epochs=1", f"out={disk / 'run'}"]
+    status, _, error = ftp_cl("run", *overrides)
+    assert status == 2 and "No space left on device" in error and error.count("\n") == 1
+    status, _, error = ftp_cl("run", "-m", *overrides, "seed=0,1")
+    assert status == 1 and "No space left on device" in error
+    (disk / "ballast").unlink()
+    assert ftp_cl("run", *overrides)[0] == 0
 
 
 def test_a_full_disk_costs_a_checkpoint_but_not_the_run(tmp_path, monkeypatch, capsys):
