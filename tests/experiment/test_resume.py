@@ -374,7 +374,7 @@ def test_runs_cannot_begin_on_a_full_disk_and_begin_when_there_is_room(ftp_cl, s
     overrides = [*SHORT, "method=naive", "train.epochs=1", f"out={disk / 'run'}"]
     status, _, error = ftp_cl("run", *overrides)
     assert status == 2 and "No space left on device" in error and error.count("\n") == 1
-    status, _, error = ftp_cl("run", "-m", *overrides, "seed=0,1")
+    status, _, error = ftp_cl("run", "-m", *overrides, f"out={disk / 'many'}", "seed=0,1")
     assert status == 1 and "No space left on device" in error
     (disk / "ballast").unlink()
     assert ftp_cl("run", *overrides)[0] == 0
