@@ -18,6 +18,8 @@ from avalanche.benchmarks.utils.flat_data import FlatData
 from PIL import Image
 from torch.utils.data import Dataset
 
+from ftp_cl.benchmarks.image_files import ImageFiles, StoredImage
+
 HIDDEN = -1
 """The label of an item whose label is hidden."""
 
@@ -26,7 +28,8 @@ class CopiedItems(Dataset[tuple[Any, int]]):
     """Inputs and labels, and nothing else: no file names, no source, no label that is not listed.
 
     Args:
-        inputs: PIL images, tensors, or anything that can be deep-copied; they must be nobody else's.
+        inputs: PIL images, image files as they are stored, tensors, or anything that can be deep-copied; they must be
+            nobody else's.
         targets: the class index of each input, or ``HIDDEN``.
     """
 
@@ -38,8 +41,9 @@ class CopiedItems(Dataset[tuple[Any, int]]):
         return len(self.targets)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
+        value = self._inputs[index]
         # A copy, so that a transform that works in place cannot change the data.
-        return copy.deepcopy(self._inputs[index]), self.targets[index]
+        return value.decode() if isinstance(value, StoredImage) else copy.deepcopy(value), self.targets[index]
 
 
 def copy_items(
@@ -54,10 +58,9 @@ def copy_items(
         task_label: of all items.
         hide: give all items the label ``HIDDEN``, and apply no transform to it.
     """
-    sources = [_source_item(dataset, index) for index in indices]
-    inputs = [_detached(item[0]) for item in sources]
+    copies = [_copied_item(*_source_of(dataset, index)) for index in indices]
     # The label as the source gives it, for the transforms to turn it into what ``dataset`` gives.
-    items = CopiedItems(inputs, [HIDDEN if hide else int(item[1]) for item in sources])
+    items = CopiedItems([value for value, _ in copies], [HIDDEN if hide else target for _, target in copies])
     targets = items.targets if hide else [int(dataset.targets[index]) for index in indices]
     return TaskAwareSupervisedClassificationDataset(
         [items],
@@ -89,14 +92,22 @@ def _datasets_in(values: Any) -> Iterator[Any]:
             yield from value
 
 
-def _source_item(dataset: AvalancheDataset, index: int) -> Any:
-    """Return the item before any transform of Avalanche's."""
+def _source_of(dataset: AvalancheDataset, index: int) -> tuple[Any, int]:
+    """Return where an item comes from, before any transform of Avalanche's: a dataset and an index into it."""
     # Avalanche has no public way to read an item without its transforms; the pinned version keeps data in this tree.
     node: Any = dataset._flat_data
     while isinstance(node, FlatData):
         position, index = node._get_idx(index)
         node = node._datasets[position]
-    return node[index]
+    return node, index
+
+
+def _copied_item(source: Any, index: int) -> tuple[Any, int]:
+    """Return a copy of an input, and its label; of an image file, the file where its pixels would take more memory."""
+    if isinstance(source, ImageFiles) and (stored := source.stored_image(index)).is_compact:
+        return stored, source.targets[index]
+    value, target = source[index][:2]
+    return _detached(value), int(target)
 
 
 def _detached(value: Any) -> Any:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 from PIL import Image
@@ -16,6 +18,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".ti
 """What counts as an image in a folder, in upper or lower case."""
 
 _SIZES = (8, 1024)
+_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises for a damaged file
 
 
 class ImageFiles(RebuildableDataset):
@@ -45,13 +48,50 @@ class ImageFiles(RebuildableDataset):
         self.size = size
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        image = read_image(self.root / self.paths[index])
-        if self.size is not None:
-            image = center_crop(resize(image, [self.size]), [self.size, self.size])
-        return image, self.targets[index]
+        return _cut(read_image(self.root / self.paths[index]), self.size), self.targets[index]
+
+    def stored_image(self, index: int) -> StoredImage:
+        """Return the image of an item undecoded and without its path, which may tell the class."""
+        return StoredImage((self.root / self.paths[index]).read_bytes(), self.size)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.root}; {len(self)} images of {len(self.classes)} classes)"
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """An image file in memory, as it is stored.
+
+    Attributes:
+        content: of the file.
+        size: see ``ImageFiles``.
+    """
+
+    content: bytes
+    size: int | None
+
+    @property
+    def is_compact(self) -> bool:
+        """Whether it takes less memory than the pixels that it is decoded to; a large photograph may take more."""
+        return self.size is None or len(self.content) < 3 * self.size**2
+
+    def decode(self) -> Image.Image:
+        """Return what ``ImageFiles`` gives for the file.
+
+        Raises:
+            ValueError: if it is no image, or truncated.
+        """
+        try:
+            with Image.open(BytesIO(self.content)) as image:
+                return _cut(image.convert("RGB"), self.size)
+        except _UNREADABLE as error:
+            raise ValueError(
+                f"An image file that was copied cannot be read ({error}): go through the data set to find it."
+            ) from None
+
+
+def _cut(image: Image.Image, size: int | None) -> Image.Image:
+    return image if size is None else center_crop(resize(image, [size]), [size, size])
 
 
 def read_image(path: Path) -> Image.Image:
@@ -66,7 +106,7 @@ def read_image(path: Path) -> Image.Image:
             return image.convert("RGB")
     except FileNotFoundError:
         raise FileNotFoundError(f"The image {path} is missing.") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except _UNREADABLE as error:
         raise ValueError(f"The image {path} cannot be read ({error}): get it again, or remove it.") from None
 
 

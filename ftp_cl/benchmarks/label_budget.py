@@ -37,8 +37,9 @@ def few_labels(
     **No hidden label can be reached from the result.** Whatever shares data with the training stream (the validation
     stream often does) is copied into memory, inputs and kept labels alone, and all streams are new objects. The
     original benchmark is not changed, and whoever holds it has the labels: ``hidden_labels`` takes them from there.
-    Memory: that of the decoded images, uint8. Transforms that belong to the source itself (torchvision's
-    ``transform=``) are applied once, at the copy: give random ones to the benchmark.
+    Memory: of this package's data sets of image files, that of the files or of the decoded images, whichever is less
+    (4 GB for DomainNet's real images); of others, that of the decoded images. Transforms that belong to the source
+    itself (torchvision's ``transform=``) are applied once, at the copy: give random ones to the benchmark.
 
     Args:
         benchmark: of this package or of Avalanche, with a stream ``train``.

@@ -16,7 +16,7 @@ from PIL import Image
 from torch.utils.data import Subset, TensorDataset
 from torchvision.transforms.functional import to_tensor
 
-from ftp_cl.benchmarks import Digits, few_labels, hidden_labels, split_digits, split_emoji, with_ood
+from ftp_cl.benchmarks import Digits, domainnet, few_labels, hidden_labels, split_digits, split_emoji, with_ood
 from ftp_cl.models import small_cnn
 
 
@@ -132,6 +132,25 @@ def test_images_are_copied_pixel_by_pixel(squares):
     few = few_labels(benchmark, per_class=1)
     image = few.train_stream[0].dataset.train()[0][0]
     assert torch.equal(image, to_tensor(data[labelled(few)[0][0]][0]))
+
+
+@pytest.mark.parametrize(("size", "stored"), [(64, True), (8, False)])
+def test_image_files_are_kept_as_they_are_stored_where_that_is_less(domainnet_tree, size, stored):
+    options = {"n_experiences": 2, "size": size, "ood_domains": (), "dataset_root": domainnet_tree}
+    whole = domainnet(**options, validation_fraction=0.2)
+    few = few_labels(whole, per_class=2)
+    files = {path.read_bytes() for path in domainnet_tree.glob("real/*/*.jpg")}
+    for stream in ("train", "validation", "unlabelled"):
+        source = few.streams[stream][0].dataset._flat_data
+        while hasattr(source, "_datasets"):
+            (source,) = source._datasets
+        assert all((getattr(image, "content", None) in files) == stored for image in source._inputs)
+    for position, index in enumerate(labelled(few)[0]):
+        assert torch.equal(few.train_stream[0].dataset[position][0], whole.train_stream[0].dataset[index][0])
+    shown = {item[0].numpy().tobytes() for item in few.streams["unlabelled"][0].dataset}
+    assert shown <= {item[0].numpy().tobytes() for item in whole.train_stream[0].dataset}
+    kept = pickle.dumps(few.streams["unlabelled"][0].dataset)
+    assert not any(name in kept for name in (b"airplane", b"real_"))
 
 
 # ---- hidden labels -------------------------------------------------------------------------------------------------
