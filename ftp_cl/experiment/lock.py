@@ -12,8 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from ftp_cl.experiment.config import ConfigError
-
-LOCK_FILE = ".lock"
+from ftp_cl.report import LOCK_FILE
 
 # File systems of some clusters offer no locks: a run there is not protected, but it runs.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
@@ -68,23 +67,6 @@ class DirectoryLock:
             self._path.unlink(missing_ok=True)
             os.close(self._file)
             self._file = None
-
-
-def is_locked(directory: Path) -> bool:
-    """Whether a process on a machine that shares the directory's locks is writing it now."""
-    try:
-        file = os.open(directory / LOCK_FILE, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    finally:
-        os.close(file)
-    return False
 
 
 def _is_still(path: Path, file: int) -> bool:

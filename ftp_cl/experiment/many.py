@@ -22,10 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ftp_cl.experiment.config import ConfigError, check, config_directory, load_config
 from ftp_cl.experiment.record import run_directory
-from ftp_cl.report import replace_files
-
-ERROR_FILE = "error.json"
-"""In the directory of a run that failed: its error, until it is tried again."""
+from ftp_cl.report import ERROR_FILE, replace_files
 
 _SWEEP_VARIABLE = "FTP_CL_SWEEP"
 

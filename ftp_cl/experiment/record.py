@@ -14,11 +14,8 @@ from safetensors.torch import save
 from torch import nn
 
 from ftp_cl.experiment.config import ConfigError
-from ftp_cl.experiment.lock import LOCK_FILE
-from ftp_cl.report import RESULT_FILE, is_temporary, replace_files
+from ftp_cl.report import CONFIG_FILE, EVENTS_FILE, LOCK_FILE, RESULT_FILE, is_temporary, replace_files
 
-CONFIG_FILE = "config.yaml"
-EVENTS_FILE = "metrics.jsonl"
 WEIGHTS_FILE = "weights.safetensors"
 
 NOT_IDENTITY = ("out", "label", "resume", "checkpoint", "save_weights", "loggers", "objective")

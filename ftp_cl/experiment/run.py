@@ -20,7 +20,7 @@ from ftp_cl.experiment.config import ConfigError, call_with
 from ftp_cl.experiment.environment import describe_environment, set_deterministic
 from ftp_cl.experiment.imported import imported, is_import_path, own_benchmark, own_plugins, own_strategy
 from ftp_cl.experiment.labels import PseudoLabelJudge, keep_few_labels
-from ftp_cl.experiment.lock import DirectoryLock, is_locked
+from ftp_cl.experiment.lock import DirectoryLock
 from ftp_cl.experiment.loggers import make_logger
 from ftp_cl.experiment.loop import Recorder, projection_table, train_and_evaluate
 from ftp_cl.experiment.methods import METHODS, NEED_UNLABELLED
@@ -30,7 +30,7 @@ from ftp_cl.experiment.termination import Termination
 from ftp_cl.experiment.training import Checkpoints, ResumableNaive, ResumableTraining, resumable
 from ftp_cl.models import ContinualClassifier, build_model
 from ftp_cl.plugins import FreezeBatchNorm, FreshOptimizer, LearningRateSchedule, SeparatedSoftmax, find_classifier
-from ftp_cl.report import RESULT_SCHEMA
+from ftp_cl.report import RESULT_SCHEMA, is_locked
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)  # a full disk, a quota that is used up
 

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-EVENTS_FILE = "metrics.jsonl"
+from ftp_cl.report.run_directory import EVENTS_FILE
 
 
 def radii_after_each_experience(run_dir: Path) -> list[dict[str, float]]:

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from ftp_cl.report.loading import ReportError, Result
 
-# Configuration keys (dotted paths) that say where and how a run was carried out, not what was computed.
-RUN_LOCAL_KEYS = frozenset({"seed", "out", "resume", "debug", "num_workers"})
+# Top keys of the configuration that say where and how a run was carried out, not what was computed.
+RUN_LOCAL_KEYS = frozenset(
+    {"seed", "out", "resume", "checkpoint", "save_weights", "loggers", "objective", "debug", "num_workers"}
+)
 
 _LONGEST_VALUE = 30
 
@@ -126,9 +128,9 @@ def _name(result: Result) -> str:
 
 
 def _settings(result: Result) -> dict[str, Any]:
-    flat = _flatten(result.config)
-    flat.pop("label", None)
-    return {key: value for key, value in flat.items() if key not in RUN_LOCAL_KEYS}
+    """Without keys that are null: they mean what those mean that are newer than a result."""
+    config = {key: value for key, value in result.config.items() if key not in RUN_LOCAL_KEYS and key != "label"}
+    return {key: value for key, value in _flatten(config).items() if value is not None}
 
 
 def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from ftp_cl.metrics import accuracy_after_each_experience, forgetting_per_experience, relative_robustness, summarize
 from ftp_cl.report.events import radii_after_each_experience
+from ftp_cl.report.run_directory import RESULT_FILE
 
-RESULT_FILE = "result.json"
 RESULT_SCHEMA = "ftp_cl.result/1"
 
 # Summary numbers may have been rounded to two decimals; a larger difference means that the file was altered.

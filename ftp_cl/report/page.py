@@ -13,6 +13,7 @@ from ftp_cl.report.figures import FIGURE_KINDS, group_looks
 from ftp_cl.report.groups import Group, by_benchmark, differing_settings
 from ftp_cl.report.heatmap import matrix_svg
 from ftp_cl.report.loading import Result
+from ftp_cl.report.run_directory import RunStatus
 from ftp_cl.report.style import drawing, page_svg
 from ftp_cl.report.tables import MEASURES, SummaryTable, summary_table
 
@@ -48,11 +49,12 @@ class Section:
     runs: list[tuple[str, Result, str]]
 
 
-def render_page(groups: Sequence[Group], run_root: Path) -> str:
+def render_page(groups: Sequence[Group], unfinished: Sequence[RunStatus], run_root: Path) -> str:
     """The page as text.
 
     Args:
         groups: from `aggregate`, at least one.
+        unfinished: runs without a result.
         run_root: paths of runs are shown relative to it.
     """
     environment = Environment(
@@ -70,7 +72,11 @@ def render_page(groups: Sequence[Group], run_root: Path) -> str:
         ]
     runs = [result for group in groups for result in group.results]
     return environment.get_template("report.html.j2").render(
-        sections=sections, measures=MEASURES, run_count=len(runs), environment=_environment(runs)
+        sections=sections,
+        measures=MEASURES,
+        run_count=len(runs),
+        unfinished=[(run, _relative(run.directory, run_root)) for run in unfinished],
+        environment=_environment(runs),
     )
 
 

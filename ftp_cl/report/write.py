@@ -9,6 +9,7 @@ from pathlib import Path
 from ftp_cl.report.files import replace_files
 from ftp_cl.report.groups import Group, aggregate, by_benchmark
 from ftp_cl.report.loading import ReportError, Result, load_results
+from ftp_cl.report.run_directory import STATES, RunStatus, statuses
 from ftp_cl.report.tables import csv_text, latex, markdown, markdown_text, summary_table
 
 FIGURE_SUFFIXES = (".svg", ".png")
@@ -30,6 +31,8 @@ def write_report(
 ) -> ReportPaths:
     """Make report.html, report.md, report.csv and report.tex of all results under some directories.
 
+    The page lists the runs that have no result yet, too.
+
     The same results give byte-identical files. An existing report stays as it is until the new one is complete.
 
     Args:
@@ -43,16 +46,19 @@ def write_report(
     """
     from ftp_cl.report.page import render_page  # matplotlib: not for those who want a table only
 
-    results = load_results(dirs)
+    places = [Path(place) for place in dirs]
+    results = load_results(places)
+    unfinished = _unfinished(places)
     groups = aggregate(results)
-    root = Path(os.path.commonpath([result.path.resolve().parent for result in results]))
+    shown = [result.path.parent for result in results] + [run.directory for run in unfinished]
+    root = Path(os.path.commonpath([directory.resolve() for directory in shown]))
     folder = Path(out)
     drawn = {} if figures is None else _figure_files(groups, folder / "figures", figures)
     written = {suffix: folder / f"report.{suffix}" for suffix in ("html", "md", "csv", "tex")}
     paths = ReportPaths(written["html"], written["md"], written["csv"], written["tex"], list(drawn))
     _write(
         {
-            paths.html: render_page(groups, root).encode(),
+            paths.html: render_page(groups, unfinished, root).encode(),
             paths.markdown: _markdown_report(groups).encode(),
             paths.csv: csv_text(groups).encode(),
             paths.latex: _latex_report(groups).encode(),
@@ -87,6 +93,12 @@ def write_figure(results: Iterable[Result], path: str | os.PathLike[str]) -> Pat
         content = file_bytes(main_figure(groups), suffix)
     _write({path: content})
     return path
+
+
+def _unfinished(places: list[Path]) -> list[RunStatus]:
+    """The runs under some directories that have no result yet, each once, those in progress first."""
+    found = {run.directory.resolve(): run for place in places for run in statuses(place) if run.state != "finished"}
+    return sorted(found.values(), key=lambda run: (STATES.index(run.state), run.directory))
 
 
 def _figure_files(groups: list[Group], folder: Path, kind: str) -> dict[Path, bytes]:

@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
-from ftp_cl.experiment.lock import LOCK_FILE, DirectoryLock, is_locked
+from ftp_cl.experiment.lock import DirectoryLock
 from ftp_cl.experiment.record import run_directory
+from ftp_cl.report import LOCK_FILE, is_locked
 
 QUICK = [
     *("benchmark=split_digits", "benchmark.n_experiences=2", "model=small_cnn", "method=naive"),

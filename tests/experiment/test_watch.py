@@ -1,7 +1,7 @@
 """`ftp-cl watch`: what runs are doing."""
 
 from ftp_cl.experiment.lock import DirectoryLock
-from ftp_cl.experiment.watch import statuses
+from ftp_cl.report import statuses
 
 QUICK = [
     *("benchmark=split_digits", "benchmark.n_experiences=2", "model=small_cnn", "method=naive"),

@@ -24,6 +24,13 @@ def test_groups_of_one_method_are_told_apart_by_the_keys_that_differ(tmp_path, m
     assert labels(tmp_path) == {"naive (optimizer.backbone_lr=1e-05)", "naive (optimizer.backbone_lr=0.001)", "ewc"}
 
 
+def test_keys_that_are_null_or_change_no_number_tell_no_runs_apart(tmp_path, make_run):
+    make_run(tmp_path / "a", seed=0, config={"resume": False, "checkpoint": {"every_minutes": 10}})
+    make_run(tmp_path / "b", seed=1, config={"strategy": None, "loggers": ["tensorboard"]})
+    (group,) = aggregate(load_results([tmp_path]))
+    assert len(group.results) == 2
+
+
 def test_keys_that_one_group_lacks_are_shown_as_unset(tmp_path, make_run):
     make_run(tmp_path / "a", config={"warmup": 0.3})
     make_run(tmp_path / "b")

@@ -1,5 +1,7 @@
 """The written report: complete, self-contained, the same bytes for the same results, never half written."""
 
+import fcntl
+import json
 import re
 import shutil
 import subprocess
@@ -133,7 +135,29 @@ def test_runs_with_and_without_ood_share_a_report(tmp_path, make_run):
     parse(write_report([tmp_path], tmp_path / "out").html)
 
 
+def test_runs_without_a_result_are_listed_with_their_state(runs, tmp_path):
+    page = write_report([runs], tmp_path / "out").html
+    assert "Without a result" not in page.read_text()
+    for name in ("running", "failed", "interrupted"):
+        (runs / name).mkdir()
+        (runs / name / "config.yaml").write_text("seed: 0\n")
+    event = {"event": "eval", "experience": 2, "stream": "test", "accuracy": [70, 60, 50]}
+    (runs / "running" / "metrics.jsonl").write_text(json.dumps(event) + '\n{"event": "tra')
+    (runs / "failed" / "error.json").write_text('{"error": "<b>the disk</b> is full"}')
+    with (runs / "running" / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        text = " ".join(parse(write_report([runs, runs / "failed"], tmp_path / "out").html).text.split())
+    assert "Without a result (3)" in text
+    for row in (
+        "runningrunningexperience 3: 60.0 % on test",
+        "failedfailed<b>the disk</b> is full",
+        "interruptedinterrupted",
+    ):
+        assert row in text
+
+
 def test_no_result_writes_nothing(tmp_path):
+    (tmp_path / "config.yaml").write_text("seed: 0\n")
     with pytest.raises(ReportError, match="no result"):
         write_report([tmp_path], tmp_path / "out")
     assert not (tmp_path / "out").exists()
