@@ -1,9 +1,13 @@
 """Runs with few labels: what is recorded, and the semi-supervised methods."""
 
+import gc
+import itertools
 import json
+import types
 
 import numpy as np
 import pytest
+import torch
 
 from ftp_cl.benchmarks import few_labels, split_digits
 from ftp_cl.experiment.config import config_directory, load_config
@@ -46,6 +50,75 @@ def test_unlabelled_images_may_be_of_another_kind(quick_run, tmp_path):
     assert result["data"]["labels"]["unlabelled"]["shots"] == 10
     assert result["data"]["stream_sizes"]["unlabelled"] == [50, 50]
     assert len(events(tmp_path / "run", "pseudo_labels")) == 2
+
+
+# ---- hidden labels -------------------------------------------------------------------------------------------------
+
+
+def reachable(start):
+    """All objects that references lead to, frames of generators included, but for modules, classes and globals."""
+    seen, pending = {}, [start]
+    while pending:
+        node = pending.pop()
+        if id(node) in seen or isinstance(node, (types.ModuleType, type)):
+            continue
+        seen[id(node)] = node
+        is_function = isinstance(node, types.FunctionType)
+        pending += [node.__closure__, node.__defaults__] if is_function else gc.get_referents(node)
+    return list(seen.values())
+
+
+def numbers(value):
+    """What a sequence, an array or a tensor holds, as far as it may be labels."""
+    if isinstance(value, (torch.Tensor, np.ndarray)):
+        value = value.tolist() if value.ndim == 1 else []
+    return [part for part in value if isinstance(part, int)] if isinstance(value, (list, tuple)) else None
+
+
+@pytest.mark.parametrize("other_images", [False, True])
+def test_no_hidden_label_can_be_reached_from_the_strategy(quick_run, monkeypatch, other_images):
+    from ftp_cl.experiment import run
+    from ftp_cl.experiment.labels import PseudoLabelJudge
+    from ftp_cl.experiment.training import Checkpoints
+
+    kept, walks = {}, []
+    keep_few_labels, judge, iteration_done = run.keep_few_labels, PseudoLabelJudge.judge, Checkpoints.iteration_done
+
+    def keeping(benchmark, *arguments):
+        few, hidden = keep_few_labels(benchmark, *arguments)
+        datasets = [experience.dataset for experience in benchmark.train_stream]
+        kept["few"] = few
+        kept["hidden"], kept["sources"] = hidden, [dataset._flat_data._datasets[0] for dataset in datasets]
+        kept["secrets"] = [*hidden, [*itertools.chain(*hidden)], *(list(dataset.targets) for dataset in datasets)]
+        return few, hidden
+
+    def walk(strategy, experience):
+        found = reachable(strategy)
+        assert len(found) > 1000, "the walk itself must work"
+        assert any(node is kept["few"] for node in found)
+        assert not any(node is source for node in found for source in kept["sources"])
+        assert not any(numbers(node) in kept["secrets"] for node in found)
+        walks.append(experience)
+
+    def judging(self, strategy, experience):
+        judge(self, strategy, experience)
+        walk(strategy, experience)
+
+    def between_iterations(self, strategy, *arguments):
+        iteration_done(self, strategy, *arguments)
+        if strategy.clock.train_exp_iterations == 2:
+            walk(strategy, strategy.experience.current_experience)
+
+    monkeypatch.setattr(run, "keep_few_labels", keeping)
+    monkeypatch.setattr(PseudoLabelJudge, "judge", judging)
+    monkeypatch.setattr(Checkpoints, "iteration_done", between_iterations)
+    other = ["+labels.unlabelled.shots=12"] if other_images else []
+    result = quick_run(
+        "method=fixmatch_ftp", "labels.per_class=20", "benchmark.n_experiences=2", "method.ratio=1", *other
+    )
+    assert walks == [0, 0, 1, 1]
+    text = json.dumps(result)
+    assert not any(json.dumps(labels) in text for labels in kept["hidden"])
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from avalanche.benchmarks import OnlineCLExperience
 from avalanche.core import SupervisedPlugin
 from avalanche.models.utils import avalanche_forward
 from torch import Tensor, nn
@@ -70,7 +71,7 @@ class SemiSupervisedPlugin(SupervisedPlugin[Any]):
 
     Raises:
         ValueError: for an argument that is out of range, or, at the first experience, an unlabelled stream that is
-            missing or does not fit the training stream.
+            missing or does not fit the training stream, which an online stream never does.
     """
 
     def __init__(
@@ -169,6 +170,11 @@ class SemiSupervisedPlugin(SupervisedPlugin[Any]):
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Find the unlabelled images of this experience and the classes that they may be."""
+        if isinstance(strategy.experience, OnlineCLExperience):
+            raise ValueError(
+                f"{type(self).__name__} needs whole experiences, and an online stream gives pieces that no unlabelled "
+                "images belong to: train on the benchmark's own train stream, for one epoch if need be."
+            )
         unlabelled = _matching(strategy.experience, self.unlabelled)
         current = classes_of(strategy.experience)
         self._seen |= set(current)

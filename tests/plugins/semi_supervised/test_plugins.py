@@ -6,6 +6,7 @@ import pickle
 import dill
 import pytest
 import torch
+from avalanche.benchmarks import split_online_stream, with_classes_timeline
 from avalanche.benchmarks.scenarios import EagerCLStream
 from avalanche.checkpointing import maybe_load_checkpoint, save_checkpoint
 from avalanche.core import SupervisedPlugin
@@ -331,6 +332,17 @@ def test_an_unlabelled_stream_of_another_size_or_empty_is_refused(benchmark):
     stream = EagerCLStream("unlabelled", [empty, empty], set_stream_info=False)
     with pytest.raises(ValueError, match="Experience 0 of the unlabelled stream is empty"):
         make_strategy(FixMatch(unlabelled=stream)).train(benchmark.train_stream[0])
+
+
+@pytest.mark.parametrize("boundaries", [True, False])
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_online_streams_are_refused_in_one_sentence(benchmark, method, boundaries):
+    stream = split_online_stream(benchmark.train_stream, experience_size=8, access_task_boundaries=boundaries)
+    stream = with_classes_timeline(stream)
+    plugin = METHODS[method](unlabelled=benchmark.streams["unlabelled"])
+    with pytest.raises(ValueError, match="needs whole experiences, and an online stream gives pieces") as error:
+        make_strategy(plugin, model=small_cnn(head="linear")).train(next(iter(stream)))
+    assert "\n" not in str(error.value)
 
 
 def test_images_that_are_no_tensors_are_refused():
