@@ -3,36 +3,63 @@
 import json
 import shutil
 import statistics
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Protocol
 
 from ftp_cl.experiment.config import ConfigError
+from ftp_cl.report import EVENTS_FILE
 
 
 class ScalarLog(Protocol):
     """Something that draws numbers over iterations."""
 
-    def __call__(self, scalars: Mapping[str, float], step: int) -> None:
+    def add(self, scalars: Mapping[str, float], step: int) -> None:
         """Take the values of some curves at one step."""
+
+    def close(self, done: bool) -> None:
+        """Take no more; `done` says whether the run came to its end."""
 
 
 class EventForwarder:
-    """Turns events into scalars over training iterations, for one log.
+    """Turns events into scalars over training iterations, for one log, as a context manager.
+
+    A log that fails falls silent, which the user is told: it must not end the run, whose own record goes on.
 
     Args:
-        log: takes them.
+        name: of the log.
+        log: takes the scalars.
+        say: takes lines for the user.
     """
 
-    def __init__(self, log: ScalarLog) -> None:
-        self._log, self._iteration = log, 0
+    def __init__(self, name: str, log: ScalarLog, say: Callable[[str], None]) -> None:
+        self._name, self._say, self._iteration = name, say, 0
+        self._log: ScalarLog | None = log
 
     def __call__(self, event: Mapping[str, Any]) -> None:
         """Send on one event, as metrics.jsonl has it."""
         self._iteration = event.get("iteration", self._iteration)
-        scalars = dict(_scalars(event))
-        if scalars:
-            self._log(scalars, self._iteration)
+        if scalars := dict(_scalars(event)):
+            self._try(lambda log: log.add(scalars, self._iteration))
+
+    def __enter__(self) -> "EventForwarder":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._try(lambda log: log.close(kind is None))
+
+    def _try(self, act: Callable[[ScalarLog], None]) -> None:
+        if self._log is None:
+            return
+        try:
+            act(self._log)
+        except Exception as error:
+            self._log = None
+            self._say(f"  loggers={self._name} gets no more: {_first_line(error)}")
 
 
 def _scalars(event: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
@@ -47,68 +74,107 @@ def _scalars(event: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
             yield f"radius/{name}", tensor["radius"]
 
 
-def make_logger(name: str, directory: Path, config: Mapping[str, Any]) -> EventForwarder:
-    """The forwarder to one log of a run; TensorBoard's gets what was measured before the run was resumed, too.
+def make_logger(name: str, directory: Path, config: Mapping[str, Any], say: Callable[[str], None]) -> EventForwarder:
+    """The forwarder to one log of a run, which gets what was measured before the run was resumed, too.
 
     Args:
         name: tensorboard, wandb or mlflow.
         directory: the run's.
         config: resolved; shown beside the curves.
+        say: takes lines for the user.
 
     Raises:
-        ConfigError: its package is not installed.
+        ConfigError: its package is not installed, or it cannot begin.
     """
     try:
-        forwarder = EventForwarder(LOGGERS[name](directory, config))
+        forwarder = EventForwarder(name, LOGGERS[name](directory, config), say)
     except ImportError as error:
         raise ConfigError(f"loggers={name} needs a package: pip install 'ftp-cl[{name}]'.") from error
-    events = directory / "metrics.jsonl"
-    if name == "tensorboard" and events.exists():
-        for line in events.read_text().splitlines():
-            forwarder(json.loads(line))
+    except Exception as error:
+        raise ConfigError(f"loggers={name} cannot begin: {_first_line(error)}") from error
+    for line in (directory / EVENTS_FILE).read_text().splitlines():
+        forwarder(json.loads(line))
     return forwarder
 
 
-def _tensorboard(directory: Path, config: Mapping[str, Any]) -> ScalarLog:
-    from torch.utils.tensorboard import SummaryWriter
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
-    folder = directory / "tensorboard"
-    shutil.rmtree(folder, ignore_errors=True)  # written anew from metrics.jsonl
-    writer = SummaryWriter(str(folder))
 
-    def log(scalars: Mapping[str, float], step: int) -> None:
+class TensorBoard:
+    """Event files in tensorboard/ of the run's directory, written anew when the run is resumed."""
+
+    def __init__(self, directory: Path, config: Mapping[str, Any]) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        folder = directory / "tensorboard"
+        shutil.rmtree(folder, ignore_errors=True)
+        self._writer = SummaryWriter(str(folder))
+        self._writer.add_text("configuration", "".join(f"    {key}: {value}\n" for key, value in _flat(config)))
+
+    def add(self, scalars: Mapping[str, float], step: int) -> None:
+        """Write them at once: somebody may be watching."""
         for name, value in scalars.items():
-            writer.add_scalar(name, value, step)
-        writer.flush()
+            self._writer.add_scalar(name, value, step)
+        self._writer.flush()
 
-    return log
-
-
-def _wandb(directory: Path, config: Mapping[str, Any]) -> ScalarLog:
-    import wandb
-
-    run = wandb.init(project="ftp-cl", name=directory.name, dir=str(directory), config=dict(config), reinit=True)
-    return lambda scalars, step: run.log(dict(scalars), step=step)
+    def close(self, done: bool) -> None:
+        """Close the files."""
+        self._writer.close()
 
 
-def _mlflow(directory: Path, config: Mapping[str, Any]) -> ScalarLog:
-    import mlflow
+class WeightsAndBiases:
+    """A run of the project ftp-cl; a resumed run is a new one."""
 
-    client = mlflow.MlflowClient()
-    mlflow.set_experiment("ftp-cl")
-    experiment = mlflow.get_experiment_by_name("ftp-cl")
-    run_id = client.create_run(experiment.experiment_id, run_name=directory.name).info.run_id
+    def __init__(self, directory: Path, config: Mapping[str, Any]) -> None:
+        import wandb
 
-    def log(scalars: Mapping[str, float], step: int) -> None:
-        for name, value in scalars.items():
-            client.log_metric(run_id, name, value, step=step)
+        self._run = wandb.init(project="ftp-cl", name=directory.name, dir=str(directory), config=dict(config))
 
-    return log
+    def add(self, scalars: Mapping[str, float], step: int) -> None:
+        """Queue them."""
+        self._run.log(dict(scalars), step=step)
+
+    def close(self, done: bool) -> None:
+        """Send what is queued."""
+        self._run.finish(exit_code=0 if done else 1)
+
+
+class MLflow:
+    """A run of the experiment ftp-cl at MLflow's tracking address; a resumed run is a new one."""
+
+    def __init__(self, directory: Path, config: Mapping[str, Any]) -> None:
+        import mlflow
+        from mlflow.entities import Param
+
+        self._client = mlflow.MlflowClient()
+        experiment = mlflow.set_experiment("ftp-cl")
+        self._id = self._client.create_run(experiment.experiment_id, run_name=directory.name).info.run_id
+        self._client.log_batch(self._id, params=[Param(key, str(value)) for key, value in _flat(config)])
+
+    def add(self, scalars: Mapping[str, float], step: int) -> None:
+        """Write them together."""
+        from mlflow.entities import Metric
+
+        now = int(1000 * time.time())
+        self._client.log_batch(self._id, metrics=[Metric(name, value, now, step) for name, value in scalars.items()])
+
+    def close(self, done: bool) -> None:
+        """Say how the run ended."""
+        self._client.set_terminated(self._id, "FINISHED" if done else "FAILED")
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 LOGGERS: dict[str, Callable[[Path, Mapping[str, Any]], ScalarLog]] = {
-    "tensorboard": _tensorboard,
-    "wandb": _wandb,
-    "mlflow": _mlflow,
+    "tensorboard": TensorBoard,
+    "wandb": WeightsAndBiases,
+    "mlflow": MLflow,
 }
 """What `loggers=` takes."""

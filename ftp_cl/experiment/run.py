@@ -1,5 +1,6 @@
 """One run: train on the stream, evaluate after each experience, write one result."""
 
+import contextlib
 import errno
 import warnings
 from pathlib import Path
@@ -76,7 +77,7 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
     RNGManager.set_random_seeds(config.seed)
     benchmark, hidden = _build_benchmark(config)
     name = f"{config.method.name} on {config.benchmark.name}, seed {config.seed}"
-    with RunProgress(name, len(benchmark.train_stream)) as progress:
+    with RunProgress(name, len(benchmark.train_stream)) as progress, contextlib.ExitStack() as logs:
         recorder = Recorder(record, progress)
         strategy = _build_strategy(config, recorder)
         checkpoints = Checkpoints(config, record, benchmark, termination, progress.say)
@@ -90,7 +91,10 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
         if not (config.resume and checkpoints.resume(strategy)):
             checkpoints.begin()
             record.start_events()
-        record.listeners = [make_logger(logger, record.path, _options(config)) for logger in config.loggers]
+        for logger in config.loggers:
+            record.listeners.append(
+                logs.enter_context(make_logger(logger, record.path, _options(config), progress.say))
+            )
         judge = PseudoLabelJudge(record, hidden)
         measured = train_and_evaluate(config, benchmark, strategy, checkpoints, recorder, judge)
         if config.save_weights:

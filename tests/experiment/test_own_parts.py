@@ -1,4 +1,4 @@
-"""A user's own benchmark, model, method, plugins and strategy by import path; repeating a result; loggers."""
+"""A user's own benchmark, model, method, plugins and strategy by import path; repeating a result."""
 
 import json
 import shutil
@@ -114,17 +114,6 @@ def test_a_result_is_repeated_from_its_file(ftp_cl, quick_run, tmp_path):
     assert status == 2 and "did you mean seed?" in error
     (tmp_path / "other.json").write_text("{}")
     assert ftp_cl("run", "--from", "other.json")[0] == 2
-
-
-def test_tensorboard_gets_what_the_events_say(quick_run, tmp_path):
-    pytest.importorskip("tensorboard")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    result = quick_run("method=ftp", "benchmark.n_experiences=2", "loggers=[tensorboard]")
-    curves = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
-    last = curves.Scalars("accuracy/test")[-1]
-    assert last.value == pytest.approx(sum(result["accuracy_matrix"][-1]) / 2, rel=1e-5)
-    assert any(tag.startswith("radius/") for tag in curves.Tags()["scalars"])
 
 
 def test_every_key_is_documented():
