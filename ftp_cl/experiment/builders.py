@@ -30,6 +30,7 @@ from ftp_cl.plugins import (
     FTPPlugin,
     HeadFirst,
     JointTraining,
+    LDAEnsemble,
     PrototypeClassifier,
     SPDPlugin,
     TPGMPlugin,
@@ -114,6 +115,9 @@ def prototypes(
         # The model's own head is not used: a linear one spares the pass over the images that imprinting takes.
         model.head = LinearHead(model.num_features)
     return [plugin]
+
+
+lda_ensemble = _only(LDAEnsemble)
 
 
 def slda(model: ContinualClassifier, shrinkage: float) -> Plugins:

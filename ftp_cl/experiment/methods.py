@@ -37,6 +37,9 @@ _ALONE: dict[str, Method] = {
     "ranpac": Method(
         "random features + ridge regression (McDonnell et al. 2023, arXiv 2307.02251)", builders.prototypes
     ),
+    "lda_ensemble": Method(
+        "fine-tuning; its head, LDA on its features and LDA on frozen ones decide together", builders.lda_ensemble
+    ),
     "slda": Method("frozen features + linear discriminant analysis (Hayes & Kanan 2020)", builders.slda),
     "feature_distillation": Method(
         "relative L2 to the earlier model's features (Jung et al. 2016, arXiv 1607.00122)",
@@ -64,7 +67,7 @@ _SEMI_SUPERVISED: dict[str, Method] = {
 }
 
 _WITH_FTP = (
-    "feature_distillation", "wise_ft", "ncm", "lda", "ranpac",
+    "feature_distillation", "wise_ft", "ncm", "lda", "ranpac", "lda_ensemble",
     "ewc", "si", "mas", "lwf", "replay", "der", "agem", "gem",
 )  # fmt: skip
 

@@ -6,6 +6,7 @@
 
 from ftp_cl.models.backbones import efficientnet_lite0_classifier, pretrained
 from ftp_cl.models.continual_classifier import ContinualClassifier, Normalization
+from ftp_cl.models.ensemble import EnsembleHead, TwoBackbones
 from ftp_cl.models.heads import HEADS, ClassifierHead, CosineHead, LinearHead
 from ftp_cl.models.linear_discriminant import LinearDiscriminantHead
 from ftp_cl.models.prototypes import NearestMeanHead, RandomProjectionHead
@@ -19,11 +20,13 @@ __all__ = [
     "ClassifierHead",
     "ContinualClassifier",
     "CosineHead",
+    "EnsembleHead",
     "LinearDiscriminantHead",
     "LinearHead",
     "NearestMeanHead",
     "Normalization",
     "RandomProjectionHead",
+    "TwoBackbones",
     "build_model",
     "efficientnet_lite0_classifier",
     "pretrained",

@@ -130,7 +130,7 @@ class ContinualClassifier(DynamicModule):
         Raises:
             ValueError: The experience does not list its classes.
         """
-        if not isinstance(self.head, ClassifierHead):
+        if not isinstance(self.head, DynamicModule):
             return
         self.head.adaptation(experience)
         if self.training and isinstance(self.head, CosineHead):

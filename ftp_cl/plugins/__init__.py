@@ -17,6 +17,7 @@ from ftp_cl.plugins.fresh_optimizer import FreshOptimizer
 from ftp_cl.plugins.ftp import FTPPlugin
 from ftp_cl.plugins.head_first import HeadFirst
 from ftp_cl.plugins.joint import JointTraining
+from ftp_cl.plugins.lda_ensemble import LDAEnsemble
 from ftp_cl.plugins.prototypes import PrototypeClassifier
 from ftp_cl.plugins.schedule import LearningRateSchedule
 from ftp_cl.plugins.semi_supervised import (
@@ -46,6 +47,7 @@ __all__ = [
     "FreshOptimizer",
     "HeadFirst",
     "JointTraining",
+    "LDAEnsemble",
     "LearningRateSchedule",
     "MeanTeacher",
     "PrototypeClassifier",

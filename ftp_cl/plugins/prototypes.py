@@ -85,14 +85,14 @@ class PrototypeClassifier(SkipTraining):
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Look at the new images with the old features, to see later how these drift."""
         if self.drift and self.features == "all" and self.head is not None and self.head.counts.any():
-            found = _features(strategy)
+            found = experience_features(strategy)
             self._features_before = None if found is None else found[0]
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Move the earlier means, and take in this experience."""
         super().after_training_exp(strategy, **kwargs)
         self._in_training = False
-        found = _features(strategy)
+        found = experience_features(strategy)
         if found is None or self.head is None:
             return
         features, targets = found
@@ -106,7 +106,9 @@ class PrototypeClassifier(SkipTraining):
     def before_eval(self, strategy: Any, **kwargs: Any) -> None:
         """Put the prototypes in place; evaluations in the middle of training are the model's own."""
         if self.head is not None and not self._in_training and self._own_head is None:
-            strategy.model.head, self._own_head = self.head, strategy.model.head
+            # Avalanche has put the model into evaluation mode already; in training mode, a head takes the classes of
+            # the experience that it is tested on for its own.
+            strategy.model.head, self._own_head = self.head.eval(), strategy.model.head
 
     # ---- checkpoints of ftp_cl's runs -------------------------------------------------------------------------------
 
@@ -157,7 +159,8 @@ def feature_drift(means: Tensor, before: Tensor, after: Tensor, bandwidth: float
     return weights @ (after - before)
 
 
-def _features(strategy: Any) -> tuple[Tensor, Tensor] | None:
+def experience_features(strategy: Any) -> tuple[Tensor, Tensor] | None:
+    """Features [N, D] and targets [N] of the training images of the experience; None if it has none."""
     model, experience = strategy.model, strategy.experience
     classes = set(experience.classes_in_this_experience)
     return class_features(model, model.features, experience.dataset.eval(), classes)

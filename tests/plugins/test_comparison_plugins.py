@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import TensorDataset
 
-from ftp_cl.models import ContinualClassifier, CosineHead
+from ftp_cl.models import ContinualClassifier, CosineHead, EnsembleHead, LinearHead
 from ftp_cl.optim import AdamSPD
 from ftp_cl.plugins import (
     AnchorPenalty,
@@ -24,6 +24,7 @@ from ftp_cl.plugins import (
     FreezeBatchNorm,
     HeadFirst,
     JointTraining,
+    LDAEnsemble,
     LearningRateSchedule,
     PrototypeClassifier,
     SPDPlugin,
@@ -360,6 +361,57 @@ def test_prototypes_train_the_backbone_where_they_say(benchmark, features, train
         strategy.train(experience)
         assert torch.equal(before, model.backbone[0].weight) != moves
         assert strategy.train_epochs == 5
+
+
+def test_prototypes_do_not_know_classes_that_they_are_tested_on_only(benchmark):
+    plugin = PrototypeClassifier("lda", "all", drift=True)
+    strategy = make_strategy(vector_classifier(), plugin)
+    strategy.train(benchmark.train_stream[0])
+    for _ in range(2):
+        strategy.eval(benchmark.test_stream)
+        assert plugin.head.active_units.nonzero().flatten().tolist() == [0, 1]
+
+
+def test_an_ensemble_is_the_mean_of_standardised_logits_over_classes_that_all_have_seen():
+    torch.manual_seed(0)
+    first, second = LinearHead(3, initial_classes=5), LinearHead(2, initial_classes=5)
+    first.activate([0, 2, 3])
+    second.activate([0, 2, 3, 4])
+    features = torch.randn(6, 5)
+    logits = EnsembleHead([first, second], [3, 2])(features)
+    seen, parts = [0, 2, 3], []
+    for head, part in ((first, features[:, :3]), (second, features[:, 3:])):
+        raw = head(part)[:, seen].detach().numpy()
+        parts.append((raw - raw.mean(1, keepdims=True)) / raw.std(1, keepdims=True))
+    torch.testing.assert_close(logits[:, seen].detach().numpy(), sum(parts) / 2, rtol=1e-5, atol=1e-5)
+    assert (logits[:, [1, 4]] == -1000).all()
+    shared = EnsembleHead([first, second], [3, 2])
+    assert torch.equal(shared(features), logits)
+    with pytest.raises(ValueError, match="the first above 0"):
+        EnsembleHead([first], [0])
+
+
+def test_the_ensemble_decides_in_evaluation_and_training_is_as_without_it(benchmark):
+    results = []
+    for plugins in ([LDAEnsemble(shrinkage=0.5)], []):
+        torch.manual_seed(0)
+        model = vector_classifier()
+        start = model.backbone[0].weight.detach().clone()
+        strategy = make_strategy(model, *plugins)
+        for experience in benchmark.train_stream:
+            strategy.train(experience)
+            trained = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+            strategy.eval(benchmark.test_stream)
+        results.append(trained)
+        if plugins:
+            ensemble = model.head
+            assert [head.active_units.sum() for head in ensemble.heads] == [4, 4, 4]
+            assert torch.equal(model.backbone.second[0].weight, start)
+            assert not torch.equal(model.backbone.first[0].weight, start)
+            inputs, _ = whole_batch(benchmark.test_stream[0])
+            assert model(inputs).shape == (len(inputs), 4)
+    assert results[0].keys() == results[1].keys()
+    assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
 
 
 # ---- joint training -------------------------------------------------------------------------------------------------
