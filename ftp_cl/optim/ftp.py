@@ -92,7 +92,7 @@ class FTP:
         self._anchor: dict[str, Tensor] = {}
         self._model = parameters if isinstance(parameters, nn.Module) else None
         self._names: dict[nn.Parameter, str] = {}
-        self._excluded: set[nn.Parameter] = set()
+        self._excluded: set[str] = set()
         self._states: dict[str, TensorState] = {}
         self.turns: list[Turn] = []
         self._warned: set[str] = set()
@@ -134,13 +134,13 @@ class FTP:
         for parameter, names in aliases(parameters).items():
             self._names[parameter] = names[0]
             if not excluded_names.isdisjoint(names) or parameter.numel() == 0:
-                self._excluded.add(parameter)
+                self._excluded.add(names[0])
         if anchor is not None:
             self._anchor.update(self._checked_anchor(anchor, complete=False))
 
     def projected_names(self) -> list[str]:
         """Names of the parameters that are projected once they get a gradient, in the model's order."""
-        return [name for parameter, name in self._names.items() if parameter not in self._excluded]
+        return [name for name in self._names.values() if name not in self._excluded]
 
     def restart(self) -> None:
         """Forget anchors and radii: each tensor is anchored anew at its weights right before its next step.
@@ -164,7 +164,7 @@ class FTP:
             return {}
         anchor = {canonical_name(name): value for name, value in anchor.items()}
         for parameter, name in self._names.items():
-            if parameter in self._excluded or not parameter.requires_grad:
+            if name in self._excluded or not parameter.requires_grad:
                 continue
             if name not in anchor:
                 if complete:
@@ -279,11 +279,12 @@ class FTP:
             _check_k(k)
             for parameter in group["params"]:
                 gradient = parameter.grad
-                if gradient is None or not self._is_projected(parameter):
+                if gradient is None:
                     continue
-                name = self._names[parameter]
-                _check_kind(name, parameter, gradient)
-                yield Turn(name, parameter, gradient, self._state_of(name, parameter), k, maximize)
+                name = self._names.get(parameter) or self._find(parameter)
+                if name not in self._excluded:
+                    _check_kind(name, parameter, gradient)
+                    yield Turn(name, parameter, gradient, self._state_of(name, parameter), k, maximize)
 
     @torch.no_grad()
     def _after_step(self, optimizer: Optimizer, args: tuple, kwargs: dict) -> None:
@@ -297,23 +298,25 @@ class FTP:
             if turn.skipped:
                 self._count_skip(turn)
 
-    def _is_projected(self, parameter: nn.Parameter) -> bool:
+    def _find(self, parameter: nn.Parameter) -> str:
+        """The name of a parameter that the model has gained; one from elsewhere gets a name and is excluded."""
+        if self._model is not None:
+            self.track()
         if parameter not in self._names:
-            if self._model is not None:
-                self.track()
-            if parameter not in self._names:
-                # Remember it, so that a parameter from elsewhere costs one look and one warning.
-                self._names[parameter] = f"<unnamed {len(self._names)}>"
-                self._excluded.add(parameter)
-                self._warn(
-                    self._names[parameter],
-                    f"A parameter of shape {tuple(parameter.shape)} in the optimizer has no name here and is not "
-                    "projected; call track() with the current named parameters.",
-                )
-        return parameter not in self._excluded
+            # Remember it, so that a parameter from elsewhere costs one look and one warning.
+            name = self._names[parameter] = f"<unnamed {len(self._names)}>"
+            self._excluded.add(name)
+            self._warn(
+                name,
+                f"A parameter of shape {tuple(parameter.shape)} in the optimizer has no name here and is not "
+                "projected; call track() with the current named parameters.",
+            )
+        return self._names[parameter]
 
     def _state_of(self, name: str, parameter: nn.Parameter) -> TensorState:
         state = self._states.get(name)
+        if state is not None and state.follows(parameter):
+            return state
         if state is not None and not state.fits(parameter):
             self._warn(f"{name}:shape", f"{name} has another shape than its anchor; it is anchored anew.")
             state = None
@@ -409,7 +412,7 @@ class FTP:
         """Tensors that are projected now and have been before, in the model's order."""
         for parameter, name in self._names.items():
             state = self._states.get(name)
-            if state is not None and state.radius.steps > 0 and parameter not in self._excluded:
+            if state is not None and state.radius.steps > 0 and name not in self._excluded:
                 yield name, parameter, state
 
 
@@ -430,7 +433,7 @@ def _storage(direction_dtype: torch.dtype | str | None, anchor_device: torch.dev
 
 
 def _check_kind(name: str, parameter: nn.Parameter, gradient: Tensor) -> None:
-    if parameter.is_complex():
+    if parameter.dtype.is_complex:
         raise ValueError(f"{name} is complex; FTP projects real weights only: exclude it.")
     if gradient.layout != torch.strided:
         raise ValueError(f"{name} has a sparse gradient; FTP needs dense ones: exclude it or use sparse=False.")

@@ -3,12 +3,14 @@
 Tensors of other kinds go through plain torch.
 """
 
+import itertools
 import logging
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +31,9 @@ _ZEROS = {torch.float32: np.float32(0), torch.float64: np.float64(0)}
 _SMALLEST_SHARE = 1 << 16
 """A thread is worth its start from about so many elements on."""
 
+_LARGE = 1 << 22
+"""From so many elements on, a change does not stay in the cache until the next step: it is written past it."""
+
 
 class NumbaBackend:
     """See `Backend`. Uses as many threads as torch does (`torch.set_num_threads`)."""
@@ -38,15 +43,13 @@ class NumbaBackend:
     def __init__(self) -> None:
         self._torch = TorchBackend()
 
-    def votes(self, gradients: Pairs) -> list[Tensor | float]:
+    def votes(self, gradients: Pairs) -> Sequence[Tensor | float]:
         """See `Backend.votes`."""
-        covered = [(state, state.covered(gradient)) for state, gradient in gradients]
-        return _by_kind(covered, self.votes_of_one_kind, self._torch.votes)
+        return _by_kind(gradients, self.votes_of_one_kind, self._torch.votes)
 
     def project(self, weights: Pairs) -> list[float]:
         """See `Backend.project`."""
-        covered = [(state, state.covered(tensor)) for state, tensor in weights]
-        return _by_kind(covered, self._project, self._torch.project)
+        return _by_kind(weights, self._project, self._torch.project)
 
     def adam(self, work: Work, hyper: Sequence[Sequence[float]]) -> list[float]:
         """AdamW's step and the projection, in one pass over memory.
@@ -58,53 +61,85 @@ class NumbaBackend:
         Returns:
             As `project`.
         """
-        jobs: Work = [(state, (state.change, state.anchor, *tensors)) for state, tensors in work]
-        radii = [state.radius.value for state, _ in work]
-        largest = _run(numba_kernels.adam_rows, jobs, [radii, hyper], np.maximum)
+        states = [state for state, _ in work]
+        table = _table_of(states)
+        columns = list(zip(*(tensors for _, tensors in work), strict=True))
+        largest = table.run(numba_kernels.adam_rows, columns, [_radii(states), hyper], np.maximum, True)
         return [state.confirmed(t[0], norm) for (state, t), norm in zip(work, largest, strict=True)]
 
     def votes_of_one_kind(self, gradients: Pairs) -> list[float]:
         """As `votes`, for tensors of one dtype that `can_take` accepts."""
-        return _run(numba_kernels.vote_rows, [(state, (g, state.change)) for state, g in gradients], [], np.add)
+        table = _table_of([state for state, _ in gradients])
+        return table.run(numba_kernels.vote_rows, [[gradient for _, gradient in gradients]], [], np.add)
 
     def _project(self, weights: Pairs) -> list[float]:
-        jobs = [(state, (state.change, state.anchor, tensor)) for state, tensor in weights]
-        largest = _run(numba_kernels.project_rows, jobs, [[state.radius.value for state, _ in weights]], np.maximum)
+        states = [state for state, _ in weights]
+        table = _table_of(states)
+        columns = [[tensor for _, tensor in weights]]
+        past_cache = table.elements >= _LARGE
+        largest = table.run(numba_kernels.project_rows, columns, [_radii(states)], np.maximum, past_cache)
         return [state.confirmed(tensor, norm) for (state, tensor), norm in zip(weights, largest, strict=True)]
 
 
-class _Plan(NamedTuple):
-    """What stays the same from step to step for one tensor; asking torch for it takes longer than a small tensor."""
+def _radii(states: Sequence[TensorState]) -> list[float]:
+    return [state.radius.value for state in states]
+
+
+# ---- which tensors -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Plan:
+    """What stays the same from step to step for one tensor; asking torch for it takes longer than a small tensor.
+
+    It is equal to itself only: a state whose tensors have been replaced gets another one.
+
+    Attributes:
+        shape: of the anchor.
+        stride: of the anchor.
+        dtype: of anchor and change; None: the compiled loops cannot take them.
+        rows: number of rows.
+        columns: elements per row.
+        addresses: of norms, change and anchor.
+    """
 
     shape: torch.Size
     stride: tuple[int, ...]
     dtype: torch.dtype | None
     rows: int
     columns: int
-    norms: int
+    addresses: tuple[int, int, int]
 
 
 def _plan(state: TensorState) -> _Plan:
-    if state.plan is None:
-        anchor, rows = state.anchor, state.norms.numel()
-        fits = anchor.dtype in _ZEROS and anchor.dtype == state.change.dtype and anchor.is_cpu and state.change.is_cpu
-        dtype = anchor.dtype if fits else None
-        state.plan = _Plan(anchor.shape, anchor.stride(), dtype, rows, anchor.numel() // rows, state.norms.data_ptr())
-    return state.plan
+    plan: _Plan | None = state.plan
+    if plan is None:
+        anchor, change, rows = state.anchor, state.change, state.norms.numel()
+        fits = anchor.dtype in _ZEROS and anchor.dtype == change.dtype and anchor.is_cpu and change.is_cpu
+        plan = state.plan = _Plan(
+            shape=anchor.shape,
+            stride=anchor.stride(),
+            dtype=anchor.dtype if fits else None,
+            rows=rows,
+            columns=anchor.numel() // rows,
+            addresses=(state.norms.data_ptr(), change.data_ptr(), anchor.data_ptr()),
+        )
+    return plan
 
 
 def can_take(state: TensorState, tensor: Tensor) -> bool:
     """Whether the compiled loops can work on a tensor beside this state: equal dtype and layout, on CPU."""
-    plan = _plan(state)
-    return (
-        tensor.dtype == plan.dtype
-        and tensor.is_cpu
-        and tensor.shape == plan.shape
-        and (tensor.stride() == plan.stride or same_layout(tensor, state.anchor))
-    )
+    plan = state.plan or _plan(state)
+    if tensor.dtype != plan.dtype or not tensor.is_cpu:
+        return False
+    if tensor.stride() == plan.stride and tensor.shape == plan.shape:
+        return True
+    return same_layout(state.covered(tensor), state.anchor)
 
 
-def _by_kind(pairs: Pairs, run: Callable[[Pairs], list], otherwise: Callable[[Pairs], list]) -> list[Any]:
+def _by_kind(
+    pairs: Pairs, run: Callable[[Pairs], Sequence[Any]], otherwise: Callable[[Pairs], Sequence[Any]]
+) -> list[Any]:
     """Results of `run` for each dtype's tensors and of `otherwise` for those that cannot be taken, in order."""
     kinds: dict[torch.dtype | None, list[int]] = {}
     for i, (state, tensor) in enumerate(pairs):
@@ -116,67 +151,102 @@ def _by_kind(pairs: Pairs, run: Callable[[Pairs], list], otherwise: Callable[[Pa
     return [results[i] for i in range(len(pairs))]
 
 
-def _run(
-    kernel: Callable[..., None],
-    jobs: Work,
-    parameters: Sequence[Sequence[Any]],
-    combine: np.ufunc,
-) -> list[float]:
-    """Run a kernel over tensors of one dtype, on as many threads as torch uses.
+# ---- running loops on them ---------------------------------------------------------------------------------------
+
+
+class _Table:
+    """Tensors of one dtype, cut between rows into pieces, so that each thread has as many elements as the others.
 
     Args:
-        kernel: of `numba_kernels`.
-        jobs: for each tensor its state and the tensors whose addresses the kernel's table holds after the norms.
-        parameters: further arguments of the kernel, each with one entry for each tensor.
-        combine: puts together the results of one tensor's pieces.
+        plans: of the tensors.
+        threads: number of threads at most.
+
+    Attributes:
+        elements: of all tensors.
     """
-    first = jobs[0][1][0]
-    lines = []
-    for state, tensors in jobs:
-        plan = _plan(state)
-        lines.append((plan.rows, plan.columns, plan.norms, *[tensor.data_ptr() for tensor in tensors]))
-    elements = sum(line[0] * line[1] for line in lines)
-    threads = max(1, min(torch.get_num_threads(), elements // _SMALLEST_SHARE))
-    arrays = [np.asarray(values, dtype=np.float64) for values in parameters]
 
-    def work(share: "_Share") -> tuple[list[int], np.ndarray]:
-        owners, pieces = share
-        partial = np.empty(len(owners))
-        kernel(np.array(pieces, dtype=np.int64), _ZEROS[first.dtype], *[array[owners] for array in arrays], partial)
-        return owners, partial
+    def __init__(self, plans: Sequence[_Plan], threads: int) -> None:
+        self.elements = sum(plan.rows * plan.columns for plan in plans)
+        threads = max(1, min(threads, self.elements // _SMALLEST_SHARE))
+        cuts = _cuts(plans, self.elements / threads)
+        dtype = plans[0].dtype
+        assert dtype is not None
+        self._dtype = dtype
+        # One entry for each piece: its tensor, and the distance in bytes from that tensor's first element.
+        self._owners = np.array([owner for owner, _, _ in cuts])
+        self._offsets = np.array([start * plans[owner].columns * dtype.itemsize for owner, start, _ in cuts])
+        self._fixed = np.empty((len(cuts), 5), dtype=np.int64)
+        for line, (owner, start, end) in enumerate(cuts):
+            norms, change, anchor = plans[owner].addresses
+            offset = self._offsets[line]
+            self._fixed[line] = end - start, plans[owner].columns, norms + 8 * start, change + offset, anchor + offset
+        sizes = self._fixed[:, 0] * self._fixed[:, 1]
+        middles = np.cumsum(sizes) - sizes / 2
+        bounds = [*np.searchsorted(middles, self.elements / threads * np.arange(threads)), len(cuts)]
+        self._shares = [slice(start, end) for start, end in itertools.pairwise(bounds) if start < end]
 
-    _announce(kernel, first.dtype)
-    shares = _shares(lines, first.element_size(), threads, elements)
-    waiting = [_pool(os.getpid()).submit(work, share) for share in shares[1:]]
-    results = np.zeros(len(jobs))
-    for owners, partial in [work(shares[0]), *(future.result() for future in waiting)]:
+    def run(
+        self,
+        kernel: Callable[..., None],
+        columns: Sequence[Sequence[Tensor]],
+        parameters: Sequence[Any],
+        combine: np.ufunc,
+        *options: bool,
+    ) -> list[float]:
+        """Results of a kernel of `numba_kernels`, one for each tensor.
+
+        Args:
+            kernel: what to run.
+            columns: the tensors whose addresses the kernel's table holds after the norms, change and anchor.
+            parameters: arguments of the kernel that have one entry for each tensor.
+            combine: puts together the results of one tensor's pieces.
+            options: arguments of the kernel that hold for all tensors.
+        """
+        _announce(kernel, self._dtype)
+        addresses = np.array([[tensor.data_ptr() for tensor in column] for column in columns], dtype=np.int64)
+        table = np.empty((len(self._owners), 5 + len(columns)), dtype=np.int64)
+        table[:, :5] = self._fixed
+        table[:, 5:] = (addresses[:, self._owners] + self._offsets).T
+        arrays = [np.asarray(values, dtype=np.float64)[self._owners] for values in parameters]
+        partial = np.empty(len(self._owners))
+
+        def work(share: slice) -> None:
+            kernel(table[share], _ZEROS[self._dtype], *[array[share] for array in arrays], *options, partial[share])
+
+        waiting = [_pool(os.getpid()).submit(work, share) for share in self._shares[1:]]
+        work(self._shares[0])
+        for future in waiting:
+            future.result()
+        results = np.zeros(addresses.shape[1])
         with np.errstate(invalid="ignore"):  # NaN is an answer here
-            combine.at(results, owners, partial)
-    return results.tolist()
+            combine.at(results, self._owners, partial)
+        return results.tolist()
 
 
-_Share = tuple[list[int], list[tuple[int, ...]]]
+def _table_of(states: Sequence[TensorState]) -> _Table:
+    return _table(tuple([state.plan for state in states]), torch.get_num_threads())
 
 
-def _shares(lines: Sequence[tuple[int, ...]], element_size: int, threads: int, elements: int) -> list[_Share]:
-    """One share of about equal work for each thread: lines of the table, cut between rows, and whose they are."""
-    if threads == 1:
-        return [(list(range(len(lines))), list(lines))]
-    shares: list[_Share] = [([], []) for _ in range(threads)]
-    number, room = 0, elements / threads
-    for owner, (rows, columns, norms, *addresses) in enumerate(lines):
-        done = 0
-        while done < rows:
-            last = number == threads - 1
-            taken = rows - done if last else min(rows - done, max(1, round(room / max(columns, 1))))
-            moved = [address + done * columns * element_size for address in addresses]
-            shares[number][0].append(owner)
-            shares[number][1].append((taken, columns, norms + done * 8, *moved))
-            done += taken
-            room -= taken * columns
-            if room <= 0 and not last:
-                number, room = number + 1, room + elements / threads
-    return [share for share in shares if share[0]]
+@lru_cache(maxsize=1024)
+def _table(plans: tuple[_Plan, ...], threads: int) -> _Table:
+    """Steps usually work on the same tensors. A plan that is kept here keeps no tensor."""
+    return _Table(plans, threads)
+
+
+def _cuts(plans: Sequence[_Plan], room: float) -> list[tuple[int, int, int]]:
+    """(tensor, first row, last row + 1) of pieces: all tensors in a row, cut where every `room` elements are full."""
+    cuts, before = [], 0
+    for owner, plan in enumerate(plans):
+        start, elements = 0, plan.rows * plan.columns
+        for share in range(int(before // room) + 1, int((before + elements) // room) + 1):
+            end = min(plan.rows, round((share * room - before) / plan.columns))
+            if end > start:
+                cuts.append((owner, start, end))
+                start = end
+        if start < plan.rows:
+            cuts.append((owner, start, plan.rows))
+        before += elements
+    return cuts
 
 
 @cache

@@ -12,18 +12,22 @@ from typing import Any
 
 import numba
 import numpy as np
+from llvmlite import ir
 from numba import carray, types
 from numba.extending import intrinsic
 
 logger = logging.getLogger(__name__)
 
 # Sums may be taken in any order, which vector instructions need; NaN and infinities keep their meaning.
-_OPTIONS: Any = {"nogil": True, "fastmath": {"reassoc", "nsz"}, "error_model": "numpy"}
+_OPTIONS: Any = {"nogil": True, "fastmath": {"reassoc", "nsz", "contract"}, "error_model": "numpy"}
 
 ROWS, COLUMNS, NORMS = 0, 1, 2
 
 BLOCK = 1024
-"""Elements whose sum is taken in single precision; what a block reads twice is still in the innermost cache."""
+"""Elements whose sum is taken in single precision."""
+
+LINE = 64
+"""Bytes of a line of the cache, and of what is written past it at once."""
 
 
 def _compiled(loop: Callable[..., Any]) -> Callable[..., Any]:
@@ -46,6 +50,27 @@ def _pointer(typing_context: Any, address: Any, like: Any) -> Any:
     return pointer(types.int64, like), generate
 
 
+@intrinsic
+def _subtract_line(typing_context: Any, to: Any, minuend: Any, subtrahend: Any, like: Any) -> Any:
+    """Write the difference of two lines of numbers, given by address, without reading what it overwrites.
+
+    The compiler makes no such ("non-temporal") stores by itself. `to` is a multiple of LINE.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        number = context.get_value_type(like)
+        size = context.get_abi_sizeof(number)
+        line = ir.VectorType(number, LINE // size).as_pointer()
+        target, *sources = (builder.inttoptr(address, line) for address in arguments[:3])
+        store = builder.store(
+            builder.fsub(*(builder.load(source, align=size) for source in sources)), target, align=LINE
+        )
+        store.set_metadata("nontemporal", builder.module.add_metadata([ir.IntType(32)(1)]))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64, like), generate
+
+
 # ---- one row, or a block of it ---------------------------------------------------------------------------------------
 
 
@@ -59,41 +84,69 @@ def _dot(g, c):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _subtract(c, w, a):  # type: ignore[no-untyped-def]
-    """Take c = w - a; returns sum |c|."""
-    norm = c.dtype.type(0)
-    for i in range(len(c)):
-        c[i] = w[i] - a[i]
-        norm += abs(c[i])
-    return norm
-
-
-@_compiled
-def _moments(m, v, g, new1, old2, new2):  # type: ignore[no-untyped-def]
-    """Adam's running means. A loop of its own: with more arrays in one, the compiler gives up proving them apart."""
-    for i in range(len(m)):
+def _adam(w, m, v, g, hyper):  # type: ignore[no-untyped-def]
+    """AdamW's step of a row; see `adam_rows`. With more arrays in one loop, the compiler cannot tell them apart."""
+    number = w.dtype.type
+    keep, new1, old2, new2 = number(hyper[0]), number(hyper[1]), number(hyper[2]), number(hyper[3])
+    rate, root, eps = number(hyper[4]), number(hyper[5]), number(hyper[6])
+    for i in range(len(w)):
         m[i] += new1 * (g[i] - m[i])
         v[i] = old2 * v[i] + new2 * g[i] * g[i]
+        w[i] = keep * w[i] - rate * m[i] / (np.sqrt(v[i]) * root + eps)
 
 
 @_compiled
-def _adam_subtract(c, w, a, m, v, keep, rate, root, eps):  # type: ignore[no-untyped-def]
-    """AdamW's step of w, then c = w - a; returns sum |c|."""
+def _distance(w, a):  # type: ignore[no-untyped-def]
+    """The sum of |w - a| of a block."""
+    norm = w.dtype.type(0)
+    for i in range(len(w)):
+        norm += abs(w[i] - a[i])
+    return norm
+
+
+@_compiled
+def _subtract(c, w, a):  # type: ignore[no-untyped-def]
+    """Take c = w - a of a block; returns sum |c|."""
     norm = c.dtype.type(0)
     for i in range(len(c)):
-        w[i] = keep * w[i] - rate * m[i] / (np.sqrt(v[i]) * root + eps)
         c[i] = w[i] - a[i]
         norm += abs(c[i])
     return norm
 
 
 @_compiled
-def _shorten(w, a, c, ratio):  # type: ignore[no-untyped-def]
-    """Set a row of weights to the boundary of its ball if it lies outside. NaN is left alone."""
+def _subtract_past_cache(c, w, a):  # type: ignore[no-untyped-def]
+    """Take c = w - a of a row of whole lines, c without a place in the cache: it is needed again in the next step."""
+    size = len(c) * c.itemsize
+    to, minuend, subtrahend = c.ctypes.data, w.ctypes.data, a.ctypes.data
+    for offset in range(0, size, LINE):
+        _subtract_line(to + offset, minuend + offset, subtrahend + offset, c[0])
+
+
+@_compiled
+def _project_row(w, a, c, radius, past_cache):  # type: ignore[no-untyped-def]
+    """Project a row while it is in the cache; returns its norm. A row with NaN keeps its weights."""
+    norm = 1e-8
+    for start in range(0, len(w), BLOCK):
+        end = start + BLOCK
+        if past_cache:
+            norm += _distance(w[start:end], a[start:end])
+        else:
+            norm += _subtract(c[start:end], w[start:end], a[start:end])
+    if past_cache:
+        _subtract_past_cache(c, w, a)
+    ratio = radius / norm
     if ratio < 1:
         short = w.dtype.type(ratio)
         for i in range(len(w)):
-            w[i] = a[i] + short * c[i]
+            w[i] = a[i] + short * (w[i] - a[i])
+    return norm
+
+
+@_compiled
+def _has_whole_lines(change):  # type: ignore[no-untyped-def]
+    """Whether every row begins and ends with a line of the cache."""
+    return change.ctypes.data % LINE == 0 and change.shape[1] * change.itemsize % LINE == 0
 
 
 # ---- tables ----------------------------------------------------------------------------------------------------------
@@ -101,12 +154,12 @@ def _shorten(w, a, c, ratio):  # type: ignore[no-untyped-def]
 
 @_compiled
 def vote_rows(table, zero, votes):  # type: ignore[no-untyped-def]
-    """votes[piece] = sum over rows of <g_r, c'_r> / n_r. Addresses: norms, g, c'."""
+    """votes[piece] = sum over rows of <g_r, c'_r> / n_r. Addresses: norms, c', W0, g."""
     for piece in range(table.shape[0]):
         rows, columns = table[piece, ROWS], table[piece, COLUMNS]
         norms = carray(_pointer(table[piece, NORMS], 0.0), (rows,))
-        gradient = carray(_pointer(table[piece, 3], zero), (rows, columns))
-        change = carray(_pointer(table[piece, 4], zero), (rows, columns))
+        change = carray(_pointer(table[piece, 3], zero), (rows, columns))
+        gradient = carray(_pointer(table[piece, 5], zero), (rows, columns))
         vote = 0.0
         for row in range(rows):
             g, c = gradient[row], change[row]
@@ -119,7 +172,7 @@ def vote_rows(table, zero, votes):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def project_rows(table, zero, radii, largest):  # type: ignore[no-untyped-def]
+def project_rows(table, zero, radii, past_cache, largest):  # type: ignore[no-untyped-def]
     """W_r = W0_r + min(1, radius / n_r) c_r with c = W~ - W0; largest[piece] = max n_r. Addresses: norms, c, W0, W."""
     for piece in range(table.shape[0]):
         rows, columns = table[piece, ROWS], table[piece, COLUMNS]
@@ -127,25 +180,19 @@ def project_rows(table, zero, radii, largest):  # type: ignore[no-untyped-def]
         change = carray(_pointer(table[piece, 3], zero), (rows, columns))
         anchor = carray(_pointer(table[piece, 4], zero), (rows, columns))
         weights = carray(_pointer(table[piece, 5], zero), (rows, columns))
+        past = past_cache and _has_whole_lines(change)
         for row in range(rows):
-            c, a, w = change[row], anchor[row], weights[row]
-            norm = 0.0
-            for start in range(0, columns, BLOCK):
-                end = min(start + BLOCK, columns)
-                norm += _subtract(c[start:end], w[start:end], a[start:end])
-            norms[row] = norm + 1e-8
-            _shorten(w, a, c, radii[piece] / norms[row])
+            norms[row] = _project_row(weights[row], anchor[row], change[row], radii[piece], past)
         largest[piece] = norms.max()
 
 
 @_compiled
-def adam_rows(table, zero, radii, hyper, largest):  # type: ignore[no-untyped-def]
+def adam_rows(table, zero, radii, hyper, past_cache, largest):  # type: ignore[no-untyped-def]
     """AdamW's update of each row, followed by its projection as in `project_rows`.
 
     Addresses: norms, c, W0, W, g, exp_avg, exp_avg_sq. A line of `hyper`: 1 - lr * weight decay, 1 - beta1, beta2,
     1 - beta2, lr / (1 - beta1^t), 1 / sqrt(1 - beta2^t), eps.
     """
-    number = type(zero)
     for piece in range(table.shape[0]):
         rows, columns = table[piece, ROWS], table[piece, COLUMNS]
         norms = carray(_pointer(table[piece, NORMS], 0.0), (rows,))
@@ -155,18 +202,8 @@ def adam_rows(table, zero, radii, hyper, largest):  # type: ignore[no-untyped-de
         gradient = carray(_pointer(table[piece, 6], zero), (rows, columns))
         first = carray(_pointer(table[piece, 7], zero), (rows, columns))
         second = carray(_pointer(table[piece, 8], zero), (rows, columns))
-        keep, new1 = number(hyper[piece, 0]), number(hyper[piece, 1])
-        old2, new2 = number(hyper[piece, 2]), number(hyper[piece, 3])
-        rate, root, eps = number(hyper[piece, 4]), number(hyper[piece, 5]), number(hyper[piece, 6])
+        past = past_cache and _has_whole_lines(change)
         for row in range(rows):
-            c, a, w = change[row], anchor[row], weights[row]
-            g, m, v = gradient[row], first[row], second[row]
-            norm = 0.0
-            for start in range(0, columns, BLOCK):
-                end = min(start + BLOCK, columns)
-                mb, vb, wb, cb = m[start:end], v[start:end], w[start:end], c[start:end]
-                _moments(mb, vb, g[start:end], new1, old2, new2)
-                norm += _adam_subtract(cb, wb, a[start:end], mb, vb, keep, rate, root, eps)
-            norms[row] = norm + 1e-8
-            _shorten(w, a, c, radii[piece] / norms[row])
+            _adam(weights[row], first[row], second[row], gradient[row], hyper[piece])
+            norms[row] = _project_row(weights[row], anchor[row], change[row], radii[piece], past)
         largest[piece] = norms.max()

@@ -52,6 +52,7 @@ class TensorState:
         self.radius = Radius()
         self.skipped = 0
         self.plan: Any = None
+        self._followed: tuple[torch.Size, torch.dtype, torch.device] | None = None
         self.follow(like)
 
     def covered(self, tensor: Tensor) -> Tensor:
@@ -82,6 +83,11 @@ class TensorState:
             self.change = self.change.to(device=device, dtype=direction_dtype)
             self.plan = None
             self.norms = kept_norms(self.change)
+        self._followed = weights.shape, dtype, device
+
+    def follows(self, weights: Tensor) -> bool:
+        """Whether weights of this shape, dtype and device have been followed last."""
+        return (weights.shape, weights.dtype, weights.device) == self._followed
 
     def confirmed(self, weights: Tensor, largest_row: float) -> float:
         """Check a projection by the largest row norm that it found, and take it back if a weight was not finite.
@@ -125,6 +131,7 @@ class TensorState:
         new = cls(state["anchor"], like=state["anchor"], storage=storage)
         new.change = state["change"].clone()
         new.norms = state["norms"].clone()
+        new._followed = None  # they may be of another dtype or device than `storage` asks for
         new.radius = Radius(
             float(state["value"]), float(state["first_moment"]), float(state["second_moment"]), int(state["steps"])
         )
