@@ -20,7 +20,7 @@ PLAN = {
     "trials": 3,
     "tuning_seeds": [100],
     "seeds": [0, 1],
-    "reference": "ncm",
+    "references": ["ncm"],
     "methods": {
         "naive": {
             "overrides": ["method=naive", *SMALL],
@@ -49,7 +49,7 @@ def plan_file(tmp_path):
 @pytest.mark.parametrize("quick", [False, True])
 def test_every_trial_of_the_shipped_plan_is_a_valid_configuration(quick):
     plan = load_plan(quick)
-    assert plan.reference == "ftp" and len(plan.seeds) >= 3
+    assert "ftp" in plan.references and len(plan.seeds) >= 3
     for setting in plan.settings:
         load_config(experiment(setting))
     for method in plan.methods:
@@ -80,7 +80,7 @@ def test_values_of_a_range():
     ("changes", "sentence"),
     [
         ({"seeds": [0, 100]}, "seed 100 both tunes and is reported"),
-        ({"reference": "ftp"}, "the reference ftp is none of the methods"),
+        ({"references": ["ftp"]}, "the reference ftp is none of the methods"),
         ({"methods": {"ncm": {"overrides": ["method=ncm"], "spaces": {}}}}, "unknown key spaces"),
         ({"methods": {"ncm": {"overrides": ["method=ncm"], "space": {"a": {"log": [0, 1]}}}}}, "space of a must be"),
         ({"methods": {"ncm": {}}}, "key 'overrides' is missing"),
@@ -139,7 +139,7 @@ def test_a_run_that_fails_leaves_the_others_alone(tmp_path, plan_file, capsys):
 
 
 def test_when_time_is_over_no_run_is_started(tmp_path, plan_file):
-    plan = load_plan(quick=True, path=plan_file(reference="ncm"))
+    plan = load_plan(quick=True, path=plan_file())
     assert [method.name for method in plan.methods] == ["ncm"]
     assert compare(plan, tmp_path / "results", tmp_path / "runs", workers=1, minutes=0) == 1
     assert not (tmp_path / "results").exists()

@@ -89,7 +89,7 @@ class Plan:
         trials: tuning trials of each method in each setting.
         tuning_seeds: each trial is the mean over these, on the validation stream.
         seeds: what is reported, on the test stream, with the best trial.
-        reference: the method whose difference to the others is reported.
+        references: methods that the others are told the difference to, where they take part.
     """
 
     settings: tuple[str, ...]
@@ -97,7 +97,7 @@ class Plan:
     trials: int
     tuning_seeds: tuple[int, ...]
     seeds: tuple[int, ...]
-    reference: str
+    references: tuple[str, ...]
 
     def in_setting(self, setting: str) -> list[ComparedMethod]:
         """The methods that take part in a setting."""
@@ -133,7 +133,7 @@ def load_plan(quick: bool = False, only: Sequence[str] = (), path: Path | None =
 
 
 def _rest(plan: Plan) -> tuple[Any, ...]:
-    return plan.methods, plan.trials, plan.tuning_seeds, plan.seeds, plan.reference
+    return plan.methods, plan.trials, plan.tuning_seeds, plan.seeds, plan.references
 
 
 def _plan(content: Mapping[str, Any]) -> Plan:
@@ -144,12 +144,12 @@ def _plan(content: Mapping[str, Any]) -> Plan:
         trials=int(content["trials"]),
         tuning_seeds=tuple(content["tuning_seeds"]),
         seeds=tuple(content["seeds"]),
-        reference=content["reference"],
+        references=tuple(content["references"]),
     )
     if shared := sorted(set(plan.seeds) & set(plan.tuning_seeds)):
         raise ValueError(f"seed {shared[0]} both tunes and is reported")
-    if plan.reference not in [method.name for method in plan.methods]:
-        raise ValueError(f"the reference {plan.reference} is none of the methods")
+    if unknown := sorted(set(plan.references) - {method.name for method in plan.methods}):
+        raise ValueError(f"the reference {unknown[0]} is none of the methods")
     return plan
 
 

@@ -15,16 +15,11 @@ from ftp_cl.report import Group, Spread, aggregate, load_results, replace_files
 
 _RESAMPLES = 10_000
 
-_HEADS = (
-    *("method", "accuracy", "difference to {reference}", "OOD", "difference to {reference}", "forgetting"),
-    *("train s", "MiB", "n", "trials", "chosen on validation"),
-)
-
 _NOTES = (
-    "Mean ± standard deviation over n seeds, percent; forgetting in points. Differences: method minus {reference} on "
-    "the same seeds, with the 95 % percentile bootstrap interval over seeds; **bold** where it excludes 0. With few "
-    "seeds such an interval is too narrow rather than too wide. Training time is of one thread; memory is the largest "
-    "of the whole process, of which Python and torch alone are about 600 MiB."
+    "Mean ± standard deviation over n seeds, percent; forgetting in points. Differences (Δ): method minus reference on "
+    "the seeds that both have, with the 95 % percentile bootstrap interval over seeds; **bold** where it excludes 0. "
+    "With few seeds such an interval is too narrow rather than too wide. Training time is of one thread; memory is the "
+    "largest of the whole process, of which Python and torch alone are about 600 MiB."
 )
 
 
@@ -53,7 +48,7 @@ def write_tables(plan: Plan, results: Path) -> Path:
                 writer.writerow(
                     [setting, name, run.seed, run.average_accuracy, run.ood_average, run.average_forgetting]
                 )
-    parts.append(_NOTES.format(reference=plan.reference) + "\n")
+    parts.append(_NOTES + "\n")
     path = results / "README.md"
     replace_files({path: "\n".join(parts).encode(), results / "summary.csv": buffer.getvalue().encode()})
     return path
@@ -67,30 +62,37 @@ def _group(results: Path, setting: str, method: ComparedMethod) -> Group | None:
 def _section(plan: Plan, setting: str, groups: dict[str, Group], results: Path) -> str:
     file = config_directory() / "experiment" / f"{EXPERIMENT_PREFIX}{setting}.yaml"
     title = file.read_text().splitlines()[2].removeprefix("# ")
-    heads = [head.format(reference=plan.reference) for head in _HEADS]
+    references = [name for name in plan.references if name in groups]
+    heads = ["method", "accuracy", "OOD", "forgetting"]
+    heads += [f"Δ {what} to {name}" for name in references for what in ("accuracy", "OOD")]
+    heads += ["train s", "MiB", "n", "trials", "chosen on validation"]
     lines = [f"## {setting}\n", f"{title}\n", _row(heads), _row(["---"] * len(heads))]
-    reference = groups.get(plan.reference)
     methods = {method.name: method for method in plan.methods}
     for name, group in sorted(groups.items(), key=lambda item: -np.mean(list(_accuracy(item[1]).values()))):
         directory = results / setting / name
-        overrides = chosen(plan, methods[name], directory) or ()
-        lines.append(
-            _row(
-                [
-                    name,
-                    _spread(group.spread(lambda run: run.average_accuracy)),
-                    _difference(_accuracy(group), _accuracy(reference) if reference else None, name == plan.reference),
-                    _spread(group.spread(lambda run: run.ood_average)),
-                    _difference(_ood(group), _ood(reference) if reference else None, name == plan.reference),
-                    _spread(group.spread(lambda run: run.average_forgetting)),
-                    _spread(group.spread(lambda run: run.train_seconds), digits=0, deviation=False),
-                    _spread(group.spread(lambda run: run.peak_memory_mb), digits=0, deviation=False),
-                    str(len(group.results)),
-                    str(len({tuple(run["overrides"]) for run in read_tuning(directory)})),
-                    ", ".join(f"`{word}`" for word in overrides if word not in methods[name].overrides),
-                ]
-            )
-        )
+        trials = {tuple(run["overrides"]) for run in read_tuning(directory)}
+        differences = [
+            "" if name == reference else _difference(read(group), read(groups[reference]))
+            for reference in references
+            for read in (_accuracy, _ood)
+        ]
+        cells = [
+            name,
+            _spread(group.spread(lambda run: run.average_accuracy)),
+            _spread(group.spread(lambda run: run.ood_average)),
+            _spread(group.spread(lambda run: run.average_forgetting)),
+            *differences,
+            _spread(group.spread(lambda run: run.train_seconds), digits=0, deviation=False),
+            _spread(group.spread(lambda run: run.peak_memory_mb), digits=0, deviation=False),
+            str(len(group.results)),
+            str(len(trials)),
+            ", ".join(
+                f"`{word}`"
+                for word in chosen(plan, methods[name], directory) or ()
+                if word not in methods[name].overrides
+            ),
+        ]
+        lines.append(_row(cells))
     return "\n".join(lines) + "\n"
 
 
@@ -109,9 +111,9 @@ def _spread(spread: Spread | None, digits: int = 1, deviation: bool = True) -> s
     return text if spread.std is None or not deviation else f"{text} ± {spread.std:.{digits}f}"
 
 
-def _difference(values: dict[int, float], reference: dict[int, float] | None, is_reference: bool) -> str:
-    common = sorted(values.keys() & (reference or {}).keys())
-    if is_reference or reference is None or len(common) < 2:
+def _difference(values: dict[int, float], reference: dict[int, float]) -> str:
+    common = sorted(values.keys() & reference.keys())
+    if len(common) < 2:
         return ""
     differences = [values[seed] - reference[seed] for seed in common]
     low, high = paired_interval(differences)
