@@ -16,14 +16,21 @@ from ftp_cl.report.groups import Group
 from ftp_cl.report.loading import Result
 from ftp_cl.report.style import Look, add_legend, looks, new_figure
 
-_BUDGETS = {"labels.per_class": "labels per class", "labels.fraction": "share of labels"}
+_SHARE = "labels.fraction"
+_BUDGETS = {"labels.per_class": "labels per class", _SHARE: "share of labels"}
 _TWO_PANELS = 7.2  # inches
 
 
 def with_label_budgets(groups: Sequence[Group]) -> list[Group]:
-    """The groups that have a budget of labels of the kind that most have, if there are at least two budgets."""
-    kinds = [[group for group in groups if group.settings.get(key) is not None] for key in _BUDGETS]
-    chosen = max(kinds, key=len)
+    """The groups that have a budget of labels of the kind that most have, if there are at least two budgets.
+
+    All labels are the share 1: where most budgets are shares, groups without a budget belong to them.
+    """
+    kinds = {key: [group for group in groups if group.settings.get(key) is not None] for key in _BUDGETS}
+    kind = max(kinds, key=lambda key: len(kinds[key]))
+    chosen = kinds[kind]
+    if chosen and kind == _SHARE:
+        chosen = [group for group in groups if _budget(group)[0] == _SHARE]
     return chosen if len({_budget(group)[1] for group in chosen}) > 1 else []
 
 
@@ -66,8 +73,9 @@ def _label_axis(axes: Axes, groups: Sequence[Group]) -> None:
 
 
 def _budget(group: Group) -> tuple[str, float]:
-    key = next(key for key in _BUDGETS if group.settings.get(key) is not None)
-    return key, float(group.settings[key])
+    """The key of the group's budget and its value; the share 1 for a group that has all labels."""
+    key = next((key for key in _BUDGETS if group.settings.get(key) is not None), None)
+    return (_SHARE, 1.0) if key is None else (key, float(group.settings[key]))
 
 
 def _series(group: Group) -> str:

@@ -149,6 +149,21 @@ def test_experiments_compose_and_begin_with_their_command(name):
     assert lines[1].startswith(f"# ftp-cl run -m +experiment={name}")
     config = load_config([f"+experiment={name}", "method=fixmatch_ftp", "labels.per_class=4"])
     assert config.train.epochs >= 20 and config.labels.per_class == 4
+    assert config.train.augmentation == "weak", "the same for all methods"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["ftp", "fixmatch_ftp"])
+def test_the_emoji_experiment_runs_with_the_pretrained_model(ftp_cl, tmp_path, method):
+    status, _, error = ftp_cl(
+        "run", "+experiment=few_labels_emoji", f"method={method}", "labels.per_class=2", "train.epochs=1", "threads=1",
+        "benchmark.size=32", "benchmark.n_experiences=2", "benchmark.ood_domains=[line_art]", "out=run",
+    )  # fmt: skip
+    assert status == 0, error
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert np.array(result["accuracy_matrix"]).shape == (2, 2) and list(result["ood"]) == ["ood_line_art"]
+    assert result["data"]["stream_sizes"]["train"] == [20, 20] and result["projection"]
+    assert len(events(tmp_path / "run", "pseudo_labels")) == (2 if method == "fixmatch_ftp" else 0)
 
 
 def test_a_sweep_goes_over_methods_labels_and_seeds(ftp_cl, tmp_path):

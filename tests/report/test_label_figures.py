@@ -53,6 +53,19 @@ def test_one_line_per_method_through_its_budgets(groups):
     assert line.get_ydata().tolist() == pytest.approx([expected[n] for n in (2, 4, 8)])
 
 
+def test_all_labels_are_the_share_1_but_no_number_per_class(make_run, tmp_path):
+    for key, values in (("fraction", (0.1, 0.5, None)), ("per_class", (2, 4, None))):
+        for method in ("naive", "ftp"):
+            for value in values:
+                config = {"labels": {"per_class": None, "fraction": None, key: value}}
+                make_run(tmp_path / key / f"{method}-{value}", method=method, config=config)
+    for key, budgets in (("fraction", [0.1, 0.5, 1]), ("per_class", [2, 4])):
+        groups = aggregate(load_results([tmp_path / key]))
+        figure = labels_figure(with_label_budgets(groups), {})
+        assert [line.get_xdata().tolist() for line in figure.axes[0].lines] == [budgets] * 2
+        assert sorted(text.get_text() for text in figure.legends[0].get_texts()) == ["ftp", "naive"]
+
+
 def test_without_budgets_there_is_no_figure(make_run, tmp_path):
     make_run(tmp_path / "a", config={"labels": {"per_class": 2, "fraction": None}})
     make_run(tmp_path / "b", method="ftp")

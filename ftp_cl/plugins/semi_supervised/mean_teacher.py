@@ -14,7 +14,8 @@ class MeanTeacher(SemiSupervisedPlugin):
     """Consistency with a teacher whose weights are a moving average of the student's (arXiv 1703.01780).
 
     The teacher (Tarvainen and Valpola, NeurIPS 2017) sees another weak view of the same images, and is what is
-    evaluated.
+    evaluated. It answers in evaluation mode, without dropout, and only unlabelled images are compared; in the paper
+    labelled ones are too.
 
     Args:
         view: drawn twice for each image; ``WeakView()`` if None.
