@@ -165,7 +165,7 @@ def gem(model: ContinualClassifier, patterns_per_experience: int, memory_strengt
         ConfigError: if the solver that Avalanche's plugin calls is not installed.
     """
     if importlib.util.find_spec("quadprog") is None:
-        raise ConfigError("method=gem needs the package quadprog (pip install quadprog), or use method=agem.")
+        raise ConfigError("method=gem needs a solver (pip install 'ftp-cl[gem]' or quadprog), or use method=agem.")
     return [GEMPlugin(patterns_per_experience, memory_strength)]
 
 

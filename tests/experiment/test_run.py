@@ -87,7 +87,7 @@ def test_validation_stream_can_stand_in_for_the_test_stream(quick_run):
 @pytest.mark.skipif(SOLVER is not None, reason="quadprog is installed")
 def test_a_method_that_cannot_run_here_says_what_it_needs(ftp_cl):
     status, _, error = ftp_cl("run", "method=gem", "benchmark=split_digits", "model=small_cnn")
-    assert status == 2 and "pip install quadprog" in error and len(error.splitlines()) == 1
+    assert status == 2 and "pip install 'ftp-cl[gem]'" in error and len(error.splitlines()) == 1
 
 
 def test_keys_of_a_method_with_ftp_are_those_of_both(ftp_cl):
