@@ -6,7 +6,6 @@ import copy
 import hashlib
 import importlib
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -23,6 +22,7 @@ from torchvision.transforms.functional import to_pil_image, to_tensor
 from ftp_cl.benchmarks._checks import check_choice, check_choices
 from ftp_cl.benchmarks._dataset import LabelledDataset, RebuildableDataset
 from ftp_cl.benchmarks.cifar_corruptions import corrupt_small
+from ftp_cl.benchmarks.image_files import UNREADABLE
 from ftp_cl.benchmarks.ood import add_streams, stream_of
 from ftp_cl.benchmarks.scenario import DescribedScenario
 
@@ -252,16 +252,17 @@ def _read_png(path: Path) -> Image.Image | None:
     try:
         with Image.open(path) as image:
             return image.convert("RGB")
-    except OSError:
+    except UNREADABLE:
         return None
 
 
 def _write_png(path: Path, image: Image.Image) -> Image.Image:
     """Write an image under its name only when it is complete, and return it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
-        image.save(file, "PNG")
-    os.replace(file.name, path)
+    # Not a temporary file of the standard library, which other users of the cache could not read.
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    image.save(part, "PNG")
+    os.replace(part, path)
     return image
 
 

@@ -18,7 +18,9 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".ti
 """What counts as an image in a folder, in upper or lower case."""
 
 _SIZES = (8, 1024)
-_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises for a damaged file
+
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+"""What Pillow raises for a file that is no image, damaged or truncated."""
 
 
 class ImageFiles(RebuildableDataset):
@@ -84,7 +86,7 @@ class StoredImage:
         try:
             with Image.open(BytesIO(self.content)) as image:
                 return _cut(image.convert("RGB"), self.size)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise ValueError(
                 f"An image file that was copied cannot be read ({error}): go through the data set to find it."
             ) from None
@@ -106,7 +108,7 @@ def read_image(path: Path) -> Image.Image:
             return image.convert("RGB")
     except FileNotFoundError:
         raise FileNotFoundError(f"The image {path} is missing.") from None
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise ValueError(f"The image {path} cannot be read ({error}): get it again, or remove it.") from None
 
 

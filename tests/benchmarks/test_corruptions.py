@@ -2,6 +2,7 @@
 
 import pickle
 import sys
+import zlib
 
 import numpy as np
 import pytest
@@ -121,9 +122,14 @@ def test_cache_is_used_mended_and_shared(tmp_path, squares, monkeypatch):
     assert all(np.array_equal(cached[i][0], fresh[i]) for i in range(2))
     files = sorted(tmp_path.rglob("*.png"))
     assert len(files) == 2 and not list(tmp_path.rglob("*.part"))
+    (tmp_path / "any").touch()
+    assert {path.stat().st_mode for path in files} == {(tmp_path / "any").stat().st_mode}, "others can read them too"
 
-    files[0].write_bytes(files[0].read_bytes()[:50])
-    assert all(np.array_equal(cached[i][0], fresh[i]) for i in range(2))
+    content = files[0].read_bytes()
+    short_header = content[:8] + (9).to_bytes(4, "big") + content[12:25] + zlib.crc32(content[12:25]).to_bytes(4, "big")
+    for damaged in (content[:50], short_header, b""):
+        files[0].write_bytes(damaged)
+        assert all(np.array_equal(cached[i][0], fresh[i]) for i in range(2))
     monkeypatch.setattr(module, "corrupt", None)
     assert all(np.array_equal(cached[i][0], fresh[i]) for i in range(2))
 
