@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 from avalanche.training.plugins import (
-    AGEMPlugin,
     EWCPlugin,
     GEMPlugin,
     LwFPlugin,
@@ -18,6 +17,7 @@ from avalanche.training.plugins import (
     SynapticIntelligencePlugin,
 )
 
+from ftp_cl.experiment.agem import ResumableAGEM
 from ftp_cl.experiment.config import ConfigError
 from ftp_cl.experiment.semi_supervised import fixmatch
 from ftp_cl.experiment.signatures import Builder, Plugins, parameters_of, with_signature
@@ -155,7 +155,7 @@ def replay(model: ContinualClassifier, mem_size: int) -> Plugins:
 
 def agem(model: ContinualClassifier, patterns_per_experience: int, sample_size: int) -> Plugins:
     """Averaged gradient episodic memory."""
-    return [AGEMPlugin(patterns_per_experience, sample_size)]
+    return [ResumableAGEM(patterns_per_experience, sample_size)]
 
 
 def gem(model: ContinualClassifier, patterns_per_experience: int, memory_strength: float) -> Plugins:
