@@ -170,6 +170,11 @@ def check(config: DictConfig) -> None:
             raise ConfigError(f"{key}={value} is wrong: it must be {rule.words}.")
 
 
+def plain(group: DictConfig) -> dict[str, Any]:
+    """The keys of a part of the configuration, and their values without OmegaConf's types."""
+    return {str(key): value for key, value in OmegaConf.to_container(group, resolve=True).items()}  # type: ignore[union-attr]
+
+
 def call_with(function: Callable[..., Any], options: Mapping[str, Any], what: str, *args: Any) -> Any:
     """Call `function(*args, **options)`, where options are the keys below `what` in the configuration.
 

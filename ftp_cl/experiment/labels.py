@@ -1,12 +1,12 @@
 """Runs with few labels: the benchmark that `labels.*` asks for, and what pseudo-labels are worth."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from avalanche.training.templates import SupervisedTemplate
 
-from ftp_cl.benchmarks import build_benchmark, few_labels, hidden_labels
+from ftp_cl.benchmarks import few_labels, hidden_labels
 from ftp_cl.experiment.config import ConfigError
 from ftp_cl.experiment.record import RunDirectory
 from ftp_cl.metrics import pseudo_label_quality
@@ -21,7 +21,7 @@ class PseudoLabelJudge:
 
     Args:
         record: of the run.
-        true_labels: of each unlabelled item, per experience.
+        true_labels: of each unlabelled item, per experience; empty if nobody knows them.
     """
 
     def __init__(self, record: RunDirectory, true_labels: list[list[int]]) -> None:
@@ -33,26 +33,25 @@ class PseudoLabelJudge:
         for plugin in strategy.plugins:
             if isinstance(plugin, SemiSupervisedPlugin):
                 for epoch, found in enumerate(plugin.take_pseudo_labels()):
-                    truth = self._true_labels[experience][found.indices]
+                    truth = self._true_labels[experience][found.indices] if self._true_labels else None
                     share, precision = pseudo_label_quality(found.labels, found.used, truth)
                     self._record.add_event(
                         "pseudo_labels",
                         experience=experience,
                         epoch=epoch,
-                        images=len(truth),
+                        images=len(found.labels),
                         share=share,
                         precision=precision,
                     )
 
 
 def keep_few_labels(
-    benchmark: Any, options: Mapping[str, Any], labels: Mapping[str, Any], seed: int
+    build: Callable[[Mapping[str, Any]], Any], labels: Mapping[str, Any], seed: int
 ) -> tuple[Any, list[list[int]]]:
     """Apply the configuration's `labels` to a benchmark.
 
     Args:
-        benchmark: with all labels.
-        options: what it was built from: its name and keys.
+        build: makes the benchmark, with all labels, from the keys that are to differ from the configuration's.
         labels: `per_class`, `fraction`, and `unlabelled`: keys of the benchmark that differ for the unlabelled images.
         seed: of the run.
 
@@ -63,14 +62,11 @@ def keep_few_labels(
         ConfigError: if `unlabelled` is given without a budget.
         ValueError: for a budget that the benchmark cannot meet.
     """
+    benchmark = build({})
     budget = {key: labels[key] for key in ("per_class", "fraction") if labels[key] is not None}
     if not budget:
         if labels["unlabelled"] is not None:
             raise ConfigError("labels.unlabelled needs labels.per_class or labels.fraction beside it.")
         return benchmark, []
-    other = None
-    if labels["unlabelled"] is not None:
-        changed = {**options, **labels["unlabelled"]}
-        other = build_benchmark(changed.pop("name"), **changed, seed=seed)
-    budget |= {"seed": seed, "unlabelled": other}
+    budget |= {"seed": seed, "unlabelled": None if labels["unlabelled"] is None else build(labels["unlabelled"])}
     return few_labels(benchmark, **budget), hidden_labels(benchmark, **budget)

@@ -14,17 +14,16 @@ from avalanche.training.templates import SupervisedTemplate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from ftp_cl.benchmarks import build_benchmark
-from ftp_cl.experiment.augmentation import augment_training
 from ftp_cl.experiment.checkpoint_files import CheckpointFiles
-from ftp_cl.experiment.config import ConfigError, call_with
+from ftp_cl.experiment.config import ConfigError, call_with, plain
+from ftp_cl.experiment.data import benchmark_of
 from ftp_cl.experiment.environment import describe_environment, set_deterministic
-from ftp_cl.experiment.imported import imported, is_import_path, own_benchmark, own_plugins, own_strategy
-from ftp_cl.experiment.labels import PseudoLabelJudge, keep_few_labels
+from ftp_cl.experiment.imported import imported, is_import_path, own_plugins, own_strategy
+from ftp_cl.experiment.labels import PseudoLabelJudge
 from ftp_cl.experiment.lock import DirectoryLock
 from ftp_cl.experiment.loggers import make_logger
 from ftp_cl.experiment.loop import Recorder, projection_table, train_and_evaluate
-from ftp_cl.experiment.methods import METHODS, NEED_UNLABELLED
+from ftp_cl.experiment.methods import METHODS
 from ftp_cl.experiment.progress import RunProgress
 from ftp_cl.experiment.record import RunDirectory
 from ftp_cl.experiment.termination import Termination
@@ -75,7 +74,7 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
         torch.set_num_threads(config.threads)
     set_deterministic(config.deterministic)
     RNGManager.set_random_seeds(config.seed)
-    benchmark, hidden = _build_benchmark(config)
+    benchmark, hidden = benchmark_of(config)
     name = f"{config.method.name} on {config.benchmark.name}, seed {config.seed}"
     with RunProgress(name, len(benchmark.train_stream)) as progress, contextlib.ExitStack() as logs:
         recorder = Recorder(record, progress)
@@ -92,9 +91,7 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
             checkpoints.begin()
             record.start_events()
         for logger in config.loggers:
-            record.listeners.append(
-                logs.enter_context(make_logger(logger, record.path, _options(config), progress.say))
-            )
+            record.listeners.append(logs.enter_context(make_logger(logger, record.path, plain(config), progress.say)))
         judge = PseudoLabelJudge(record, hidden)
         measured = train_and_evaluate(config, benchmark, strategy, checkpoints, recorder, judge)
         if config.save_weights:
@@ -107,34 +104,14 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
 # ---- building -------------------------------------------------------------------------------------------------------
 
 
-def _build_benchmark(config: DictConfig) -> tuple[Any, list[list[int]]]:
-    """The benchmark, and the labels that it hides from training."""
-    options = _options(config.benchmark)
-    name = options.pop("name")
-    if is_import_path(name):
-        benchmark = own_benchmark(name, options, config.seed)
-    else:
-        benchmark = build_benchmark(name, **options, seed=config.seed)
-    benchmark, hidden = keep_few_labels(benchmark, {"name": name, **options}, _options(config.labels), config.seed)
-    if config.method.name in NEED_UNLABELLED and not hidden:
-        raise ConfigError(f"method={config.method.name} needs unlabelled images: labels.per_class=4, for instance.")
-    augment_training(benchmark, config.train.augmentation)
-    return benchmark, hidden
-
-
-def _options(group: DictConfig) -> dict[str, Any]:
-    """The keys of a configuration group, with its name."""
-    return {str(key): value for key, value in OmegaConf.to_container(group, resolve=True).items()}  # type: ignore[union-attr]
-
-
 def _build_strategy(config: DictConfig, recorder: Recorder) -> SupervisedTemplate:
-    options = _options(config.model)
+    options = plain(config.model)
     name = options.pop("name")
     if is_import_path(name):
         model = call_with(imported(name, "model.name"), options, "model")
     else:
         model = build_model(name, **options)
-    options = _options(config.method)
+    options = plain(config.method)
     name = options.pop("name")
     build = imported(name, "method.name") if is_import_path(name) else METHODS[name].build
     plugins = [recorder, *call_with(build, options, "method", model)]
@@ -159,7 +136,7 @@ def _build_strategy(config: DictConfig, recorder: Recorder) -> SupervisedTemplat
     }
     if config.strategy is None:
         return ResumableNaive(**arguments)
-    options = _options(config.strategy)
+    options = plain(config.strategy)
     kind = own_strategy(options.pop("name"), options, arguments)
     return call_with(resumable(kind), {**arguments, **options}, "strategy")
 

@@ -52,6 +52,31 @@ def test_unlabelled_images_may_be_of_another_kind(quick_run, tmp_path):
     assert len(events(tmp_path / "run", "pseudo_labels")) == 2
 
 
+OWN = """
+from ftp_cl.benchmarks import few_labels, split_digits
+
+def whole(seed, shots=None):
+    return split_digits(2, seed, shots=shots)
+
+def unlabelled(seed):
+    return few_labels(whole(seed), per_class=4, seed=seed)
+"""
+
+
+def test_an_own_benchmark_may_bring_images_that_nobody_has_labelled(quick_run, tmp_path):
+    (tmp_path / "own_labels.py").write_text(OWN)
+    quick_run("method=fixmatch", "benchmark=own", "benchmark.name=own_labels:unlabelled", "method.ratio=1")
+    found = events(tmp_path / "run", "pseudo_labels")
+    assert len(found) == 2 and all(event["images"] > 0 and event["precision"] is None for event in found)
+
+
+def test_an_own_benchmark_with_other_keys_may_give_the_unlabelled_images(quick_run, tmp_path):
+    (tmp_path / "own_labels.py").write_text(OWN)
+    own = ["benchmark=own", "benchmark.name=own_labels:whole", "+labels.unlabelled.shots=10", "labels.per_class=4"]
+    result = quick_run("method=fixmatch", *own, "method.ratio=1")
+    assert result["data"]["stream_sizes"]["unlabelled"] == [50, 50]
+
+
 # ---- hidden labels -------------------------------------------------------------------------------------------------
 
 
@@ -77,16 +102,17 @@ def numbers(value):
 
 @pytest.mark.parametrize("other_images", [False, True])
 def test_no_hidden_label_can_be_reached_from_the_strategy(quick_run, monkeypatch, other_images):
-    from ftp_cl.experiment import run
+    from ftp_cl.experiment import data
     from ftp_cl.experiment.labels import PseudoLabelJudge
     from ftp_cl.experiment.training import Checkpoints
 
     kept, walks = {}, []
-    keep_few_labels, judge, iteration_done = run.keep_few_labels, PseudoLabelJudge.judge, Checkpoints.iteration_done
+    keep_few_labels, judge, iteration_done = data.keep_few_labels, PseudoLabelJudge.judge, Checkpoints.iteration_done
 
-    def keeping(benchmark, *arguments):
-        few, hidden = keep_few_labels(benchmark, *arguments)
-        datasets = [experience.dataset for experience in benchmark.train_stream]
+    def keeping(build, *arguments):
+        whole = []
+        few, hidden = keep_few_labels(lambda changes: whole.append(build(changes)) or whole[-1], *arguments)
+        datasets = [experience.dataset for benchmark in whole for experience in benchmark.train_stream]
         kept["few"] = few
         kept["hidden"], kept["sources"] = hidden, [dataset._flat_data._datasets[0] for dataset in datasets]
         kept["secrets"] = [*hidden, [*itertools.chain(*hidden)], *(list(dataset.targets) for dataset in datasets)]
@@ -109,7 +135,7 @@ def test_no_hidden_label_can_be_reached_from_the_strategy(quick_run, monkeypatch
         if strategy.clock.train_exp_iterations == 2:
             walk(strategy, strategy.experience.current_experience)
 
-    monkeypatch.setattr(run, "keep_few_labels", keeping)
+    monkeypatch.setattr(data, "keep_few_labels", keeping)
     monkeypatch.setattr(PseudoLabelJudge, "judge", judging)
     monkeypatch.setattr(Checkpoints, "iteration_done", between_iterations)
     other = ["+labels.unlabelled.shots=12"] if other_images else []

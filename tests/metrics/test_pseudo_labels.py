@@ -12,6 +12,10 @@ def test_precision_counts_those_that_are_used():
     assert pseudo_label_quality(labels, np.zeros(4), truth) == (0, None)
 
 
+def test_without_true_labels_there_is_a_share_only():
+    assert pseudo_label_quality(np.array([1, 2]), np.array([True, False]), None) == (50, None)
+
+
 def test_lengths_that_differ_are_refused():
     with pytest.raises(ValueError, match="3 marks"):
         pseudo_label_quality(np.zeros(4), np.zeros(3), np.zeros(4))
