@@ -64,11 +64,11 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(act=_demo)
 
     compare = commands.add_parser("compare", help="tune methods on equal terms and compare them (docs/protocol.md)")
-    compare.add_argument("settings", nargs="*", metavar="SETTING", help="of configs/comparison.yaml (default: all)")
-    compare.add_argument("--quick", action="store_true", help="the small version, about 20 minutes on two cores")
-    compare.add_argument("--plan", type=Path, metavar="FILE", help="another plan than configs/comparison.yaml")
-    compare.add_argument("--results", type=Path, default=Path("results"), help="of finished runs (default: results)")
-    compare.add_argument("--runs", type=Path, default=Path("runs/comparison"), help="run directories, which may go")
+    compare.add_argument("settings", nargs="*", metavar="SETTING", help="of the plan (default: all)")
+    compare.add_argument("--plan", default="comparison", metavar="NAME", help="of configs/, or a file of your own")
+    compare.add_argument("--quick", action="store_true", help="the small version of the plan")
+    compare.add_argument("--results", type=Path, metavar="DIR", help="of finished runs (default: results/NAME)")
+    compare.add_argument("--runs", type=Path, default=Path("runs"), help="run directories, which may go")
     compare.add_argument("--workers", type=int, metavar="N", help="runs at a time, one thread each (default: cores)")
     compare.add_argument("--minutes", type=float, metavar="N", help="start no run after so many")
     compare.set_defaults(act=_compare)
@@ -153,9 +153,11 @@ def _demo(parsed: argparse.Namespace, _: list[str]) -> None:
 def _compare(parsed: argparse.Namespace, _: list[str]) -> int:
     from ftp_cl.experiment.comparison import compare, load_plan, write_tables
 
-    plan = load_plan(parsed.quick, parsed.settings, parsed.plan)
-    missing = compare(plan, parsed.results, parsed.runs, parsed.workers, parsed.minutes)
-    print(write_tables(plan, parsed.results))
+    plan = load_plan(parsed.plan, parsed.quick, parsed.settings)
+    name = Path(parsed.plan).stem + ("_quick" if parsed.quick else "")
+    results = parsed.results or Path("results") / name
+    missing = compare(plan, results, parsed.runs / name, parsed.workers, parsed.minutes)
+    print(write_tables(load_plan(parsed.plan, parsed.quick), results))
     if missing:
         print(f"ftp-cl: {missing} runs are missing; the same command goes on.", file=sys.stderr)
     return 1 if missing else 0

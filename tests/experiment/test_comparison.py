@@ -8,7 +8,7 @@ import yaml
 
 from ftp_cl.experiment.cli import main
 from ftp_cl.experiment.comparison import compare, load_plan, write_tables
-from ftp_cl.experiment.comparison.plan import Range
+from ftp_cl.experiment.comparison.plan import PLANS, Range
 from ftp_cl.experiment.comparison.run import chosen, experiment, read_tuning
 from ftp_cl.experiment.comparison.tables import paired_interval
 from ftp_cl.experiment.config import ConfigError, load_config
@@ -38,7 +38,7 @@ def plan_file(tmp_path):
     def write(**changes):
         path = tmp_path / "plan.yaml"
         path.write_text(yaml.safe_dump({**PLAN, **changes}))
-        return path
+        return str(path)
 
     return write
 
@@ -46,17 +46,17 @@ def plan_file(tmp_path):
 # ---- the plan that ships --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("quick", [False, True])
-def test_every_trial_of_the_shipped_plan_is_a_valid_configuration(quick):
-    plan = load_plan(quick)
-    assert "ftp" in plan.references and len(plan.seeds) >= 3
-    for setting in plan.settings:
+@pytest.mark.parametrize(("name", "quick"), [*((name, False) for name in PLANS), ("comparison", True)])
+def test_every_trial_of_a_shipped_plan_is_a_valid_configuration(name, quick):
+    plan = load_plan(name, quick)
+    assert plan.references and len(plan.seeds) >= 3
+    for setting in plan.settings if name == "comparison" else ():
         load_config(experiment(setting))
     for method in plan.methods:
         trials = method.trials(plan.trials)
         assert len(set(trials)) == (plan.trials if method.space else 1)
-        for trial in (trials[0], trials[-1]):
-            load_config([*experiment(plan.settings[0]), *trial])
+        if name != "rates":
+            load_config([*experiment(plan.settings[0]), *trials[-1]])
 
 
 def test_trials_fill_the_space_and_do_not_depend_on_their_number():
@@ -88,12 +88,14 @@ def test_values_of_a_range():
 )
 def test_a_wrong_plan_is_refused_in_one_sentence(plan_file, changes, sentence):
     with pytest.raises(ConfigError, match=sentence):
-        load_plan(path=plan_file(**changes))
+        load_plan(plan_file(**changes))
 
 
 def test_an_unknown_setting_is_refused_with_the_nearest(capsys):
     assert main(["compare", "robst"]) == 2
     assert "did you mean robust?" in capsys.readouterr().err
+    assert main(["compare", "--plan", "ablation"]) == 2
+    assert "one of comparison, ablations, rates" in capsys.readouterr().err
 
 
 # ---- running --------------------------------------------------------------------------------------------------------
@@ -101,11 +103,11 @@ def test_an_unknown_setting_is_refused_with_the_nearest(capsys):
 
 @pytest.mark.slow
 def test_a_comparison_tunes_reports_and_is_not_run_twice(tmp_path, plan_file, capsys):
-    arguments = ["compare", "--plan", str(plan_file()), "--results", str(tmp_path / "results")]
+    arguments = ["compare", "--plan", plan_file(), "--results", str(tmp_path / "results")]
     arguments += ["--runs", str(tmp_path / "runs"), "--workers", "1"]
     assert main(arguments) == 0
     naive = tmp_path / "results" / "shots_2" / "naive"
-    plan = load_plan(path=plan_file())
+    plan = load_plan(plan_file())
     tuning = read_tuning(naive)
     assert [run["seed"] for run in tuning] == [100, 100, 100]
     best = max(tuning, key=lambda run: run["average_accuracy"])
@@ -131,7 +133,7 @@ def test_a_comparison_tunes_reports_and_is_not_run_twice(tmp_path, plan_file, ca
 
 def test_a_run_that_fails_leaves_the_others_alone(tmp_path, plan_file, capsys):
     broken = {"overrides": ["method=ncm", "benchmark.size=1"]}
-    plan = load_plan(path=plan_file(methods={"broken": broken, "ncm": PLAN["methods"]["ncm"]}))
+    plan = load_plan(plan_file(methods={"broken": broken, "ncm": PLAN["methods"]["ncm"]}))
     assert compare(plan, tmp_path / "results", tmp_path / "runs", workers=1) == 2
     assert "broken, seed 0 failed: ValueError: size=1" in capsys.readouterr().out
     assert sorted(path.name for path in tmp_path.glob("results/shots_2/*/*")) == ["seed0.json", "seed1.json"]
@@ -139,7 +141,7 @@ def test_a_run_that_fails_leaves_the_others_alone(tmp_path, plan_file, capsys):
 
 
 def test_when_time_is_over_no_run_is_started(tmp_path, plan_file):
-    plan = load_plan(quick=True, path=plan_file())
+    plan = load_plan(plan_file(), quick=True)
     assert [method.name for method in plan.methods] == ["ncm"]
     assert compare(plan, tmp_path / "results", tmp_path / "runs", workers=1, minutes=0) == 1
     assert not (tmp_path / "results").exists()

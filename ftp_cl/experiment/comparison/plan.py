@@ -12,7 +12,8 @@ from scipy.stats import qmc
 
 from ftp_cl.experiment.config import ConfigError, config_directory
 
-PLAN_FILE = "comparison.yaml"
+DEFAULT_PLAN = "comparison"
+PLANS = (DEFAULT_PLAN, "ablations", "rates")
 EXPERIMENT_PREFIX = "compare_"
 
 _SEQUENCE_SEED = 0
@@ -104,22 +105,24 @@ class Plan:
         return [method for method in self.methods if not method.settings or setting in method.settings]
 
 
-def load_plan(quick: bool = False, only: Sequence[str] = (), path: Path | None = None) -> Plan:
+def load_plan(name: str = DEFAULT_PLAN, quick: bool = False, only: Sequence[str] = ()) -> Plan:
     """Read the plan.
 
     Args:
+        name: one of `PLANS`, in configs/, or the path of a YAML file.
         quick: the small version, which the file describes under `quick`.
         only: settings; empty for all.
-        path: another file than the one in configs/.
 
     Raises:
         ConfigError: a setting does not exist, or the file is wrong: a key is missing, unknown or of the wrong kind, or
             a seed both tunes and is reported.
     """
-    path = path or config_directory() / PLAN_FILE
+    path = config_directory() / f"{name}.yaml" if name in PLANS else Path(name)
+    if not path.exists():
+        raise ConfigError(f"there is no plan {name}: it must be a file, or one of {', '.join(PLANS)}.")
     try:
         content: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-        smaller = content.pop("quick")
+        smaller = content.pop("quick", {})
         plan = _plan({**content, **smaller} if quick else content)
     except (KeyError, TypeError, ValueError, AttributeError, OmegaConfBaseException) as error:
         what = f"the key {error} is missing" if isinstance(error, KeyError) else error
