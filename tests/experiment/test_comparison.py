@@ -9,6 +9,7 @@ import yaml
 from ftp_cl.experiment.cli import main
 from ftp_cl.experiment.comparison import compare, load_plan, write_tables
 from ftp_cl.experiment.comparison.plan import PLANS, Range
+from ftp_cl.experiment.comparison.rates import Curve
 from ftp_cl.experiment.comparison.run import chosen, experiment, read_tuning
 from ftp_cl.experiment.comparison.tables import paired_interval
 from ftp_cl.experiment.config import ConfigError, load_config
@@ -152,3 +153,9 @@ def test_the_interval_covers_the_mean_and_shrinks_with_agreement():
     assert low < 3 < high
     assert low == pytest.approx(3 - 1.96 * np.sqrt(2 / 5), abs=0.15)  # normal approximation, deviation with n
     assert paired_interval([2.0, 2.0, 2.0]) == (2.0, 2.0)
+
+
+def test_a_curve_tells_its_area_and_how_wide_its_best_is():
+    curve = Curve((1e-5, 1e-4, 1e-3, 1e-2), (50.0, 60.0, 59.0, 10.0), (0.0,) * 4)
+    assert curve.area == pytest.approx((55 + 59.5 + 34.5) / 3)
+    assert curve.width == pytest.approx(1.0)

@@ -23,8 +23,13 @@ _NOTES = (
 )
 
 
-def write_tables(plan: Plan, results: Path) -> Path:
+def write_tables(plan: Plan, results: Path, curves: bool = False) -> Path:
     """Write README.md (all tables) and summary.csv from what is in `results`.
+
+    Args:
+        plan: of the comparison.
+        results: its directory.
+        curves: the methods differ in the backbone's rate: rates.svg, and what it shows, too.
 
     Returns:
         The path of README.md.
@@ -49,6 +54,10 @@ def write_tables(plan: Plan, results: Path) -> Path:
                     [setting, name, run.seed, run.average_accuracy, run.ood_average, run.average_forgetting]
                 )
     parts.append(_NOTES + "\n")
+    if curves:
+        from ftp_cl.experiment.comparison.rates import write_rates  # matplotlib
+
+        parts += ["## Curves over the rate\n", write_rates(results, results / "rates.svg"), "![Curves](rates.svg)\n"]
     path = results / "README.md"
     replace_files({path: "\n".join(parts).encode(), results / "summary.csv": buffer.getvalue().encode()})
     return path

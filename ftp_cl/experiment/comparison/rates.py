@@ -1,0 +1,107 @@
+"""The curve over the learning rate of the backbone: how wide a method's good range is."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ftp_cl.report import Result, load_results, replace_files
+from ftp_cl.report.style import add_legend, drawing, file_bytes, looks, new_figure
+
+_NEAR = 2.0  # points
+_PANELS = (("average accuracy (%)", "average_accuracy"), ("OOD average (%)", "ood_average"))
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One measure of one method, over the rates.
+
+    Attributes:
+        rates: ascending.
+        means, deviations: percent, over the seeds; a deviation of one seed is 0.
+    """
+
+    rates: tuple[float, ...]
+    means: tuple[float, ...]
+    deviations: tuple[float, ...]
+
+    @property
+    def area(self) -> float:
+        """Mean of the curve over the logarithm of the rate, by the trapezoidal rule, percent."""
+        at = np.log10(self.rates)
+        return float(np.trapezoid(self.means, at) / (at[-1] - at[0]))
+
+    @property
+    def width(self) -> float:
+        """Decades of the rate around the best one in which the mean stays within 2 points of the best."""
+        near = np.array(self.means) >= max(self.means) - _NEAR
+        best = first = last = int(np.argmax(self.means))
+        while first > 0 and near[first - 1]:
+            first -= 1
+        while last + 1 < len(near) and near[last + 1]:
+            last += 1
+        assert first <= best <= last
+        return float(np.log10(self.rates[last] / self.rates[first]))
+
+
+def write_rates(results: Path, figure: Path) -> str:
+    """Draw accuracy and OOD average against the rate, and describe the curves.
+
+    Args:
+        results: below it, results that differ in method, `optimizer.backbone_lr` and seed.
+        figure: path of the .svg to write.
+
+    Returns:
+        A Markdown table: best mean, area under the curve and width of each method and measure.
+
+    Raises:
+        ReportError: there are no results, one is damaged, or the figure cannot be written.
+    """
+    found = load_results(sorted(results.glob("*/*/seed*.json")))
+    lines = [
+        "| method | measure | best | at rate | mean over the curve | decades within 2 points of the best |",
+        "|---|---|---|---|---|---|",
+    ]
+    with drawing():
+        drawn, axes = new_figure(7.2, 3.2, len(_PANELS))
+        for panel, (title, key) in zip(axes, _PANELS, strict=True):
+            curves = _curves(found, key)
+            _draw(panel, curves, title)
+            for method, curve in curves.items():
+                best = int(np.argmax(curve.means))
+                cells = [method, title, f"{curve.means[best]:.1f}", f"{curve.rates[best]:g}"]
+                lines.append(f"| {' | '.join([*cells, f'{curve.area:.1f}', f'{curve.width:.1f}'])} |")
+        _add_names(drawn, axes[0])
+        replace_files({figure: file_bytes(drawn, ".svg")})
+    return "\n".join(lines) + "\n"
+
+
+def _curves(results: Sequence[Result], key: str) -> dict[str, Curve]:
+    values: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for result in results:
+        values[result.method][float(result.config["optimizer"]["backbone_lr"])].append(getattr(result, key))
+    return {
+        method: Curve(
+            tuple(sorted(by_rate)),
+            tuple(float(np.mean(by_rate[rate])) for rate in sorted(by_rate)),
+            tuple(float(np.std(by_rate[rate], ddof=1)) if len(by_rate[rate]) > 1 else 0.0 for rate in sorted(by_rate)),
+        )
+        for method, by_rate in sorted(values.items())
+    }
+
+
+def _draw(axes: Axes, curves: dict[str, Curve], title: str) -> None:
+    for (method, curve), look in zip(curves.items(), looks(len(curves)), strict=True):
+        means, deviations = np.array(curve.means), np.array(curve.deviations)
+        axes.plot(curve.rates, means, color=look.colour, marker=look.marker, linestyle=look.dash, label=method)
+        axes.fill_between(curve.rates, means - deviations, means + deviations, color=look.colour, alpha=0.15, lw=0)
+    axes.set(xscale="log", xlabel="learning rate of the backbone", ylabel=title, ylim=(0, None))
+
+
+def _add_names(figure: Figure, axes: Axes) -> None:
+    handles, names = axes.get_legend_handles_labels()
+    add_legend(figure, handles, [f"{name}, mean and deviation over seeds" for name in names])
