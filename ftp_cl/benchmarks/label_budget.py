@@ -55,7 +55,7 @@ def few_labels(
 
     Raises:
         ValueError: in one sentence, for a budget that is out of range or more than a class has, an ``unlabelled``
-            stream that would have an empty experience, or one whose experiences do not fit.
+            stream that would have an empty experience, one whose experiences do not fit, or one that is there already.
     """
     choices = _choose(benchmark, _Budget(per_class, fraction, seed), unlabelled)
     train = benchmark.streams["train"]
@@ -64,7 +64,7 @@ def few_labels(
     labelled = [_copied(experience, choice.labelled) for experience, choice in zip(train, choices, strict=True)]
     streams = [_stream("train", [_like(experience, experience.dataset.train()) for experience in labelled])]
     for name, stream in benchmark.streams.items():
-        if name not in ("train", UNLABELLED):
+        if name != "train":
             streams.append(_stream(name, [_detached(experience, training_sources) for experience in stream]))
     streams.append(_stream(UNLABELLED, [_hidden(choice) for choice in choices]))
     record = {
@@ -149,6 +149,10 @@ def _generator(seed: int, *key: int) -> np.random.Generator:
 
 
 def _choose(benchmark: CLScenario, budget: _Budget, other: CLScenario | None) -> list[_Choice]:
+    if UNLABELLED in benchmark.streams:
+        raise ValueError(
+            f"The benchmark has a stream {UNLABELLED!r} already: keep few labels of the one that it was made from."
+        )
     train = benchmark.streams["train"]
     sources = train if other is None else _fitting(train, other.streams["train"])
     choices = []

@@ -289,6 +289,13 @@ def test_unlabelled_images_of_another_stream_are_refused(digits):
         few_labels(digits, per_class=1, unlabelled=split_digits(n_experiences=2, seed=1))
 
 
+def test_a_benchmark_that_has_unlabelled_images_is_refused(digits):
+    few = few_labels(digits, per_class=4)
+    for function in (few_labels, hidden_labels):
+        with pytest.raises(ValueError, match="has a stream 'unlabelled' already"):
+            function(few, per_class=2)
+
+
 def test_models_train_on_what_is_left(digits):
     few = few_labels(digits, per_class=4)
     model = small_cnn()
