@@ -1,6 +1,7 @@
 """Everything that a run's next step depends on: collected from a strategy for a checkpoint, and put back."""
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -194,11 +195,16 @@ def _own_plugins(strategy: SupervisedTemplate) -> list[Any]:
 
 
 def _own_attributes(strategy: SupervisedTemplate) -> dict[str, Any]:
-    """Those that Avalanche's template does not have; all of its own are there from the beginning."""
-    optimizer = torch.optim.SGD([torch.zeros(1)])  # of no layer: that would draw random numbers
-    plain = Naive(model=nn.Identity(), optimizer=optimizer, evaluator=strategy.evaluator)
-    known = {"checkpoints", *vars(plain)}
+    """Those that Avalanche's template does not have."""
+    known = {"checkpoints", *_attributes_of_template()}
     return {name: value for name, value in vars(strategy).items() if name not in known}
+
+
+@cache
+def _attributes_of_template() -> frozenset[str]:
+    """All are there from the beginning; without an evaluator, which would warn that it has no logger."""
+    optimizer = torch.optim.SGD([torch.zeros(1)])  # of no layer: that would draw random numbers
+    return frozenset(vars(Naive(model=nn.Identity(), optimizer=optimizer, evaluator=lambda: None)))  # type: ignore
 
 
 def _decode_own_attributes(code: Any, strategy: SupervisedTemplate, decoder: Decoder) -> None:

@@ -108,6 +108,7 @@ class Checkpoints:
         self._config = config.checkpoint
         self._record, self._benchmark, self._termination, self._say = record, benchmark, termination, say
         self._files = CheckpointFiles(record.path)
+        self._versions = {package: version(package) for package in _VERSIONS}
         self._items = BenchmarkItems(benchmark.streams.values())
         self._loaded: tuple[Any, Any] | None = None
         self._before: OwnParts | CannotSave = OwnParts({}, {})
@@ -129,7 +130,7 @@ class Checkpoints:
         encoder = Encoder(self._items)
         try:
             state = {
-                "versions": {package: version(package) for package in _VERSIONS},
+                "versions": self._versions,
                 "position": asdict(position),
                 "measured": asdict(Measured(self.measured.matrix, self.train_seconds())),
                 "events_size": self._record.sync_events(),
@@ -245,8 +246,7 @@ class Checkpoints:
     def _where(self, versions: dict[str, str]) -> str:
         assert self.resumed is not None
         number, epoch, batch = self.resumed.experience, self.resumed.epoch, self.resumed.batch
-        now = {package: version(package) for package in _VERSIONS}
-        others = [f"{package} {old}" for package, old in versions.items() if now.get(package) != old]
+        others = [f"{package} {old}" for package, old in versions.items() if self._versions.get(package) != old]
         caution = f" (written with {', '.join(others)}: numbers may differ)" if others else ""
         place = "trained" if epoch is None else f"epoch {epoch + 1}, batch {batch}"
         return f"  resumed at experience {number + 1}, {place}{caution}"

@@ -11,9 +11,11 @@ import subprocess
 import time
 import traceback
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
+from omegaconf import DictConfig
 
 from ftp_cl.experiment.config import ConfigError, load_config
 from ftp_cl.experiment.methods import METHODS
@@ -31,6 +33,18 @@ SHORT = [
     *("threads=1", "save_weights=true", "checkpoint.every_iterations=3"),
 ]
 MEASURED = ("train_seconds", "step_seconds_median", "peak_memory_mb")
+
+
+@cache
+def composed(*overrides: str) -> DictConfig:
+    return load_config(overrides)
+
+
+def start(overrides: list[str], directory: Path, resume: bool = False) -> None:
+    """Run. Each configuration is composed once only: that takes as long as a run of these."""
+    config = composed(*overrides).copy()
+    config.resume = resume
+    run(config, directory)
 
 
 def outcome(directory: Path) -> tuple[bytes, dict, list]:
@@ -51,7 +65,7 @@ def in_child(overrides: list[str], directory: Path, number: int, wait: Callable[
     if child == 0:
         status = 1
         try:
-            run(load_config([*overrides, "resume=true"]), directory)
+            start(overrides, directory, resume=True)
             status = 0
         except SystemExit as leaving:
             status = leaving.code
@@ -84,7 +98,7 @@ def killed_after(iterations: int, overrides: list[str], directory: Path, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoints, "iteration_done", iteration_done)
         try:
-            run(load_config([*overrides, "resume=true"]), directory)
+            start(overrides, directory, resume=True)
         except Killed:
             return True
     return False
@@ -112,11 +126,11 @@ def test_every_method_resumes_to_the_same_bytes(tmp_path, monkeypatch, method):
     overrides = [*SHORT, f"method={method}", "train.epochs=1", "checkpoint.every_iterations=2"]
     if method in NEEDS_UNLABELLED:
         overrides += ["labels.per_class=20"]
-    run(load_config(overrides), tmp_path / "whole")
+    start(overrides, tmp_path / "whole")
     # The places where it is killed and those where it resumes differ, within an experience and between two.
     for iterations in (3, 9, 11):
         killed_after(iterations, overrides, tmp_path / "cut", monkeypatch)
-    run(load_config([*overrides, "resume=true"]), tmp_path / "cut")
+    start(overrides, tmp_path / "cut", resume=True)
     assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
     assert not (tmp_path / "cut" / "checkpoints").exists()
 
@@ -141,7 +155,7 @@ def test_every_method_resumes_to_the_same_bytes(tmp_path, monkeypatch, method):
     ],
 )
 def test_settings_resume_to_the_same_bytes(tmp_path, monkeypatch, iterations, options):
-    run(load_config([*SHORT, *options]), tmp_path / "whole")
+    start([*SHORT, *options], tmp_path / "whole")
     interrupted_every(iterations, [*SHORT, *options], tmp_path / "cut", monkeypatch)
     assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
 
@@ -149,7 +163,7 @@ def test_settings_resume_to_the_same_bytes(tmp_path, monkeypatch, iterations, op
 @pytest.mark.slow
 def test_twenty_kills_at_random_moments_change_nothing(tmp_path):
     overrides = [*SHORT, "method=ftp_replay", "benchmark.n_experiences=5", "checkpoint.every_iterations=4"]
-    run(load_config(overrides), tmp_path / "whole")
+    start(overrides, tmp_path / "whole")
     generator, kills = random.Random(0), 0
     for _ in range(100):
         status = in_child(overrides, tmp_path / "cut", signal.SIGKILL, lambda: time.sleep(generator.uniform(0.05, 1)))
@@ -166,14 +180,14 @@ def test_twenty_kills_at_random_moments_change_nothing(tmp_path):
 def test_a_run_killed_while_it_writes_a_file_goes_on(tmp_path, monkeypatch):
     """SIGKILL leaves the half-written file beside its target: the first file of all, one later, a checkpoint."""
     overrides = [*SHORT, "method=naive", "train.epochs=1"]
-    run(load_config(overrides), tmp_path / "whole")
+    start(overrides, tmp_path / "whole")
     cut = tmp_path / "cut"
     cut.mkdir()
     (cut / ".config.yaml.12.tmp").write_text("{")
     killed_after(3, overrides, cut, monkeypatch)
     for name in (".result.json.12.tmp", "checkpoints/.000001.json.12.tmp"):
         (cut / name).write_text("{")
-    run(load_config([*overrides, "resume=true"]), cut)
+    start(overrides, cut, resume=True)
     assert outcome(cut) == outcome(tmp_path / "whole")
     assert not list(cut.rglob(".result*")) and not (cut / "checkpoints").exists()
 
@@ -183,9 +197,9 @@ def test_a_run_killed_between_its_result_and_the_end_leaves_no_checkpoints(tmp_p
 
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoints, "finish", lambda self: None)
-        run(load_config([*SHORT, "method=naive", "train.epochs=1"]), tmp_path)
+        start([*SHORT, "method=naive", "train.epochs=1"], tmp_path)
     assert (tmp_path / "checkpoints").exists()
-    run(load_config([*SHORT, "method=naive", "train.epochs=1", "resume=true"]), tmp_path)
+    start([*SHORT, "method=naive", "train.epochs=1"], tmp_path, resume=True)
     assert not (tmp_path / "checkpoints").exists()
 
 
@@ -211,7 +225,7 @@ def test_sigterm_checkpoints_and_ends_with_status_143(tmp_path):
 def interrupted(tmp_path_factory):
     """A run that was killed in its second experience, and one that was not."""
     overrides, folder = [*SHORT, "method=ftp", "train.epochs=1"], tmp_path_factory.mktemp("interrupted")
-    run(load_config(overrides), folder / "whole")
+    start(overrides, folder / "whole")
     with pytest.MonkeyPatch.context() as patch:
         assert killed_after(27, overrides, folder / "cut", patch)
     return folder / "cut", overrides, outcome(folder / "whole")
@@ -249,7 +263,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(cut, caplog, suf
     assert len(list((directory / "checkpoints").glob("*.json"))) == 2
     damage(newest(directory, suffix))
     with caplog.at_level(logging.WARNING):
-        run(load_config([*overrides, "resume=true"]), directory)
+        start(overrides, directory, resume=True)
     assert "damaged" in caplog.text or damage is Path.unlink
     assert outcome(directory) == expected
 
@@ -258,7 +272,7 @@ def test_with_all_checkpoints_damaged_the_run_begins_anew(cut):
     directory, overrides, expected = cut
     for path in (directory / "checkpoints").iterdir():
         path.write_bytes(b"")
-    run(load_config([*overrides, "resume=true"]), directory)
+    start(overrides, directory, resume=True)
     assert outcome(directory) == expected
 
 
@@ -269,7 +283,7 @@ def test_events_behind_the_checkpoint_are_cut_off_and_lost_ones_noticed(cut, los
         file.write('{"event": "train", "exper')
         if lost:
             file.truncate(10)
-    run(load_config([*overrides, "resume=true"]), directory)
+    start(overrides, directory, resume=True)
     assert outcome(directory) == expected
 
 
@@ -296,12 +310,12 @@ def test_a_forged_checkpoint_is_refused_in_one_sentence(cut, change):
     head["state_sha256"] = hashlib.sha256(head["state"].encode()).hexdigest()
     path.write_text(json.dumps(head))
     with pytest.raises(ConfigError, match="does not fit this run"):
-        run(load_config([*overrides, "resume=true"]), directory)
+        start(overrides, directory, resume=True)
 
 
 def test_without_resume_an_interrupted_run_begins_anew(cut):
     directory, overrides, expected = cut
-    run(load_config(overrides), directory)
+    start(overrides, directory)
     assert outcome(directory) == expected
 
 
@@ -364,7 +378,7 @@ def test_a_run_on_a_full_disk_ends_in_one_sentence_and_goes_on_when_there_is_roo
     (disk / "ballast").unlink()
     status, printed, error = ftp_cl("run", *overrides, f"out={disk / 'run'}", "resume=true")
     assert status == 0 and "resumed at" in printed, error
-    run(load_config(overrides), tmp_path / "whole")
+    start(overrides, tmp_path / "whole")
     assert outcome(disk / "run") == outcome(tmp_path / "whole")
 
 
@@ -387,5 +401,5 @@ def test_a_full_disk_costs_a_checkpoint_but_not_the_run(tmp_path, monkeypatch, c
         raise OSError(28, "No space left on device", str(next(iter(contents))))
 
     monkeypatch.setattr(checkpoint_files, "replace_files", full)
-    run(load_config([*SHORT, "method=ftp"]), tmp_path / "run")
+    start([*SHORT, "method=ftp"], tmp_path / "run")
     assert capsys.readouterr().out.count("No space left on device") == 1
