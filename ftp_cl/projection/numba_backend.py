@@ -31,9 +31,6 @@ _ZEROS = {torch.float32: np.float32(0), torch.float64: np.float64(0)}
 _SMALLEST_SHARE = 1 << 16
 """A thread is worth its start from about so many elements on."""
 
-_LARGE = 1 << 22
-"""From so many elements on, a change does not stay in the cache until the next step: it is written past it."""
-
 
 class NumbaBackend:
     """See `Backend`. Uses as many threads as torch does (`torch.set_num_threads`)."""
@@ -62,9 +59,8 @@ class NumbaBackend:
             As `project`.
         """
         states = [state for state, _ in work]
-        table = _table_of(states)
         columns = list(zip(*(tensors for _, tensors in work), strict=True))
-        largest = table.run(numba_kernels.adam_rows, columns, [_radii(states), hyper], np.maximum, True)
+        largest = _table_of(states).run(numba_kernels.adam_rows, columns, [_radii(states), hyper], np.maximum)
         return [state.confirmed(t[0], norm) for (state, t), norm in zip(work, largest, strict=True)]
 
     def votes_of_one_kind(self, gradients: Pairs) -> list[float]:
@@ -74,10 +70,8 @@ class NumbaBackend:
 
     def _project(self, weights: Pairs) -> list[float]:
         states = [state for state, _ in weights]
-        table = _table_of(states)
         columns = [[tensor for _, tensor in weights]]
-        past_cache = table.elements >= _LARGE
-        largest = table.run(numba_kernels.project_rows, columns, [_radii(states)], np.maximum, past_cache)
+        largest = _table_of(states).run(numba_kernels.project_rows, columns, [_radii(states)], np.maximum)
         return [state.confirmed(tensor, norm) for (state, tensor), norm in zip(weights, largest, strict=True)]
 
 
@@ -160,15 +154,12 @@ class _Table:
     Args:
         plans: of the tensors.
         threads: number of threads at most.
-
-    Attributes:
-        elements: of all tensors.
     """
 
     def __init__(self, plans: Sequence[_Plan], threads: int) -> None:
-        self.elements = sum(plan.rows * plan.columns for plan in plans)
-        threads = max(1, min(threads, self.elements // _SMALLEST_SHARE))
-        cuts = _cuts(plans, self.elements / threads)
+        elements = sum(plan.rows * plan.columns for plan in plans)
+        threads = max(1, min(threads, elements // _SMALLEST_SHARE))
+        cuts = _cuts(plans, elements / threads)
         dtype = plans[0].dtype
         assert dtype is not None
         self._dtype = dtype
@@ -182,7 +173,7 @@ class _Table:
             self._fixed[line] = end - start, plans[owner].columns, norms + 8 * start, change + offset, anchor + offset
         sizes = self._fixed[:, 0] * self._fixed[:, 1]
         middles = np.cumsum(sizes) - sizes / 2
-        bounds = [*np.searchsorted(middles, self.elements / threads * np.arange(threads)), len(cuts)]
+        bounds = [*np.searchsorted(middles, elements / threads * np.arange(threads)), len(cuts)]
         self._shares = [slice(start, end) for start, end in itertools.pairwise(bounds) if start < end]
 
     def run(
@@ -191,7 +182,6 @@ class _Table:
         columns: Sequence[Sequence[Tensor]],
         parameters: Sequence[Any],
         combine: np.ufunc,
-        *options: bool,
     ) -> list[float]:
         """Results of a kernel of `numba_kernels`, one for each tensor.
 
@@ -200,7 +190,6 @@ class _Table:
             columns: the tensors whose addresses the kernel's table holds after the norms, change and anchor.
             parameters: arguments of the kernel that have one entry for each tensor.
             combine: puts together the results of one tensor's pieces.
-            options: arguments of the kernel that hold for all tensors.
         """
         _announce(kernel, self._dtype)
         addresses = np.array([[tensor.data_ptr() for tensor in column] for column in columns], dtype=np.int64)
@@ -211,7 +200,7 @@ class _Table:
         partial = np.empty(len(self._owners))
 
         def work(share: slice) -> None:
-            kernel(table[share], _ZEROS[self._dtype], *[array[share] for array in arrays], *options, partial[share])
+            kernel(table[share], _ZEROS[self._dtype], *[array[share] for array in arrays], partial[share])
 
         waiting = [_pool(os.getpid()).submit(work, share) for share in self._shares[1:]]
         work(self._shares[0])
