@@ -1,7 +1,7 @@
 """AdamW's update and the projection in one pass over memory, for the tensors that allow it."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,6 @@ from torch import Tensor
 from ftp_cl.optim.turns import Turn, finish, learn_radii, take_votes
 from ftp_cl.projection.numba_backend import NumbaBackend, can_take
 from ftp_cl.projection.torch_backend import to_floats
-
-ELEMENTS_AT_ONCE = 1 << 20
-"""Tensors are worked on in batches of about so many elements: what the vote has read is still in the cache then."""
 
 
 @dataclass(slots=True, eq=False)
@@ -48,20 +45,20 @@ def take_over(
     """
     lists = [entry for entry in lists if isinstance(entry, list)]  # torch 2.4 has a flag among them
     parameters, _, firsts, seconds, _, steps = lists
-    turn_of = {turn.weights: turn for turn in turns}
-    mine = [
-        AdamTurn(turn_of[parameter], *moments)
-        for parameter, *moments in zip(parameters, firsts, seconds, steps, strict=True)
-        if parameter in turn_of
-    ]
-    fusible: list[AdamTurn] = []
-    others: list[AdamTurn] = []
+    turn_of = {id(turn.weights): turn for turn in turns}
+    kinds: dict[torch.dtype | None, list[AdamTurn]] = {}
     group_fits = _group_can_be_fused(group)
-    for adam_turn in mine:
-        (fusible if group_fits and adam_turn.can_be_fused() else others).append(adam_turn)
-    take_votes([adam_turn.turn for adam_turn in others], backend)
-    done = _update_and_project(fusible, group, backend, mu)
-    kept = [i for i, parameter in enumerate(parameters) if parameter not in done]
+    for parameter, *moments in zip(parameters, firsts, seconds, steps, strict=True):
+        turn = turn_of.get(id(parameter))
+        if turn is not None:
+            adam_turn = AdamTurn(turn, *moments)
+            fits = group_fits and adam_turn.can_be_fused()
+            kinds.setdefault(parameter.dtype if fits else None, []).append(adam_turn)
+    take_votes([adam_turn.turn for adam_turn in kinds.pop(None, [])], backend)
+    done: set[int] = set()
+    for adam_turns in kinds.values():
+        done |= _update_and_project(adam_turns, group, backend, mu)
+    kept = [i for i, parameter in enumerate(parameters) if id(parameter) not in done]
     for entries in lists:
         entries[:] = [entries[i] for i in kept] if entries else []
 
@@ -73,45 +70,27 @@ def _group_can_be_fused(group: dict[str, Any]) -> bool:
 
 def _update_and_project(
     adam_turns: Sequence[AdamTurn], group: dict[str, Any], backend: NumbaBackend, mu: float
-) -> set[Tensor]:
-    """Vote, take AdamW's step and project, batch by batch.
+) -> set[int]:
+    """Vote, take AdamW's step and project, for tensors of one dtype.
 
     Returns:
-        The parameters done; the others have a bad gradient, and their weights and moments are untouched.
+        The ids of the parameters done; the others have a bad gradient, and their weights and moments are untouched.
     """
-    done: set[Tensor] = set()
+    votes = backend.votes_of_one_kind([(a.turn.state, a.turn.gradient) for a in adam_turns])
+    for adam_turn, vote in zip(adam_turns, votes, strict=True):
+        adam_turn.turn.vote = vote
+    learn_radii([a.turn for a in adam_turns], mu)
+    good = [a for a in adam_turns if not a.turn.skipped]
+    if not good:
+        return set()
     hyper = _hyper_parameters(group)
-    for batch in _batches(adam_turns):
-        votes = backend.votes_of_one_kind([(a.turn.state, a.turn.gradient) for a in batch])
-        for adam_turn, vote in zip(batch, votes, strict=True):
-            adam_turn.turn.vote = vote
-        good = set(learn_radii([a.turn for a in batch], mu))
-        batch = [a for a in batch if a.turn in good]
-        if not batch:
-            continue
-        torch._foreach_add_([a.steps for a in batch], 1)
-        largest = backend.adam(
-            [(a.turn.state, (a.turn.weights, a.turn.gradient, a.first, a.second)) for a in batch],
-            [hyper(steps) for steps in to_floats([a.steps for a in batch])],
-        )
-        finish([a.turn for a in batch], largest)
-        done.update(a.turn.weights for a in batch)
-    return done
-
-
-def _batches(adam_turns: Sequence[AdamTurn]) -> Iterator[list[AdamTurn]]:
-    """Consecutive tensors of one dtype, up to ELEMENTS_AT_ONCE elements or one tensor."""
-    batch: list[AdamTurn] = []
-    room = ELEMENTS_AT_ONCE
-    for adam_turn in adam_turns:
-        weights = adam_turn.turn.weights
-        if batch and (room < weights.numel() or batch[0].turn.weights.dtype != weights.dtype):
-            yield batch
-            batch, room = [], ELEMENTS_AT_ONCE
-        batch.append(adam_turn)
-        room -= weights.numel()
-    if batch:
-        yield batch
+    torch._foreach_add_([a.steps for a in good], 1)
+    largest = backend.adam(
+        [(a.turn.state, (a.turn.weights, a.turn.gradient, a.first, a.second)) for a in good],
+        [hyper(steps) for steps in to_floats([a.steps for a in good])],
+    )
+    finish([a.turn for a in good], largest)
+    return {id(a.turn.weights) for a in good}
 
 
 def _hyper_parameters(group: dict[str, Any]) -> Callable[[float], tuple[float, ...]]:
