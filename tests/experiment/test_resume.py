@@ -11,7 +11,7 @@ import subprocess
 import time
 import traceback
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -165,8 +165,10 @@ def test_twenty_kills_at_random_moments_change_nothing(tmp_path):
     overrides = [*SHORT, "method=ftp_replay", "benchmark.n_experiences=5", "checkpoint.every_iterations=4"]
     start(overrides, tmp_path / "whole")
     generator, kills = random.Random(0), 0
-    for _ in range(100):
-        status = in_child(overrides, tmp_path / "cut", signal.SIGKILL, lambda: time.sleep(generator.uniform(0.05, 1)))
+    for number in range(100):
+        # Longer and longer: on a busy machine a second may not take a run to its next checkpoint.
+        seconds = generator.uniform(0.05, 1 + number / 20)
+        status = in_child(overrides, tmp_path / "cut", signal.SIGKILL, partial(time.sleep, seconds))
         kills += os.WIFSIGNALED(status)
         if os.WIFEXITED(status):
             assert os.WEXITSTATUS(status) == 0
