@@ -55,6 +55,10 @@ class TensorState:
         self._followed: tuple[torch.Size, torch.dtype, torch.device] | None = None
         self.follow(like)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the plan, which knows the addresses of these very tensors: a copy must not write there."""
+        return {**self.__dict__, "plan": None}
+
     def covered(self, tensor: Tensor) -> Tensor:
         """The part of a weight or gradient tensor that is anchored: its first rows, or all of it."""
         if tensor.shape == self.anchor.shape:

@@ -1,5 +1,7 @@
 """Every backend equals the literal version, whatever the shape, dtype, memory layout and size of the numbers."""
 
+import copy
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,6 +10,7 @@ from torch import nn
 
 from ftp_cl.optim import FTP
 from ftp_cl.projection import LiteralState, available_backends, get_backend, literal_step
+from ftp_cl.projection.tensor_state import TensorState
 
 BACKENDS = [
     pytest.param(name, marks=pytest.mark.skipif(name not in available_backends(), reason=f"{name} is not installed"))
@@ -164,6 +167,20 @@ def test_the_number_of_threads_changes_rounding_only(backend, threads):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
         assert torch.equal(b, c)
     assert radii == pytest.approx(expected_radii, rel=1e-4)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_copied_state_leaves_that_of_the_original_alone(backend):
+    torch.manual_seed(0)
+    weights, chosen = torch.randn(6, 200), get_backend(backend)
+    state = TensorState(weights + 0.1, weights)
+    chosen.project([(state, weights)])
+    before = {name: value.clone() for name, value in state.state_dict().items() if torch.is_tensor(value)}
+    other = copy.deepcopy(state)
+    chosen.votes([(other, torch.ones(6, 200))])
+    chosen.project([(other, weights + 1)])
+    assert all(torch.equal(value, state.state_dict()[name]) for name, value in before.items())
+    assert not torch.equal(other.change, state.change)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
