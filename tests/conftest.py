@@ -1,5 +1,7 @@
 """Shared by all tests: one thread, and the trajectories of the published code."""
 
+import gc
+import types
 import warnings
 from pathlib import Path
 
@@ -51,6 +53,26 @@ class Golden:
 def warnings_of_our_own_code_are_errors():
     """Those that other packages raise in their own modules stay warnings. (An ini line cannot name a package.)"""
     warnings.filterwarnings("error", module="ftp_cl")
+
+
+@pytest.fixture
+def reachable():
+    """A walk to all objects that references lead to, but for modules, classes and what functions find in modules."""
+
+    def walk(start):
+        seen, pending = {}, [start]
+        while pending:
+            node = pending.pop()
+            if id(node) in seen or isinstance(node, (types.ModuleType, type)):
+                continue
+            seen[id(node)] = node
+            if isinstance(node, types.FunctionType):
+                pending += [node.__closure__, node.__defaults__, node.__dict__]
+            else:
+                pending += gc.get_referents(node)  # frames of generators included
+        return list(seen.values())
+
+    return walk
 
 
 @pytest.fixture(params=["f64", "f32"], scope="session")

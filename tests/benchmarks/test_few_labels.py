@@ -1,10 +1,8 @@
 """few_labels: budgets, what is recorded, and that no hidden label can be reached."""
 
-import gc
 import itertools
 import json
 import pickle
-import types
 
 import numpy as np
 import pytest
@@ -160,21 +158,6 @@ class Watched(TensorDataset):
     """A source whose reachable instances give the labels away."""
 
 
-def reachable(start):
-    """All objects that references lead to, but for modules, classes and what functions find in their modules."""
-    seen, pending = {}, [start]
-    while pending:
-        node = pending.pop()
-        if id(node) in seen or isinstance(node, (types.ModuleType, type)):
-            continue
-        seen[id(node)] = node
-        if isinstance(node, types.FunctionType):
-            pending += [node.__closure__, node.__defaults__, node.__dict__]
-        else:
-            pending += gc.get_referents(node)
-    return list(seen.values())
-
-
 def gives_away(value, hidden):
     """Whether a sequence holds, at the places of the unlabelled images, anything like their labels."""
     if isinstance(value, torch.Tensor):
@@ -196,7 +179,7 @@ def sources():
 
 @pytest.mark.parametrize(("how", "source"), list(sources()), ids=["itself", "wrapped"])
 @pytest.mark.parametrize("kind", sorted(AVALANCHE))
-def test_no_hidden_label_can_be_reached(kind, how, source):
+def test_no_hidden_label_can_be_reached(reachable, kind, how, source):
     benchmark = AVALANCHE[kind](source)
     few, hidden = few_labels(benchmark, per_class=2), hidden_labels(benchmark, per_class=2)
     sequences = [
@@ -214,7 +197,7 @@ def test_no_hidden_label_can_be_reached(kind, how, source):
     assert any(isinstance(node, Watched) for node in reachable(benchmark.train_stream[0]))
 
 
-def test_streams_that_share_the_training_data_do_not_lead_to_its_labels(digits):
+def test_streams_that_share_the_training_data_do_not_lead_to_its_labels(reachable, digits):
     few, hidden = few_labels(with_ood(digits, more=Digits("test")), per_class=2), hidden_labels(digits, per_class=2)
     source = digits.train_stream[0].dataset._flat_data._datasets[0]
     assert any(node is source for node in reachable(digits.streams["validation"][0]))

@@ -1,9 +1,7 @@
 """Runs with few labels: what is recorded, and the semi-supervised methods."""
 
-import gc
 import itertools
 import json
-import types
 
 import numpy as np
 import pytest
@@ -80,19 +78,6 @@ def test_an_own_benchmark_with_other_keys_may_give_the_unlabelled_images(quick_r
 # ---- hidden labels -------------------------------------------------------------------------------------------------
 
 
-def reachable(start):
-    """All objects that references lead to, frames of generators included, but for modules, classes and globals."""
-    seen, pending = {}, [start]
-    while pending:
-        node = pending.pop()
-        if id(node) in seen or isinstance(node, (types.ModuleType, type)):
-            continue
-        seen[id(node)] = node
-        is_function = isinstance(node, types.FunctionType)
-        pending += [node.__closure__, node.__defaults__] if is_function else gc.get_referents(node)
-    return list(seen.values())
-
-
 def numbers(value):
     """What a sequence, an array or a tensor holds, as far as it may be labels."""
     if isinstance(value, (torch.Tensor, np.ndarray)):
@@ -101,7 +86,7 @@ def numbers(value):
 
 
 @pytest.mark.parametrize("other_images", [False, True])
-def test_no_hidden_label_can_be_reached_from_the_strategy(quick_run, monkeypatch, other_images):
+def test_no_hidden_label_can_be_reached_from_the_strategy(quick_run, reachable, monkeypatch, other_images):
     from ftp_cl.experiment import data
     from ftp_cl.experiment.labels import PseudoLabelJudge
     from ftp_cl.experiment.training import Checkpoints
