@@ -22,7 +22,7 @@ class LDAEnsemble(PrototypeClassifier):
     arXiv 2109.01903, section 5); the two discriminant analyses in it are this project's.
 
     Args:
-        shrinkage: of both covariances, in [0, 1]; 0.9 was chosen on validation images (docs/protocol.md).
+        shrinkage: of both covariances, in [0, 1]; 0.9: configs/method/lda_ensemble.yaml says how it was chosen.
         bandwidth: of `feature_drift`.
 
     Attributes:

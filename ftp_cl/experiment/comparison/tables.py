@@ -19,7 +19,7 @@ _NOTES = (
     "Mean ± standard deviation over n seeds, percent; forgetting in points. Differences (Δ): method minus reference on "
     "the seeds that both have, with the 95 % percentile bootstrap interval over seeds; **bold** where it excludes 0. "
     "With few seeds such an interval is too narrow rather than too wide. Training time is of one thread; memory is the "
-    "largest of the whole process, of which Python and torch alone are about 600 MiB."
+    "largest of the whole process, with Python, torch and the images."
 )
 
 
