@@ -138,6 +138,22 @@ def _subtract_line(typing_context: Any, to: Any, minuend: Any, subtrahend: Any, 
     return types.void(types.int64, types.int64, types.int64, zero), generate
 
 
+@intrinsic
+def _shorten_line(typing_context: Any, to: Any, weights: Any, anchor: Any, ratio: Any) -> Any:
+    """As `_subtract_line` of weights and anchor; the weights become anchor + ratio * difference."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        lanes = _Lanes(context, builder, ratio, LINE // (ratio.bitwidth // 8))
+        target, w, a = (lanes.pointer(address) for address in arguments[:3])
+        centre = lanes.load(a)
+        change = lanes.load(w) - centre
+        lanes.store_past_cache(change, target)
+        lanes.store(centre + lanes.spread(arguments[3]) * change, w)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64, ratio), generate
+
+
 @intrinsic(prefer_literal=True)
 def _adam(typing_context: Any, count: Any, norm: Any, w: Any, a: Any, g: Any, m: Any, v: Any, hyper: Any) -> Any:
     """AdamW's step of `count` weights, with |w - a| added to `norm`; all by address. See `adam_rows` for `hyper`."""
@@ -190,37 +206,43 @@ def _norm(w, a):  # type: ignore[no-untyped-def]
 
 
 @_inlined
-def _subtract(c, w, a):  # type: ignore[no-untyped-def]
-    """Take c = w - a."""
-    for i in range(len(c)):
-        c[i] = w[i] - a[i]
-
-
-@_inlined
-def _subtract_past_cache(c, w, a):  # type: ignore[no-untyped-def]
-    """As `_subtract`, without giving c a place in the cache: its old values and, until the next step, its new ones."""
-    line = LINE // c.itemsize
-    start = (-c.ctypes.data % LINE) // c.itemsize
-    end = start + (len(c) - start) // line * line
-    to, left, right = c.ctypes.data, w.ctypes.data, a.ctypes.data
-    for offset in range(start * c.itemsize, end * c.itemsize, LINE):
-        _subtract_line(to + offset, left + offset, right + offset, c[0])
-    if end - start < len(c):
-        _subtract(c[:start], w[:start], a[:start])
-        _subtract(c[end:], w[end:], a[end:])
+def _place_few(w, a, c, ratio):  # type: ignore[no-untyped-def]
+    """As `_place`, for few elements."""
+    if ratio < 1:
+        short = w.dtype.type(ratio)
+        for i in range(len(w)):
+            centre = a[i]
+            change = w[i] - centre
+            c[i] = change
+            w[i] = centre + short * change
+    else:
+        for i in range(len(w)):
+            c[i] = w[i] - a[i]
 
 
 @_inlined
 def _place(w, a, c, ratio):  # type: ignore[no-untyped-def]
-    """Keep c = w - a of a row for the next step, and set w to the boundary of its ball if it lies outside."""
+    """Keep c = w - a of a row for the next step, and set w to the boundary of its ball if it lies outside.
+
+    Long rows do not give c a place in the cache: its old values were needed before, its new ones are in the next step.
+    """
+    size = c.itemsize
+    start = (-c.ctypes.data % LINE) // size
+    end = start + (len(c) - start) // (LINE // size) * (LINE // size)
     if len(c) < LONG:
-        _subtract(c, w, a)
-    else:
-        _subtract_past_cache(c, w, a)
+        _place_few(w, a, c, ratio)
+        return
+    to, weights, anchor = c.ctypes.data, w.ctypes.data, a.ctypes.data
     if ratio < 1:  # not if it is NaN
         short = w.dtype.type(ratio)
-        for i in range(len(w)):
-            w[i] = a[i] + short * (w[i] - a[i])
+        for offset in range(start * size, end * size, LINE):
+            _shorten_line(to + offset, weights + offset, anchor + offset, short)
+    else:
+        for offset in range(start * size, end * size, LINE):
+            _subtract_line(to + offset, weights + offset, anchor + offset, c[0])
+    if end - start < len(c):
+        _place_few(w[:start], a[:start], c[:start], ratio)
+        _place_few(w[end:], a[end:], c[end:], ratio)
 
 
 @_inlined
@@ -300,8 +322,18 @@ def adam_rows(table, zero, radii, hyper, largest):  # type: ignore[no-untyped-de
         sums = np.zeros(LINE // weights.itemsize, dtype=weights.dtype)
         h = hyper[piece]
         numbers = number(h[0]), number(h[1]), number(h[2]), number(h[3]), number(h[4]), number(h[5]), number(h[6])
-        for row in range(rows):
-            w, a = weights[row], anchor[row]
-            norms[row] = _adam_row(w, a, gradient[row], first[row], second[row], sums, numbers)
-            _place(w, a, change[row], radii[piece] / norms[row])
+        if columns >= LONG:
+            for row in range(rows):
+                w, a = weights[row], anchor[row]
+                norms[row] = _adam_row(w, a, gradient[row], first[row], second[row], sums, numbers)
+                _place(w, a, change[row], radii[piece] / norms[row])
+            largest[piece] = norms.max()
+            continue
+        for top in range(0, rows, BLOCK // columns):  # row by row, short ones would leave most lanes empty
+            some = slice(top, min(top + BLOCK // columns, rows))
+            w, a, g = weights[some].ravel(), anchor[some].ravel(), gradient[some].ravel()
+            _adam_row(w, a, g, first[some].ravel(), second[some].ravel(), sums, numbers)
+            for row in range(some.start, some.stop):
+                norms[row] = _norm(weights[row], anchor[row])
+                _place(weights[row], anchor[row], change[row], radii[piece] / norms[row])
         largest[piece] = norms.max()
