@@ -81,10 +81,15 @@ def ftp(
     radius_data: str,
     radius_iterations: int,
     method: str,
+    backend: str,
+    direction_dtype: str | None,
+    anchor_device: str | None,
 ) -> Plugins:
     """Fast Trainable Projection."""
-    radii: dict[str, Any] = {"radius_data": radius_data, "radius_iterations": radius_iterations}
-    return [FTPPlugin(k, anchor, exclude, when, **radii, method=method, mu=mu)]  # type: ignore[arg-type]
+    radii: dict[str, Any] = {"radius_data": radius_data, "radius_iterations": radius_iterations, "mu": mu}
+    storage: dict[str, Any] = {"direction_dtype": direction_dtype, "anchor_device": anchor_device}
+    plugin = FTPPlugin(k, anchor, exclude, when, method=method, backend=backend, **radii, **storage)  # type: ignore[arg-type]
+    return [plugin]
 
 
 l2_sp = _only(AnchorPenalty)

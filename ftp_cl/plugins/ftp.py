@@ -3,6 +3,7 @@
 import logging
 from typing import Any, Literal
 
+import torch
 from avalanche.benchmarks import OnlineCLExperience
 from avalanche.core import SupervisedPlugin
 from avalanche.training.plugins import GDumbPlugin
@@ -41,6 +42,8 @@ class FTPPlugin(SupervisedPlugin[Any]):
         radius_iterations: for when="experience", the number of batches.
         method: the rule for the radii; "paper" is the published one, "exact" the derivative of the loss, as in `FTP`.
         mu: step size of the radii; 1e-2 as published.
+        backend, direction_dtype, anchor_device: what computes, and how precisely and where the state is kept; as in
+            `FTP`. Of no effect with when="experience", which keeps no state between steps.
         reanchor_every: for online streams without task boundaries: move the anchor to the current weights
             every so many iterations. None (default) leaves it where training started.
 
@@ -63,6 +66,9 @@ class FTPPlugin(SupervisedPlugin[Any]):
         radius_iterations: int = 50,
         method: Literal["paper", "exact"] = "paper",
         mu: float = 1e-2,
+        backend: str = "auto",
+        direction_dtype: torch.dtype | str | None = None,
+        anchor_device: torch.device | str | None = None,
         reanchor_every: int | None = None,
     ) -> None:
         super().__init__()
@@ -70,8 +76,15 @@ class FTPPlugin(SupervisedPlugin[Any]):
             raise ValueError(f"when={when!r} is unknown; choose 'step' or 'experience'.")
         if reanchor_every is not None and reanchor_every < 1:
             raise ValueError(f"reanchor_every={reanchor_every} must be at least 1, or None.")
-        FTP([], k=k, method=method, mu=mu)  # checks these three
-        self.k, self.mu, self.method = k, mu, method
+        self._settings: dict[str, Any] = {
+            "k": k,
+            "method": method,
+            "mu": mu,
+            "backend": backend,
+            "direction_dtype": direction_dtype,
+            "anchor_device": anchor_device,
+        }
+        FTP([], **self._settings)  # checks them
         self.anchor = anchor
         self.exclude = exclude
         self.when = when
@@ -157,8 +170,7 @@ class FTPPlugin(SupervisedPlugin[Any]):
     # ---- how --------------------------------------------------------------------------------------------------------
 
     def _new_ftp(self, model: nn.Module) -> FTP:
-        exclude = self._excluded(model)
-        return FTP(model, k=self.k, anchor=self._weights, exclude=exclude, method=self.method, mu=self.mu)
+        return FTP(model, anchor=self._weights, exclude=self._excluded(model), **self._settings)
 
     def _excluded(self, model: nn.Module) -> Exclude:
         if not isinstance(self.exclude, str) or self.exclude != "head":

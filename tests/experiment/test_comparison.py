@@ -9,11 +9,12 @@ from omegaconf import OmegaConf
 
 from ftp_cl.experiment.cli import main
 from ftp_cl.experiment.comparison import compare, load_plan, write_tables
-from ftp_cl.experiment.comparison.plan import PLANS, Range
-from ftp_cl.experiment.comparison.rates import Curve
+from ftp_cl.experiment.comparison.plan import PLANS, Range, curve_point
+from ftp_cl.experiment.comparison.rates import Curve, write_rates
 from ftp_cl.experiment.comparison.run import chosen, experiment, read_tuning
 from ftp_cl.experiment.comparison.tables import paired_interval
 from ftp_cl.experiment.config import ConfigError, load_config
+from ftp_cl.metrics import summarize
 
 SMALL = ["benchmark.size=16", "train.epochs=1", "benchmark.ood_domains=[twemoji]"]
 
@@ -155,6 +156,32 @@ def test_the_interval_covers_the_mean_and_shrinks_with_agreement():
     assert low < 3 < high
     assert low == pytest.approx(3 - 1.96 * np.sqrt(2 / 5), abs=0.15)  # normal approximation, deviation with n
     assert paired_interval([2.0, 2.0, 2.0]) == (2.0, 2.0)
+
+
+def test_a_row_for_each_value_of_a_key(plan_file):
+    each = {"overrides": ["method=naive"], "each": {"optimizer.backbone_lr": [0.25, 0.5]}}
+    plan = load_plan(plan_file(methods={"naive, linear": each}, references=["naive, linear, 0.25"]))
+    assert [method.name for method in plan.methods] == ["naive, linear, 0.25", "naive, linear, 0.5"]
+    assert plan.methods[1].trials(1) == [("method=naive", "optimizer.backbone_lr=0.5")]
+
+
+def test_curves_are_told_apart_by_the_names_of_their_rows(tmp_path):
+    for rate, accuracy in ((1e-5, 50.0), (1e-3, 40.0)):
+        for name, more in (("naive", 0.0), ("naive_warmup", 5.0)):
+            content = {
+                **dict.fromkeys(("benchmark", "method", "model"), "any"),
+                **{"schema": "ftp_cl.result/1", "seed": 0, "config": {"optimizer": {"backbone_lr": rate}}},
+                **summarize([[accuracy + more]], {"ood_blob": 30.0}),
+                **{"train_seconds": 1.0, "step_seconds_median": None, "peak_memory_mb": None, "environment": {}},
+                **{"classes_per_experience": [["fox"]], "projection": {}},
+            }
+            path = tmp_path / curve_point(name, rate) / "seed0.json"
+            path.parent.mkdir()
+            path.write_text(json.dumps(content))
+    table = write_rates(tmp_path, tmp_path / "curve.svg")
+    assert "| naive | average accuracy (%) | 50.0 | 1e-05 | 45.0 | 0.0 |" in table
+    assert "| naive_warmup | average accuracy (%) | 55.0 | 1e-05 | 50.0 | 0.0 |" in table
+    assert "naive_warmup, mean and deviation over seeds" in (tmp_path / "curve.svg").read_text()
 
 
 def test_a_curve_tells_its_area_and_how_wide_its_best_is():

@@ -421,6 +421,8 @@ def test_explicit_exclude_overrides_the_head(benchmark):
         {"radius_iterations": 0},
         {"reanchor_every": 0},
         {"method": "new"},
+        {"backend": "fortran"},
+        {"direction_dtype": "bfloat61"},
     ],
 )
 def test_wrong_arguments_are_refused_at_once(options):

@@ -143,7 +143,7 @@ def _plan(content: Mapping[str, Any]) -> Plan:
     chosen = content.get("only", list(content["methods"]))
     plan = Plan(
         settings=tuple(content["settings"]),
-        methods=tuple(_method(name, content["methods"][name]) for name in chosen),
+        methods=tuple(method for name in chosen for method in _methods(name, content["methods"][name])),
         trials=int(content["trials"]),
         tuning_seeds=tuple(content["tuning_seeds"]),
         seeds=tuple(content["seeds"]),
@@ -154,6 +154,28 @@ def _plan(content: Mapping[str, Any]) -> Plan:
     if unknown := sorted(set(plan.references) - {method.name for method in plan.methods}):
         raise ValueError(f"the reference {unknown[0]} is none of the methods")
     return plan
+
+
+def _methods(name: str, content: Mapping[str, Any]) -> list[ComparedMethod]:
+    """One row, or with `each: {key: [values]}` one for each value, named after both."""
+    if "each" not in content:
+        return [_method(name, content)]
+    ((key, values),) = content["each"].items()
+    rest = {own: value for own, value in content.items() if own != "each"}
+    return [
+        _method(curve_point(name, value), {**rest, "overrides": [*content["overrides"], f"{key}={value}"]})
+        for value in values
+    ]
+
+
+def curve_point(name: str, value: Any) -> str:
+    """The name of the row that is one point of a curve; `curve_of` gives the curve's."""
+    return f"{name}, {value}"
+
+
+def curve_of(row: str) -> str:
+    """The inverse of `curve_point`."""
+    return row.rpartition(", ")[0]
 
 
 def _method(name: str, content: Mapping[str, Any]) -> ComparedMethod:

@@ -1,7 +1,7 @@
 """The curve over the learning rate of the backbone: how wide a method's good range is."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ftp_cl.experiment.comparison.plan import curve_of
 from ftp_cl.report import Result, load_results, replace_files
 from ftp_cl.report.style import add_legend, drawing, file_bytes, looks, new_figure
 
@@ -48,11 +49,11 @@ class Curve:
         return float(np.log10(self.rates[last] / self.rates[first]))
 
 
-def write_rates(results: Path, figure: Path) -> str:
+def write_rates(directory: Path, figure: Path) -> str:
     """Draw accuracy and OOD average against the rate, and describe the curves.
 
     Args:
-        results: below it, results that differ in method, `optimizer.backbone_lr` and seed.
+        directory: of one setting: results in directories named after curve and rate, as `curve_point` does.
         figure: path of the .svg to write.
 
     Returns:
@@ -61,9 +62,11 @@ def write_rates(results: Path, figure: Path) -> str:
     Raises:
         ReportError: there are no results, one is damaged, or the figure cannot be written.
     """
-    found = load_results(sorted(results.glob("*/*/seed*.json")))
+    found: dict[str, list[Result]] = defaultdict(list)
+    for path in sorted(directory.glob("*/seed*.json")):
+        found[curve_of(path.parent.name)] += load_results([path])
     lines = [
-        "| method | measure | best | at rate | mean over the curve | decades within 2 points of the best |",
+        "| curve | measure | best | at rate | mean over the curve | decades within 2 points of the best |",
         "|---|---|---|---|---|---|",
     ]
     with drawing():
@@ -80,18 +83,16 @@ def write_rates(results: Path, figure: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _curves(results: Sequence[Result], key: str) -> dict[str, Curve]:
-    values: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for result in results:
-        values[result.method][float(result.config["optimizer"]["backbone_lr"])].append(getattr(result, key))
-    return {
-        method: Curve(
-            tuple(sorted(by_rate)),
-            tuple(float(np.mean(by_rate[rate])) for rate in sorted(by_rate)),
-            tuple(float(np.std(by_rate[rate], ddof=1)) if len(by_rate[rate]) > 1 else 0.0 for rate in sorted(by_rate)),
-        )
-        for method, by_rate in sorted(values.items())
-    }
+def _curves(found: Mapping[str, Sequence[Result]], key: str) -> dict[str, Curve]:
+    curves = {}
+    for name, results in found.items():
+        values: dict[float, list[float]] = defaultdict(list)
+        for result in results:
+            values[float(result.config["optimizer"]["backbone_lr"])].append(getattr(result, key))
+        rates = tuple(sorted(values))
+        deviations = [float(np.std(values[rate], ddof=1)) if len(values[rate]) > 1 else 0.0 for rate in rates]
+        curves[name] = Curve(rates, tuple(float(np.mean(values[rate])) for rate in rates), tuple(deviations))
+    return curves
 
 
 def _draw(axes: Axes, curves: dict[str, Curve], title: str) -> None:

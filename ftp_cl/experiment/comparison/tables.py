@@ -18,7 +18,7 @@ _RESAMPLES = 10_000
 _NOTES = (
     "Mean ± standard deviation over n seeds, percent; forgetting in points. Differences (Δ): method minus reference on "
     "the seeds that both have, with the 95 % percentile bootstrap interval over seeds; **bold** where it excludes 0. "
-    "With few seeds such an interval is too narrow rather than too wide. Training time is of one thread; memory is the "
+    "With few seeds such an interval is too narrow rather than too wide. Training time is the median, of one thread, other runs beside it; memory is the "
     "largest of the whole process, with Python, torch and the images."
 )
 
@@ -29,7 +29,7 @@ def write_tables(plan: Plan, results: Path, curves: bool = False) -> Path:
     Args:
         plan: of the comparison.
         results: its directory.
-        curves: the methods differ in the backbone's rate: rates.svg, and what it shows, too.
+        curves: the methods are points of curves over the backbone's rate: draw these, <setting>.svg, too.
 
     Returns:
         The path of README.md.
@@ -48,16 +48,17 @@ def write_tables(plan: Plan, results: Path, curves: bool = False) -> Path:
         if not groups:
             continue
         parts.append(_section(plan, setting, groups, results))
+        if curves:
+            from ftp_cl.experiment.comparison.rates import write_rates  # matplotlib
+
+            figure = f"{setting}.svg"
+            parts += [write_rates(results / setting, results / figure), f"![Curves of {setting}]({figure})\n"]
         for name, group in groups.items():
             for run in group.results:
                 writer.writerow(
                     [setting, name, run.seed, run.average_accuracy, run.ood_average, run.average_forgetting]
                 )
     parts.append(_NOTES + "\n")
-    if curves:
-        from ftp_cl.experiment.comparison.rates import write_rates  # matplotlib
-
-        parts += ["## Curves over the rate\n", write_rates(results, results / "rates.svg"), "![Curves](rates.svg)\n"]
     path = results / "README.md"
     replace_files({path: "\n".join(parts).encode(), results / "summary.csv": buffer.getvalue().encode()})
     return path
@@ -91,7 +92,7 @@ def _section(plan: Plan, setting: str, groups: dict[str, Group], results: Path) 
             _spread(group.spread(lambda run: run.ood_average)),
             _spread(group.spread(lambda run: run.average_forgetting)),
             *differences,
-            _spread(group.spread(lambda run: run.train_seconds), digits=0, deviation=False),
+            f"{np.median([run.train_seconds for run in group.results]):.0f}",
             _spread(group.spread(lambda run: run.peak_memory_mb), digits=0, deviation=False),
             str(len(group.results)),
             str(len(trials)),
