@@ -11,9 +11,10 @@ from ftp_cl.experiment.cli import main
 from ftp_cl.experiment.comparison import compare, load_plan, write_tables
 from ftp_cl.experiment.comparison.plan import PLANS, Range
 from ftp_cl.experiment.comparison.rates import Curve
-from ftp_cl.experiment.comparison.run import chosen, experiment, read_tuning
+from ftp_cl.experiment.comparison.run import chosen, read_tuning
 from ftp_cl.experiment.comparison.tables import paired_interval
 from ftp_cl.experiment.config import ConfigError, load_config
+from ftp_cl.experiment.data import benchmark_of
 
 SMALL = ["benchmark.size=16", "train.epochs=1", "benchmark.ood_domains=[twemoji]"]
 
@@ -52,13 +53,23 @@ def plan_file(tmp_path):
 def test_every_trial_of_a_shipped_plan_is_a_valid_configuration(name, quick):
     plan = load_plan(name, quick)
     assert plan.references and len(plan.seeds) >= 3
-    for setting in plan.settings if name == "comparison" else ():
-        load_config(experiment(setting))
+    for setting in plan.settings:
+        load_config([f"+experiment={plan.experiment(setting)}"])
     for method in plan.methods:
         trials = method.trials(plan.trials)
         assert len(set(trials)) == (plan.trials if method.space else 1)
         if name != "rates":
-            load_config([*experiment(plan.settings[0]), *trials[-1]])
+            load_config([f"+experiment={plan.experiment(plan.settings[0])}", *trials[-1]])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "experiment", sorted({plan.experiment(setting) for plan in map(load_plan, PLANS) for setting in plan.settings})
+)
+def test_the_data_of_every_setting_can_be_made_for_every_seed(experiment):
+    for seed in (0, 1, 2, 100):
+        benchmark, _ = benchmark_of(load_config([f"+experiment={experiment}", "benchmark.size=8", f"seed={seed}"]))
+        assert all(len(experience.dataset) for experience in benchmark.train_stream)
 
 
 def test_trials_fill_the_space_and_do_not_depend_on_their_number():
@@ -86,6 +97,9 @@ def test_values_of_a_range():
         ({"methods": {"ncm": {"overrides": ["method=ncm"], "spaces": {}}}}, "unknown key spaces"),
         ({"methods": {"ncm": {"overrides": ["method=ncm"], "space": {"a": {"log": [0, 1]}}}}}, "space of a must be"),
         ({"methods": {"ncm": {}}}, "key 'overrides' is missing"),
+        ({"tuned_in": {"shots_2": "shots_4"}}, "shots_2 cannot be tuned in shots_4"),
+        ({"settings": ["a", "b"], "tuned_in": {"a": "b", "b": "a"}}, "a cannot be tuned in b"),
+        ({"figures": {"label": ["shots_2"]}}, "there is no figure label"),
     ],
 )
 def test_a_wrong_plan_is_refused_in_one_sentence(plan_file, changes, sentence):
@@ -97,7 +111,7 @@ def test_an_unknown_setting_is_refused_with_the_nearest(capsys):
     assert main(["compare", "robst"]) == 2
     assert "did you mean robust?" in capsys.readouterr().err
     assert main(["compare", "--plan", "ablation"]) == 2
-    assert "one of comparison, ablations, rates" in capsys.readouterr().err
+    assert "one of comparison, ablations, rates, few_labels" in capsys.readouterr().err
 
 
 # ---- running --------------------------------------------------------------------------------------------------------
@@ -117,7 +131,7 @@ def test_a_comparison_tunes_reports_and_is_not_run_twice(tmp_path, plan_file, ca
     for seed in (0, 1):
         result = json.loads((naive / f"seed{seed}.json").read_text())
         assert result["seed"] == seed and result["config"]["eval"]["stream"] == "test"
-        asked = load_config([*experiment("shots_2"), *best["overrides"]]).optimizer
+        asked = load_config(["+experiment=compare_shots_2", *best["overrides"]]).optimizer
         assert result["config"]["optimizer"] == OmegaConf.to_container(asked)
 
     before = {path: path.stat().st_mtime_ns for path in naive.glob("*.json")}
@@ -132,6 +146,52 @@ def test_a_comparison_tunes_reports_and_is_not_run_twice(tmp_path, plan_file, ca
     mean = np.mean([result["average_accuracy"] for result in ncm])
     row = next(line for line in table.decode().splitlines() if line.startswith("| ncm |"))
     assert f"| {mean:.1f} ±" in row and row.split(" | ")[8:10] == ["2", "0"]
+
+
+FEW_LABELS = {
+    "prefix": "few_labels_",
+    "settings": ["robust_4", "robust_2"],
+    "trials": 2,
+    "tuned_in": {"robust_2": "robust_4"},
+    "tuning_seeds": [100],
+    "seeds": [0],
+    "references": ["naive"],
+    "figures": {"labels": ["robust_2", "robust_4"], "pseudo_labels": ["robust_4"]},
+    "methods": {
+        "naive": {"overrides": ["method=naive"], "space": {"optimizer.lr": {"log": [1e-3, 1e-2]}}},
+        "fixmatch": {"overrides": ["method=fixmatch"], "space": {"method.threshold": {"choice": [0.0, 0.1]}}},
+    },
+}
+
+
+@pytest.mark.slow
+def test_a_plan_with_few_labels_tunes_once_and_draws_its_figures(tmp_path, plan_file, capsys):
+    for method in FEW_LABELS["methods"].values():
+        method["overrides"] = [*method["overrides"][:1], "benchmark=split_digits", "model=small_cnn", "train.epochs=1"]
+    results, file = tmp_path / "results", plan_file(**FEW_LABELS, quick={})
+    arguments = ["compare", "--plan", file, "--results", str(results), "--runs", str(tmp_path / "runs")]
+    # Alone, a setting has that run which it is tuned in.
+    assert main([*arguments, "--workers", "1", "robust_2"]) == 0
+    assert sorted(str(path.relative_to(results)) for path in results.rglob("*.json")) == [
+        *(f"robust_2/{method}/seed0.json" for method in ("fixmatch", "naive")),
+        *(f"robust_4/{method}/tuning.json" for method in ("fixmatch", "naive")),
+    ]
+    assert main([*arguments, "--workers", "1"]) == 0
+    plan = load_plan(file)
+    for method in plan.methods:
+        assert len(read_tuning(results / "robust_4" / method.name)) == 2
+        found = chosen(plan, method, results / "robust_4" / method.name)
+        for setting, labels in (("robust_2", 2), ("robust_4", 4)):
+            result = json.loads((results / setting / method.name / "seed0.json").read_text())
+            config = OmegaConf.create(result["config"])
+            assert config.labels.per_class == labels
+            key, _, value = found[-1].partition("=")
+            assert OmegaConf.select(config, key) == pytest.approx(float(value)) or found == method.overrides
+            assert len(result["pseudo_labels"]) == (config.train.epochs if method.name == "fixmatch" else 0)
+    text = (results / "README.md").read_text()
+    assert "All methods have the values that were chosen in robust_4." in text
+    for figure in ("labels", "pseudo_labels"):
+        assert f"({figure}.svg)" in text and (results / f"{figure}.svg").stat().st_size > 1000
 
 
 def test_a_run_that_fails_leaves_the_others_alone(tmp_path, plan_file, capsys):

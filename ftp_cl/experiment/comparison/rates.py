@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ftp_cl.report import Result, load_results, replace_files
+from ftp_cl.report import Group, Result, replace_files
 from ftp_cl.report.style import add_legend, drawing, file_bytes, looks, new_figure
 
 _NEAR = 2.0  # points
@@ -48,20 +48,20 @@ class Curve:
         return float(np.log10(self.rates[last] / self.rates[first]))
 
 
-def write_rates(results: Path, figure: Path) -> str:
+def write_rates(groups: Sequence[Group], figure: Path) -> str:
     """Draw accuracy and OOD average against the rate, and describe the curves.
 
     Args:
-        results: below it, results that differ in method, `optimizer.backbone_lr` and seed.
+        groups: at least one; they differ in method and `optimizer.backbone_lr`.
         figure: path of the .svg to write.
 
     Returns:
         A Markdown table: best mean, area under the curve and width of each method and measure.
 
     Raises:
-        ReportError: there are no results, one is damaged, or the figure cannot be written.
+        OSError: the figure cannot be written.
     """
-    found = load_results(sorted(results.glob("*/*/seed*.json")))
+    found = [result for group in groups for result in group.results]
     lines = [
         "| method | measure | best | at rate | mean over the curve | decades within 2 points of the best |",
         "|---|---|---|---|---|---|",
