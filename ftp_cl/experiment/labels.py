@@ -52,7 +52,8 @@ def keep_few_labels(
 
     Args:
         build: makes the benchmark, with all labels, from the keys that are to differ from the configuration's.
-        labels: `per_class`, `fraction`, `allow_fewer`, and `unlabelled`: keys of the benchmark that differ for the unlabelled images.
+        labels: `per_class`, `fraction`, `allow_fewer`, and `unlabelled`: keys of the benchmark that differ for the
+            unlabelled images.
         seed: of the run.
 
     Returns:

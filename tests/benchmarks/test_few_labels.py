@@ -61,7 +61,7 @@ def test_smaller_budgets_are_part_of_larger_ones_for_one_seed(digits, budgets):
 
 def test_a_class_with_fewer_images_keeps_all_its_labels_if_that_is_allowed():
     emoji = split_emoji(n_experiences=1, size=8, ood_domains=["blob"])
-    with pytest.raises(ValueError, match="6 training images of class .* or allow_fewer=True"):
+    with pytest.raises(ValueError, match=r"6 training images of class .* or allow_fewer=True"):
         few_labels(emoji, per_class=8)
     few = few_labels(emoji, per_class=8, allow_fewer=True)
     assert sorted(np.bincount(few.train_stream[0].dataset.targets)) == [6] + [8] * 19
