@@ -25,6 +25,7 @@ def few_labels(
     *,
     per_class: int | None = None,
     fraction: float | None = None,
+    allow_fewer: bool = False,
     seed: int = 0,
     unlabelled: CLScenario | None = None,
 ) -> DescribedScenario:
@@ -45,6 +46,7 @@ def few_labels(
         benchmark: of this package or of Avalanche, with a stream ``train``.
         per_class: labels of each class in each experience, 1 or more.
         fraction: share of labels instead, between 0 and 1, both excluded; rounded, one of each class at least.
+        allow_fewer: a class with fewer images than ``per_class`` keeps all its labels; otherwise that is refused.
         seed: draws the labels that are kept, 0 or more.
         unlabelled: another benchmark whose training images to take without labels, for instance in another style;
             None for those of ``benchmark`` whose labels are not kept. Its experiences must have the same classes.
@@ -57,7 +59,7 @@ def few_labels(
         ValueError: in one sentence, for a budget that is out of range or more than a class has, an ``unlabelled``
             stream that would have an empty experience, one whose experiences do not fit, or one that is there already.
     """
-    choices = _choose(benchmark, _Budget(per_class, fraction, seed), unlabelled)
+    choices = _choose(benchmark, _Budget(per_class, fraction, allow_fewer, seed), unlabelled)
     train = benchmark.streams["train"]
     # Streams whose data are apart from those of training, such as the test stream, need no copy.
     training_sources = set().union(*(sources_of(experience.dataset) for experience in train))
@@ -83,6 +85,7 @@ def hidden_labels(
     *,
     per_class: int | None = None,
     fraction: float | None = None,
+    allow_fewer: bool = False,
     seed: int = 0,
     unlabelled: CLScenario | None = None,
 ) -> list[list[int]]:
@@ -90,7 +93,7 @@ def hidden_labels(
 
     For evaluation only (the precision of pseudo-labels): keep it where no strategy, plugin or model refers to it.
     """
-    choices = _choose(benchmark, _Budget(per_class, fraction, seed), unlabelled)
+    choices = _choose(benchmark, _Budget(per_class, fraction, allow_fewer, seed), unlabelled)
     return [[int(choice.source.dataset.targets[index]) for index in choice.unlabelled] for choice in choices]
 
 
@@ -100,6 +103,7 @@ class _Budget:
 
     per_class: int | None
     fraction: float | None
+    allow_fewer: bool
     seed: int
 
     def __post_init__(self) -> None:
@@ -127,12 +131,12 @@ class _Budget:
         if self.fraction is not None:
             return max(1, round(self.fraction * available))
         assert self.per_class is not None
-        if self.per_class > available:
+        if self.per_class > available and not self.allow_fewer:
             raise ValueError(
                 f"per_class={self.per_class} is more than the {available} training images of class {target} in "
-                f"experience {experience}: use {available} or fewer."
+                f"experience {experience}: use {available} or fewer, or allow_fewer=True to keep all of such a class."
             )
-        return self.per_class
+        return min(self.per_class, available)
 
 
 @dataclass(frozen=True)

@@ -157,7 +157,7 @@ def _compare(parsed: argparse.Namespace, _: list[str]) -> int:
     name = Path(parsed.plan).stem + ("_quick" if parsed.quick else "")
     results = parsed.results or Path("results") / name
     missing = compare(plan, results, parsed.runs / name, parsed.workers, parsed.minutes)
-    print(write_tables(load_plan(parsed.plan, parsed.quick), results, curves=name == "rates"))
+    print(write_tables(load_plan(parsed.plan, parsed.quick), results))
     if missing:
         print(f"ftp-cl: {missing} runs are missing; the same command goes on.", file=sys.stderr)
     return 1 if missing else 0

@@ -64,6 +64,7 @@ _RULES = {
     "labels.fraction": _Rule(
         (int, float, type(None)), lambda v: v is None or 0 < v < 1, "a number between 0 and 1, or null"
     ),
+    "labels.allow_fewer": _Rule((bool, type(None)), lambda v: True, "true, false or null"),
     "eval.batch_size": _Rule((int,), lambda v: v >= 1, "a whole number of at least 1"),
     "eval.stream": _Rule((str,), lambda v: v in ("test", "validation"), "test or validation"),
     "eval.ood_every": _Rule((str,), lambda v: v in ("end", "experience", "never"), "end, experience or never"),

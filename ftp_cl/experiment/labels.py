@@ -52,7 +52,8 @@ def keep_few_labels(
 
     Args:
         build: makes the benchmark, with all labels, from the keys that are to differ from the configuration's.
-        labels: `per_class`, `fraction`, and `unlabelled`: keys of the benchmark that differ for the unlabelled images.
+        labels: `per_class`, `fraction`, `allow_fewer`, and `unlabelled`: keys of the benchmark that differ for the
+            unlabelled images.
         seed: of the run.
 
     Returns:
@@ -63,8 +64,8 @@ def keep_few_labels(
         ValueError: for a budget that the benchmark cannot meet.
     """
     benchmark = build({})
-    budget = {key: labels[key] for key in ("per_class", "fraction") if labels[key] is not None}
-    if not budget:
+    budget = {key: labels[key] for key in ("per_class", "fraction", "allow_fewer") if labels[key] is not None}
+    if labels["per_class"] is None and labels["fraction"] is None:
         if labels["unlabelled"] is not None:
             raise ConfigError("labels.unlabelled needs labels.per_class or labels.fraction beside it.")
         return benchmark, []

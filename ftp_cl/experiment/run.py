@@ -31,6 +31,7 @@ from ftp_cl.experiment.training import Checkpoints, ResumableNaive, ResumableTra
 from ftp_cl.models import ContinualClassifier, build_model
 from ftp_cl.plugins import FreezeBatchNorm, FreshOptimizer, LearningRateSchedule, SeparatedSoftmax, find_classifier
 from ftp_cl.report import RESULT_SCHEMA, is_locked
+from ftp_cl.report.events import pseudo_labels_per_epoch
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)  # a full disk, a quota that is used up
 
@@ -96,6 +97,7 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
         measured = train_and_evaluate(config, benchmark, strategy, checkpoints, recorder, judge)
         if config.save_weights:
             record.write_weights(strategy.model)
+        measured["pseudo_labels"] = pseudo_labels_per_epoch(record.path)
         record.write_result(_result(config, benchmark, strategy, measured))
         checkpoints.finish()
         progress.say(f"{name}: {record.result_path}")

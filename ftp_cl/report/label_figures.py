@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from ftp_cl.report.events import pseudo_labels_per_epoch
 from ftp_cl.report.groups import Group
 from ftp_cl.report.loading import Result
 from ftp_cl.report.style import Look, add_legend, looks, new_figure
@@ -95,15 +94,15 @@ def _handle(look: Look) -> Line2D:
 
 
 def with_pseudo_labels(groups: Sequence[Group]) -> list[Group]:
-    """The groups of which a run has written down what its pseudo-labels were worth."""
-    return [group for group in groups if any(_epochs(run) for run in group.results)]
+    """The groups of which a run tells what its pseudo-labels were worth."""
+    return [group for group in groups if any(run.pseudo_labels for run in group.results)]
 
 
 def pseudo_labels_figure(groups: Sequence[Group], looks_of: dict[str, Look]) -> Figure:
     """Share of unlabelled images whose pseudo-label is used, and how many of these are right, over training."""
     figure, panels = new_figure(_TWO_PANELS, 3.2, 2)
     for group in groups:
-        curves = [epochs for run in group.results if (epochs := _epochs(run))]
+        curves = [run.pseudo_labels for run in group.results if run.pseudo_labels]
         # Seeds whose runs are cut short would bend the mean: it goes as far as all of them.
         values = np.array([curve[: min(map(len, curves))] for curve in curves], dtype=float)
         for axes, measure in zip(panels, (values[:, :, 0], values[:, :, 1]), strict=True):
@@ -115,10 +114,6 @@ def pseudo_labels_figure(groups: Sequence[Group], looks_of: dict[str, Look]) -> 
     handles = [_handle(replace(looks_of[group.label], marker="")) for group in groups]
     add_legend(figure, handles, [group.label for group in groups])
     return figure
-
-
-def _epochs(run: Result) -> list[tuple[float, float | None]]:
-    return pseudo_labels_per_epoch(run.path.parent)
 
 
 def _known_mean(values: np.ndarray) -> np.ndarray:

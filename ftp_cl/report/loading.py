@@ -48,6 +48,7 @@ class Result:
         ood: percent per OOD stream; empty if none was evaluated, and then ood_average is None.
         step_seconds_median, peak_memory_mb: None where the run could not measure them.
         projection: per projected tensor, in depth order; empty for methods without projection.
+        pseudo_labels: share used and precision, percent, per epoch over all experiences; empty for methods without.
     """
 
     path: Path
@@ -70,6 +71,7 @@ class Result:
     environment: dict[str, Any]
     classes_per_experience: list[list[str]]
     projection: dict[str, TensorProjection]
+    pseudo_labels: list[tuple[float, float | None]]
 
     @property
     def experiences(self) -> int:
@@ -129,6 +131,7 @@ def read_result(path: Path) -> Result:
             f"{path}: the schema is {reprlib.repr(data.get('schema'))}, but this version reads {RESULT_SCHEMA!r}"
         )
     values = {}
+    data = {**_NEWER_FIELDS, **data}
     for key, check in _FIELDS.items():
         if key not in data:
             raise ReportError(f"{path}: the key {key!r} is missing")
@@ -255,6 +258,12 @@ def _tensor_projection(value: Any) -> TensorProjection:
     return TensorProjection(**{key: _not_negative(value[key]) for key in fields})
 
 
+def _share_and_precision(value: Any) -> tuple[float, float | None]:
+    if not isinstance(value, list) or len(value) != 2:
+        raise ValueError(f"must hold pairs of share and precision, but has {reprlib.repr(value)}")
+    return _number(value[0]), _or_null(_number)(value[1])
+
+
 _FIELDS: dict[str, Callable[[Any], Any]] = {
     "benchmark": _text,
     "method": _text,
@@ -275,4 +284,8 @@ _FIELDS: dict[str, Callable[[Any], Any]] = {
     "environment": _object_of(lambda value: value),
     "classes_per_experience": _list_of(_list_of(_text)),
     "projection": _object_of(_tensor_projection),
+    "pseudo_labels": _list_of(_share_and_precision),
 }
+
+# What results lack that were written before there was the key.
+_NEWER_FIELDS: dict[str, Any] = {"pseudo_labels": []}

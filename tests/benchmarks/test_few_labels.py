@@ -59,6 +59,17 @@ def test_smaller_budgets_are_part_of_larger_ones_for_one_seed(digits, budgets):
     assert labelled(few_labels(digits, **budgets[0], seed=1)) != drawn[0]
 
 
+def test_a_class_with_fewer_images_keeps_all_its_labels_if_that_is_allowed():
+    emoji = split_emoji(n_experiences=1, size=8, ood_domains=["blob"])
+    with pytest.raises(ValueError, match=r"6 training images of class .* or allow_fewer=True"):
+        few_labels(emoji, per_class=8)
+    few = few_labels(emoji, per_class=8, allow_fewer=True)
+    assert sorted(np.bincount(few.train_stream[0].dataset.targets)) == [6] + [8] * 19
+    assert sum(len(labels) for labels in hidden_labels(emoji, per_class=8, allow_fewer=True)) == 298 - 158
+    fewer = few_labels(emoji, per_class=4)
+    assert set(labelled(fewer)[0]) < set(labelled(few)[0])
+
+
 def test_the_recorded_indices_are_those_of_the_labelled_images(digits):
     few = few_labels(digits, per_class=2)
     json.dumps(few.description)

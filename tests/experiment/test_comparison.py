@@ -9,11 +9,12 @@ from omegaconf import OmegaConf
 
 from ftp_cl.experiment.cli import main
 from ftp_cl.experiment.comparison import compare, load_plan, write_tables
-from ftp_cl.experiment.comparison.plan import PLANS, Range, curve_point
-from ftp_cl.experiment.comparison.rates import Curve, write_rates
-from ftp_cl.experiment.comparison.run import chosen, experiment, read_tuning
+from ftp_cl.experiment.comparison.plan import PLANS, Range
+from ftp_cl.experiment.comparison.rates import Curve
+from ftp_cl.experiment.comparison.run import chosen, read_tuning
 from ftp_cl.experiment.comparison.tables import paired_interval
 from ftp_cl.experiment.config import ConfigError, load_config
+from ftp_cl.experiment.data import benchmark_of
 from ftp_cl.metrics import summarize
 
 SMALL = ["benchmark.size=16", "train.epochs=1", "benchmark.ood_domains=[twemoji]"]
@@ -53,13 +54,23 @@ def plan_file(tmp_path):
 def test_every_trial_of_a_shipped_plan_is_a_valid_configuration(name, quick):
     plan = load_plan(name, quick)
     assert plan.references and len(plan.seeds) >= 3
-    for setting in plan.settings if name == "comparison" else ():
-        load_config(experiment(setting))
+    for setting in plan.settings:
+        load_config([f"+experiment={plan.experiment(setting)}"])
     for method in plan.methods:
         trials = method.trials(plan.trials)
         assert len(set(trials)) == (plan.trials if method.space else 1)
         if name != "rates":
-            load_config([*experiment(plan.settings[0]), *trials[-1]])
+            load_config([f"+experiment={plan.experiment(plan.settings[0])}", *trials[-1]])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "experiment", sorted({plan.experiment(setting) for plan in map(load_plan, PLANS) for setting in plan.settings})
+)
+def test_the_data_of_every_setting_can_be_made_for_every_seed(experiment):
+    for seed in (0, 1, 2, 100):
+        benchmark, _ = benchmark_of(load_config([f"+experiment={experiment}", "benchmark.size=8", f"seed={seed}"]))
+        assert all(len(experience.dataset) for experience in benchmark.train_stream)
 
 
 def test_trials_fill_the_space_and_do_not_depend_on_their_number():
@@ -87,6 +98,9 @@ def test_values_of_a_range():
         ({"methods": {"ncm": {"overrides": ["method=ncm"], "spaces": {}}}}, "unknown key spaces"),
         ({"methods": {"ncm": {"overrides": ["method=ncm"], "space": {"a": {"log": [0, 1]}}}}}, "space of a must be"),
         ({"methods": {"ncm": {}}}, "key 'overrides' is missing"),
+        ({"tuned_in": {"shots_2": "shots_4"}}, "shots_2 cannot be tuned in shots_4"),
+        ({"settings": ["a", "b"], "tuned_in": {"a": "b", "b": "a"}}, "a cannot be tuned in b"),
+        ({"figures": {"label": ["shots_2"]}}, "there is no figure label"),
     ],
 )
 def test_a_wrong_plan_is_refused_in_one_sentence(plan_file, changes, sentence):
@@ -98,7 +112,7 @@ def test_an_unknown_setting_is_refused_with_the_nearest(capsys):
     assert main(["compare", "robst"]) == 2
     assert "did you mean robust?" in capsys.readouterr().err
     assert main(["compare", "--plan", "ablation"]) == 2
-    assert "one of comparison, ablations, rates" in capsys.readouterr().err
+    assert "one of comparison, ablations, rates, few_labels" in capsys.readouterr().err
 
 
 # ---- running --------------------------------------------------------------------------------------------------------
@@ -118,7 +132,7 @@ def test_a_comparison_tunes_reports_and_is_not_run_twice(tmp_path, plan_file, ca
     for seed in (0, 1):
         result = json.loads((naive / f"seed{seed}.json").read_text())
         assert result["seed"] == seed and result["config"]["eval"]["stream"] == "test"
-        asked = load_config([*experiment("shots_2"), *best["overrides"]]).optimizer
+        asked = load_config(["+experiment=compare_shots_2", *best["overrides"]]).optimizer
         assert result["config"]["optimizer"] == OmegaConf.to_container(asked)
 
     before = {path: path.stat().st_mtime_ns for path in naive.glob("*.json")}
@@ -133,6 +147,52 @@ def test_a_comparison_tunes_reports_and_is_not_run_twice(tmp_path, plan_file, ca
     mean = np.mean([result["average_accuracy"] for result in ncm])
     row = next(line for line in table.decode().splitlines() if line.startswith("| ncm |"))
     assert f"| {mean:.1f} ±" in row and row.split(" | ")[8:10] == ["2", "0"]
+
+
+FEW_LABELS = {
+    "prefix": "few_labels_",
+    "settings": ["robust_4", "robust_2"],
+    "trials": 2,
+    "tuned_in": {"robust_2": "robust_4"},
+    "tuning_seeds": [100],
+    "seeds": [0],
+    "references": ["naive"],
+    "figures": {"labels": ["robust_2", "robust_4"], "pseudo_labels": ["robust_4"]},
+    "methods": {
+        "naive": {"overrides": ["method=naive"], "space": {"optimizer.lr": {"log": [1e-3, 1e-2]}}},
+        "fixmatch": {"overrides": ["method=fixmatch"], "space": {"method.threshold": {"choice": [0.0, 0.1]}}},
+    },
+}
+
+
+@pytest.mark.slow
+def test_a_plan_with_few_labels_tunes_once_and_draws_its_figures(tmp_path, plan_file, capsys):
+    for method in FEW_LABELS["methods"].values():
+        method["overrides"] = [*method["overrides"][:1], "benchmark=split_digits", "model=small_cnn", "train.epochs=1"]
+    results, file = tmp_path / "results", plan_file(**FEW_LABELS, quick={})
+    arguments = ["compare", "--plan", file, "--results", str(results), "--runs", str(tmp_path / "runs")]
+    # Alone, a setting has that run which it is tuned in.
+    assert main([*arguments, "--workers", "1", "robust_2"]) == 0
+    assert sorted(str(path.relative_to(results)) for path in results.rglob("*.json")) == [
+        *(f"robust_2/{method}/seed0.json" for method in ("fixmatch", "naive")),
+        *(f"robust_4/{method}/tuning.json" for method in ("fixmatch", "naive")),
+    ]
+    assert main([*arguments, "--workers", "1"]) == 0
+    plan = load_plan(file)
+    for method in plan.methods:
+        assert len(read_tuning(results / "robust_4" / method.name)) == 2
+        found = chosen(plan, method, results / "robust_4" / method.name)
+        for setting, labels in (("robust_2", 2), ("robust_4", 4)):
+            result = json.loads((results / setting / method.name / "seed0.json").read_text())
+            config = OmegaConf.create(result["config"])
+            assert config.labels.per_class == labels
+            key, _, value = found[-1].partition("=")
+            assert OmegaConf.select(config, key) == pytest.approx(float(value)) or found == method.overrides
+            assert len(result["pseudo_labels"]) == (config.train.epochs if method.name == "fixmatch" else 0)
+    text = (results / "README.md").read_text()
+    assert "All methods have the values that were chosen in robust_4." in text
+    for figure in ("labels", "pseudo_labels"):
+        assert f"({figure}.svg)" in text and (results / f"{figure}.svg").stat().st_size > 1000
 
 
 def test_a_run_that_fails_leaves_the_others_alone(tmp_path, plan_file, capsys):
@@ -165,23 +225,28 @@ def test_a_row_for_each_value_of_a_key(plan_file):
     assert plan.methods[1].trials(1) == [("method=naive", "optimizer.backbone_lr=0.5")]
 
 
-def test_curves_are_told_apart_by_the_names_of_their_rows(tmp_path):
-    for rate, accuracy in ((1e-5, 50.0), (1e-3, 40.0)):
-        for name, more in (("naive", 0.0), ("naive_warmup", 5.0)):
-            content = {
-                **dict.fromkeys(("benchmark", "method", "model"), "any"),
-                **{"schema": "ftp_cl.result/1", "seed": 0, "config": {"optimizer": {"backbone_lr": rate}}},
-                **summarize([[accuracy + more]], {"ood_blob": 30.0}),
-                **{"train_seconds": 1.0, "step_seconds_median": None, "peak_memory_mb": None, "environment": {}},
-                **{"classes_per_experience": [["fox"]], "projection": {}},
-            }
-            path = tmp_path / curve_point(name, rate) / "seed0.json"
-            path.parent.mkdir()
-            path.write_text(json.dumps(content))
-    table = write_rates(tmp_path, tmp_path / "curve.svg")
-    assert "| naive | average accuracy (%) | 50.0 | 1e-05 | 45.0 | 0.0 |" in table
-    assert "| naive_warmup | average accuracy (%) | 55.0 | 1e-05 | 50.0 | 0.0 |" in table
-    assert "naive_warmup, mean and deviation over seeds" in (tmp_path / "curve.svg").read_text()
+def test_curves_are_told_apart_by_the_names_of_their_rows(tmp_path, plan_file):
+    each = {"optimizer.backbone_lr": [0.25, 0.5]}
+    rows = {
+        "naive": {"overrides": ["method=naive"], "each": each},
+        "naive, linear": {"overrides": ["method=naive", "model.head=linear"], "each": each},
+    }
+    plan = load_plan(plan_file(methods=rows, references=["naive, 0.25"], figures={"rates": ["shots_2"]}))
+    for method, accuracy in zip(plan.methods, (50.0, 40.0, 55.0, 45.0), strict=True):
+        content = {
+            **dict.fromkeys(("benchmark", "method", "model"), "any"),
+            **{"schema": "ftp_cl.result/1", "seed": 0, "classes_per_experience": [["fox"]], "projection": {}},
+            **{"config": {"optimizer": {"backbone_lr": float(method.name.split(", ")[-1])}}},
+            **summarize([[accuracy]], {"ood_blob": 30.0}),
+            **{"train_seconds": 1.0, "step_seconds_median": None, "peak_memory_mb": None, "environment": {}},
+        }
+        path = tmp_path / "results" / "shots_2" / method.name / "seed0.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(content))
+    tables = write_tables(plan, tmp_path / "results").read_text()
+    assert "| naive | average accuracy (%) | 50.0 | 0.25 | 45.0 | 0.0 |" in tables
+    assert "| naive, linear | average accuracy (%) | 55.0 | 0.25 | 50.0 | 0.0 |" in tables
+    assert "naive, linear, mean and deviation over seeds" in (tmp_path / "results" / "rates.svg").read_text()
 
 
 def test_a_curve_tells_its_area_and_how_wide_its_best_is():

@@ -12,7 +12,7 @@ from ftp_cl.report.label_figures import (
     with_label_budgets,
     with_pseudo_labels,
 )
-from ftp_cl.report.loading import load_results
+from ftp_cl.report.loading import ReportError, load_results
 from ftp_cl.report.style import looks
 
 
@@ -23,9 +23,15 @@ def groups(make_run, tmp_path):
             for seed in range(2):
                 config = {"labels": {"per_class": budget, "fraction": None}}
                 name = f"{method}-{budget}-{seed}"
-                directory = make_run(tmp_path / name, method=method, seed=seed, start=start + budget, config=config)
-                if method == "fixmatch":
-                    write_events(directory, [(10.0 * budget + seed, None if budget == 2 else 90.0)] * 3)
+                epochs = [[10.0 * budget + seed, None if budget == 2 else 90.0]] * 3 if method == "fixmatch" else []
+                make_run(
+                    tmp_path / name,
+                    method=method,
+                    seed=seed,
+                    start=start + budget,
+                    config=config,
+                    pseudo_labels=epochs,
+                )
     return aggregate(load_results([tmp_path]))
 
 
@@ -73,9 +79,20 @@ def test_without_budgets_there_is_no_figure(make_run, tmp_path):
     assert with_label_budgets(groups) == [] and with_pseudo_labels(groups) == []
 
 
-def test_pseudo_labels_are_drawn_over_epochs_and_cut_lines_passed_over(groups, tmp_path):
-    assert pseudo_labels_per_epoch(tmp_path / "fixmatch-4-1") == [(41.0, 90.0)] * 3
+def test_events_tell_the_worth_of_pseudo_labels_and_cut_lines_are_passed_over(tmp_path):
+    write_events(tmp_path, [(41.0, 90.0), (42.0, None)])
+    assert pseudo_labels_per_epoch(tmp_path) == [(41.0, 90.0), (42.0, None)]
     assert pseudo_labels_per_epoch(tmp_path / "nowhere") == []
+
+
+@pytest.mark.parametrize("wrong", [[1.0], [[1.0]], [[None, 1.0]], "many"])
+def test_damaged_pseudo_labels_are_refused(make_run, tmp_path, wrong):
+    make_run(tmp_path, pseudo_labels=wrong)
+    with pytest.raises(ReportError, match="pseudo_labels must"):
+        load_results([tmp_path])
+
+
+def test_pseudo_labels_are_drawn_over_epochs(groups):
     chosen = with_pseudo_labels(groups)
     assert {group.method for group in chosen} == {"fixmatch"} and len(chosen) == 3
     labels = [group.label for group in chosen]

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,10 @@ from scipy.stats import qmc
 from ftp_cl.experiment.config import ConfigError, config_directory
 
 DEFAULT_PLAN = "comparison"
-PLANS = (DEFAULT_PLAN, "ablations", "rates")
-EXPERIMENT_PREFIX = "compare_"
+PLANS = (DEFAULT_PLAN, "ablations", "rates", "few_labels")
+FIGURES = ("rates", "labels", "pseudo_labels")
+
+_EXPERIMENT_PREFIX = "compare_"
 
 _SEQUENCE_SEED = 0
 
@@ -85,24 +87,38 @@ class Plan:
     """The whole comparison.
 
     Attributes:
-        settings: names; setting `x` is the experiment `compare_x` of the configuration.
+        settings: names.
+        prefix: setting `x` is the experiment `<prefix>x` of the configuration.
         methods: the rows.
         trials: tuning trials of each method in each setting.
+        tuned_in: setting -> the one whose tuning it uses, for all methods alike; one that is not here is tuned itself.
         tuning_seeds: each trial is the mean over these, on the validation stream.
         seeds: what is reported, on the test stream, with the best trial.
         references: methods that the others are told the difference to, where they take part.
+        figures: kind, of `FIGURES` -> the settings that it shows.
     """
 
     settings: tuple[str, ...]
+    prefix: str
     methods: tuple[ComparedMethod, ...]
     trials: int
+    tuned_in: Mapping[str, str]
     tuning_seeds: tuple[int, ...]
     seeds: tuple[int, ...]
     references: tuple[str, ...]
+    figures: Mapping[str, tuple[str, ...]]
 
     def in_setting(self, setting: str) -> list[ComparedMethod]:
         """The methods that take part in a setting."""
         return [method for method in self.methods if not method.settings or setting in method.settings]
+
+    def experiment(self, setting: str) -> str:
+        """The name of the experiment that a setting is."""
+        return f"{self.prefix}{setting}"
+
+    def tuning_setting(self, setting: str) -> str:
+        """Where the values that a setting uses are chosen."""
+        return self.tuned_in.get(setting, setting)
 
 
 def load_plan(name: str = DEFAULT_PLAN, quick: bool = False, only: Sequence[str] = ()) -> Plan:
@@ -132,23 +148,27 @@ def load_plan(name: str = DEFAULT_PLAN, quick: bool = False, only: Sequence[str]
             near = difflib.get_close_matches(setting, plan.settings, n=1)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(plan.settings)}."
             raise ConfigError(f"the comparison has no setting {setting}; {hint}")
-    return plan if not only else Plan(tuple(only), *_rest(plan))
-
-
-def _rest(plan: Plan) -> tuple[Any, ...]:
-    return plan.methods, plan.trials, plan.tuning_seeds, plan.seeds, plan.references
+    return replace(plan, settings=tuple(only)) if only else plan
 
 
 def _plan(content: Mapping[str, Any]) -> Plan:
     chosen = content.get("only", list(content["methods"]))
     plan = Plan(
         settings=tuple(content["settings"]),
+        prefix=str(content.get("prefix", _EXPERIMENT_PREFIX)),
         methods=tuple(method for name in chosen for method in _methods(name, content["methods"][name])),
         trials=int(content["trials"]),
+        tuned_in=dict(content.get("tuned_in", {})),
         tuning_seeds=tuple(content["tuning_seeds"]),
         seeds=tuple(content["seeds"]),
         references=tuple(content["references"]),
+        figures={kind: tuple(settings) for kind, settings in content.get("figures", {}).items()},
     )
+    for setting, other in plan.tuned_in.items():
+        if other not in plan.settings or other in plan.tuned_in:
+            raise ValueError(f"{setting} cannot be tuned in {other}: it must be a setting that is tuned itself")
+    if strange := sorted(set(plan.figures) - set(FIGURES)):
+        raise ValueError(f"there is no figure {strange[0]}: there are {', '.join(FIGURES)}")
     if shared := sorted(set(plan.seeds) & set(plan.tuning_seeds)):
         raise ValueError(f"seed {shared[0]} both tunes and is reported")
     if unknown := sorted(set(plan.references) - {method.name for method in plan.methods}):

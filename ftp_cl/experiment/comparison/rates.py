@@ -9,8 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ftp_cl.experiment.comparison.plan import curve_of
-from ftp_cl.report import Result, load_results, replace_files
+from ftp_cl.report import Result, replace_files
 from ftp_cl.report.style import add_legend, drawing, file_bytes, looks, new_figure
 
 _NEAR = 2.0  # points
@@ -49,22 +48,19 @@ class Curve:
         return float(np.log10(self.rates[last] / self.rates[first]))
 
 
-def write_rates(directory: Path, figure: Path) -> str:
+def write_rates(found: Mapping[str, Sequence[Result]], figure: Path) -> str:
     """Draw accuracy and OOD average against the rate, and describe the curves.
 
     Args:
-        directory: of one setting: results in directories named after curve and rate, as `curve_point` does.
+        found: at least one result of each curve, by its name; they differ in `optimizer.backbone_lr` and seed.
         figure: path of the .svg to write.
 
     Returns:
         A Markdown table: best mean, area under the curve and width of each method and measure.
 
     Raises:
-        ReportError: there are no results, one is damaged, or the figure cannot be written.
+        OSError: the figure cannot be written.
     """
-    found: dict[str, list[Result]] = defaultdict(list)
-    for path in sorted(directory.glob("*/seed*.json")):
-        found[curve_of(path.parent.name)] += load_results([path])
     lines = [
         "| curve | measure | best | at rate | mean over the curve | decades within 2 points of the best |",
         "|---|---|---|---|---|---|",

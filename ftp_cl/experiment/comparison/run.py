@@ -17,7 +17,7 @@ from joblib import Parallel, delayed
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from ftp_cl.experiment.comparison.plan import EXPERIMENT_PREFIX, ComparedMethod, Plan
+from ftp_cl.experiment.comparison.plan import ComparedMethod, Plan
 from ftp_cl.experiment.config import load_config
 from ftp_cl.report import replace_files
 
@@ -33,6 +33,7 @@ class _Job:
     """One run that is missing."""
 
     setting: str
+    experiment: str
     method: str
     overrides: tuple[str, ...]
     seed: int
@@ -43,12 +44,7 @@ class _Job:
         """Of the command line that would run it."""
         stream = _VALIDATE if self.tunes else ()
         label = f"label='{self.method}'"
-        return [*experiment(self.setting), *self.overrides, *stream, *_EACH, label, f"seed={self.seed}"]
-
-
-def experiment(setting: str) -> list[str]:
-    """The overrides that make a setting."""
-    return [f"+experiment={EXPERIMENT_PREFIX}{setting}"]
+        return [f"+experiment={self.experiment}", *self.overrides, *stream, *_EACH, label, f"seed={self.seed}"]
 
 
 def compare(plan: Plan, results: Path, runs: Path, workers: int | None = None, minutes: float | None = None) -> int:
@@ -67,41 +63,37 @@ def compare(plan: Plan, results: Path, runs: Path, workers: int | None = None, m
     """
     console, end = Console(), None if minutes is None else time.monotonic() + 60 * minutes
     workers = workers or os.cpu_count() or 1
-    for setting in plan.settings:
-        methods = plan.in_setting(setting)
-        for jobs in (_tuning_jobs, _seed_jobs):
-            _carry_out(jobs(plan, setting, methods, results), results, runs, workers, end, console)
-    return sum(
-        len(jobs(plan, setting, plan.in_setting(setting), results))
-        for setting in plan.settings
-        for jobs in (_tuning_jobs, _seed_jobs)
-    )
+    stages = [(jobs, setting) for setting in plan.settings for jobs in (_tuning_jobs, _seed_jobs)]
+    for jobs, setting in stages:
+        _carry_out(jobs(plan, setting, results), results, runs, workers, end, console)
+    # A set, because settings may share their tuning.
+    return len({job for jobs, setting in stages for job in jobs(plan, setting, results)})
 
 
 # ---- what is missing ------------------------------------------------------------------------------------------------
 
 
-def _tuning_jobs(plan: Plan, setting: str, methods: Sequence[ComparedMethod], results: Path) -> list[_Job]:
-    jobs = []
-    for method in methods:
-        done = {(tuple(run["overrides"]), run["seed"]) for run in read_tuning(results / setting / method.name)}
+def _tuning_jobs(plan: Plan, setting: str, results: Path) -> list[_Job]:
+    jobs, tuned = [], plan.tuning_setting(setting)
+    for method in plan.in_setting(setting):
+        done = {(tuple(run["overrides"]), run["seed"]) for run in read_tuning(results / tuned / method.name)}
         for overrides in _trials(plan, method):
             jobs += [
-                _Job(setting, method.name, overrides, seed, tunes=True)
+                _Job(tuned, plan.experiment(tuned), method.name, overrides, seed, tunes=True)
                 for seed in plan.tuning_seeds
                 if (overrides, seed) not in done
             ]
     return jobs
 
 
-def _seed_jobs(plan: Plan, setting: str, methods: Sequence[ComparedMethod], results: Path) -> list[_Job]:
+def _seed_jobs(plan: Plan, setting: str, results: Path) -> list[_Job]:
     jobs = []
-    for method in methods:
+    for method in plan.in_setting(setting):
         directory = results / setting / method.name
-        overrides = chosen(plan, method, directory)
+        overrides = chosen(plan, method, results / plan.tuning_setting(setting) / method.name)
         if overrides is not None:
             jobs += [
-                _Job(setting, method.name, overrides, seed, tunes=False)
+                _Job(setting, plan.experiment(setting), method.name, overrides, seed, tunes=False)
                 for seed in plan.seeds
                 if not _is_result_of(seed_path(directory, seed), overrides)
             ]
@@ -114,7 +106,13 @@ def _trials(plan: Plan, method: ComparedMethod) -> list[tuple[str, ...]]:
 
 
 def chosen(plan: Plan, method: ComparedMethod, directory: Path) -> tuple[str, ...] | None:
-    """The overrides of the trial with the best mean over the tuning seeds; None as long as one is missing."""
+    """The overrides of the trial with the best mean over the tuning seeds; None as long as one is missing.
+
+    Args:
+        plan: of the comparison.
+        method: to choose for.
+        directory: of the method in the setting that it is tuned in.
+    """
     trials = _trials(plan, method)
     if not trials:
         return method.trials(1)[0]

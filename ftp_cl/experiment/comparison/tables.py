@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import bootstrap
 
-from ftp_cl.experiment.comparison.plan import EXPERIMENT_PREFIX, ComparedMethod, Plan
+from ftp_cl.experiment.comparison.plan import ComparedMethod, Plan
 from ftp_cl.experiment.comparison.run import chosen, read_tuning, seed_path
 from ftp_cl.experiment.config import config_directory
 from ftp_cl.report import Group, Spread, aggregate, load_results, replace_files
@@ -18,18 +18,17 @@ _RESAMPLES = 10_000
 _NOTES = (
     "Mean ± standard deviation over n seeds, percent; forgetting in points. Differences (Δ): method minus reference on "
     "the seeds that both have, with the 95 % percentile bootstrap interval over seeds; **bold** where it excludes 0. "
-    "With few seeds such an interval is too narrow rather than too wide. Training time is the median, of one thread, other runs beside it; memory is the "
-    "largest of the whole process, with Python, torch and the images."
+    "With few seeds such an interval is too narrow rather than too wide. Training time is the median, on one thread, "
+    "other runs beside it; memory is the largest of the whole process, with Python, torch and the images."
 )
 
 
-def write_tables(plan: Plan, results: Path, curves: bool = False) -> Path:
-    """Write README.md (all tables) and summary.csv from what is in `results`.
+def write_tables(plan: Plan, results: Path) -> Path:
+    """Write README.md (all tables), summary.csv and the plan's figures from what is in `results`.
 
     Args:
         plan: of the comparison.
         results: its directory.
-        curves: the methods are points of curves over the backbone's rate: draw these, <setting>.svg, too.
 
     Returns:
         The path of README.md.
@@ -41,27 +40,28 @@ def write_tables(plan: Plan, results: Path, curves: bool = False) -> Path:
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["setting", "method", "seed", "average_accuracy", "ood_average", "average_forgetting"])
-    for setting in plan.settings:
-        groups = {
-            method.name: group for method in plan.in_setting(setting) if (group := _group(results, setting, method))
-        }
+    found = {setting: _groups(plan, setting, results) for setting in plan.settings}
+    for setting, groups in found.items():
         if not groups:
             continue
         parts.append(_section(plan, setting, groups, results))
-        if curves:
-            from ftp_cl.experiment.comparison.rates import write_rates  # matplotlib
-
-            figure = f"{setting}.svg"
-            parts += [write_rates(results / setting, results / figure), f"![Curves of {setting}]({figure})\n"]
         for name, group in groups.items():
             for run in group.results:
                 writer.writerow(
                     [setting, name, run.seed, run.average_accuracy, run.ood_average, run.average_forgetting]
                 )
     parts.append(_NOTES + "\n")
+    if plan.figures:
+        from ftp_cl.experiment.comparison.figures import write_plan_figures  # matplotlib
+
+        parts += write_plan_figures(plan, found, results)
     path = results / "README.md"
     replace_files({path: "\n".join(parts).encode(), results / "summary.csv": buffer.getvalue().encode()})
     return path
+
+
+def _groups(plan: Plan, setting: str, results: Path) -> dict[str, Group]:
+    return {method.name: group for method in plan.in_setting(setting) if (group := _group(results, setting, method))}
 
 
 def _group(results: Path, setting: str, method: ComparedMethod) -> Group | None:
@@ -70,16 +70,19 @@ def _group(results: Path, setting: str, method: ComparedMethod) -> Group | None:
 
 
 def _section(plan: Plan, setting: str, groups: dict[str, Group], results: Path) -> str:
-    file = config_directory() / "experiment" / f"{EXPERIMENT_PREFIX}{setting}.yaml"
+    file = config_directory() / "experiment" / f"{plan.experiment(setting)}.yaml"
     title = file.read_text().splitlines()[2].removeprefix("# ")
     references = [name for name in plan.references if name in groups]
     heads = ["method", "accuracy", "OOD", "forgetting"]
     heads += [f"Δ {what} to {name}" for name in references for what in ("accuracy", "OOD")]
     heads += ["train s", "MiB", "n", "trials", "chosen on validation"]
-    lines = [f"## {setting}\n", f"{title}\n", _row(heads), _row(["---"] * len(heads))]
+    lines = [f"## {setting}\n", f"{title}\n"]
+    if (tuned := plan.tuning_setting(setting)) != setting:
+        lines.append(f"All methods have the values that were chosen in {tuned}.\n")
+    lines += [_row(heads), _row(["---"] * len(heads))]
     methods = {method.name: method for method in plan.methods}
     for name, group in sorted(groups.items(), key=lambda item: -np.mean(list(_accuracy(item[1]).values()))):
-        directory = results / setting / name
+        directory = results / tuned / name
         trials = {tuple(run["overrides"]) for run in read_tuning(directory)}
         differences = [
             "" if name == reference else _difference(read(group), read(groups[reference]))

@@ -1,0 +1,88 @@
+"""The figures that a plan asks for, from its results alone."""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ftp_cl.experiment.comparison.plan import Plan, curve_of
+from ftp_cl.experiment.comparison.rates import write_rates
+from ftp_cl.report import Group, Result, replace_files
+from ftp_cl.report.label_figures import labels_figure, pseudo_labels_figure, with_label_budgets, with_pseudo_labels
+from ftp_cl.report.style import drawing, file_bytes, looks
+
+
+def write_plan_figures(plan: Plan, groups: Mapping[str, Mapping[str, Group]], results: Path) -> list[str]:
+    """Write each figure of a plan as `<kind>.svg`.
+
+    Args:
+        plan: of the comparison.
+        groups: what is finished, by setting and method.
+        results: directory of the plan; gets the files.
+
+    Returns:
+        Sections of Markdown; none for a figure that has nothing to show yet.
+
+    Raises:
+        ReportError: a figure cannot be written.
+    """
+    parts = []
+    for kind, settings in plan.figures.items():
+        chosen = {setting: groups[setting] for setting in settings if groups.get(setting)}
+        if text := _FIGURES[kind](chosen, results / f"{kind}.svg"):
+            parts += [text, f"![{kind.replace('_', '-')}]({kind}.svg)\n"]
+    return parts
+
+
+_Chosen = Mapping[str, Mapping[str, Group]]
+
+
+def _rates(chosen: _Chosen, path: Path) -> str:
+    found: dict[str, list[Result]] = defaultdict(list)
+    for of_setting in chosen.values():
+        for name, group in of_setting.items():
+            found[curve_of(name)] += group.results
+    return f"## Curves over the rate\n\n{write_rates(found, path)}" if found else ""
+
+
+def _labels(chosen: _Chosen, path: Path) -> str:
+    # A line is a method, whatever else than the budget differs between its points: epochs, so that iterations do not.
+    named = [replace(group, label=name) for of_setting in chosen.values() for name, group in of_setting.items()]
+    groups = with_label_budgets(named)
+    if not groups:
+        return ""
+    with drawing():
+        replace_files({path: file_bytes(labels_figure(groups, {}), ".svg")})
+    return (
+        "## Accuracy against labels\n\nTest accuracy in the style of the labels (ID) and mean over the OOD streams, "
+        f"in {_listed(chosen)}; mean over seeds, band: ± one standard deviation.\n"
+    )
+
+
+def _pseudo_labels(chosen: _Chosen, path: Path) -> str:
+    named = [
+        replace(group, label=f"{name}, {setting}")
+        for setting, of_setting in chosen.items()
+        for name, group in of_setting.items()
+    ]
+    groups = with_pseudo_labels(named)
+    if not groups:
+        return ""
+    looks_of = dict(zip((group.label for group in groups), looks(len(groups)), strict=True))
+    with drawing():
+        replace_files({path: file_bytes(pseudo_labels_figure(groups, looks_of), ".svg")})
+    return (
+        "## Pseudo-labels over training\n\nShare of the unlabelled images whose pseudo-label was used in an epoch, and "
+        f"how many of these were right, in {_listed(chosen)}; mean over seeds.\n"
+    )
+
+
+def _listed(settings: Sequence[str] | _Chosen) -> str:
+    return ", ".join(settings)
+
+
+_FIGURES: dict[str, Callable[[_Chosen, Path], str]] = {
+    "rates": _rates,
+    "labels": _labels,
+    "pseudo_labels": _pseudo_labels,
+}
