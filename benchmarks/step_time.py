@@ -22,7 +22,7 @@ import timm
 import torch
 from torch import nn
 
-from ftp_cl.optim import FTP, SGDP, AdamP
+from ftp_cl.optim import FTP, SGDP, TPGM, AdamP
 from ftp_cl.projection import LiteralState, available_backends, literal_step
 
 MODELS = {"EfficientNet-Lite0": "tf_efficientnet_lite0", "ResNet-50": "resnet50", "ViT-B/16": "vit_base_patch16_224"}
@@ -111,6 +111,19 @@ def iteration_contenders(batch_size: int, pixels: int) -> Contenders:
             ftp.detach()
 
         steps[f"FTP, {backend}"] = iterate_with_ftp
+
+    projected = {name: p for name, p in model.named_parameters() if not name.startswith("classifier")}
+    tpgm = TPGM(projected, {name: parameter.detach().clone() for name, parameter in projected.items()})
+
+    def iterate_with_tpgm() -> None:
+        """As published: the radii take a step on a held-out batch in every iteration."""
+        iterate()
+        model.eval()
+        tpgm.learn(lambda: nn.functional.cross_entropy(model(images), labels))
+        model.train()
+        tpgm.project()
+
+    steps["TPGM"] = iterate_with_tpgm
     return steps
 
 
@@ -200,11 +213,64 @@ def iterations_table(rounds: int, thread_numbers: list[int]) -> list[dict[str, A
     return table
 
 
-TABLES = {"models": models_table, "growth": growth_table, "iterations": iterations_table}
+def memory_table(rounds: int, thread_numbers: list[int]) -> list[dict[str, Any]]:
+    """Bytes per weight that a step leaves behind and that it needs in passing, on ResNet-50's tensors."""
+    shapes = shapes_of(MODELS["ResNet-50"])
+    table = []
+    for dtype in (torch.float32, torch.bfloat16):
+        for setting in ({}, {"direction_dtype": "bfloat16"}, {"anchor_device": "cpu"}):
+            for backend in available_backends():
+                line = {"weights": str(dtype)[6:], "setting": _setting(setting), "backend": backend}
+                line |= bytes_per_weight(parameters_of(shapes, dtype), backend, setting)
+                print(line, flush=True)
+                table.append(line)
+    return table
+
+
+def bytes_per_weight(
+    parameters: dict[str, nn.Parameter], backend: str, setting: dict[str, str]
+) -> dict[str, float | int]:
+    """What torch has allocated for FTP, from its own record of allocations: kept, and at the peak of a step."""
+    optimizer = torch.optim.SGD(parameters.values(), lr=1e-3)
+    ftp = FTP(parameters.items(), backend=backend, **setting).attach(optimizer)
+    weights = sum(parameter.numel() for parameter in parameters.values())
+    largest = max(parameter.nbytes for parameter in parameters.values())
+    for _ in range(2):  # compiles, allocates state
+        optimizer.step()
+    anchors, changes = (
+        sum(tensor[kind].nbytes for tensor in ftp.state_dict()["tensors"].values()) for kind in ("anchor", "change")
+    )
+    with torch.profiler.profile(profile_memory=True, activities=[torch.profiler.ProfilerActivity.CPU]) as record:
+        optimizer.step()
+    now = peak = 0
+    for event in sorted(_allocations(record), key=lambda event: event.start_ns()):
+        now += event.nbytes()
+        peak = max(peak, now)
+    return {
+        "anchor, B": round(anchors / weights, 2),
+        "change, B": round(changes / weights, 2),
+        "peak of a step, B": round(peak / weights, 3),
+        "one tensor, the largest, B": round(largest / weights, 3),
+    }
+
+
+def _allocations(record: torch.profiler.profile) -> list[Any]:
+    events = record.profiler.kineto_results.events()
+    return [event for event in events if event.name() == "[memory]"]
+
+
+def _setting(options: dict[str, str]) -> str:
+    return ", ".join(f"`{key}={value!r}`" for key, value in options.items()) or "default"
+
+
+TABLES = {"models": models_table, "growth": growth_table, "iterations": iterations_table, "memory": memory_table}
 
 
 def markdown(table: list[dict[str, Any]]) -> str:
-    """A table in Markdown: milliseconds of the first contender, multiples of it for the others."""
+    """A table in Markdown; of times: milliseconds of the first contender, multiples of it for the others."""
+    if "seconds" not in table[0]:
+        rows = [table[0].keys(), ["---"] * len(table[0]), *(line.values() for line in table)]
+        return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
     labels = [key for key in table[0] if key != "seconds"]
     names = list(dict.fromkeys(name for line in table for name in line["seconds"]))
     lines = [
