@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -36,8 +37,9 @@ def few_labels(
     items are shuffled, because sorted images would tell their classes, and have the label -1.
 
     **No hidden label can be reached from the result.** Whatever shares data with the training stream (the validation
-    stream often does) is copied into memory, inputs and kept labels alone, and all streams are new objects. The
-    original benchmark is not changed, and whoever holds it has the labels: ``hidden_labels`` takes them from there.
+    stream often does) or with the unlabelled images is copied into memory, inputs and kept labels alone, and all
+    streams are new objects. The original benchmark is not changed, and whoever holds it has the labels:
+    ``hidden_labels`` takes them from there.
     Memory: of this package's data sets of image files, that of the files or of the decoded images, whichever is less
     (4 GB for DomainNet's real images); of others, that of the decoded images. Transforms that belong to the source
     itself (torchvision's ``transform=``) are applied once, at the copy: give random ones to the benchmark.
@@ -62,7 +64,8 @@ def few_labels(
     choices = _choose(benchmark, _Budget(per_class, fraction, allow_fewer, seed), unlabelled)
     train = benchmark.streams["train"]
     # Streams whose data are apart from those of training, such as the test stream, need no copy.
-    training_sources = set().union(*(sources_of(experience.dataset) for experience in train))
+    with_labels = [*train, *(choice.source for choice in choices)]
+    training_sources = set().union(*(sources_of(experience.dataset) for experience in with_labels))
     labelled = [_copied(experience, choice.labelled) for experience, choice in zip(train, choices, strict=True)]
     streams = [_stream("train", [_like(experience, experience.dataset.train()) for experience in labelled])]
     for name, stream in benchmark.streams.items():
@@ -70,9 +73,9 @@ def few_labels(
             streams.append(_stream(name, [_detached(experience, training_sources) for experience in stream]))
     streams.append(_stream(UNLABELLED, [_hidden(choice) for choice in choices]))
     record = {
-        "per_class": per_class,
-        "fraction": fraction,
-        "seed": seed,
+        "per_class": None if per_class is None else int(per_class),
+        "fraction": None if fraction is None else float(fraction),
+        "seed": int(seed),
         "unlabelled": "rest" if unlabelled is None else describe(unlabelled),
         "labelled": [choice.labelled for choice in choices],
     }
@@ -109,11 +112,11 @@ class _Budget:
     def __post_init__(self) -> None:
         if (self.per_class is None) == (self.fraction is None):
             raise ValueError("few_labels needs per_class or fraction, one of them.")
-        if self.per_class is not None and (not isinstance(self.per_class, int) or self.per_class < 1):
+        if self.per_class is not None and (not isinstance(self.per_class, Integral) or self.per_class < 1):
             raise ValueError(f"per_class={self.per_class} must be a whole number of at least 1.")
         if self.fraction is not None and not 0 < self.fraction < 1:
             raise ValueError(f"fraction={self.fraction} must lie between 0 and 1, both excluded.")
-        if not isinstance(self.seed, int) or self.seed < 0:
+        if not isinstance(self.seed, Integral) or self.seed < 0:
             raise ValueError(f"seed={self.seed} must be a whole number of at least 0.")
 
     def draw(self, experience: int, targets: Sequence[int]) -> list[int]:

@@ -60,7 +60,7 @@ def keep_few_labels(
         The benchmark to train on, and the labels that it hides, per experience; none if all labels are kept.
 
     Raises:
-        ConfigError: if `unlabelled` is given without a budget.
+        ConfigError: if `unlabelled` or `allow_fewer` is given without a budget.
         ValueError: for a budget that the benchmark cannot meet.
     """
     benchmark = build({})
@@ -68,6 +68,8 @@ def keep_few_labels(
     if labels["per_class"] is None and labels["fraction"] is None:
         if labels["unlabelled"] is not None:
             raise ConfigError("labels.unlabelled needs labels.per_class or labels.fraction beside it.")
+        if labels["allow_fewer"] is not None:
+            raise ConfigError("labels.allow_fewer needs labels.per_class beside it.")
         return benchmark, []
     budget |= {"seed": seed, "unlabelled": None if labels["unlabelled"] is None else build(labels["unlabelled"])}
     return few_labels(benchmark, **budget), hidden_labels(benchmark, **budget)

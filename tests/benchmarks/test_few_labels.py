@@ -222,6 +222,26 @@ def test_streams_that_share_the_training_data_do_not_lead_to_its_labels(reachabl
         assert sum(a != b for a, b in itertools.pairwise(labels)) > len(labels) / 2
 
 
+def test_streams_that_share_the_data_of_the_unlabelled_images_do_not_lead_to_their_labels(reachable):
+    everything = Watched(*tensors().tensors)
+    others, tested = (Subset(everything, range(start, start + 20)) for start in (0, 20))
+    for part in (others, tested):
+        part.targets = [int(everything.tensors[1][index]) for index in part.indices]
+    tested.classes = list("abcd")
+    options = {"n_experiences": 1, "task_labels": False}
+    benchmark = with_ood(nc_benchmark(tensors(), tensors(), **options), class_names=tested.classes, tested=tested)
+    unlabelled = nc_benchmark(others, tensors(), **options)
+    few = few_labels(benchmark, per_class=2, unlabelled=unlabelled)
+    assert not any(isinstance(node, Watched) for node in reachable(few))
+    assert sorted(item[1] for item in few.streams["ood_tested"][0].dataset) == sorted(tested.targets)
+
+
+def test_budgets_may_be_numbers_of_numpy(digits):
+    few = few_labels(digits, per_class=np.int64(2), seed=np.int64(3))
+    assert labelled(few) == labelled(few_labels(digits, per_class=2, seed=3))
+    json.dumps([few.description, few_labels(digits, fraction=np.float32(0.1)).description])
+
+
 class Files(torch.utils.data.Dataset):
     """Images in files whose names tell the class."""
 

@@ -101,6 +101,7 @@ def test_values_of_a_range():
         ({"tuned_in": {"shots_2": "shots_4"}}, "shots_2 cannot be tuned in shots_4"),
         ({"settings": ["a", "b"], "tuned_in": {"a": "b", "b": "a"}}, "a cannot be tuned in b"),
         ({"figures": {"label": ["shots_2"]}}, "there is no figure label"),
+        ({"figures": {"labels": ["shots_3"]}}, "the figure labels shows shots_3, which is none of the settings"),
     ],
 )
 def test_a_wrong_plan_is_refused_in_one_sentence(plan_file, changes, sentence):

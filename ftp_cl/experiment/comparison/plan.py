@@ -169,6 +169,9 @@ def _plan(content: Mapping[str, Any]) -> Plan:
             raise ValueError(f"{setting} cannot be tuned in {other}: it must be a setting that is tuned itself")
     if strange := sorted(set(plan.figures) - set(FIGURES)):
         raise ValueError(f"there is no figure {strange[0]}: there are {', '.join(FIGURES)}")
+    for kind, shown in plan.figures.items():
+        if missing := sorted(set(shown) - set(plan.settings)):
+            raise ValueError(f"the figure {kind} shows {missing[0]}, which is none of the settings")
     if shared := sorted(set(plan.seeds) & set(plan.tuning_seeds)):
         raise ValueError(f"seed {shared[0]} both tunes and is reported")
     if unknown := sorted(set(plan.references) - {method.name for method in plan.methods}):

@@ -1,5 +1,6 @@
 """What the semi-supervised plugins have in common: an unlabelled batch and its loss beside each labelled batch."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -98,7 +99,7 @@ class SemiSupervisedPlugin(SupervisedPlugin[Any]):
         self._seen: set[int] = set()
         self._batches: UnlabelledBatches | None = None
         self._average: WeightAverage | None = None
-        self._iterations = self._done = 0
+        self._done = 0
         self._epochs: list[list[PseudoLabels]] = []
 
     # ---- for methods -----------------------------------------------------------------------------------------------
@@ -181,7 +182,7 @@ class SemiSupervisedPlugin(SupervisedPlugin[Any]):
         self._candidates = sorted(self._seen) if self.classes == "seen" else current
         batch_size = max(1, round(self.ratio * strategy.train_mb_size))
         self._batches = UnlabelledBatches(unlabelled.dataset.eval(), self.views, batch_size)
-        self._iterations, self._done = len(strategy.dataloader) * strategy.train_epochs, 0
+        self._done = 0
         self.begin(len(unlabelled.dataset), len(self._candidates))
 
     def before_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
@@ -199,7 +200,9 @@ class SemiSupervisedPlugin(SupervisedPlugin[Any]):
         assert self._batches is not None
         batch = next(self._batches).to(strategy.device)
         found = self.unlabelled_loss(strategy, batch)
-        strategy.loss = strategy.loss + self.weight * self.ramp(self._done / self._iterations) * found.loss
+        # Counted here and not before training: a plugin of replay that comes later has another loader by now.
+        iterations = len(strategy.dataloader) * strategy.train_epochs
+        strategy.loss = strategy.loss + self.weight * self.ramp(self._done / iterations) * found.loss
         self._done += 1
         if self.record:
             labels = torch.tensor(self._candidates)[found.labels.cpu()]
@@ -231,6 +234,8 @@ class SemiSupervisedPlugin(SupervisedPlugin[Any]):
 def _check(ratio: float, weight: float, classes: str, ema_decay: float | None) -> None:
     if not ratio > 0:
         raise ValueError(f"ratio={ratio} leaves no unlabelled image beside a labelled one: it must be above 0.")
+    if math.isinf(ratio):
+        raise ValueError(f"ratio={ratio} is no number of unlabelled images: it must be finite.")
     if not weight >= 0:
         raise ValueError(f"weight={weight} must be 0 or more.")
     if classes not in ("experience", "seen"):

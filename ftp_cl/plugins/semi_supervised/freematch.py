@@ -23,13 +23,18 @@ class FreeMatch(FixMatch):
         thresholds: those of the experience; None before the first.
 
     Raises:
-        ValueError: if ``momentum`` is not in [0, 1), and as ``FixMatch``.
+        ValueError: if ``fairness`` is negative, ``momentum`` is not in [0, 1), ``threshold`` is given, and as
+            ``FixMatch``.
     """
 
     thresholds: AdaptiveThresholds | None = None
 
     def __init__(self, *, fairness: float = 0.01, momentum: float = 0.999, **options: Any) -> None:
         super().__init__(**options)
+        if "threshold" in options:
+            raise ValueError("FreeMatch finds its thresholds by itself: leave threshold out, or use FixMatch.")
+        if not fairness >= 0:
+            raise ValueError(f"fairness={fairness} must be 0 or more.")
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum={momentum} must lie between 0 and 1, 1 excluded.")
         self.fairness = fairness

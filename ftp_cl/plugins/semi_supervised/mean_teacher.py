@@ -26,7 +26,7 @@ class MeanTeacher(SemiSupervisedPlugin):
         options: as ``SemiSupervisedPlugin``.
 
     Raises:
-        ValueError: if ``ramp`` is not above 0, and as ``SemiSupervisedPlugin``.
+        ValueError: if ``ramp`` is not above 0 or ``ema_decay`` is None, and as ``SemiSupervisedPlugin``.
     """
 
     def __init__(
@@ -40,6 +40,8 @@ class MeanTeacher(SemiSupervisedPlugin):
         **options: Any,
     ) -> None:
         super().__init__([view or WeakView()] * 2, ratio=ratio, weight=weight, ema_decay=ema_decay, **options)
+        if ema_decay is None:
+            raise ValueError("ema_decay=None leaves no teacher: it must lie between 0 and 1, 1 excluded.")
         if not ramp > 0:
             raise ValueError(f"ramp={ramp} must be above 0.")
         self._end = ramp

@@ -106,6 +106,18 @@ def test_each_iteration_gets_a_batch_of_the_unlabelled_experience(benchmark):
     assert probe.progress[:10] == pytest.approx([i / 10 for i in range(10)])
 
 
+@pytest.mark.parametrize("probe_first", [True, False])
+def test_ramps_end_with_the_experience_whatever_replay_makes_of_the_loader(benchmark, probe_first):
+    probe, replay = Probe(), ReplayPlugin(mem_size=100, batch_size=4, batch_size_mem=4)
+    strategy = make_strategy(*([probe, replay] if probe_first else [replay, probe]), epochs=1)
+    for experience in benchmark.train_stream:
+        probe.progress.clear()
+        strategy.train(experience)
+    iterations = len(probe.progress)
+    assert iterations > 5, "40 labelled images, 4 of them in a batch"
+    assert probe.progress == pytest.approx([i / iterations for i in range(iterations)])
+
+
 def test_batches_go_through_all_unlabelled_images_again_and_again(benchmark):
     probe = Probe(ratio=20)  # 160 of 450 images
     make_strategy(probe, epochs=1).train(benchmark.train_stream[0])
@@ -304,11 +316,15 @@ def test_a_strategy_from_a_checkpoint_trains_on_as_if_never_stopped(benchmark, m
     ("make", "told"),
     [
         (lambda: FixMatch(ratio=0), "ratio=0 leaves no unlabelled image"),
+        (lambda: FixMatch(ratio=float("inf")), "ratio=inf is no number"),
         (lambda: FixMatch(weight=-1), "weight=-1"),
         (lambda: FixMatch(1.5), "threshold=1.5"),
         (lambda: FixMatch(ema_decay=1), "ema_decay=1"),
         (lambda: FixMatch(classes="all"), "'all' is unknown"),
         (lambda: FreeMatch(momentum=1), "momentum=1"),
+        (lambda: FreeMatch(fairness=-0.1), "fairness=-0.1"),
+        (lambda: FreeMatch(threshold=0.9), "leave threshold out"),
+        (lambda: MeanTeacher(ema_decay=None), "ema_decay=None leaves no teacher"),
         (lambda: PseudoLabel(ramp=(0.5, 0.5)), "ramp"),
         (lambda: MeanTeacher(ramp=0), "ramp=0"),
     ],
