@@ -95,7 +95,7 @@ def new_figure(width: float, height: float, panels: int = 1, rows: int = 1) -> t
 
 def label_powers(axis: Axis, low: float, high: float) -> None:
     """Readable numbers on a logarithmic axis from `low` to `high`."""
-    if high < 3 * low:  # where powers of ten and their multiples would leave hardly a number
+    if high < 5 * low:  # where powers of ten and their multiples would leave hardly a number
         axis.set_major_locator(MaxNLocator(4))
     else:
         # Less than two powers of ten would leave a single number.
