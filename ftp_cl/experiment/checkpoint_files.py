@@ -110,7 +110,7 @@ def truncate(path: Path, size: int) -> None:
         ValueError: it is shorter.
     """
     actual = path.stat().st_size if path.exists() else 0
-    if actual < size:
+    if not 0 <= size <= actual:
         raise ValueError(f"{path.name} is shorter than when the checkpoint was written")
     if path.exists():
         os.truncate(path, size)

@@ -2,12 +2,12 @@
 
 import argparse
 import sys
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 # Heavy imports (torch, Avalanche) stand in the commands that need them: `ftp-cl list` and errors answer at once.
 from ftp_cl.experiment.config import ConfigError, load_config, load_repeated, options_of
+from ftp_cl.experiment.quiet import without_warnings_of_others
 
 USER_ERROR = 2
 
@@ -20,9 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ConfigError(
                 f"{words[0]!r} is no option of ftp-cl {parsed.command}; see ftp-cl {parsed.command} --help."
             )
-        with warnings.catch_warnings():
-            # Avalanche's import warns of solvers that only GEM needs.
-            warnings.filterwarnings("ignore", module="qpsolvers")
+        with without_warnings_of_others():
             return parsed.act(parsed, words) or 0
     except (ValueError, OSError, ImportError) as error:
         if parsed.debug:
@@ -84,8 +82,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(parsed: argparse.Namespace, overrides: list[str]) -> int:
-    if parsed.multirun and parsed.result:
-        raise ConfigError("--from repeats one run: it cannot be combined with --multirun.")
+    if parsed.multirun and (parsed.result or parsed.cfg):
+        raise ConfigError("--from and --cfg are for one run: they cannot be combined with --multirun.")
     if parsed.multirun:
         from ftp_cl.experiment.many import run_many
 
@@ -102,11 +100,7 @@ def _run(parsed: argparse.Namespace, overrides: list[str]) -> int:
     from ftp_cl.experiment.run import run
     from ftp_cl.report import load_results, terminal_table
 
-    own = (
-        Path("runs") / f"{Path(parsed.result).absolute().parent.name}-again"
-        if parsed.result
-        else run_directory(overrides)
-    )
+    own = run_directory(overrides, repeats=parsed.result)
     path = run(config, Path(config.out) if config.out else own)
     Console().print(terminal_table(load_results([path])))
     return 0

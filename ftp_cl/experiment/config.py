@@ -3,15 +3,18 @@
 import difflib
 import inspect
 import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -30,8 +33,12 @@ class _Rule:
     words: str
 
 
-def _number(holds: Callable[[Any], bool], words: str) -> _Rule:
-    return _Rule((int, float), holds, words)
+def _count(words: str = "a whole number of at least 1", *others: type) -> _Rule:
+    return _Rule((int, *others), lambda v: v is None or 1 <= v < 2**31, words)
+
+
+def _number(holds: Callable[[Any], bool], words: str, *others: type) -> _Rule:
+    return _Rule((int, float, *others), lambda v: v is None or (math.isfinite(v) and holds(v)), words)
 
 
 _OBJECTIVES = (
@@ -43,10 +50,14 @@ _ABSENT = object()
 
 _LOGGERS = ("tensorboard", "wandb", "mlflow")
 
+_MOST_THREADS = 1024  # more than any machine has cores; tens of thousands crash torch
+
 _RULES = {
     "seed": _Rule((int,), lambda v: 0 <= v < 2**32, "a whole number from 0 to 2^32 - 1"),
-    "train.epochs": _Rule((int,), lambda v: v >= 1, "a whole number of at least 1"),
-    "train.batch_size": _Rule((int,), lambda v: v >= 1, "a whole number of at least 1"),
+    "out": _Rule((str, type(None)), lambda v: v != "", "a path, or null; out=./5 for one that is a number"),
+    "label": _Rule((str, type(None)), lambda v: True, "text, or null; label='\"5\"' for one that is a number"),
+    "train.epochs": _count(),
+    "train.batch_size": _count(),
     "train.freeze_batch_norm": _Rule((bool,), lambda v: True, "true or false"),
     "train.softmax": _Rule((str,), lambda v: v in ("separated", "full"), "separated or full"),
     "train.augmentation": _Rule((str, type(None)), lambda v: v in (None, "weak", "shift"), "weak, shift or null"),
@@ -54,27 +65,23 @@ _RULES = {
     "train.warmup": _number(lambda v: 0 <= v <= 1, "a number from 0 to 1"),
     "optimizer.name": _Rule((str,), lambda v: v in ("adamw", "sgd"), "adamw or sgd"),
     "optimizer.lr": _number(lambda v: v > 0, "a number above 0"),
-    "optimizer.backbone_lr": _Rule((int, float, type(None)), lambda v: v is None or v > 0, "a number above 0, or null"),
+    "optimizer.backbone_lr": _number(lambda v: v > 0, "a number above 0, or null", type(None)),
     "optimizer.weight_decay": _number(lambda v: v >= 0, "a number of at least 0"),
     "optimizer.momentum": _number(lambda v: 0 <= v < 1, "a number from 0 to below 1"),
     "optimizer.fresh": _Rule((bool,), lambda v: True, "true or false"),
-    "labels.per_class": _Rule(
-        (int, type(None)), lambda v: v is None or v >= 1, "a whole number of at least 1, or null"
-    ),
-    "labels.fraction": _Rule(
-        (int, float, type(None)), lambda v: v is None or 0 < v < 1, "a number between 0 and 1, or null"
+    "labels.per_class": _count("a whole number of at least 1, or null", type(None)),
+    "labels.fraction": _number(lambda v: 0 < v < 1, "a number between 0 and 1, or null", type(None)),
+    "labels.unlabelled": _Rule(
+        (DictConfig, type(None)), lambda v: True, "null, or keys of the benchmark: {train_domains: [twemoji]}"
     ),
     "labels.allow_fewer": _Rule((bool, type(None)), lambda v: True, "true, false or null"),
-    "eval.batch_size": _Rule((int,), lambda v: v >= 1, "a whole number of at least 1"),
+    "eval.batch_size": _count(),
     "eval.stream": _Rule((str,), lambda v: v in ("test", "validation"), "test or validation"),
     "eval.ood_every": _Rule((str,), lambda v: v in ("end", "experience", "never"), "end, experience or never"),
     "resume": _Rule((bool,), lambda v: True, "true or false"),
-    "checkpoint.every_minutes": _Rule(
-        (int, float, type(None)), lambda v: v is None or v > 0, "a number above 0, or null"
-    ),
-    "checkpoint.every_iterations": _Rule(
-        (int, type(None)), lambda v: v is None or v >= 1, "a whole number of at least 1, or null"
-    ),
+    "checkpoint.every_minutes": _number(lambda v: v > 0, "a number above 0, or null", type(None)),
+    "checkpoint.every_iterations": _count("a whole number of at least 1, or null", type(None)),
+    "device": _Rule((str,), lambda v: v != "", "auto, cpu, cuda or a device such as cuda:1"),
     "deterministic": _Rule((bool,), lambda v: True, "true or false"),
     "strategy": _Rule(
         (DictConfig, type(None)),
@@ -83,7 +90,7 @@ _RULES = {
     ),
     "plugins": _Rule(
         (ListConfig,),
-        lambda v: all(isinstance(entry, DictConfig) and "name" in entry for entry in v),
+        lambda v: all(isinstance(entry, DictConfig) and ":" in str(entry.get("name")) for entry in v),
         "a list such as [{name: my_module:MyPlugin, option: 1}]",
     ),
     "loggers": _Rule((ListConfig,), lambda v: all(name in _LOGGERS for name in v), f"a list of {', '.join(_LOGGERS)}"),
@@ -91,7 +98,38 @@ _RULES = {
         (str, type(None)), lambda v: v is None or v in _OBJECTIVES, f"null or one of {', '.join(_OBJECTIVES)}"
     ),
     "save_weights": _Rule((bool,), lambda v: True, "true or false"),
-    "threads": _Rule((int, type(None)), lambda v: v is None or v >= 1, "a whole number of at least 1, or null"),
+    "threads": _Rule(
+        (int, type(None)),
+        lambda v: v is None or 1 <= v <= _MOST_THREADS,
+        f"a whole number from 1 to {_MOST_THREADS}, or null",
+    ),
+}
+
+GROUPS = ("benchmark", "model", "method")
+"""Parts of the configuration that are chosen by name, each with keys of its own."""
+
+_KIND_WORDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    list: "a list: [...]",
+    type(None): "null",
+}
+
+# Kinds of value that keys of the groups take beside that of their default in configs/.
+_OTHER_KINDS: dict[str, tuple[type, ...]] = {
+    "batch_size": (int,),
+    "corruption_cache": (str,),
+    "corruptions": (str, list),
+    "dataset_root": (str,),
+    "ema_decay": (type(None),),
+    "exclude": (list,),
+    "label_percent": (float,),
+    "ood_domains": (list,),
+    "shots": (int,),
+    "split_lists": (str,),
+    "validation_fraction": (float, type(None)),
 }
 
 
@@ -114,6 +152,9 @@ def load_config(overrides: Sequence[str]) -> DictConfig:
     Raises:
         ConfigError: for an unknown group, choice or key, or a value of the wrong type or range.
     """
+    for override in overrides:
+        if re.match(r"[+~]*hydra[./=]", override):
+            raise ConfigError(f"{override} is for many runs: use it with ftp-cl run -m.")
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_directory().resolve()), version_base="1.3"):
         try:
@@ -122,6 +163,23 @@ def load_config(overrides: Sequence[str]) -> DictConfig:
             raise ConfigError(_explain(error, overrides)) from error
     check(config)
     return config
+
+
+@cache
+def _root() -> dict[str, Any]:
+    """The keys of every run with their defaults; the groups are not among them."""
+    root = OmegaConf.to_container(OmegaConf.load(config_directory() / "config.yaml"))
+    assert isinstance(root, dict)
+    return {str(key): value for key, value in root.items() if key not in ("defaults", "hydra")}
+
+
+@cache
+def _defaults_of(group: str, name: str) -> dict[str, Any]:
+    """The keys of one choice of a group, and those that it takes over from others."""
+    own = OmegaConf.to_container(OmegaConf.load(config_directory() / group / f"{name}.yaml"))
+    assert isinstance(own, dict)
+    inherited = [_defaults_of(group, str(base)) for base in own.pop("defaults", []) if base != "_self_"]
+    return {str(key): value for keys in (*inherited, own) for key, value in keys.items()}
 
 
 def load_repeated(result: Path, overrides: Sequence[str]) -> DictConfig:
@@ -136,19 +194,20 @@ def load_repeated(result: Path, overrides: Sequence[str]) -> DictConfig:
     """
     try:
         recorded = json.loads(result.read_text())["config"]
-        root = OmegaConf.to_container(OmegaConf.load(config_directory() / "config.yaml"))
-        assert isinstance(root, dict)
-        config = OmegaConf.create({key: root[key] for key in root if key not in ("defaults", "hydra")})
         # Keys that are newer than the result have their defaults.
-        defaults, own = OmegaConf.create({"out": None, "resume": False}), OmegaConf.create(recorded)
-        config = OmegaConf.create(OmegaConf.to_container(OmegaConf.merge(config, own, defaults)))  # type: ignore
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{result} holds no configuration of a run ({error}).") from error
+        given = OmegaConf.merge(_root(), OmegaConf.create(recorded), {"out": None, "resume": False})
+        config = DictConfig(OmegaConf.to_container(given, resolve=True))
+        check(config)
+    except (ValueError, KeyError, TypeError, OmegaConfBaseException) as error:
+        raise ConfigError(f"{result} holds no configuration of a run ({_first_line(error)}).") from error
     for override in overrides:
         key, equals, _ = override.partition("=")
         if not equals or OmegaConf.select(config, key, default=_ABSENT) is _ABSENT:
-            known = [str(key) for key in config]
-            raise ConfigError(f"{key} is no key of the configuration{suggestion(key, known)}")
+            raise ConfigError(f"{key} is no key of the configuration{suggestion(key, _dotted(config))}")
+        if isinstance(OmegaConf.select(config, key), DictConfig) and key in (*GROUPS, *_sections()):
+            raise ConfigError(
+                f"{override} is too much for --from, which changes single keys, such as {_dotted(config[key], key)[0]}."
+            )
     merged = OmegaConf.merge(config, OmegaConf.from_dotlist(list(overrides)))
     assert isinstance(merged, DictConfig)
     check(merged)
@@ -156,19 +215,85 @@ def load_repeated(result: Path, overrides: Sequence[str]) -> DictConfig:
 
 
 def check(config: DictConfig) -> None:
-    """Check types and ranges of everything that is not an option of a benchmark, model or method.
+    """Resolve references between keys, and check that every key exists, and types and ranges.
+
+    The ranges of what a benchmark, model or method takes are checked when it is built.
 
     Raises:
         ConfigError: naming the first key that is wrong.
     """
+    try:
+        OmegaConf.resolve(config)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"The configuration cannot be resolved: {_first_line(error)}.") from error
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
         raise ConfigError(f"{missing[0]} must be given: {missing[0]}=...")
+    for key in (*GROUPS, *_sections()):
+        if not isinstance(config.get(key), DictConfig):
+            raise ConfigError(f"{key}={config.get(key)} is wrong: it must have keys of its own, {key}.<key>=...")
+    _check_keys(config)
     for key, rule in _RULES.items():
         value = OmegaConf.select(config, key)
         wrong_kind = not isinstance(value, rule.kinds) or (isinstance(value, bool) and bool not in rule.kinds)
         if wrong_kind or not rule.holds(value):
             raise ConfigError(f"{key}={value} is wrong: it must be {rule.words}.")
+    for group in GROUPS:
+        _check_group(group, plain(config[group]))
+
+
+def _check_keys(config: DictConfig) -> None:
+    """Every key but those of the groups must be one of config.yaml."""
+    known = _dotted(_root())
+    for key in config:
+        if key in _sections():
+            names, here = [f"{key}.{name}" for name in config[key]], [f"{key}.{name}" for name in _root()[str(key)]]
+        else:
+            names, here = [str(key)], [*_root(), *GROUPS]
+        for name in names:
+            if name not in here:
+                raise ConfigError(f"{name} is no key of the configuration{suggestion(name, known)}")
+
+
+def _check_group(group: str, options: dict[str, Any]) -> None:
+    """The name must exist, and keys that its file has must have values of the kind that they have there."""
+    name = options.get("name")
+    if not isinstance(name, str) or not (":" in name or name in options_of(group)):
+        raise ConfigError(f"{group}.name={name} is unknown{suggestion(str(name), options_of(group))}")
+    defaults = {} if ":" in name else _defaults_of(group, name)
+    for key, value in options.items():
+        if key in defaults and defaults[key] != "???":
+            kinds = dict.fromkeys((type(defaults[key]), *_OTHER_KINDS.get(key, ())))
+            if list(kinds) != [type(None)]:
+                _check_kind(f"{group}.{key}", value, list(kinds))
+
+
+def _check_kind(key: str, value: Any, kinds: Sequence[type]) -> None:
+    is_number = type(value) in (int, float)
+    if type(value) in kinds or (is_number and float in kinds):
+        if is_number and not 0 <= value < math.inf:
+            raise ConfigError(f"{key}={value} is wrong: it must be a finite number of at least 0.")
+        return
+    raise ConfigError(f"{key}={value} is wrong: it must be {' or '.join(_KIND_WORDS[kind] for kind in kinds)}.")
+
+
+def _sections() -> list[str]:
+    return [key for key, value in _root().items() if isinstance(value, dict)]
+
+
+def _dotted(node: Any, prefix: str = "") -> list[str]:
+    """The keys of a configuration down to single values: train.epochs, ..."""
+    keys: list[str] = []
+    for key in node:
+        own = f"{prefix}.{key}" if prefix else str(key)
+        value = node._get_node(key) if OmegaConf.is_dict(node) else node[key]
+        is_part = isinstance(value, dict) or (OmegaConf.is_dict(value) and not value._is_none())
+        keys += _dotted(value, own) if is_part else [own]
+    return keys
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
 
 
 def plain(group: DictConfig) -> dict[str, Any]:
@@ -202,38 +327,42 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
         if match is None:
             return f"{override!r} is no override: write key=value, such as method=ftp or train.epochs=5."
         added, key, value = match[1], match[2], match[3]
-        if key in ("benchmark", "model", "method") and value.strip("'\"") not in options_of(key):
-            return f"{key}={value} is unknown{suggestion(value, options_of(key))}"
+        if _has_several_values(override):
+            return f"{override} has several values: ftp-cl run -m runs each of them."
+        if key in (*GROUPS, "experiment"):
+            if value.strip("'\"") not in options_of(key):
+                return f"{override} is unknown{suggestion(value, options_of(key))}"
+            if key == "experiment" and not added:
+                return f"{override} needs a plus sign: +{override}."
+            continue
         known = _known_keys(overrides)
-        if not added and key not in known and key not in {k.rsplit(".", 1)[0] for k in known}:
+        if known and not added and key not in known and key not in {k.rsplit(".", 1)[0] for k in known}:
             return f"{key} is no key of the configuration{suggestion(key, known)}"
-    return " ".join(str(error).split("\n")[0].split())
+    return _first_line(error) + "."
+
+
+def _has_several_values(override: str) -> bool:
+    try:
+        return OverridesParser.create().parse_override(override).is_sweep_override()
+    except HydraException:
+        return False
 
 
 def _known_keys(overrides: Sequence[str]) -> list[str]:
     """All keys that the chosen groups have, dotted."""
-    groups = [word for word in overrides if re.match(r"(benchmark|model|method)=", word)]
-    keys: list[str] = []
+    groups = [word for word in overrides if word.partition("=")[0] in GROUPS]
     try:
-        config = compose("config", groups)
+        return _dotted(compose("config", groups))
     except (HydraException, OmegaConfBaseException):
-        return keys
-    pending: list[tuple[str, Any]] = [("", config)]
-    while pending:
-        prefix, node = pending.pop()
-        for key in node:
-            if OmegaConf.is_dict(node._get_node(key)):
-                pending.append((f"{prefix}{key}.", node[key]))
-            else:
-                keys.append(f"{prefix}{key}")
-    return keys
+        return []
 
 
 def suggestion(word: str, known: Sequence[str]) -> str:
-    """The end of a sentence on an unknown word: the nearest known ones, or all in its section."""
-    section, _, last = word.rpartition(".")
+    """The end of a sentence on an unknown word: the nearest known one, or all in its section."""
+    section, dot, last = word.rpartition(".")
     nearest = difflib.get_close_matches(word, known, n=1, cutoff=0.8)
     nearest = nearest or [key for key in known if key.rpartition(".")[2] == last]
     if nearest:
         return f"; did you mean {nearest[0]}?"
-    return f"; there are {', '.join(sorted(key for key in known if key.startswith(section)))}."
+    there = [key for key in known if dot and key.startswith(section + dot)] or {key.partition(".")[0] for key in known}
+    return f"; there are {', '.join(sorted(there))}." if there else "."

@@ -21,6 +21,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from ftp_cl.experiment.config import ConfigError, check, config_directory, load_config
+from ftp_cl.experiment.quiet import without_warnings_of_others
 from ftp_cl.experiment.record import run_directory
 from ftp_cl.report import ERROR_FILE, replace_files
 
@@ -85,8 +86,7 @@ def _job(config: DictConfig) -> float | None:
     directory = job_directory(config)
     try:
         check(config)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="qpsolvers")  # Avalanche's import warns of them
+        with without_warnings_of_others():
             from ftp_cl.experiment.run import run
 
             path = run(config, directory)

@@ -24,9 +24,16 @@ NOT_IDENTITY = ("out", "label", "resume", "checkpoint", "save_weights", "loggers
 _LONGEST_NAME = 200  # bytes; file systems take 255
 
 
-def run_directory(overrides: Sequence[str]) -> Path:
-    """Where a run goes that names no `out`: runs/ and the overrides, which is what differs between runs."""
+def run_directory(overrides: Sequence[str], repeats: str | None = None) -> Path:
+    """Where a run goes that names no `out`: runs/ and the overrides, which is what differs between runs.
+
+    Args:
+        overrides: as on the command line.
+        repeats: the result.json whose run is repeated with these overrides.
+    """
     telling = [word for word in sorted(overrides) if _key(word) not in (*NOT_IDENTITY, "hydra")]
+    if repeats is not None:
+        telling.insert(0, f"{Path(repeats).absolute().parent.name}-again")
     name = ",".join(re.sub(r"[^\w.,=+\[\]-]", "_", word) for word in telling) or "default"
     if len(name.encode()) > _LONGEST_NAME:
         name = f"{name[:100]}...{hashlib.sha256(name.encode()).hexdigest()[:12]}"

@@ -28,6 +28,9 @@ from ftp_cl.experiment.termination import Termination
 _VERSIONS = ("ftp-cl", "torch", "avalanche-lib", "numpy")
 _END = object()
 
+# What it raises when a checkpoint with right checksums holds what no run has written. RuntimeError: torch's, and depth.
+_WRONG_CONTENT = (ValueError, TypeError, LookupError, AttributeError, RuntimeError, OverflowError)
+
 
 @dataclass(frozen=True)
 class Position:
@@ -180,7 +183,11 @@ class Checkpoints:
         self.measured.train_seconds, self._training_since = self.train_seconds(), None
         number = experience.current_experience
         self.resumed = self._loaded = None
+        self._termination.waits = True
         self.save(strategy, Position(number), self.randomness.state)
+        self._termination.waits = False
+        if self._termination.arrived:
+            self._termination.exit()
 
     def _own_parts(self, strategy: SupervisedTemplate) -> "OwnParts | CannotSave":
         encoder = Encoder(self._items)
@@ -215,9 +222,10 @@ class Checkpoints:
                 self._say(f"  a checkpoint is passed over: {error}.")
                 continue
             self._loaded = (state, tensors)
-            with self._refusing_misfits():
-                self.resumed = Position(**state["position"])
+            with self.refusing_misfits():
+                self.resumed = self._position(state["position"], strategy.train_epochs)
                 self.measured = Measured(**state["measured"])
+                self._check_measured()
                 self.randomness.state = Decoder(tensors, self._items, strategy.model).decode(state["loaders"])
                 self.restore(strategy)
                 if self.resumed.epoch is not None:
@@ -226,6 +234,23 @@ class Checkpoints:
                 self._say(self._where(state["versions"]))
             return True
         return False
+
+    def _position(self, values: dict[str, Any], epochs: int) -> Position:
+        """That of a checkpoint, if this run can be there; batches are counted when they are gone through."""
+        position = Position(**values)
+        number, epoch, batch = position.experience, position.epoch, position.batch
+        if not all(type(value) is int and value >= 0 for value in (number, epoch or 0, batch)):
+            raise ValueError(f"{values} is no position")
+        if number >= len(self._benchmark.train_stream) or (epoch or 0) >= epochs:
+            raise ValueError(f"{values} is behind the end")
+        return position
+
+    def _check_measured(self) -> None:
+        assert self.resumed is not None
+        matrix = self.measured.matrix
+        numbers = [self.measured.train_seconds, *(accuracy for row in matrix for accuracy in row)]
+        if len(matrix) != self.resumed.experience or not all(type(number) is float for number in numbers):
+            raise ValueError("its measurements are not those of the experiences before")
 
     def restore(self, strategy: SupervisedTemplate) -> None:
         """Put the loaded state into the strategy: once before training goes on, and again at the very position.
@@ -237,10 +262,11 @@ class Checkpoints:
             return
         state, tensors = self._loaded
         begun = list(self._benchmark.train_stream)[: self.resumed.experience + 1]
-        with self._refusing_misfits():
+        with self.refusing_misfits():
             decode_strategy(state["strategy"], strategy, tensors, self._items, begun)
 
-    def _refusing_misfits(self) -> "_Misfits":
+    def refusing_misfits(self) -> "_Misfits":
+        """A context manager in which errors of wrong content become one sentence."""
         return _Misfits(f"The checkpoint in {self._files.folder} does not fit this run")
 
     def _where(self, versions: dict[str, str]) -> str:
@@ -257,11 +283,13 @@ class Checkpoints:
         """The batches of the experience that the strategy is about to train on."""
         return Batches(self, strategy, loader)
 
-    def waiting(self, waits: bool) -> None:
-        """From here on an iteration is in progress, or no more."""
-        self._termination.waits = waits
-        if self._termination.arrived and not waits:
-            self._termination.exit()
+    def first_iteration_begins(self) -> None:
+        """From here until the experience is saved, an end must wait for a checkpoint.
+
+        Between two iterations there may be much work without a position in it: what methods do after an epoch, or
+        after the experience.
+        """
+        self._termination.waits = True
 
 
 class _Misfits:
@@ -273,8 +301,9 @@ class _Misfits:
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, ValueError | TypeError | KeyError | AttributeError) and not isinstance(error, ConfigError):
-            raise ConfigError(f"{self._what} ({error}): remove it to begin anew.") from error
+        if isinstance(error, _WRONG_CONTENT) and not isinstance(error, ConfigError):
+            words = " ".join(f"{error}".split())
+            raise ConfigError(f"{self._what} ({words}): remove it to begin anew.") from error
 
 
 class Batches:
@@ -301,18 +330,17 @@ class Batches:
         at_start = checkpoints.randomness.state
         iterator, done = iter(self._loader), 0
         while self._skipped:
-            self._next(iterator)
+            with checkpoints.refusing_misfits():
+                if self._next(iterator) is _END:
+                    raise ValueError(f"it is behind batch {done}, the last one of the epoch")
             done, self._skipped = done + 1, self._skipped - 1
             if not self._skipped:
                 checkpoints.restore(strategy)
-        checkpoints.waiting(True)
-        try:
-            while (batch := self._next(iterator)) is not _END:
-                yield batch
-                done += 1
-                checkpoints.iteration_done(strategy, Position(number, epoch, done), at_start)
-        finally:
-            checkpoints.waiting(False)
+        checkpoints.first_iteration_begins()
+        while (batch := self._next(iterator)) is not _END:
+            yield batch
+            done += 1
+            checkpoints.iteration_done(strategy, Position(number, epoch, done), at_start)
 
     def _next(self, iterator: Iterator[Any]) -> Any:
         with self._checkpoints.randomness.use():

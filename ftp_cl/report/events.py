@@ -6,37 +6,38 @@ from pathlib import Path
 from ftp_cl.report.run_directory import EVENTS_FILE
 
 
-def radii_after_each_experience(run_dir: Path) -> list[dict[str, float]]:
-    """Radius of every projected tensor after each experience, in the order of the experiences.
+def projection_after_each_experience(run_dir: Path, what: str) -> list[dict[str, float]]:
+    """Radius or distance of every projected tensor after each experience, in the order of the experiences.
 
     Lines that cannot be read are passed over, wherever they stand: a killed run cuts its last line, and a resumed one
     may write on behind the cut. Of several lines on one experience, as after a resume, the last one counts.
 
     Args:
         run_dir: directory of the run; a missing or unreadable metrics.jsonl gives an empty list.
+        what: "radius" or "mean_distance".
 
     Returns:
-        One dict {tensor name: radius} per experience.
+        One dict {tensor name: value} per experience.
     """
-    radii: dict[int, dict[str, float]] = {}
+    found: dict[int, dict[str, float]] = {}
     try:
         with (run_dir / EVENTS_FILE).open(encoding="utf-8", errors="replace") as lines:
             for line in lines:
                 # Nearly all lines are training steps: parse only those that can matter.
                 if '"projection"' in line:
-                    radii.update(_projection_event(line))
+                    found.update(_projection_event(line, what))
     except OSError:
         return []
-    return [radii[experience] for experience in sorted(radii)]
+    return [found[experience] for experience in sorted(found)]
 
 
-def _projection_event(line: str) -> dict[int, dict[str, float]]:
+def _projection_event(line: str, what: str) -> dict[int, dict[str, float]]:
     try:
         event = json.loads(line)
         if event["event"] != "projection":
             return {}
-        radii = {name: float(tensor["radius"]) for name, tensor in event["tensors"].items()}
-        return {int(event["experience"]): radii} if radii else {}
+        values = {name: float(tensor[what]) for name, tensor in event["tensors"].items()}
+        return {int(event["experience"]): values} if values else {}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return {}
 

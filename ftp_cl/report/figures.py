@@ -3,7 +3,7 @@
 import math
 import re
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator
 
 from ftp_cl.report.groups import Group
 from ftp_cl.report.label_figures import (
@@ -20,14 +20,24 @@ from ftp_cl.report.label_figures import (
     with_label_budgets,
     with_pseudo_labels,
 )
+from ftp_cl.report.layer_figure import MOST_GROUPS, layers_figure, with_layers_over_time
 from ftp_cl.report.loading import TensorProjection
-from ftp_cl.report.style import GRID, INK, Look, add_legend, looks, new_figure
+from ftp_cl.report.style import (
+    GRID,
+    INK,
+    PAGE_WIDTH,
+    SMALLEST_RADIUS,
+    Look,
+    add_legend,
+    label_powers,
+    looks,
+    new_figure,
+    short_tensor_names,
+    shortened,
+)
 
-PAGE_WIDTH = 4.4  # inches: text keeps a readable size on a phone
-_SMALLEST_RADIUS = 1e-8  # of the algorithm, and the least that the logarithmic axis shows
 _SHORTEST_TIME = 1e-3  # seconds; the least that the logarithmic axis shows
-_LONGEST_TICK = 24
-_CORRUPTION = re.compile(r"ood_\w+_(\d)")  # as the corrupted streams of ftp_cl.benchmarks are named: ood_fog_3
+_CORRUPTION = re.compile(r"ood_(\w+)_(\d)")  # as the corrupted streams of ftp_cl.benchmarks are named: ood_fog_3
 
 
 @dataclass(frozen=True)
@@ -139,22 +149,39 @@ def _draw_id_ood(axes: Axes, groups: Sequence[Group], looks_of: dict[str, Look])
 
 
 def _ood_streams_figure(groups: Sequence[Group], looks_of: dict[str, Look]) -> Figure:
-    streams = list(dict.fromkeys(stream for group in groups for run in group.results for stream in run.ood))
-    row_height = min(0.9, 0.25 + 0.09 * len(groups))
-    figure, (axes,) = new_figure(PAGE_WIDTH, 0.9 + max(1.2, row_height * len(streams)))
+    rows = _ood_rows(stream for group in groups for run in group.results for stream in run.ood)
+    row_height = min(0.9, 0.18 + 0.08 * len(groups))
+    figure, (axes,) = new_figure(PAGE_WIDTH, 0.9 + max(1.2, row_height * len(rows)))
     for offset, group in zip(_offsets(len(groups)), groups, strict=True):
-        values = np.array([[run.ood.get(stream, math.nan) for stream in streams] for run in group.results])
+        values = np.array(
+            [
+                [np.mean([run.ood.get(stream, math.nan) for stream in streams]) for streams in rows.values()]
+                for run in group.results
+            ]
+        )
         evaluated = ~np.isnan(values).all(axis=0)
-        positions = np.arange(len(streams))[evaluated] + offset
+        positions = np.arange(len(rows))[evaluated] + offset
         _draw_dots(axes, positions, values[:, evaluated], looks_of[group.label], vertical=False)
-    axes.set_yticks(range(len(streams)), [_shortened(stream.removeprefix("ood_")) for stream in streams])
-    axes.set_yticks(np.arange(len(streams) - 1) + 0.5, minor=True)
+    axes.set_yticks(range(len(rows)), [shortened(name) for name in rows])
+    axes.set_yticks(np.arange(len(rows) - 1) + 0.5, minor=True)
     axes.grid(False, axis="y", which="major")
     axes.grid(True, axis="y", which="minor", color=GRID)
     axes.tick_params(axis="y", which="both", length=0)
-    axes.set(xlabel="accuracy (%)", ylabel="OOD stream", ylim=(len(streams) - 0.5, -0.5))
+    axes.set(xlabel="accuracy (%)", ylabel="OOD stream", ylim=(len(rows) - 0.5, -0.5))
     _group_legend(figure, groups, looks_of, lines=False)
     return figure
+
+
+def _ood_rows(streams: Iterable[str]) -> dict[str, list[str]]:
+    """What the rows are called and which streams they are the mean of: a corruption's severities make one row."""
+    corruptions: dict[str, list[str]] = {}
+    for stream in dict.fromkeys(streams):
+        match = _CORRUPTION.fullmatch(stream)
+        corruptions.setdefault(match[1] if match else stream.removeprefix("ood_"), []).append(stream)
+    return {
+        name if len(members) > 1 else members[0].removeprefix("ood_"): sorted(members)
+        for name, members in corruptions.items()
+    }
 
 
 def _projection_figure(groups: Sequence[Group], looks_of: dict[str, Look]) -> Figure:
@@ -166,10 +193,11 @@ def _projection_figure(groups: Sequence[Group], looks_of: dict[str, Look]) -> Fi
         radius = [_mean_over_runs(group, tensors[i], lambda tensor: tensor.radius) for i in depth]
         distance = [_mean_over_runs(group, tensors[i], lambda tensor: tensor.mean_distance) for i in depth]
         marker = look.marker if len(tensors) <= 40 else ""
-        axes.plot(np.maximum(radius, _SMALLEST_RADIUS), depth, color=look.colour, marker=marker, linewidth=1.2)
-        axes.plot(np.maximum(distance, _SMALLEST_RADIUS), depth, color=look.colour, linewidth=1.2, linestyle=":")
+        axes.plot(np.maximum(radius, SMALLEST_RADIUS), depth, color=look.colour, marker=marker, linewidth=1.2)
+        axes.plot(np.maximum(distance, SMALLEST_RADIUS), depth, color=look.colour, linewidth=1.2, linestyle=":")
     step = -(-len(tensors) // 36)
-    axes.set_yticks(range(0, len(tensors), step), [_shortened(tensor) for tensor in tensors[::step]], fontsize=8)
+    names = short_tensor_names(tensors)
+    axes.set_yticks(range(0, len(tensors), step), names[::step], fontsize=8)
     axes.set(
         xlabel="row-wise L1 norm (weight units)", ylabel="tensor, input to output", ylim=(len(tensors) - 0.5, -0.5)
     )
@@ -239,7 +267,7 @@ def _by_severity(group: Group) -> list[dict[int, list[float]]]:
         severities: dict[int, list[float]] = {}
         for stream, accuracy in result.ood.items():
             if match := _CORRUPTION.fullmatch(stream):
-                severities.setdefault(int(match[1]), []).append(accuracy)
+                severities.setdefault(int(match[2]), []).append(accuracy)
         if severities and (not runs or severities.keys() == runs[0].keys()):
             runs.append(severities)
     return runs
@@ -265,16 +293,7 @@ def _offsets(count: int) -> np.ndarray:
 
 def _logarithmic(axis: Axis) -> None:
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})  # type: ignore[attr-defined]
-    low, high = axis.get_view_interval()
-    # Less than two powers of ten would leave a single number on the axis.
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 100 * low else (1.0,), numticks=7))
-    axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-
-
-def _shortened(name: str) -> str:
-    """A name that leaves room for the axes: the ends of tensor names tell more than their middle."""
-    return name if len(name) <= _LONGEST_TICK else f"{name[:8]}…{name[9 - _LONGEST_TICK :]}"
+    label_powers(axis, *axis.get_view_interval())
 
 
 def _with_ood(groups: Sequence[Group]) -> list[Group]:
@@ -321,7 +340,8 @@ FIGURE_KINDS = (
     FigureKind(
         "ood-streams",
         "OOD accuracy per stream",
-        "Accuracy on each OOD stream after the last experience; dot: mean over seeds, bar: ± one standard deviation.",
+        "Accuracy on each OOD stream after the last experience, for a corruption the mean over its severities; dot: "
+        "mean over seeds, bar: ± one standard deviation.",
         _with_ood,
         _ood_streams_figure,
     ),
@@ -356,6 +376,15 @@ FIGURE_KINDS = (
         "percentile, both mean over seeds; logarithmic axis.",
         _with_radii,
         _radius_over_experiences_figure,
+    ),
+    FigureKind(
+        "layers",
+        "Radius and distance of each layer over experiences",
+        "Radius, and mean L1 distance of the rows from the anchor, of each projected tensor (input at the top) at the "
+        "end of each experience, mean over seeds, on one logarithmic scale; of many tensors, neighbours share a row, "
+        f"their mean. The first {MOST_GROUPS} methods of the table that project.",
+        with_layers_over_time,
+        layers_figure,
     ),
     FigureKind(
         "labels",

@@ -27,11 +27,21 @@ def replace_files(contents: Mapping[Path, bytes]) -> None:
                 os.fsync(file.fileno())
         for path in contents:
             temporary[path].replace(path)
+        for folder in {path.parent for path in contents}:
+            _sync(folder)  # a power cut must not take back the renaming
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         for leftover in temporary.values():
             leftover.unlink(missing_ok=True)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def is_temporary(path: Path) -> bool:

@@ -73,6 +73,8 @@ def aggregate(results: Iterable[Result]) -> list[Group]:
     a benchmark would get one name, the configuration keys in which they differ are added:
     "naive (optimizer.backbone_lr=1e-05)".
 
+    A run that was repeated with the very same numbers counts once.
+
     Args:
         results: as `load_results` gives them.
 
@@ -80,13 +82,15 @@ def aggregate(results: Iterable[Result]) -> list[Group]:
         By benchmark, then by mean average accuracy, highest first.
 
     Raises:
-        ReportError: two results of one group have the same seed, or accuracy matrices of different size.
+        ReportError: two results of one group have the same seed and different numbers, or accuracy matrices of
+            different size.
     """
     members: dict[tuple[str, ...], list[Result]] = defaultdict(list)
     for result in results:
         members[_identity(result)].append(result)
     for runs in members.values():
         runs.sort(key=lambda run: run.seed)
+        runs[1:] = [run for before, run in pairwise(runs) if not _repeats(before, run)]
         _check_members(runs)
     labels = _labels([runs[0] for runs in members.values()])
     groups = [
@@ -143,12 +147,17 @@ def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def _repeats(first: Result, second: Result) -> bool:
+    same = first.seed == second.seed and first.ood == second.ood
+    return same and np.array_equal(first.accuracy_matrix, second.accuracy_matrix, equal_nan=True)
+
+
 def _check_members(runs: list[Result]) -> None:
     for first, second in pairwise(runs):
         if first.seed == second.seed:
             raise ReportError(
-                f"{first.path} and {second.path} are the same run twice: one setting ({first.method} on "
-                f"{first.benchmark}) and one seed ({first.seed})"
+                f"{first.path} and {second.path} are the same run twice, with different numbers: one setting "
+                f"({first.method} on {first.benchmark}) and one seed ({first.seed})"
             )
         if first.experiences != second.experiences:
             raise ReportError(

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ftp_cl.metrics import accuracy_after_each_experience, forgetting_per_experience, relative_robustness, summarize
-from ftp_cl.report.events import radii_after_each_experience
+from ftp_cl.report.events import projection_after_each_experience
 from ftp_cl.report.run_directory import RESULT_FILE
 
 RESULT_SCHEMA = "ftp_cl.result/1"
@@ -88,7 +88,12 @@ class Result:
     @cached_property
     def radii_after_each_experience(self) -> list[dict[str, float]]:
         """Radius of every projected tensor, one dict per experience; empty if metrics.jsonl does not tell."""
-        return radii_after_each_experience(self.path.parent)
+        return projection_after_each_experience(self.path.parent, "radius")
+
+    @cached_property
+    def distances_after_each_experience(self) -> list[dict[str, float]]:
+        """Mean distance of the rows of every projected tensor from the anchor, likewise."""
+        return projection_after_each_experience(self.path.parent, "mean_distance")
 
     def accuracy_after_each_experience(self) -> NDArray[np.float64]:
         """Average accuracy on the experiences seen so far, percent, shape (T,)."""

@@ -7,11 +7,18 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Literal, TypeAlias
 
 import matplotlib.style
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+PAGE_WIDTH = 4.4  # inches: text keeps a readable size on a phone
+SMALLEST_RADIUS = 1e-8  # of the algorithm, and the least that logarithmic scales show
+_LONGEST_TICK = 24  # characters
 
 # Colours that the page replaces by its own, so that figures follow light and dark mode; unlike any other in use.
 INK, GRID, SURFACE = "#1b1b1d", "#dcdcdf", "#fefefe"
@@ -80,10 +87,34 @@ def drawing() -> Iterator[None]:
         yield
 
 
-def new_figure(width: float, height: float, panels: int = 1) -> tuple[Figure, list[Axes]]:
-    """A figure of `panels` axes beside each other; size in inches."""
+def new_figure(width: float, height: float, panels: int = 1, rows: int = 1) -> tuple[Figure, list[Axes]]:
+    """A figure of `panels` axes beside each other in each row, row by row; size in inches."""
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="none")
-    return figure, list(figure.subplots(1, panels, squeeze=False)[0])
+    return figure, list(figure.subplots(rows, panels, squeeze=False).flat)
+
+
+def label_powers(axis: Axis, low: float, high: float) -> None:
+    """Readable numbers on a logarithmic axis from `low` to `high`."""
+    if high < 5 * low:  # where powers of ten and their multiples would leave hardly a number
+        axis.set_major_locator(MaxNLocator(4))
+    else:
+        # Less than two powers of ten would leave a single number.
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 100 * low else (1.0,), numticks=7))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def short_tensor_names(tensors: Sequence[str]) -> list[str]:
+    """Names without the modules that all of them begin with, and without the `.weight` that most end with."""
+    parts = [tensor.removesuffix(".weight").split(".") for tensor in tensors]
+    modules = zip(*(own[:-1] for own in parts), strict=False)
+    common = len(list(takewhile(lambda names: len(set(names)) == 1, modules)))
+    return [shortened(".".join(own[common:])) for own in parts]
+
+
+def shortened(name: str) -> str:
+    """A name that leaves room for the axes: the ends of tensor names tell more than their middle."""
+    return name if len(name) <= _LONGEST_TICK else f"{name[:8]}…{name[9 - _LONGEST_TICK :]}"
 
 
 def add_legend(figure: Figure, handles: Sequence, labels: Sequence[str]) -> None:

@@ -1,6 +1,8 @@
 """The command line: what it prints, and that mistakes get one sentence and exit status 2."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -38,11 +40,38 @@ def refused(call, *words):
         ("benchmark.shots=1000", "1000"),
         ("model.head=cosin", "cosine"),
         ("device=tpu", "device=tpu"),
+        ("device=0", "device=0 is wrong: it must be auto, cpu, cuda or"),
         ("nonsense", "key=value"),
+        ("+train.epoch=3", "train.epoch is no key of the configuration; did you mean train.epochs?"),
+        ("+colour=red", "colour is no key of the configuration; there are checkpoint, deterministic"),
+        ("optimizer.lr=inf", "optimizer.lr=inf is wrong"),
+        ("threads=100000", "threads=100000 is wrong"),
+        ("train.batch_size=99999999999999999999", "at least 1"),
+        ("out=5", "out=5 is wrong: it must be a path"),
+        ("label=[a]", "label=['a'] is wrong: it must be text"),
+        ("labels=4", "labels=4 is wrong: it must have keys of its own"),
+        ("labels.unlabelled=4", "labels.unlabelled=4 is wrong: it must be null, or keys of the benchmark"),
+        ("plugins=[{name: 5}]", "must be a list such as"),
+        ("~method", "method=None is wrong"),
+        ("method.name=ftpp", "method.name=ftpp is unknown; did you mean ftp?"),
+        ("method.k=much", "method.k=much is wrong: it must be a number"),
+        ("method.k=null", "method.k=None is wrong: it must be a number"),
+        ("method.mu=nan", "method.mu=nan is wrong: it must be a finite number"),
+        ("method.radius_iterations=-1", "at least 0"),
+        ("method.anchor=5", "method.anchor=5 is wrong: it must be text"),
+        ("benchmark.n_experiences=2.0", "must be a whole number"),
+        ("benchmark.shots=few", "benchmark.shots=few is wrong: it must be null or a whole number"),
+        ("benchmark.train_domains=noto", "must be a list"),
+        ("seed=1,2", "seed=1,2 has several values: ftp-cl run -m runs each of them"),
+        ("method=ftp,naive", "method=ftp,naive has several values"),
+        ("hydra/launcher=joblib", "for many runs"),
+        ("+experiment=few_labels_emojis", "did you mean few_labels_emoji"),
+        ("experiment=few_labels_emoji", "+experiment=few_labels_emoji"),
+        ("train.epochs=${epochs}", "'epochs' not found"),
     ],
 )
 def test_a_wrong_word_is_named_with_what_would_be_right(ftp_cl, tmp_path, word, told):
-    assert told in refused(ftp_cl, "run", word, "out=run")
+    assert told in refused(ftp_cl, "run", "out=run", word)
     assert not (tmp_path / "run" / "result.json").exists()
 
 
@@ -112,6 +141,25 @@ def test_list_names_everything_with_a_line_on_it(ftp_cl):
 def test_cfg_prints_the_resolved_configuration(ftp_cl):
     status, printed, _ = ftp_cl("run", "--cfg", "job", "method=naive", "train.epochs=7")
     assert status == 0 and "epochs: 7" in printed and "name: naive" in printed
+
+
+def test_a_sweep_is_not_started_when_its_configuration_was_to_be_printed(ftp_cl, tmp_path):
+    assert "--cfg" in refused(ftp_cl, "run", "-m", "--cfg", "job", *QUICK, "seed=0,1")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_wrong_keys_are_found_before_anything_is_loaded(ftp_cl, monkeypatch):
+    from ftp_cl.experiment import run
+
+    monkeypatch.setattr(run, "benchmark_of", lambda config: pytest.fail("loaded"))
+    for word in ("method.k=much", "benchmark.n_experiences=two", "model.head=5", "+train.epoch=3", "optimizer.lr=0"):
+        refused(ftp_cl, "run", *QUICK, word)
+
+
+def test_warnings_of_avalanche_on_its_own_code_are_not_shown(tmp_path):
+    command = [sys.executable, "-m", "ftp_cl.experiment.cli", "run", *QUICK, "method=replay"]
+    finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert finished.returncode == 0 and finished.stderr == ""
 
 
 def test_debug_shows_the_traceback(ftp_cl):

@@ -114,6 +114,22 @@ def test_a_result_is_repeated_from_its_file(ftp_cl, quick_run, tmp_path):
     assert status == 2 and "did you mean seed?" in error
     (tmp_path / "other.json").write_text("{}")
     assert ftp_cl("run", "--from", "other.json")[0] == 2
+    for words, told in (
+        (["method=naive"], "single keys, such as method.name"),
+        (["train.epoch=2"], "did you mean train.epochs?"),
+        (["method.name=naive"], "method.k is unknown"),
+        (["seed=${sed}"], "'sed' not found"),
+    ):
+        status, _, error = ftp_cl("run", "--from", "run/result.json", *words)
+        assert status == 2 and told in error and error.count("\n") == 1
+
+
+def test_repeated_runs_that_differ_have_directories_of_their_own(ftp_cl, tmp_path):
+    quick = ["benchmark=split_digits", "model=small_cnn", "method=naive", "train.epochs=1", "threads=1"]
+    assert ftp_cl("run", *quick, "out=run")[0] == 0
+    for seed in (1, 2):
+        assert ftp_cl("run", "--from", "run/result.json", f"seed={seed}")[0] == 0
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["run-again,seed=1", "run-again,seed=2"]
 
 
 def test_every_key_is_documented():

@@ -220,6 +220,29 @@ def test_sigterm_checkpoints_and_ends_with_status_143(tmp_path):
     assert position["experience"] == 0 and position["epoch"] is not None
 
 
+@pytest.mark.parametrize(
+    ("hook", "position"),
+    [
+        ("after_training_epoch", {"experience": 0, "epoch": 1, "batch": 1}),
+        ("after_training_exp", {"experience": 0, "epoch": None, "batch": 0}),
+    ],
+)
+def test_sigterm_between_iterations_loses_nothing_either(tmp_path, monkeypatch, hook, position):
+    """After an epoch or an experience methods may have minutes of work of their own."""
+    from ftp_cl.experiment.loop import Recorder
+
+    def terminate(self, strategy, **kwargs):
+        whole(self, strategy, **kwargs)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    whole = getattr(Recorder, hook)
+    monkeypatch.setattr(Recorder, hook, terminate)
+    with pytest.raises(SystemExit, match="143"):
+        start([*SHORT, "method=ewc", "checkpoint.every_iterations=null"], tmp_path)
+    (state,) = (tmp_path / "checkpoints").glob("*.json")
+    assert json.loads(json.loads(state.read_text())["state"])["position"] == position
+
+
 # ---- damaged, foreign and malicious checkpoints ---------------------------------------------------------------------
 
 
@@ -297,8 +320,21 @@ def test_events_behind_the_checkpoint_are_cut_off_and_lost_ones_noticed(cut, los
         lambda state: state["strategy"]["plugins"][0].update({"class": "os.system"}),
         lambda state: state.update(position={"experience": 0, "epoch": "__import__('os')", "surprise": 1}),
         lambda state: state["strategy"]["optimizer"]["names"][0].append("no.such.weight"),
+        lambda state: state["position"].update(experience="0"),
+        lambda state: state["position"].update(experience=99),
+        lambda state: state["position"].update(epoch=99),
+        lambda state: state["position"].update(batch=10**9),
+        lambda state: state["position"].update(batch=-1),
+        lambda state: state["measured"].update(matrix=[["much"]]),
+        lambda state: state["measured"].update(matrix=[]),
+        lambda state: state["loaders"]["dict"][0].__setitem__(1, {"tuple": [3, {"tuple": []}, None]}),
+        lambda state: state.update(versions=None),
     ],
-    ids=["without optimizer", "unknown kind of value", "another class", "another position", "another weight"],
+    ids=[
+        *("without optimizer", "unknown kind of value", "another class", "another position", "another weight"),
+        *("no number", "no such experience", "no such epoch", "no such batch", "negative batch"),
+        *("accuracies that are none", "accuracies missing", "random state of loaders", "versions"),
+    ],
 )
 def test_a_forged_checkpoint_is_refused_in_one_sentence(cut, change):
     import hashlib

@@ -72,9 +72,16 @@ def test_one_method_on_two_benchmarks_needs_no_addition(tmp_path, make_run):
 
 def test_a_seed_that_occurs_twice_in_a_group_is_an_error_that_names_both_files(tmp_path, make_run):
     make_run(tmp_path / "first", seed=3)
-    make_run(tmp_path / "second", seed=3, config={"out": "elsewhere"})
+    make_run(tmp_path / "second", seed=3, config={"out": "elsewhere"}, start=70)
     with pytest.raises(ReportError, match=r"first.result\.json and .*second.result\.json are the same run twice"):
         aggregate(load_results([tmp_path]))
+
+
+def test_a_repeated_run_with_the_same_numbers_counts_once(tmp_path, make_run):
+    for name, seed in (("first", 3), ("again", 3), ("and-again", 3), ("other", 4)):
+        make_run(tmp_path / name, seed=seed, config={"out": name})
+    (group,) = aggregate(load_results([tmp_path]))
+    assert [run.seed for run in group.results] == [3, 4]
 
 
 def test_matrices_of_different_size_in_a_group_are_an_error(tmp_path, make_run):

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from ftp_cl.report import ReportError, load_results, write_figure, write_report
+from ftp_cl.report.figures import _ood_rows
+from ftp_cl.report.style import short_tensor_names
 
 VOID = {"meta", "br", "wbr", "link", "img", "input", "hr"}
 
@@ -57,6 +59,7 @@ def test_report_has_all_figures_of_runs_with_ood_and_projection(runs, tmp_path):
     for title in (
         *("Accuracy after each experience", "Forgetting per experience", "OOD accuracy per stream"),
         *("In-distribution against out-of-distribution", "Radius and distance", "Radius over experiences"),
+        "Radius and distance of each layer over experiences",
         *("Accuracy matrices", "Runs (9)", "Versions and hardware", "95 % confidence interval"),
     ):
         assert title in text
@@ -256,7 +259,7 @@ def test_nothing_sticks_out_of_the_page_in_a_browser(runs, tmp_path, make_run, w
     output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
     scroll_width, drawings = map(int, re.search(r"<title>(\d+) (\d+)</title>", output).groups())
     assert scroll_width <= width
-    assert drawings == 7 + 4
+    assert drawings == 8 + 4
 
 
 @pytest.mark.parametrize("kind", ["svg", "png"])
@@ -266,6 +269,36 @@ def test_each_figure_of_the_page_can_be_a_file(runs, tmp_path, kind):
     assert f"emoji_domains-cost.{kind}" in names and f"emoji_domains-id-ood.{kind}" in names
     assert all(path.stat().st_size > 1000 for path in page.figures)
     assert len(names) == page.html.read_text().count("<figcaption>")
+
+
+def test_a_corruption_is_one_row_of_the_ood_figure_and_a_style_another():
+    streams = ["ood_fluent_3d", "ood_fog_1", "ood_fog_5", "ood_line_art", "ood_snow_3"]
+    assert _ood_rows(streams) == {
+        "fluent_3d": ["ood_fluent_3d"],
+        "fog": ["ood_fog_1", "ood_fog_5"],
+        "line_art": ["ood_line_art"],
+        "snow_3": ["ood_snow_3"],
+    }
+
+
+def test_tensors_keep_the_part_of_their_name_that_tells_them_apart():
+    names = [f"backbone.blocks.{i}.0.conv_pw.weight" for i in range(3)]
+    assert short_tensor_names([*names, "backbone.conv_stem.weight"]) == [
+        *(f"blocks.{i}.0.conv_pw" for i in range(3)),
+        "conv_stem",
+    ]
+    assert short_tensor_names(["w"]) == ["w"]
+
+
+@pytest.mark.parametrize("tensors", [["w"], [f"layers.{i}.weight" for i in range(70)]])
+def test_layers_over_time_show_a_tensor_that_appears_late(tmp_path, make_run, tensors):
+    run = make_run(tmp_path / "run", tensors=tensors)
+    make_run(tmp_path / "short", tensors=tensors, seed=1)
+    values = {"radius": 0.0, "mean_distance": 1.5, "max_distance": 2.0, "boundary_share": 0.5}
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"event": "projection", "experience": 3, "tensors": {"late": values}}) + "\n")
+    page = write_report([tmp_path], tmp_path / "out").html.read_text()
+    assert "mean distance" in page and "row-wise L1 norm (weight units)" in page
 
 
 def test_corruptions_are_drawn_over_their_severity(tmp_path, make_run):
