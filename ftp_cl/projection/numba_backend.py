@@ -135,9 +135,12 @@ def _by_kind(
     pairs: Pairs, run: Callable[[Pairs], Sequence[Any]], otherwise: Callable[[Pairs], Sequence[Any]]
 ) -> list[Any]:
     """Results of `run` for each dtype's tensors and of `otherwise` for those that cannot be taken, in order."""
+    of_pair = [tensor.dtype if can_take(state, tensor) else None for state, tensor in pairs]
+    if of_pair and of_pair[0] is not None and of_pair.count(of_pair[0]) == len(of_pair):
+        return list(run(pairs))  # the usual case, without the work of sorting
     kinds: dict[torch.dtype | None, list[int]] = {}
-    for i, (state, tensor) in enumerate(pairs):
-        kinds.setdefault(tensor.dtype if can_take(state, tensor) else None, []).append(i)
+    for i, dtype in enumerate(of_pair):
+        kinds.setdefault(dtype, []).append(i)
     results: dict[int, Any] = {}
     for dtype, indices in kinds.items():
         chosen = [pairs[i] for i in indices]

@@ -117,6 +117,14 @@ class _Lanes:
         store = self.builder.store(numbers.value, pointer, align=LINE)
         store.set_metadata("nontemporal", self.builder.module.add_metadata([ir.IntType(32)(1)]))
 
+    def prefetch(self, address: Any) -> None:
+        """Let the line of an address come into the cache; the address need not exist."""
+        byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
+        function = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0")
+        to_read, keep, data = word(0), word(3), word(1)
+        self.builder.call(function, [self.builder.inttoptr(address, byte), to_read, keep, data])
+
     def spread(self, number: Any) -> _Numbers:
         """The same number in each place."""
         nothing = ir.Constant(self.kind, ir.Undefined)
@@ -126,32 +134,39 @@ class _Lanes:
 
 
 @intrinsic
-def _subtract_line(typing_context: Any, to: Any, minuend: Any, subtrahend: Any, zero: Any) -> Any:
-    """Write the difference of two lines, given by address, past the cache. `to` is a multiple of LINE."""
+def _subtract_line(typing_context: Any, to: Any, minuend: Any, subtrahend: Any, ahead: Any, zero: Any) -> Any:
+    """Write the difference of two lines, given by address, past the cache, and fetch those `ahead` bytes further on.
+
+    `to` is a multiple of LINE.
+    """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         lanes = _Lanes(context, builder, zero, LINE // (zero.bitwidth // 8))
         target, left, right = (lanes.pointer(address) for address in arguments[:3])
+        for address in arguments[1:3]:
+            lanes.prefetch(builder.add(address, arguments[3]))
         lanes.store_past_cache(lanes.load(left) - lanes.load(right), target)
         return context.get_dummy_value()
 
-    return types.void(types.int64, types.int64, types.int64, zero), generate
+    return types.void(types.int64, types.int64, types.int64, types.int64, zero), generate
 
 
 @intrinsic
-def _shorten_line(typing_context: Any, to: Any, weights: Any, anchor: Any, ratio: Any) -> Any:
+def _shorten_line(typing_context: Any, to: Any, weights: Any, anchor: Any, ahead: Any, ratio: Any) -> Any:
     """As `_subtract_line` of weights and anchor; the weights become anchor + ratio * difference."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         lanes = _Lanes(context, builder, ratio, LINE // (ratio.bitwidth // 8))
         target, w, a = (lanes.pointer(address) for address in arguments[:3])
+        for address in arguments[1:3]:
+            lanes.prefetch(builder.add(address, arguments[3]))
         centre = lanes.load(a)
         change = lanes.load(w) - centre
         lanes.store_past_cache(change, target)
-        lanes.store(centre + lanes.spread(arguments[3]) * change, w)
+        lanes.store(centre + lanes.spread(arguments[4]) * change, w)
         return context.get_dummy_value()
 
-    return types.void(types.int64, types.int64, types.int64, ratio), generate
+    return types.void(types.int64, types.int64, types.int64, types.int64, ratio), generate
 
 
 @intrinsic(prefer_literal=True)
@@ -225,6 +240,7 @@ def _place(w, a, c, ratio):  # type: ignore[no-untyped-def]
     """Keep c = w - a of a row for the next step, and set w to the boundary of its ball if it lies outside.
 
     Long rows do not give c a place in the cache: its old values were needed before, its new ones are in the next step.
+    Meanwhile the next row, right behind this one, comes into the cache: the memory would stand idle otherwise.
     """
     size = c.itemsize
     start = (-c.ctypes.data % LINE) // size
@@ -236,10 +252,10 @@ def _place(w, a, c, ratio):  # type: ignore[no-untyped-def]
     if ratio < 1:  # not if it is NaN
         short = w.dtype.type(ratio)
         for offset in range(start * size, end * size, LINE):
-            _shorten_line(to + offset, weights + offset, anchor + offset, short)
+            _shorten_line(to + offset, weights + offset, anchor + offset, len(c) * size, short)
     else:
         for offset in range(start * size, end * size, LINE):
-            _subtract_line(to + offset, weights + offset, anchor + offset, c[0])
+            _subtract_line(to + offset, weights + offset, anchor + offset, len(c) * size, c[0])
     if end - start < len(c):
         _place_few(w[:start], a[:start], c[:start], ratio)
         _place_few(w[end:], a[end:], c[end:], ratio)
