@@ -1,6 +1,7 @@
 """The events of a run, sent on to TensorBoard, Weights & Biases or MLflow as they happen."""
 
 import json
+import math
 import shutil
 import statistics
 import time
@@ -64,7 +65,7 @@ class EventForwarder:
 
 def _scalars(event: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     if event["event"] == "train":
-        yield "train/loss", event["loss"]
+        yield "train/loss", math.nan if event["loss"] is None else event["loss"]
     elif event["event"] == "eval":
         yield f"accuracy/{event['stream']}", statistics.fmean(event["accuracy"])
         for i, accuracy in enumerate(event["accuracy"]):

@@ -1,5 +1,6 @@
 """The loop over the stream: train, evaluate, write down what was measured."""
 
+import math
 import statistics
 import time
 from typing import Any
@@ -54,12 +55,13 @@ class Recorder(SupervisedPlugin[Any]):
 
     def after_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
         """One line for the epoch."""
+        loss = statistics.fmean(self._losses)
         self.record.add_event(
             "train",
             experience=strategy.clock.train_exp_counter,
             epoch=strategy.clock.train_exp_epochs,
             iteration=strategy.clock.train_iterations,
-            loss=statistics.fmean(self._losses),
+            loss=loss if math.isfinite(loss) else None,  # JSON has no NaN
             seconds=round(sum(self.step_seconds[-len(self._losses) :]), 4),
         )
         self._losses.clear()

@@ -95,7 +95,7 @@ def _latest(events: Path) -> tuple[str, float | None]:
             event = json.loads(line)
             if event["event"] == "train":
                 place = f"experience {event['experience'] + 1}, epoch {event['epoch'] + 1}"
-                return f"{place}: loss {event['loss']:.3g}", age
+                return f"{place}: loss {'not finite' if event['loss'] is None else format(event['loss'], '.3g')}", age
             if event["event"] == "eval":
                 accuracy = sum(event["accuracy"]) / len(event["accuracy"])
                 return f"experience {event['experience'] + 1}: {accuracy:.1f} % on {event['stream']}", age

@@ -45,6 +45,15 @@ def test_summary_follows_from_the_matrix_and_events_tell_the_same(quick_run, tmp
     assert [len(names) for names in result["classes_per_experience"]] == [2] * 5
 
 
+def test_a_run_that_diverges_ends_and_its_events_are_json(quick_run, tmp_path):
+    quick_run(
+        "method=naive", "model.head=linear", "optimizer.name=sgd", "optimizer.lr=1e20", "benchmark.n_experiences=1"
+    )
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    events = [json.loads(line, parse_constant=pytest.fail) for line in lines]
+    assert [event["loss"] for event in events if event["event"] == "train"][-1] is None
+
+
 def test_same_seed_same_numbers_other_seed_others(quick_run):
     first, again, other = (
         quick_run("method=ftp", f"seed={seed}", out=out) for seed, out in ((1, "a"), (1, "b"), (2, "c"))
