@@ -236,11 +236,11 @@ def _place_few(w, a, c, ratio):  # type: ignore[no-untyped-def]
 
 
 @_inlined
-def _place(w, a, c, ratio):  # type: ignore[no-untyped-def]
+def _place(w, a, c, ratio, ahead):  # type: ignore[no-untyped-def]
     """Keep c = w - a of a row for the next step, and set w to the boundary of its ball if it lies outside.
 
     Long rows do not give c a place in the cache: its old values were needed before, its new ones are in the next step.
-    Meanwhile the next row, right behind this one, comes into the cache: the memory would stand idle otherwise.
+    Meanwhile the lines of w and a that are `ahead` bytes further on come into the cache; 0 for none.
     """
     size = c.itemsize
     start = (-c.ctypes.data % LINE) // size
@@ -252,10 +252,10 @@ def _place(w, a, c, ratio):  # type: ignore[no-untyped-def]
     if ratio < 1:  # not if it is NaN
         short = w.dtype.type(ratio)
         for offset in range(start * size, end * size, LINE):
-            _shorten_line(to + offset, weights + offset, anchor + offset, len(c) * size, short)
+            _shorten_line(to + offset, weights + offset, anchor + offset, ahead, short)
     else:
         for offset in range(start * size, end * size, LINE):
-            _subtract_line(to + offset, weights + offset, anchor + offset, len(c) * size, c[0])
+            _subtract_line(to + offset, weights + offset, anchor + offset, ahead, c[0])
     if end - start < len(c):
         _place_few(w[:start], a[:start], c[:start], ratio)
         _place_few(w[end:], a[end:], c[end:], ratio)
@@ -312,9 +312,10 @@ def project_rows(table, zero, radii, largest):  # type: ignore[no-untyped-def]
         change = carray(_pointer(table[piece, 3], zero), (rows, columns))
         anchor = carray(_pointer(table[piece, 4], zero), (rows, columns))
         weights = carray(_pointer(table[piece, 5], zero), (rows, columns))
+        ahead = columns * weights.itemsize  # to the next row, fetched while one is written; beside Adam it costs more
         for row in range(rows):
             norms[row] = _norm(weights[row], anchor[row])
-            _place(weights[row], anchor[row], change[row], radii[piece] / norms[row])
+            _place(weights[row], anchor[row], change[row], radii[piece] / norms[row], ahead)
         largest[piece] = norms.max()
 
 
@@ -342,7 +343,7 @@ def adam_rows(table, zero, radii, hyper, largest):  # type: ignore[no-untyped-de
             for row in range(rows):
                 w, a = weights[row], anchor[row]
                 norms[row] = _adam_row(w, a, gradient[row], first[row], second[row], sums, numbers)
-                _place(w, a, change[row], radii[piece] / norms[row])
+                _place(w, a, change[row], radii[piece] / norms[row], 0)
             largest[piece] = norms.max()
             continue
         for top in range(0, rows, BLOCK // columns):  # row by row, short ones would leave most lanes empty
@@ -351,5 +352,5 @@ def adam_rows(table, zero, radii, hyper, largest):  # type: ignore[no-untyped-de
             _adam_row(w, a, g, first[some].ravel(), second[some].ravel(), sums, numbers)
             for row in range(some.start, some.stop):
                 norms[row] = _norm(weights[row], anchor[row])
-                _place(weights[row], anchor[row], change[row], radii[piece] / norms[row])
+                _place(weights[row], anchor[row], change[row], radii[piece] / norms[row], 0)
         largest[piece] = norms.max()
