@@ -22,7 +22,7 @@ results: .venv/installed
 
 # The table and the figure in README.md, from a finished demo.
 readme: demo
-	$(BIN)/python tools/update_readme.py demo
+	$(BIN)/python tools/update_readme.py --demo demo --results
 
 .venv/installed: requirements.txt pyproject.toml setup.py
 	$(PYTHON) -m venv .venv

@@ -1,28 +1,88 @@
-"""Puts the table and the figure of a finished demo into README.md: `python tools/update_readme.py demo`."""
+"""Puts generated tables and figures into README.md, between markers.
 
+`python tools/update_readme.py --demo demo` takes the table and the figure of a finished demo, and `--results` the
+comparison in short, from results/comparison/summary.csv.
+"""
+
+import argparse
+import csv
 import shutil
+import statistics
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-BEGIN, END = "<!-- demo: begin -->", "<!-- demo: end -->"
+SETTINGS = {
+    "class_incremental": "class-incremental, 5 experiences",
+    "domain_incremental": "domain-incremental, 4 styles",
+    "robust": "one task, 20 classes",
+    "shots_4": "one task, 4 shots per class",
+}
+METHODS = {
+    "naive": "fine-tuning",
+    "naive_warmup": "fine-tuning + warm-up",
+    "l2_sp": "L2-SP",
+    "lda": "frozen + LDA",
+    "lda_ensemble": "fine-tuning + LDA ensemble",
+    "ftp": "FTP",
+    "ftp_warmup": "FTP + warm-up",
+    "ftp_lda_ensemble": "FTP + LDA ensemble",
+}
 
 
-def main(demo: Path) -> None:
-    """Replace what stands between the two markers."""
+def show_demo(demo: Path) -> str:
+    """The demo's table, and its figure, which goes to docs/figures."""
     table = [line for line in (demo / "report.md").read_text().splitlines() if not line.startswith("#")]
     figure = ROOT / "docs" / "figures" / "demo.svg"
     figure.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(demo / "figure.svg", figure)
-    readme = ROOT / "README.md"
-    before, _, rest = readme.read_text().partition(BEGIN)
-    _, found, after = rest.partition(END)
-    if not found:
-        sys.exit(f"README.md lacks the lines {BEGIN} and {END}.")
-    shown = "\n".join(table).strip()
     image = "![Accuracy after each experience, and in other styles](docs/figures/demo.svg)"
-    readme.write_text(f"{before}{BEGIN}\n{shown}\n\n{image}\n{END}{after}")
+    return "\n".join(table).strip() + f"\n\n{image}"
+
+
+def show_results() -> str:
+    """Mean accuracy and OOD average of each method in each setting, over the seeds that all methods have."""
+    values: dict[tuple[str, str], dict[str, tuple[float, float]]] = defaultdict(dict)
+    with (ROOT / "results" / "comparison" / "summary.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            pair = float(row["average_accuracy"]), float(row["ood_average"])
+            values[row["setting"], row["method"]][row["seed"]] = pair
+    common = {setting: set.intersection(*(set(values[setting, name]) for name in METHODS)) for setting in SETTINGS}
+    heads = [f"{name} (n = {len(common[setting])})" for setting, name in SETTINGS.items()]
+    rows = [["method", *heads], ["---"] * (1 + len(SETTINGS))]
+    for method, name in METHODS.items():
+        rows.append(
+            [name, *(_cell([values[setting, method][seed] for seed in common[setting]]) for setting in SETTINGS)]
+        )
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _cell(pairs: list[tuple[float, float]]) -> str:
+    return " / ".join(f"{statistics.fmean(values):.1f}" for values in zip(*pairs, strict=True))
+
+
+def insert(name: str, text: str) -> None:
+    """Replace what stands between the two markers of that name."""
+    readme, begin, end = ROOT / "README.md", f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    before, _, rest = readme.read_text().partition(begin)
+    _, found, after = rest.partition(end)
+    if not found:
+        sys.exit(f"README.md lacks the lines {begin} and {end}.")
+    readme.write_text(f"{before}{begin}\n{text}\n{end}{after}")
+
+
+def main() -> None:
+    """Insert what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--demo", type=Path, metavar="DIR", help="of a finished demo")
+    parser.add_argument("--results", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.demo:
+        insert("demo", show_demo(arguments.demo))
+    if arguments.results:
+        insert("results", show_results())
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "demo"))
+    main()

@@ -226,6 +226,25 @@ def test_a_row_for_each_value_of_a_key(plan_file):
     assert plan.methods[1].trials(1) == [("method=naive", "optimizer.backbone_lr=0.5")]
 
 
+def write_result(directory, seed, accuracy, config):
+    content = {
+        **dict.fromkeys(("benchmark", "method", "model"), "any"),
+        **{"schema": "ftp_cl.result/1", "seed": seed, "config": config},
+        **summarize([[accuracy]], {"ood_blob": 30.0}),
+        **{"classes_per_experience": [["fox"]], "projection": {}, "environment": {}},
+        **{"train_seconds": 1.0, "step_seconds_median": None, "peak_memory_mb": None},
+    }
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / f"seed{seed}.json").write_text(json.dumps(content))
+
+
+def test_results_from_before_a_new_key_stay_in_their_row(tmp_path, plan_file):
+    plan = load_plan(plan_file())
+    for seed, config in ((0, {"method": {"k": 1}}), (1, {"method": {"k": 1, "backend": "auto"}})):
+        write_result(tmp_path / "results" / "shots_2" / "ncm", seed, 40.0 + 10 * seed, config)
+    assert "| ncm | 45.0 ± 7.1 |" in write_tables(plan, tmp_path / "results").read_text()
+
+
 def test_curves_are_told_apart_by_the_names_of_their_rows(tmp_path, plan_file):
     each = {"optimizer.backbone_lr": [0.25, 0.5]}
     rows = {
@@ -234,16 +253,8 @@ def test_curves_are_told_apart_by_the_names_of_their_rows(tmp_path, plan_file):
     }
     plan = load_plan(plan_file(methods=rows, references=["naive, 0.25"], figures={"rates": ["shots_2"]}))
     for method, accuracy in zip(plan.methods, (50.0, 40.0, 55.0, 45.0), strict=True):
-        content = {
-            **dict.fromkeys(("benchmark", "method", "model"), "any"),
-            **{"schema": "ftp_cl.result/1", "seed": 0, "classes_per_experience": [["fox"]], "projection": {}},
-            **{"config": {"optimizer": {"backbone_lr": float(method.name.split(", ")[-1])}}},
-            **summarize([[accuracy]], {"ood_blob": 30.0}),
-            **{"train_seconds": 1.0, "step_seconds_median": None, "peak_memory_mb": None, "environment": {}},
-        }
-        path = tmp_path / "results" / "shots_2" / method.name / "seed0.json"
-        path.parent.mkdir(parents=True)
-        path.write_text(json.dumps(content))
+        config = {"optimizer": {"backbone_lr": float(method.name.split(", ")[-1])}}
+        write_result(tmp_path / "results" / "shots_2" / method.name, 0, accuracy, config)
     tables = write_tables(plan, tmp_path / "results").read_text()
     assert "| naive | average accuracy (%) | 50.0 | 0.25 | 45.0 | 0.0 |" in tables
     assert "| naive, linear | average accuracy (%) | 55.0 | 0.25 | 50.0 | 0.0 |" in tables

@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +67,11 @@ def _groups(plan: Plan, setting: str, results: Path) -> dict[str, Group]:
 
 def _group(results: Path, setting: str, method: ComparedMethod) -> Group | None:
     files = sorted((results / setting / method.name).glob(seed_path(Path(), 0).name.replace("0", "*")))
-    return aggregate(load_results(files))[0] if files else None
+    if not files:
+        return None
+    # A directory is a row: keys that the configuration has gained in the meantime do not part its results.
+    results = sorted(load_results(files), key=lambda result: result.seed)
+    return replace(aggregate(results[-1:])[0], results=tuple(results))
 
 
 def _section(plan: Plan, setting: str, groups: dict[str, Group], results: Path) -> str:
