@@ -70,8 +70,8 @@ def _group(results: Path, setting: str, method: ComparedMethod) -> Group | None:
     if not files:
         return None
     # A directory is a row: keys that the configuration has gained in the meantime do not part its results.
-    results = sorted(load_results(files), key=lambda result: result.seed)
-    return replace(aggregate(results[-1:])[0], results=tuple(results))
+    found = sorted(load_results(files), key=lambda result: result.seed)
+    return replace(aggregate(found[-1:])[0], results=tuple(found))
 
 
 def _section(plan: Plan, setting: str, groups: dict[str, Group], results: Path) -> str:
