@@ -42,7 +42,9 @@ def _rates(chosen: _Chosen, path: Path) -> str:
     for of_setting in chosen.values():
         for name, group in of_setting.items():
             found[curve_of(name)] += group.results
-    return f"## Curves over the rate\n\n{write_rates(found, path)}" if found else ""
+    if not found:
+        return ""
+    return f"## Curves over the rate\n\nMean over seeds, band: ± one standard deviation.\n\n{write_rates(found, path)}"
 
 
 def _labels(chosen: _Chosen, path: Path) -> str:

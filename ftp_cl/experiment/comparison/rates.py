@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ftp_cl.report import Result, replace_files
-from ftp_cl.report.style import add_legend, drawing, file_bytes, looks, new_figure
+from ftp_cl.report.style import add_legend, drawing, file_bytes, label_powers, looks, new_figure
 
 _NEAR = 2.0  # points
 _PANELS = (("average accuracy (%)", "average_accuracy"), ("OOD average (%)", "ood_average"))
@@ -97,8 +97,10 @@ def _draw(axes: Axes, curves: dict[str, Curve], title: str) -> None:
         axes.plot(curve.rates, means, color=look.colour, marker=look.marker, linestyle=look.dash, label=method)
         axes.fill_between(curve.rates, means - deviations, means + deviations, color=look.colour, alpha=0.15, lw=0)
     axes.set(xscale="log", xlabel="learning rate of the backbone", ylabel=title, ylim=(0, None))
+    rates = [rate for curve in curves.values() for rate in curve.rates]
+    label_powers(axes.xaxis, min(rates), max(rates))
 
 
 def _add_names(figure: Figure, axes: Axes) -> None:
     handles, names = axes.get_legend_handles_labels()
-    add_legend(figure, handles, [f"{name}, mean and deviation over seeds" for name in names])
+    add_legend(figure, handles, names)
