@@ -65,8 +65,8 @@ def refused(call, *words):
         ("seed=1,2", "seed=1,2 has several values: ftp-cl run -m runs each of them"),
         ("method=ftp,naive", "method=ftp,naive has several values"),
         ("hydra/launcher=joblib", "for many runs"),
-        ("+experiment=few_labels_emojis", "did you mean few_labels_emoji"),
-        ("experiment=few_labels_emoji", "+experiment=few_labels_emoji"),
+        ("+experiment=few_labels_robust_5", "did you mean few_labels_robust_"),
+        ("experiment=few_labels_robust_4", "+experiment=few_labels_robust_4"),
         ("train.epochs=${epochs}", "'epochs' not found"),
     ],
 )
