@@ -3,6 +3,7 @@
     python benchmarks/step_time.py                        # all tables, about ten minutes on two cores
     python benchmarks/step_time.py --only models --rounds 5
     python benchmarks/step_time.py --json speed.json --docs docs/speed.md
+    python benchmarks/step_time.py --device cuda --threads 1   # on a GPU, triton among the backends
 
 All contenders of a row share weights and gradients and take turns, so that a busy machine slows all of them; a figure
 is the median over the rounds. Every row of every tensor lies outside its ball, which is the most expensive case.
@@ -39,6 +40,12 @@ def shapes_of(model: str) -> list[torch.Size]:
         return [parameter.shape for parameter in timm.create_model(model).parameters()]
 
 
+def backends() -> list[str]:
+    """Those with code of their own for the device that is measured; on others they would be plain torch twice."""
+    other = "triton" if torch.get_default_device().type == "cpu" else "numba"
+    return [name for name in available_backends() if name != other]
+
+
 def parameters_of(shapes: list[Any], dtype: torch.dtype) -> dict[str, nn.Parameter]:
     """Random weights of these shapes, with small random gradients."""
     parameters = {}
@@ -56,7 +63,7 @@ def contenders(parameters: dict[str, nn.Parameter], drop_in: bool, literal: bool
     """One optimizer step each, on the same weights and gradients; the first is what the others are compared with."""
     adamw = torch.optim.AdamW(parameters.values(), lr=1e-3, fused=True)
     steps: Contenders = {BASE: adamw.step}
-    for backend in available_backends():
+    for backend in backends():
         ftp = FTP(parameters.items(), backend=backend)
         steps[f"+ FTP, {backend}"] = lambda ftp=ftp: attached_step(ftp, adamw)
         if drop_in:
@@ -102,7 +109,7 @@ def iteration_contenders(batch_size: int, pixels: int) -> Contenders:
         adamw.step()
 
     steps: Contenders = {"naive": iterate}
-    for backend in available_backends():
+    for backend in backends():
         ftp = FTP(model, exclude="classifier", backend=backend)
 
         def iterate_with_ftp(ftp: FTP = ftp) -> None:
@@ -137,10 +144,18 @@ def time_in_turns(steps: Contenders, rounds: int) -> dict[str, float]:
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(rounds):
         for name, step in steps.items():
+            wait_for_gpu()
             started = time.perf_counter()
             step()
+            wait_for_gpu()
             seconds[name].append(time.perf_counter() - started)
     return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def wait_for_gpu() -> None:
+    """Let it finish what it was told to do; nothing on CPU."""
+    if torch.get_default_device().type == "cuda":
+        torch.cuda.synchronize()
 
 
 @contextlib.contextmanager
@@ -219,7 +234,7 @@ def memory_table(rounds: int, thread_numbers: list[int]) -> list[dict[str, Any]]
     table = []
     for dtype in (torch.float32, torch.bfloat16):
         for setting in ({}, {"direction_dtype": "bfloat16"}, {"anchor_device": "cpu"}):
-            for backend in available_backends():
+            for backend in backends():
                 line = {"weights": str(dtype)[6:], "setting": _setting(setting), "backend": backend}
                 line |= bytes_per_weight(parameters_of(shapes, dtype), backend, setting)
                 print(line, flush=True)
@@ -300,8 +315,16 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="of torch; each makes a line")
     parser.add_argument("--json", type=Path, help="write all medians, in seconds, to this file")
     parser.add_argument("--docs", type=Path, help="put the tables between the markers in this Markdown file")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where weights and gradients are")
     arguments = parser.parse_args()
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: torch finds no GPU here.")
+    if arguments.device == "cuda" and "memory" in arguments.only:
+        arguments.only.remove("memory")  # it reads torch's record of allocations on CPU
+    torch.set_default_device(arguments.device)
     machine = f"{platform.machine()}, {torch.get_num_threads()} threads at most, torch {torch.__version__}"
+    if arguments.device == "cuda":
+        machine = f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
     results: dict[str, Any] = {"machine": machine, "rounds": arguments.rounds}
     for name in arguments.only:
         results[name] = TABLES[name](arguments.rounds, arguments.threads)

@@ -47,8 +47,9 @@ class FTP:
             the previous step has shortened do: the derivative of the loss by the radius (docs/hyper_optimizer.md).
         mu: step size of the radii, 1e-2 as published. A radius grows by at most about mu a step, in units of a row's
             L1 norm.
-        backend: "torch", which is always there, "numba" (`pip install 'ftp-cl[fast]'`), or "auto", the fastest that is
-            installed. All give the same results but for rounding, and read each other's state.
+        backend: "torch", which is always there, "numba" (`pip install 'ftp-cl[fast]'`; for CPU), "triton" (for GPUs;
+            not timed on one yet), or "auto": numba if it is installed, plain torch otherwise. All give the same
+            results but for rounding, and read each other's state.
         direction_dtype: of the previous change, which only votes on radii; `"bfloat16"` halves its memory. None: that
             of the weights, as published.
         anchor_device: keeps anchors elsewhere, for example on "cpu" while the weights are on a GPU; they are fetched

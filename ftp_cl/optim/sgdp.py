@@ -21,7 +21,7 @@ class SGDP(DropIn, torch.optim.SGD):
         nesterov: look-ahead momentum.
         k: factor in [0, 1] on votes that shrink a radius.
         exclude_set: names or shell patterns that are not projected.
-        backend: "torch", "numba" or "auto", as in `FTP`.
+        backend: "torch", "numba", "triton" or "auto", as in `FTP`.
         options: further ones of torch.optim.SGD (foreach, fused, maximize).
     """
 

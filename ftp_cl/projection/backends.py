@@ -2,10 +2,12 @@
 
 import importlib.util
 import logging
+import os
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from ftp_cl.projection.tensor_state import TensorState
@@ -53,37 +55,67 @@ def _numba() -> Backend:
     return NumbaBackend()
 
 
-_BACKENDS: dict[str, tuple[Callable[[], Backend], str | None]] = {
-    # The fastest first: "auto" takes the first that is available.
-    "numba": (_numba, "numba"),
-    "torch": (_torch, None),
+def _triton() -> Backend:
+    from ftp_cl.projection.triton_backend import TritonBackend
+
+    return TritonBackend()
+
+
+def _numba_missing() -> str | None:
+    return None if importlib.util.find_spec("numba") else "is not installed: pip install 'ftp-cl[fast]'"
+
+
+def _triton_missing() -> str | None:
+    if not importlib.util.find_spec("triton"):
+        return "is not installed: the package triton comes with torch for GPUs on Linux"
+    return None if torch.cuda.is_available() or triton_is_interpreted() else "needs a GPU"
+
+
+def triton_is_interpreted() -> bool:
+    """Whether Triton's own switch has kernels interpreted, on the CPU: so tests check them without a GPU."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+_BACKENDS: dict[str, tuple[Callable[[], Backend], Callable[[], str | None]]] = {
+    "numba": (_numba, _numba_missing),
+    "torch": (_torch, lambda: None),
+    "triton": (_triton, _triton_missing),
 }
-"""Name -> (constructor, the package it needs)."""
+"""Name -> (constructor, what keeps it from working here)."""
+
+_AUTOMATIC = ("numba", "torch")
+"""Those that "auto" chooses among, the fastest first. Not triton, whose speed has not been measured yet."""
 
 
 def available_backends() -> list[str]:
-    """Names that `get_backend` accepts in this environment, the fastest first."""
-    return [name for name, (_, package) in _BACKENDS.items() if package is None or importlib.util.find_spec(package)]
+    """Names that `get_backend` accepts in this environment."""
+    return [name for name, (_, missing) in _BACKENDS.items() if missing() is None]
 
 
 def get_backend(name: str) -> Backend:
-    """The backend of that name; "auto" is the fastest that is available.
+    """The backend of that name; "auto" is the fastest that is available, triton apart.
 
     Raises:
-        ValueError: for an unknown name, or one whose package is not installed.
+        ValueError: for an unknown name, or one that does not work here.
     """
-    available = available_backends()
-    if name != "auto" and name not in available:
-        problem = "is not installed: pip install 'ftp-cl[fast]'" if name in _BACKENDS else "is unknown"
-        raise ValueError(f"backend={name!r} {problem}; available are 'auto', {', '.join(map(repr, available))}.")
-    return _load_fastest() if name == "auto" else _BACKENDS[name][0]()
+    if name == "auto":
+        return _load_fastest()
+    build, missing = _BACKENDS.get(name, (None, lambda: "is unknown"))
+    problem = missing()
+    if problem is not None or build is None:
+        available = ", ".join(map(repr, available_backends()))
+        raise ValueError(f"backend={name!r} {problem}; available are 'auto', {available}.")
+    return build()
 
 
 @cache
 def _load_fastest() -> Backend:
-    for name in available_backends():
+    for name in _AUTOMATIC:
+        build, missing = _BACKENDS[name]
+        if missing() is not None:
+            continue
         try:
-            backend = _BACKENDS[name][0]()
+            backend = build()
         except ImportError as error:  # installed, but at odds with another package
             logger.warning("The %s backend cannot be loaded: %s", name, error)
             continue

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ftp_cl.projection import numba_kernels
 from ftp_cl.projection.backends import Pairs
+from ftp_cl.projection.kinds import by_kind
 from ftp_cl.projection.rows import same_layout
 from ftp_cl.projection.tensor_state import TensorState
 from ftp_cl.projection.torch_backend import TorchBackend
@@ -42,11 +43,11 @@ class NumbaBackend:
 
     def votes(self, gradients: Pairs) -> Sequence[Tensor | float]:
         """See `Backend.votes`."""
-        return _by_kind(gradients, self.votes_of_one_kind, self._torch.votes)
+        return by_kind(gradients, _kind, self.votes_of_one_kind, self._torch.votes)
 
     def project(self, weights: Pairs) -> list[float]:
         """See `Backend.project`."""
-        return _by_kind(weights, self._project, self._torch.project)
+        return by_kind(weights, _kind, self._project, self._torch.project)
 
     def adam(self, work: Work, hyper: Sequence[Sequence[float]]) -> list[float]:
         """AdamW's step and the projection, in one pass over memory.
@@ -131,21 +132,8 @@ def can_take(state: TensorState, tensor: Tensor) -> bool:
     return same_layout(state.covered(tensor), state.anchor)
 
 
-def _by_kind(
-    pairs: Pairs, run: Callable[[Pairs], Sequence[Any]], otherwise: Callable[[Pairs], Sequence[Any]]
-) -> list[Any]:
-    """Results of `run` for each dtype's tensors and of `otherwise` for those that cannot be taken, in order."""
-    of_pair = [tensor.dtype if can_take(state, tensor) else None for state, tensor in pairs]
-    if of_pair and of_pair[0] is not None and of_pair.count(of_pair[0]) == len(of_pair):
-        return list(run(pairs))  # the usual case, without the work of sorting
-    kinds: dict[torch.dtype | None, list[int]] = {}
-    for i, dtype in enumerate(of_pair):
-        kinds.setdefault(dtype, []).append(i)
-    results: dict[int, Any] = {}
-    for dtype, indices in kinds.items():
-        chosen = [pairs[i] for i in indices]
-        results.update(zip(indices, otherwise(chosen) if dtype is None else run(chosen), strict=True))
-    return [results[i] for i in range(len(pairs))]
+def _kind(state: TensorState, tensor: Tensor) -> torch.dtype | None:
+    return tensor.dtype if can_take(state, tensor) else None
 
 
 # ---- running loops on them ---------------------------------------------------------------------------------------
