@@ -75,6 +75,7 @@ def ftp(
     model: ContinualClassifier,
     k: float,
     mu: float,
+    scale_by_classes: bool,
     anchor: str,
     exclude: str | list[str],
     when: str,
@@ -87,6 +88,7 @@ def ftp(
 ) -> Plugins:
     """Fast Trainable Projection."""
     radii: dict[str, Any] = {"radius_data": radius_data, "radius_iterations": radius_iterations, "mu": mu}
+    radii["scale_by_classes"] = scale_by_classes
     storage: dict[str, Any] = {"direction_dtype": direction_dtype, "anchor_device": anchor_device}
     plugin = FTPPlugin(k, anchor, exclude, when, method=method, backend=backend, **radii, **storage)  # type: ignore[arg-type]
     return [plugin]

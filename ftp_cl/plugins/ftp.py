@@ -42,6 +42,11 @@ class FTPPlugin(SupervisedPlugin[Any]):
         radius_iterations: for when="experience", the number of batches.
         method: the rule for the radii; "paper" is the published one, "exact" the derivative of the loss, as in `FTP`.
         mu: step size of the radii; 1e-2 as published.
+        scale_by_classes: multiply mu by the share of the classes seen so far that the current experience has, because
+            its batches vote for these alone. In a class-incremental stream of equal experiences, the t-th has mu / t;
+            where every experience has all classes, nothing changes. False, as published, by default. Needs experiences
+            that list their classes (`with_classes_timeline`); others, and those of streams without task boundaries,
+            have the whole mu.
         backend, direction_dtype, anchor_device: what computes, and how precisely and where the state is kept; as in
             `FTP`. Of no effect with when="experience", which keeps no state between steps.
         reanchor_every: for online streams without task boundaries: move the anchor to the current weights
@@ -66,6 +71,7 @@ class FTPPlugin(SupervisedPlugin[Any]):
         radius_iterations: int = 50,
         method: Literal["paper", "exact"] = "paper",
         mu: float = 1e-2,
+        scale_by_classes: bool = False,
         backend: str = "auto",
         direction_dtype: torch.dtype | str | None = None,
         anchor_device: torch.device | str | None = None,
@@ -88,6 +94,7 @@ class FTPPlugin(SupervisedPlugin[Any]):
         self.anchor = anchor
         self.exclude = exclude
         self.when = when
+        self.scale_by_classes = scale_by_classes
         self.reanchor_every = reanchor_every
         self.ftp: FTP | None = None
         self._weights = read_anchor(anchor)
@@ -123,6 +130,8 @@ class FTPPlugin(SupervisedPlugin[Any]):
             return
         if self._anchor_is_to_move:
             self._restart()
+        if self.scale_by_classes:
+            self.ftp.mu = self._between.mu = self._settings["mu"] * _share_of_seen_classes(strategy.experience)
         if self.when == "experience":
             self._between.begin(self._projected(strategy.model), self._weights)
             return
@@ -218,6 +227,19 @@ def _warn_of_reset_weights(strategy: Any) -> None:
             "pretrained features but has no earlier task to remember.",
             type(strategy).__name__,
         )
+
+
+def _share_of_seen_classes(experience: Any) -> float:
+    """Classes of this experience over those of the stream up to it; 1 if the experience does not tell."""
+    if isinstance(experience, OnlineCLExperience):
+        if not experience.access_task_boundaries:
+            return 1.0
+        experience = experience.origin_experience
+    here, seen = (
+        {label for label in getattr(experience, name, None) or () if label >= 0}  # -1: unlabelled
+        for name in ("classes_in_this_experience", "classes_seen_so_far")
+    )
+    return len(here) / len(here | seen) if here else 1.0
 
 
 def _has_hidden_boundaries(experience: Any) -> bool:

@@ -319,6 +319,34 @@ def test_online_stream_without_boundaries_can_move_the_anchor_by_iterations(benc
     assert len(anchors) == 2  # six iterations in all
 
 
+@pytest.mark.parametrize("when", ["step", "experience"])
+def test_the_step_size_follows_the_share_of_the_seen_classes(benchmark, when):
+    plugin = FTPPlugin(mu=6e-3, scale_by_classes=True, when=when, radius_iterations=1)
+    strategy = make_strategy(Naive, plugin)
+    seen = set()
+    for experience in benchmark.train_stream:
+        strategy.train(experience)
+        here = set(experience.classes_in_this_experience)
+        seen |= here
+        assert plugin.ftp.mu == pytest.approx(6e-3 * len(here) / len(seen))
+        steps = 2 if when == "step" else 1
+        largest = max(entry["radius"] for entry in plugin.summary().values())
+        assert 0 < largest <= plugin.ftp.mu * steps * 1.01
+    assert seen != here
+
+
+def test_the_step_size_stays_where_experiences_have_all_classes_or_list_none(benchmark):
+    plugin = FTPPlugin(mu=6e-3, scale_by_classes=True)
+    strategy = make_strategy(Naive, plugin, model=make_model(growing=False))
+    for experience in split_online_stream(benchmark.train_stream, experience_size=12):
+        strategy.train(experience)
+        assert plugin.ftp.mu == 6e-3
+    shown = split_online_stream(benchmark.train_stream, experience_size=12, access_task_boundaries=True)
+    for experience in shown:
+        strategy.train(experience)
+    assert plugin.ftp.mu == pytest.approx(6e-3 / EXPERIENCES)
+
+
 def test_attaches_again_when_the_strategy_replaces_its_optimizer(benchmark):
     plugin = FTPPlugin()
     strategy = make_strategy(Naive, plugin)
