@@ -15,9 +15,13 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 SETTINGS = {
     "class_incremental": "class-incremental, 5 experiences",
+    "class_incremental_10": "class-incremental, 10 experiences",
     "domain_incremental": "domain-incremental, 4 styles",
     "robust": "one task, 20 classes",
     "shots_4": "one task, 4 shots per class",
+    "domain_incremental_others": "domain-incremental, other styles¹",
+    "robust_twemoji": "one task, twemoji's style¹",
+    "robust_line_art": "one task, line art¹",
 }
 METHODS = {
     "naive": "fine-tuning",
@@ -25,6 +29,7 @@ METHODS = {
     "l2_sp": "L2-SP",
     "lda": "frozen + LDA",
     "lda_ensemble": "fine-tuning + LDA ensemble",
+    "ftp_default": "FTP, its defaults²",
     "ftp": "FTP",
     "ftp_warmup": "FTP + warm-up",
     "ftp_lda_ensemble": "FTP + LDA ensemble",
@@ -49,12 +54,11 @@ def show_results() -> str:
             pair = float(row["average_accuracy"]), float(row["ood_average"])
             values[row["setting"], row["method"]][row["seed"]] = pair
     common = {setting: set.intersection(*(set(values[setting, name]) for name in METHODS)) for setting in SETTINGS}
-    heads = [f"{name} (n = {len(common[setting])})" for setting, name in SETTINGS.items()]
-    rows = [["method", *heads], ["---"] * (1 + len(SETTINGS))]
+    shown = [setting for setting in SETTINGS if common[setting]]
+    heads = [f"{SETTINGS[setting]} (n = {len(common[setting])})" for setting in shown]
+    rows = [["method", *heads], ["---"] * (1 + len(shown))]
     for method, name in METHODS.items():
-        rows.append(
-            [name, *(_cell([values[setting, method][seed] for seed in common[setting]]) for setting in SETTINGS)]
-        )
+        rows.append([name, *(_cell([values[setting, method][seed] for seed in common[setting]]) for setting in shown)])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
