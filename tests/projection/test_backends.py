@@ -83,7 +83,7 @@ def device_of(backend):
 
 
 @pytest.mark.parametrize("backend", WITH_TRITON)
-@settings(max_examples=12 if INTERPRETED else 100, deadline=None)
+@settings(max_examples=6 if INTERPRETED else 100, deadline=None)
 @given(case=cases())
 def test_each_step_equals_the_literal_step(backend, case):
     dtype, size, device = case["dtype"], case["size"], device_of(backend)
