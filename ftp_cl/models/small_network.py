@@ -17,10 +17,11 @@ def small_cnn(in_channels: int = 1, *, head: str = "cosine", width: int = 16) ->
         width: Channels of the first convolution; features are 4 times as many.
 
     Raises:
-        ValueError: There is no head of this name, or a number is not positive.
+        ValueError: There is no head of this name, or a number is not a positive integer.
     """
-    if in_channels < 1 or width < 1:
-        raise ValueError(f"in_channels and width must be positive, got {in_channels} and {width}")
+    for name, number in (("in_channels", in_channels), ("width", width)):
+        if not isinstance(number, int) or number < 1:
+            raise ValueError(f"{name} must be a positive integer, got {number!r}")
     backbone = nn.Sequential(
         *_block(in_channels, width, stride=1),
         *_block(width, 2 * width, stride=2),

@@ -29,7 +29,8 @@ def test_every_model_is_built_and_runs(name):
         ("resnet18", {}, "use 'timm' with architecture='resnet18' and weights=path"),
         ("small_cnn", {"widht": 3}, "it takes in_channels, head, width"),
         ("timm", {}, "missing a required argument: 'architecture'"),
-        ("small_cnn", {"width": 0}, "must be positive"),
+        ("small_cnn", {"width": 0}, "must be a positive integer"),
+        ("small_cnn", {"width": "abc"}, "must be a positive integer"),
         ("small_cnn", {"head": "lineal"}, "did you mean 'linear'"),
     ],
 )
