@@ -13,7 +13,7 @@ from ftp_cl.models.heads import MASK_VALUE, ClassifierHead
 
 
 class EnsembleHead(DynamicModule):
-    """The mean of the standardised logits of several heads.
+    """The weighted mean of the standardised logits of several heads.
 
     Logits of heads of different kinds (cosines, log-posteriors) have no common scale, so for each image and head they
     are brought to mean 0 and standard deviation 1 over the classes seen. Classes that one of the heads has not seen
@@ -22,19 +22,26 @@ class EnsembleHead(DynamicModule):
     Shapes: features [B, D] -> logits [B, classes].
     """
 
-    def __init__(self, heads: Sequence[ClassifierHead], num_features: Sequence[int]):
+    def __init__(
+        self, heads: Sequence[ClassifierHead], num_features: Sequence[int], weights: Sequence[float] | None = None
+    ):
         """Put heads together.
 
         Args:
             heads: each sees its own columns of the features, one after another; all of the same classes.
             num_features: how many columns each takes; heads with a 0 share those of the head before.
+            weights: of each in the mean, above 0; all alike by default.
 
         Raises:
-            ValueError: The two differ in length, there are none, or the first takes no columns.
+            ValueError: The lists differ in length or are empty, the first head takes no columns, or a weight is not
+                above 0.
         """
         super().__init__()
         if len(heads) != len(num_features) or not heads or not num_features[0]:
             raise ValueError(f"{len(heads)} heads need as many numbers of features, the first above 0: {num_features}")
+        self.weights = [1.0] * len(heads) if weights is None else list(weights)
+        if len(self.weights) != len(heads) or not all(weight > 0 for weight in self.weights):
+            raise ValueError(f"{len(heads)} heads need as many weights above 0: {weights}")
         self.heads: Any = nn.ModuleList(heads)
         self._columns: list[slice] = []
         end = 0
@@ -54,7 +61,9 @@ class EnsembleHead(DynamicModule):
         seen = torch.ones(classes, dtype=torch.bool, device=features.device)
         for head in self.heads:
             seen &= functional.pad(head.active_units, (0, classes - len(head.active_units))).bool()
-        mean = torch.stack([_standardised(part[:, seen[: part.shape[1]]]) for part in logits]).mean(dim=0)
+        opinions = [_standardised(part[:, seen[: part.shape[1]]]) for part in logits]
+        weighted = [weight * opinion for weight, opinion in zip(self.weights, opinions, strict=True)]
+        mean = torch.stack(weighted).sum(dim=0) / sum(self.weights)
         return mean.new_full((len(features), classes), MASK_VALUE).masked_scatter(seen, mean)
 
 

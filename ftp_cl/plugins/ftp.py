@@ -16,6 +16,7 @@ from ftp_cl.optim.names import Exclude, aliases
 from ftp_cl.plugins.anchor import Anchor, anchor_moves, read_anchor
 from ftp_cl.plugins.between import ExperienceProjection
 from ftp_cl.plugins.classifier import find_classifier
+from ftp_cl.plugins.seen_classes import share_of_seen_classes
 
 logger = logging.getLogger(__name__)
 
@@ -131,7 +132,7 @@ class FTPPlugin(SupervisedPlugin[Any]):
         if self._anchor_is_to_move:
             self._restart()
         if self.scale_by_classes:
-            self.ftp.mu = self._between.mu = self._settings["mu"] * _share_of_seen_classes(strategy.experience)
+            self.ftp.mu = self._between.mu = self._settings["mu"] * share_of_seen_classes(strategy.experience)
         if self.when == "experience":
             self._between.begin(self._projected(strategy.model), self._weights)
             return
@@ -227,19 +228,6 @@ def _warn_of_reset_weights(strategy: Any) -> None:
             "pretrained features but has no earlier task to remember.",
             type(strategy).__name__,
         )
-
-
-def _share_of_seen_classes(experience: Any) -> float:
-    """Classes of this experience over those of the stream up to it; 1 if the experience does not tell."""
-    if isinstance(experience, OnlineCLExperience):
-        if not experience.access_task_boundaries:
-            return 1.0
-        experience = experience.origin_experience
-    here, seen = (
-        {label for label in getattr(experience, name, None) or () if label >= 0}  # -1: unlabelled
-        for name in ("classes_in_this_experience", "classes_seen_so_far")
-    )
-    return len(here) / len(here | seen) if here else 1.0
 
 
 def _has_hidden_boundaries(experience: Any) -> bool:

@@ -7,6 +7,7 @@ from torch import nn
 
 from ftp_cl.models import ClassifierHead, ContinualClassifier, EnsembleHead, LinearDiscriminantHead, TwoBackbones
 from ftp_cl.plugins.prototypes import PrototypeClassifier, experience_features
+from ftp_cl.plugins.seen_classes import share_of_seen_classes
 
 
 class LDAEnsemble(PrototypeClassifier):
@@ -15,7 +16,8 @@ class LDAEnsemble(PrototypeClassifier):
     The head that was trained; linear discriminant analysis on the features that training adapts, whose earlier means
     follow the drift; and the same on the features of the backbone as it came. The last cannot forget, the others know
     what was learned; their errors differ. Each opinion's logits are standardised over the classes seen and averaged
-    (`EnsembleHead`): nothing is weighted by hand.
+    (`EnsembleHead`). The first two weigh as much as the share of the classes seen that the last experience had: training
+    on few of them moves the features of the others, too. Where every experience has all classes, all weigh alike.
 
     Training is that of the strategy, and no image is stored. A second copy of the backbone is kept. Averaging the
     outputs of a pretrained and a fine-tuned model is the output-space ensemble of Wortsman et al. (2022,
@@ -39,6 +41,7 @@ class LDAEnsemble(PrototypeClassifier):
         self.frozen_head: LinearDiscriminantHead | None = None
         self._frozen: nn.Module | None = None
         self._own_backbone: Any = None
+        self._share = 1.0
 
     def before_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:
         """Give the model its own backbone and head back; keep a copy of the backbone before it is trained."""
@@ -55,6 +58,7 @@ class LDAEnsemble(PrototypeClassifier):
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Take in this experience with both backbones."""
         super().after_training_exp(strategy, **kwargs)
+        self._share = share_of_seen_classes(strategy.experience)
         model = strategy.model
         adapted, model.backbone = model.backbone, self._frozen
         try:
@@ -72,7 +76,8 @@ class LDAEnsemble(PrototypeClassifier):
         self._own_head, self._own_backbone = model.head, model.backbone
         width = model.num_features
         assert self._frozen is not None and self.frozen_head is not None
-        model.head = EnsembleHead([self._own_head, self.head, self.frozen_head], [width, 0, width])
+        heads, weights = [self._own_head, self.head, self.frozen_head], [self._share, self._share, 1.0]
+        model.head = EnsembleHead(heads, [width, 0, width], weights)
         model.backbone, model.num_features = TwoBackbones(self._own_backbone, self._frozen), 2 * width
         model.eval()  # Avalanche has done so already, but for what is new
 
@@ -80,6 +85,7 @@ class LDAEnsemble(PrototypeClassifier):
         """The prototypes of both kinds, and the backbone as it came."""
         return {
             **super().checkpoint_state(),
+            "share": self._share,
             "frozen_head": None if self.frozen_head is None else dict(self.frozen_head.state_dict()),
             "frozen": None if self._frozen is None else dict(self._frozen.state_dict()),
         }
@@ -87,6 +93,7 @@ class LDAEnsemble(PrototypeClassifier):
     def restore_state(self, state: dict[str, Any], strategy: Any) -> None:
         """Take over what `checkpoint_state` gave."""
         super().restore_state(state, strategy)
+        self._share = state["share"]
         if state["frozen"] is not None:
             self._keep_frozen(strategy.model)
             assert self._frozen is not None and self.frozen_head is not None

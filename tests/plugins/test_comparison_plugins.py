@@ -387,8 +387,13 @@ def test_an_ensemble_is_the_mean_of_standardised_logits_over_classes_that_all_ha
     assert (logits[:, [1, 4]] == -1000).all()
     shared = EnsembleHead([first, second], [3, 2])
     assert torch.equal(shared(features), logits)
+    weighted = EnsembleHead([first, second], [3, 2], [0.5, 1.5])(features)
+    torch.testing.assert_close(weighted[:, seen].detach().numpy(), (parts[0] + 3 * parts[1]) / 4, rtol=1e-5, atol=1e-5)
     with pytest.raises(ValueError, match="the first above 0"):
         EnsembleHead([first], [0])
+    for wrong in ([1.0], [0.0, 1.0]):
+        with pytest.raises(ValueError, match="as many weights above 0"):
+            EnsembleHead([first, second], [3, 2], wrong)
 
 
 def test_the_ensemble_decides_in_evaluation_and_training_is_as_without_it(benchmark):
@@ -406,6 +411,7 @@ def test_the_ensemble_decides_in_evaluation_and_training_is_as_without_it(benchm
         if plugins:
             ensemble = model.head
             assert [head.active_units.sum() for head in ensemble.heads] == [4, 4, 4]
+            assert ensemble.weights == [0.5, 0.5, 1.0]  # the second of two experiences with two classes each
             assert torch.equal(model.backbone.second[0].weight, start)
             assert not torch.equal(model.backbone.first[0].weight, start)
             inputs, _ = whole_batch(benchmark.test_stream[0])
