@@ -16,8 +16,9 @@ class LDAEnsemble(PrototypeClassifier):
     The head that was trained; linear discriminant analysis on the features that training adapts, whose earlier means
     follow the drift; and the same on the features of the backbone as it came. The last cannot forget, the others know
     what was learned; their errors differ. Each opinion's logits are standardised over the classes seen and averaged
-    (`EnsembleHead`). The first two weigh as much as the share of the classes seen that the last experience had: training
-    on few of them moves the features of the others, too. Where every experience has all classes, all weigh alike.
+    (`EnsembleHead`). The first two weigh as much as the share of the classes seen that the last experience had:
+    training on few of them moves the features of the others, too. Where every experience has all classes, all weigh
+    alike.
 
     Training is that of the strategy, and no image is stored. A second copy of the backbone is kept. Averaging the
     outputs of a pretrained and a fine-tuned model is the output-space ensemble of Wortsman et al. (2022,
