@@ -75,7 +75,7 @@ def ftp(
     model: ContinualClassifier,
     k: float,
     mu: float,
-    scale_by_classes: bool,
+    scale_by_classes: float,
     anchor: str,
     exclude: str | list[str],
     when: str,

@@ -43,11 +43,12 @@ class FTPPlugin(SupervisedPlugin[Any]):
         radius_iterations: for when="experience", the number of batches.
         method: the rule for the radii; "paper" is the published one, "exact" the derivative of the loss, as in `FTP`.
         mu: step size of the radii; 1e-2 as published.
-        scale_by_classes: multiply mu by the share of the classes seen so far that the current experience has, because
-            its batches vote for these alone. In a class-incremental stream of equal experiences, the t-th has mu / t;
-            where every experience has all classes, nothing changes. False, as published, by default. Needs experiences
-            that list their classes (`with_classes_timeline`); others, and those of streams without task boundaries,
-            have the whole mu.
+        scale_by_classes: multiply mu by the share of the classes seen so far that the current experience has, to this
+            power, because its batches vote for these classes alone. In a class-incremental stream of equal experiences
+            the t-th has mu / t^power: above 1, all experiences together cannot carry a weight further than a fixed
+            multiple of what the first may (1.2 times with 3), however long the stream. Where every experience has all
+            classes, nothing changes. 0, as published, by default. Needs experiences that list their classes
+            (`with_classes_timeline`); others, and those of streams without task boundaries, have the whole mu.
         backend, direction_dtype, anchor_device: what computes, and how precisely and where the state is kept; as in
             `FTP`. Of no effect with when="experience", which keeps no state between steps.
         reanchor_every: for online streams without task boundaries: move the anchor to the current weights
@@ -72,7 +73,7 @@ class FTPPlugin(SupervisedPlugin[Any]):
         radius_iterations: int = 50,
         method: Literal["paper", "exact"] = "paper",
         mu: float = 1e-2,
-        scale_by_classes: bool = False,
+        scale_by_classes: float = 0.0,
         backend: str = "auto",
         direction_dtype: torch.dtype | str | None = None,
         anchor_device: torch.device | str | None = None,
@@ -83,6 +84,8 @@ class FTPPlugin(SupervisedPlugin[Any]):
             raise ValueError(f"when={when!r} is unknown; choose 'step' or 'experience'.")
         if reanchor_every is not None and reanchor_every < 1:
             raise ValueError(f"reanchor_every={reanchor_every} must be at least 1, or None.")
+        if not scale_by_classes >= 0:
+            raise ValueError(f"scale_by_classes={scale_by_classes} must be at least 0 (0 as published).")
         self._settings: dict[str, Any] = {
             "k": k,
             "method": method,
@@ -132,7 +135,8 @@ class FTPPlugin(SupervisedPlugin[Any]):
         if self._anchor_is_to_move:
             self._restart()
         if self.scale_by_classes:
-            self.ftp.mu = self._between.mu = self._settings["mu"] * share_of_seen_classes(strategy.experience)
+            share = share_of_seen_classes(strategy.experience)
+            self.ftp.mu = self._between.mu = self._settings["mu"] * share**self.scale_by_classes
         if self.when == "experience":
             self._between.begin(self._projected(strategy.model), self._weights)
             return

@@ -319,16 +319,16 @@ def test_online_stream_without_boundaries_can_move_the_anchor_by_iterations(benc
     assert len(anchors) == 2  # six iterations in all
 
 
-@pytest.mark.parametrize("when", ["step", "experience"])
-def test_the_step_size_follows_the_share_of_the_seen_classes(benchmark, when):
-    plugin = FTPPlugin(mu=6e-3, scale_by_classes=True, when=when, radius_iterations=1)
+@pytest.mark.parametrize(("when", "power"), [("step", 1), ("step", 3), ("experience", 2)])
+def test_the_step_size_follows_a_power_of_the_share_of_the_seen_classes(benchmark, when, power):
+    plugin = FTPPlugin(mu=6e-3, scale_by_classes=power, when=when, radius_iterations=1)
     strategy = make_strategy(Naive, plugin)
     seen = set()
     for experience in benchmark.train_stream:
         strategy.train(experience)
         here = set(experience.classes_in_this_experience)
         seen |= here
-        assert plugin.ftp.mu == pytest.approx(6e-3 * len(here) / len(seen))
+        assert plugin.ftp.mu == pytest.approx(6e-3 * (len(here) / len(seen)) ** power)
         steps = 2 if when == "step" else 1
         largest = max(entry["radius"] for entry in plugin.summary().values())
         assert 0 < largest <= plugin.ftp.mu * steps * 1.01
@@ -336,7 +336,7 @@ def test_the_step_size_follows_the_share_of_the_seen_classes(benchmark, when):
 
 
 def test_the_step_size_stays_where_experiences_have_all_classes_or_list_none(benchmark):
-    plugin = FTPPlugin(mu=6e-3, scale_by_classes=True)
+    plugin = FTPPlugin(mu=6e-3, scale_by_classes=1)
     strategy = make_strategy(Naive, plugin, model=make_model(growing=False))
     for experience in split_online_stream(benchmark.train_stream, experience_size=12):
         strategy.train(experience)
@@ -444,6 +444,7 @@ def test_explicit_exclude_overrides_the_head(benchmark):
     [
         {"k": 2},
         {"mu": 0},
+        {"scale_by_classes": -1},
         {"when": "epoch"},
         {"radius_data": "test"},
         {"radius_iterations": 0},

@@ -2,9 +2,11 @@
 
 import csv
 import io
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.stats import bootstrap
@@ -16,16 +18,22 @@ from ftp_cl.report import Group, Spread, aggregate, load_results, replace_files
 
 _RESAMPLES = 10_000
 
+_DIGITS = 6
+"""Of an interval's ends: results are stored with rounding errors below that, which must not make a difference."""
+
+_MEASURES = ("average_accuracy", "ood_average", "average_forgetting")
+
 _NOTES = (
     "Mean ± standard deviation over n seeds, percent; forgetting in points. Differences (Δ): method minus reference on "
     "the seeds that both have, with the 95 % percentile bootstrap interval over seeds; **bold** where it excludes 0. "
     "With few seeds such an interval is too narrow rather than too wide. Training time is the median, on one thread, "
-    "other runs beside it; memory is the largest of the whole process, with Python, torch and the images."
+    "other runs beside it; memory is the largest of the whole process, with Python, torch and the images. "
+    "`differences.csv` has the difference of any two methods, `summary.csv` each run."
 )
 
 
 def write_tables(plan: Plan, results: Path) -> Path:
-    """Write README.md (all tables), summary.csv and the plan's figures from what is in `results`.
+    """Write README.md (all tables), summary.csv, differences.csv and the plan's figures from what is in `results`.
 
     Args:
         plan: of the comparison.
@@ -38,27 +46,44 @@ def write_tables(plan: Plan, results: Path) -> Path:
         ReportError: a result is damaged.
     """
     parts = ["# Results\n", "Made by `make results`. How methods are tuned and seeds chosen: docs/protocol.md.\n"]
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["setting", "method", "seed", "average_accuracy", "ood_average", "average_forgetting"])
-    found = {setting: _groups(plan, setting, results) for setting in plan.settings}
-    for setting, groups in found.items():
-        if not groups:
-            continue
-        parts.append(_section(plan, setting, groups, results))
-        for name, group in groups.items():
-            for run in group.results:
-                writer.writerow(
-                    [setting, name, run.seed, run.average_accuracy, run.ood_average, run.average_forgetting]
-                )
+    found = {setting: groups for setting in plan.settings if (groups := _groups(plan, setting, results))}
+    parts += [_section(plan, setting, groups, results) for setting, groups in found.items()]
     parts.append(_NOTES + "\n")
     if plan.figures:
         from ftp_cl.experiment.comparison.figures import write_plan_figures  # matplotlib
 
         parts += write_plan_figures(plan, found, results)
     path = results / "README.md"
-    replace_files({path: "\n".join(parts).encode(), results / "summary.csv": buffer.getvalue().encode()})
+    written = {"summary.csv": _csv(_summary(found)), "differences.csv": _csv(_differences(found))}
+    replace_files({path: "\n".join(parts).encode(), **{results / name: text for name, text in written.items()}})
     return path
+
+
+def _csv(rows: Iterator[Sequence[Any]]) -> bytes:
+    buffer = io.StringIO(newline="")
+    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    return buffer.getvalue().encode()
+
+
+def _summary(found: Mapping[str, Mapping[str, Group]]) -> Iterator[Sequence[Any]]:
+    """One line for each run."""
+    yield "setting", "method", "seed", *_MEASURES
+    for setting, groups in found.items():
+        for name, group in groups.items():
+            for run in group.results:
+                yield setting, name, run.seed, *(getattr(run, measure) for measure in _MEASURES)
+
+
+def _differences(found: Mapping[str, Mapping[str, Group]]) -> Iterator[Sequence[Any]]:
+    """One line for each two methods of a setting and each measure."""
+    yield "setting", "method", "reference", "measure", "difference", "low", "high", "n"
+    for setting, groups in found.items():
+        for (name, group), (other, reference) in itertools.combinations(groups.items(), 2):
+            for measure in _MEASURES:
+                differences = _paired(_values(group, measure), _values(reference, measure))
+                if len(differences) > 1:
+                    ends = (np.mean(differences), *paired_interval(differences))
+                    yield setting, name, other, measure, *(f"{end:.2f}" for end in ends), len(differences)
 
 
 def _groups(plan: Plan, setting: str, results: Path) -> dict[str, Group]:
@@ -86,13 +111,13 @@ def _section(plan: Plan, setting: str, groups: dict[str, Group], results: Path) 
         lines.append(f"All methods have the values that were chosen in {tuned}.\n")
     lines += [_row(heads), _row(["---"] * len(heads))]
     methods = {method.name: method for method in plan.methods}
-    for name, group in sorted(groups.items(), key=lambda item: -np.mean(list(_accuracy(item[1]).values()))):
+    for name, group in sorted(groups.items(), key=lambda item: -_mean_accuracy(item[1])):
         directory = results / tuned / name
         trials = {tuple(run["overrides"]) for run in read_tuning(directory)}
         differences = [
-            "" if name == reference else _difference(read(group), read(groups[reference]))
+            "" if name == reference else _difference(_values(group, measure), _values(groups[reference], measure))
             for reference in references
-            for read in (_accuracy, _ood)
+            for measure in ("average_accuracy", "ood_average")
         ]
         cells = [
             name,
@@ -114,12 +139,13 @@ def _section(plan: Plan, setting: str, groups: dict[str, Group], results: Path) 
     return "\n".join(lines) + "\n"
 
 
-def _accuracy(group: Group) -> dict[int, float]:
-    return group.by_seed(lambda run: run.average_accuracy)
+def _values(group: Group, measure: str) -> dict[int, float]:
+    """Of each seed that has it."""
+    return group.by_seed(lambda run: getattr(run, measure))
 
 
-def _ood(group: Group) -> dict[int, float]:
-    return group.by_seed(lambda run: run.ood_average)
+def _mean_accuracy(group: Group) -> float:
+    return float(np.mean(list(_values(group, "average_accuracy").values())))
 
 
 def _spread(spread: Spread | None, digits: int = 1, deviation: bool = True) -> str:
@@ -129,11 +155,15 @@ def _spread(spread: Spread | None, digits: int = 1, deviation: bool = True) -> s
     return text if spread.std is None or not deviation else f"{text} ± {spread.std:.{digits}f}"
 
 
-def _difference(values: dict[int, float], reference: dict[int, float]) -> str:
-    common = sorted(values.keys() & reference.keys())
-    if len(common) < 2:
+def _paired(values: Mapping[int, float], reference: Mapping[int, float]) -> list[float]:
+    """Differences on the seeds that both have."""
+    return [values[seed] - reference[seed] for seed in sorted(values.keys() & reference.keys())]
+
+
+def _difference(values: Mapping[int, float], reference: Mapping[int, float]) -> str:
+    differences = _paired(values, reference)
+    if len(differences) < 2:
         return ""
-    differences = [values[seed] - reference[seed] for seed in common]
     low, high = paired_interval(differences)
     text = f"{np.mean(differences):+.1f} [{low:+.1f}, {high:+.1f}]"
     return f"**{text}**" if low > 0 or high < 0 else text
@@ -148,7 +178,8 @@ def paired_interval(differences: Sequence[float]) -> tuple[float, float]:
     found = bootstrap(
         (np.asarray(differences),), np.mean, n_resamples=_RESAMPLES, method="percentile", rng=np.random.default_rng(0)
     )
-    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+    low, high = (round(float(end), _DIGITS) for end in found.confidence_interval)
+    return low, high
 
 
 def _row(cells: Sequence[str]) -> str:
