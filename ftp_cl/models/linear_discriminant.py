@@ -66,7 +66,11 @@ class LinearDiscriminantHead(ClassMeansHead):
         covariance = (1 - self.shrinkage) * covariance
         covariance.diagonal().add_(self.shrinkage * scale)
         # Without any spread (one image per class) what remains is the nearest class mean.
-        weight = torch.linalg.lstsq(covariance, self.means.T).solution.T if scale > 0 else self.means
+        if scale > 0:
+            # On the CPU, whose solver takes a singular covariance, too; a GPU's does not.
+            weight = torch.linalg.lstsq(covariance.cpu(), self.means.T.cpu()).solution.T.to(self.means.device)
+        else:
+            weight = self.means
         return weight, -0.5 * (weight * self.means).sum(dim=1)
 
     def _resize_parameters(self, num_classes: int, starting: Tensor) -> None:

@@ -100,7 +100,8 @@ class AnchoredSteps:
 
     Args:
         rule: `SelectiveDecay`, `FixedRadius`, or another `StepRule`.
-        anchors: the anchor of each parameter, in the same shape.
+        anchors: the anchor of each parameter, in the same shape; they follow their parameters to another device or
+            dtype.
     """
 
     def __init__(self, rule: StepRule, anchors: Mapping[nn.Parameter, Tensor]) -> None:
@@ -126,6 +127,7 @@ class AnchoredSteps:
 
     @torch.no_grad()
     def _before_step(self, optimizer: Optimizer, args: tuple, kwargs: dict) -> None:
+        self.anchors = {weights: anchor.to(weights) for weights, anchor in self.anchors.items()}
         self._seen = {
             weights: self.rule.before(weights, anchor, weights.grad)
             for weights, anchor in self.anchors.items()

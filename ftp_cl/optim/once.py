@@ -27,7 +27,7 @@ def project_once(
     active rows (those longer than gamma) of <g_r, c_r> / n_r(c), with g taken at the projected weights.
 
     Args:
-        weights: the tensors to project, by name; changed in place. Their gradients are cleared.
+        weights: the tensors to project, by name; changed in place. No `.grad` is touched.
         anchor: W0 of each, in the same shape.
         next_loss: computes the model's loss on the next batch, as a tensor to be differentiated.
         iterations: number of batches used. A radius can reach at most about mu times as much.
@@ -49,25 +49,21 @@ def project_once(
     adam = torch.optim.Adam([radii], lr=mu)
     for _ in range(iterations if names else 0):
         _place(weights, anchor, changes, norms, dict(zip(names, radii.tolist(), strict=True)))
-        for weight in weights.values():
-            weight.grad = None
         loss = next_loss()
         if not torch.isfinite(loss):
             _place(weights, anchor, changes, norms, dict(zip(names, largest.tolist(), strict=True)))
             raise ValueError("The loss on the data for the radii is not finite; the weights were left as trained.")
-        loss.backward()
+        gradients = torch.autograd.grad(loss, [weights[name] for name in names], allow_unused=True)
         radii.grad = torch.tensor(
             [
-                _derivative(weights[name], changes[name], norms[name], radius)
-                for name, radius in zip(names, radii.tolist(), strict=True)
+                _derivative(gradient, changes[name], norms[name], radius)
+                for name, gradient, radius in zip(names, gradients, radii.tolist(), strict=True)
             ]
         )
         adam.step()
         torch.minimum(radii.clamp_(min=SMALLEST_RADIUS), largest, out=radii)
     learned = dict(zip(names, radii.tolist(), strict=True))
     _place(weights, anchor, changes, norms, learned)
-    for weight in weights.values():
-        weight.grad = None
     return {name: _row(radius, norms[name]) for name, radius in learned.items()}
 
 
@@ -85,11 +81,11 @@ def _place(
         torch.addcmul(anchor[name], changes[name], ratio, out=weights[name])
 
 
-def _derivative(weight: nn.Parameter, change: Tensor, norms: Tensor, radius: float) -> float:
+def _derivative(gradient: Tensor | None, change: Tensor, norms: Tensor, radius: float) -> float:
     """The exact derivative of the loss by the radius: rows inside the ball do not move with it."""
-    if weight.grad is None:
+    if gradient is None:
         return 0.0
-    return (row_dots(weight.grad, change) / norms)[norms > radius].sum().item()
+    return (row_dots(gradient, change) / norms)[norms > radius].sum().item()
 
 
 def _row(radius: float, norms: Tensor) -> dict[str, float]:

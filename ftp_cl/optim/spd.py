@@ -18,18 +18,20 @@ class AdamSPD(torch.optim.Adam):
 
     Args:
         params: one or several parameter groups with "params" and optionally "pre", as many anchors. A group without
-            "pre" is trained by plain Adam: the head. Anchors ride in `state_dict()` with their group.
+            "pre" is trained by plain Adam: the head. (Where the published one decays towards zero, for adapters, give
+            zeros.) Anchors ride in `state_dict()` with their group.
         lr: step size.
         betas: decay of Adam's moments.
         eps: added to Adam's denominator.
-        weight_decay: lambda of the selective decay, also as a key of a group; 0 is plain Adam. There is no decay
-            to zero.
+        weight_decay: lambda of the selective decay, also as a key of a group that is added; 0 is plain Adam. In
+            `param_groups` it is "selective_decay", which may be scheduled; there is no decay to zero.
         amsgrad: use the maximum of second moments.
         foreach: torch's choice of implementation.
         fused: the same.
 
     Raises:
-        ValueError: if "pre" and "params" of a group differ in length, or weight_decay is negative.
+        ValueError: if "pre" and "params" of a group differ in length, or weight_decay is negative; at a step, if a
+            group's "weight_decay" is not 0.
     """
 
     def __init__(
@@ -66,17 +68,35 @@ class AdamSPD(torch.optim.Adam):
         """Decay after each step, by the groups as they are now."""
         for steps in self._steps:
             steps.detach()
-        self._steps = [
-            AnchoredSteps(
-                SelectiveDecay(group["selective_decay"]),
-                dict(zip(group["params"], group["pre"], strict=bool(group["pre"]))),
-            ).attach(self)
-            for group in self.param_groups
-        ]
+        self._steps = []
+        for group in self.param_groups:
+            anchors = dict(zip(group["params"], group["pre"], strict=bool(group["pre"])))
+            self._steps.append(AnchoredSteps(_GroupDecay(group), anchors).attach(self))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_decay": self._decay, "_steps": []}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        for group in self.param_groups:
+            if "selective_decay" not in group:  # a state of the published AdamSPD
+                group["selective_decay"], group["weight_decay"] = group["weight_decay"], 0.0
+                group["pre"] = list(group.get("pre") or [])
         self._follow()  # of a copy, which has no hooks yet, or with the anchors of a loaded state
+
+
+class _GroupDecay(SelectiveDecay):
+    """The decay of one parameter group, as large as the group says at each step."""
+
+    def __init__(self, group: Mapping[str, Any]) -> None:
+        super().__init__(group["selective_decay"])
+        self._group = group
+
+    def before(self, weights: Tensor, anchor: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        if self._group["weight_decay"]:
+            raise ValueError(
+                f"weight_decay={self._group['weight_decay']} in a group of AdamSPD would be a decay to zero: "
+                'set or schedule its "selective_decay".'
+            )
+        self.weight_decay = self._group["selective_decay"]
+        return super().before(weights, anchor, gradient)

@@ -7,16 +7,18 @@ import torch
 from torch import Tensor, nn
 
 from ftp_cl.projection.radius import SMALLEST_RADIUS
-from ftp_cl.projection.rows import NORM_EPSILON
+from ftp_cl.projection.rows import NORM_EPSILON, accumulation_dtype
 
 
 class TPGM:
     """Keeps each tensor's rows in a ball around their anchor, and learns the balls' radii on other data.
 
     Tian, Dai, Ma, He, Liu, Kira, "Trainable Projected Gradient Method for Robust Fine-tuning", CVPR 2023, arXiv
-    2303.10720, Algorithm 1, with what the published code does: radii start at half of the shortest row, are kept
-    between 1e-8 and the longest row, and all share one Adam. Norms are L1, of rows for tensors of two or four
-    dimensions; **all other tensors are projected element by element** (FTP takes biases and scales as one row).
+    2303.10720, Algorithm 1, with what the code published for training with TPGM (DomainNet) does: radii start at half
+    of the shortest row, are kept between 1e-8 and the longest row, and all share one Adam. Norms are L1, of rows for
+    tensors of two or four dimensions; **all other tensors are projected element by element** (FTP takes biases and
+    scales as one row). The code published for TPGM at the end of training differs: it takes rows of tensors of any
+    dimension, and lengthens those that are shorter than their radius.
 
         tpgm = TPGM(weights, anchor)
         for batch in batches:
@@ -136,14 +138,16 @@ class TPGM:
         for weight, anchor, change, norm, radius in zip(
             self.weights, self.anchor, changes, norms, self.radii, strict=True
         ):
-            torch.addcmul(anchor, change, (radius / (norm + NORM_EPSILON)).clamp_(max=1.0), out=weight)
+            ratio = (radius / (norm + NORM_EPSILON)).clamp_(max=1.0)
+            torch.addcmul(anchor, change, ratio.to(change.dtype), out=weight)
 
 
 def _norms(change: Tensor) -> Tensor:
-    """L1 norms that broadcast over `change`: of its rows, or of its elements."""
+    """L1 norms that broadcast over `change`, of its rows or of its elements; of half-precision tensors in float32."""
+    precise = accumulation_dtype(change.dtype)
     if change.dim() in (2, 4):
-        return change.abs().sum(dim=tuple(range(1, change.dim())), keepdim=True)
-    return change.abs()
+        return change.abs().sum(dim=tuple(range(1, change.dim())), keepdim=True, dtype=precise)
+    return change.abs().to(precise)
 
 
 def _derivative(gradient: Tensor | None, change: Tensor, norms: Tensor, radius: Tensor) -> Tensor:
@@ -151,4 +155,5 @@ def _derivative(gradient: Tensor | None, change: Tensor, norms: Tensor, radius: 
     if gradient is None:
         return torch.zeros_like(radius)
     lengths = norms + NORM_EPSILON
-    return (gradient * change / lengths).masked_fill_(lengths <= radius, 0.0).sum().to(radius.dtype)
+    dots = gradient.to(norms.dtype) * change
+    return (dots / lengths).masked_fill_(lengths <= radius, 0.0).sum().to(radius.dtype)

@@ -13,7 +13,7 @@ from avalanche.core import SupervisedPlugin
 from torch import Tensor, nn
 
 from ftp_cl.models.weights import read_tensors
-from ftp_cl.optim.names import Exclude, aliases, match
+from ftp_cl.optim.names import Exclude, aliases, canonical_name, match
 from ftp_cl.plugins.classifier import find_classifier
 
 Anchor = Literal["previous", "initial"] | Mapping[str, Tensor] | str | os.PathLike[str]
@@ -46,12 +46,13 @@ class AnchoredPlugin(SupervisedPlugin[Any]):
         self.weights: dict[str, nn.Parameter] = {}
         self.anchor_weights: dict[str, Tensor] = {}
         self._given = read_anchor(anchor)
-        self._begun = False
+        self._begun = self._moved = False
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Let go of the anchor if it is to move."""
         self._begun = False
-        if anchor_moves(self.anchor, strategy.experience):
+        self._moved = anchor_moves(self.anchor, strategy.experience) or not self.anchor_weights
+        if self._moved:
             self.anchor_weights = {}
 
     def before_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
@@ -64,11 +65,11 @@ class AnchoredPlugin(SupervisedPlugin[Any]):
 
     def checkpoint_state(self) -> dict[str, Any]:
         """What a checkpoint of `ftp-cl run` needs of this plugin."""
-        return {"anchor_weights": self.anchor_weights, "begun": self._begun}
+        return {"anchor_weights": self.anchor_weights, "begun": self._begun, "moved": self._moved}
 
     def restore_state(self, state: dict[str, Any], strategy: Any) -> None:
         """Take over what `checkpoint_state` gave, for a strategy whose model is as it was then."""
-        self.anchor_weights, self._begun = state["anchor_weights"], state["begun"]
+        self.anchor_weights, self._begun, self._moved = state["anchor_weights"], state["begun"], state["moved"]
         if self._begun:
             self.weights = anchored_weights(strategy.model, self.exclude)
             self.begin(strategy)
@@ -78,20 +79,20 @@ class AnchoredPlugin(SupervisedPlugin[Any]):
 
 
 def read_anchor(anchor: Anchor) -> Mapping[str, Tensor] | None:
-    """The weights that were given to stay near; None for "previous" and "initial", which the model itself has.
+    """The weights that were given to stay near, by canonical name; None for "previous" and "initial".
 
     Raises:
         ValueError: for a word that is neither of these nor the path of a file.
     """
     if isinstance(anchor, Mapping):
-        return anchor
+        return {canonical_name(name): value for name, value in anchor.items()}
     if anchor in ("previous", "initial"):
         return None
     if isinstance(anchor, str) and not os.path.exists(anchor):
         raise ValueError(
             f"anchor={anchor!r} is neither 'previous' nor 'initial' nor the path of an existing weight file."
         )
-    return read_tensors(Path(anchor))
+    return {canonical_name(name): value for name, value in read_tensors(Path(anchor)).items()}
 
 
 def anchor_moves(anchor: Anchor, experience: Any) -> bool:
@@ -118,8 +119,31 @@ def anchored_weights(model: nn.Module, exclude: Exclude) -> dict[str, nn.Paramet
 def take_anchor(
     anchors: MutableMapping[str, Tensor], weights: Mapping[str, nn.Parameter], given: Mapping[str, Tensor] | None
 ) -> None:
-    """Anchor those tensors that have no anchor of their shape yet: at the given weights, or at the current ones."""
+    """Anchor those tensors that have no anchor of their shape yet: at the given weights, or at the current ones.
+
+    Raises:
+        ValueError: if none of the given weights fits.
+    """
+    if given is not None and weights and not any(_fits(given, name, weight) for name, weight in weights.items()):
+        raise ValueError(
+            f"None of the anchor's tensors ({next(iter(given), 'it is empty')}, ...) has name and shape of one of the "
+            f"model's ({next(iter(weights))}, ...)."
+        )
     for name, weight in weights.items():
         if name not in anchors or anchors[name].shape != weight.shape:
-            fits = given is not None and name in given and given[name].shape == weight.shape
+            fits = given is not None and _fits(given, name, weight)
             anchors[name] = (given[name].to(weight) if fits and given is not None else weight.detach()).clone()
+
+
+def _fits(given: Mapping[str, Tensor], name: str, weight: nn.Parameter) -> bool:
+    return name in given and given[name].shape == weight.shape
+
+
+def refuse_online(experience: Any, what: str) -> None:
+    """For what happens when an experience has ended.
+
+    Raises:
+        ValueError: in an online stream, whose parts end all the time.
+    """
+    if isinstance(experience, OnlineCLExperience):
+        raise ValueError(f"{what} acts at the end of an experience, and an online stream has none.")

@@ -11,7 +11,7 @@ from ftp_cl.models.imprinting import evaluating
 from ftp_cl.optim import TPGM, AnchoredSteps, FixedRadius, SelectiveDecay, l2_sp, mars_sp
 from ftp_cl.optim.anchored_step import StepRule
 from ftp_cl.optim.names import Exclude
-from ftp_cl.plugins.anchor import Anchor, AnchoredPlugin
+from ftp_cl.plugins.anchor import Anchor, AnchoredPlugin, refuse_online
 from ftp_cl.plugins.ftp import optimizer_of
 from ftp_cl.plugins.radius_data import check_source, endless_losses, radius_dataset
 
@@ -96,10 +96,11 @@ class AnchoredStepPlugin(AnchoredPlugin):
 class SPDPlugin(AnchoredStepPlugin):
     """Selective projection decay: see `ftp_cl.optim.SelectiveDecay`, which names the paper.
 
-    With Adam or AdamW without weight decay it is the published AdamSPD, around the anchor of each experience.
+    With Adam or AdamW without weight decay it is the published AdamSPD, around the anchor of each experience and
+    without the head, whose rows for new classes have no anchor.
 
     Args:
-        weight_decay: lambda; 1 returns a tensor to the distance that it had before the step.
+        weight_decay: lambda; 1 returns a tensor to the distance that it had before the step, more pulls it further.
         anchor: see `AnchoredPlugin`; "initial" is the paper's choice, which knows one task.
         exclude: see `AnchoredPlugin`.
     """
@@ -124,7 +125,7 @@ class FixedRadiusPlugin(AnchoredStepPlugin):
 class TPGMPlugin(AnchoredPlugin):
     """Trainable projected gradient method: see `ftp_cl.optim.TPGM`, which names the paper.
 
-    Radii start again at each experience. A radius learned at the end alone with FTP's rows and start is
+    Radii start again whenever the anchor moves. A radius learned at the end alone with FTP's rows and start is
     `FTPPlugin(when="experience")`.
 
     Args:
@@ -135,7 +136,8 @@ class TPGMPlugin(AnchoredPlugin):
         mu: step size of the radii; 1e-2 as published.
         radius_data: where held-out batches come from. "held_out": a share of each experience's training images, which
             are then not trained on. Or as in `FTPPlugin`: "validation", "train" or "replay". The paper takes its
-            validation set, which here also chooses hyper-parameters: hence the default.
+            validation set and trains on all training images; here it also chooses hyper-parameters: hence the default,
+            which costs training images.
         held_out: that share of each class, in (0, 1), rounded, but at least one image of a class that has two.
         anchor: see `AnchoredPlugin`.
         exclude: see `AnchoredPlugin`.
@@ -183,8 +185,10 @@ class TPGMPlugin(AnchoredPlugin):
             self._held_out_data = held.eval()
 
     def begin(self, strategy: Any) -> None:
-        """Radii start again."""
-        self.tpgm = TPGM(self.weights, self.anchor_weights, mu=self.mu)
+        """Radii start again if the anchor has moved, or the tensors are other ones."""
+        before, self.tpgm = self.tpgm, TPGM(self.weights, self.anchor_weights, mu=self.mu)
+        if before is not None and not self._moved and before.names == self.tpgm.names:
+            self.tpgm.load_state_dict(before.state_dict())
         self._losses = None
         self._iteration = self._drawn = 0
 
@@ -199,6 +203,7 @@ class TPGMPlugin(AnchoredPlugin):
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """With when="experience": learn and project. Data loaders are let go: they cannot be copied."""
         if self.when == "experience" and self._begun and self.tpgm is not None:
+            refuse_online(strategy.experience, "when='experience'")
             self._learn(strategy)
             self.tpgm.project()
         self._losses = self._held_out_data = None
@@ -231,7 +236,7 @@ class WiSEFT(AnchoredPlugin):
     """Interpolates between anchor and trained weights when an experience ends: (1 - alpha) W0 + alpha W.
 
     Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022, arXiv 2109.01903, equation 1; here after
-    every experience of a stream.
+    every experience of a stream, and of the parameters alone: buffers stay as trained.
 
     Args:
         alpha: in [0, 1]; 1 keeps the trained weights. The paper recommends 0.5.
@@ -240,7 +245,7 @@ class WiSEFT(AnchoredPlugin):
             new rows begin at something meaningful, as an imprinted cosine head's do.
 
     Raises:
-        ValueError: for an alpha outside [0, 1].
+        ValueError: for an alpha outside [0, 1]; in an online stream, whose experiences have no end.
     """
 
     def __init__(self, alpha: float = 0.5, anchor: Anchor = "previous", exclude: Exclude = "head") -> None:
@@ -250,8 +255,10 @@ class WiSEFT(AnchoredPlugin):
         self.alpha = alpha
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Interpolate in place."""
-        interpolate(self.weights, self.anchor_weights, self.alpha)
+        """Interpolate in place what this experience has trained."""
+        if self._begun:
+            refuse_online(strategy.experience, "WiSEFT")
+            interpolate(self.weights, self.anchor_weights, self.alpha)
 
 
 @torch.no_grad()

@@ -1,8 +1,10 @@
 """Dark experience replay: stored images keep the logits that the model gave when it had learned them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from avalanche.benchmarks.utils.utils import concat_datasets
 from avalanche.core import SupervisedPlugin
 from torch import Tensor
 from torch.nn.functional import mse_loss, pad
@@ -26,13 +28,15 @@ class DarkExperienceReplay(SupervisedPlugin[Any]):
     """Replays stored images with a loss on their labels and on the logits that they had: DER++.
 
     Buzzega, Boschi, Porrello, Abati, Calderara, "Dark Experience for General Continual Learning", NeurIPS 2020, arXiv
-    2004.07211, equation 6: loss + alpha * mean squared difference of logits + beta * cross-entropy, both on one batch
-    of stored images. Images are chosen when an experience ends, equally many of each class, and logits are taken then,
-    under evaluation transforms, as in Avalanche's strategy DER; the paper samples along the stream. Avalanche's needs a
-    head that has all classes from the start; here logits of classes that came later are compared with nothing.
+    2004.07211, equation 6: loss + alpha * mean squared difference of logits + beta * cross-entropy. Both are on one
+    batch of stored images, where Algorithm 2 of the paper draws one for each. Images are chosen when an experience
+    ends, equally many of each class and each image of a class with equal chances, whenever it came; their logits are
+    taken then, under evaluation transforms, as in Avalanche's strategy DER. The paper samples along the stream.
+    Avalanche's needs a head that has all classes from the start; here logits of classes that came later are compared
+    with nothing.
 
     Args:
-        mem_size: stored images in all.
+        mem_size: stored images in all. With more classes than that, those that came last have none.
         alpha: factor of the squared difference.
         beta: factor of the criterion on the labels; 0 is DER.
         batch_size: stored images an iteration; None: as many as new ones.
@@ -54,6 +58,7 @@ class DarkExperienceReplay(SupervisedPlugin[Any]):
             raise ValueError(f"alpha={alpha} and beta={beta} must both be at least 0.")
         self.mem_size, self.alpha, self.beta, self.batch_size = mem_size, alpha, beta, batch_size
         self.memory: dict[int, tuple[Any, Tensor]] = {}
+        self._met: dict[int, int] = {}  # images of each class so far
 
     def before_backward(self, strategy: Any, **kwargs: Any) -> None:
         """Add the loss on a batch of stored images, in a forward pass of its own."""
@@ -66,18 +71,32 @@ class DarkExperienceReplay(SupervisedPlugin[Any]):
             strategy.loss += self.beta * strategy._criterion(logits, targets.to(strategy.device))
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Store images of the new classes, and make room for them."""
+        """Store images of this experience, and make room for them."""
         dataset = strategy.experience.dataset
-        targets = torch.tensor([int(target) for target in dataset.targets])
-        classes = targets.unique().tolist()
-        share = self.mem_size // len({*self.memory, *classes})
-        for label, (kept, stored) in self.memory.items():
-            self.memory[label] = (kept.subset(range(min(share, len(kept)))), stored[:share])
-        for label in classes:
-            own = (targets == label).nonzero().flatten()
-            chosen = dataset.subset(own[torch.randperm(len(own))[:share]].tolist())
-            if len(chosen):
-                self.memory[label] = (chosen, _logits(strategy, chosen.eval()))
+        own: dict[int, list[int]] = {label: [] for label in self._met}
+        for index, target in enumerate(dataset.targets):
+            own.setdefault(int(target), []).append(index)
+        each, left_over = divmod(self.mem_size, len(own))
+        for place, (label, indices) in enumerate(own.items()):
+            old, new = self._choose(label, indices, room=each + (place < left_over))
+            parts = []
+            if old:
+                images, logits = self.memory[label]
+                parts.append((images.subset(range(old)), logits[:old]))
+            if new:
+                images = dataset.subset(new)
+                parts.append((images, _logits(strategy, images.eval())))
+            self.memory.pop(label, None)
+            if parts:
+                self.memory[label] = _joined(parts)
+            self._met[label] = self._met.get(label, 0) + len(indices)
+
+    def _choose(self, label: int, indices: list[int], room: int) -> tuple[int, list[int]]:
+        """How many stored images of a class stay, and which of this experience's join them: each with equal chances."""
+        met, stored = self._met.get(label, 0), len(self.memory[label][0]) if label in self.memory else 0
+        drawn = torch.randperm(met + len(indices)).tolist()  # numbers below `met` stand for earlier images
+        old = min(stored, sum(number < met for number in drawn[:room]))
+        return old, [indices[number - met] for number in drawn if number >= met][: room - old]
 
     def _draw(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """Images, targets and logits of stored images, drawn with replacement."""
@@ -85,9 +104,19 @@ class DarkExperienceReplay(SupervisedPlugin[Any]):
         drawn = [places[i] for i in torch.randint(len(places), (count,)).tolist()]
         images = torch.stack([self.memory[label][0][i][0] for label, i in drawn])
         logits = [self.memory[label][1][i] for label, i in drawn]
-        width = max(map(len, logits))
-        padded = torch.stack([pad(row, (0, width - len(row)), value=MASK_VALUE) for row in logits])
-        return images, torch.tensor([label for label, _ in drawn]), padded
+        return images, torch.tensor([label for label, _ in drawn]), _of_one_width([row[None] for row in logits])
+
+
+def _joined(parts: list[tuple[Any, Tensor]]) -> tuple[Any, Tensor]:
+    """Images and logits of both parts, or of the only one."""
+    datasets, logits = zip(*parts, strict=True)
+    return (datasets[0] if len(parts) == 1 else concat_datasets(list(datasets))), _of_one_width(logits)
+
+
+def _of_one_width(logits: Sequence[Tensor]) -> Tensor:
+    """Logits [n, classes] below each other; classes that came later count as not trained."""
+    width = max(part.shape[1] for part in logits)
+    return torch.cat([pad(part, (0, width - part.shape[1]), value=MASK_VALUE) for part in logits])
 
 
 @torch.no_grad()

@@ -14,13 +14,15 @@ class HeadFirst(SupervisedPlugin[Any]):
     LP-FT: Kumar, Raghunathan, Jones, Ma, Liang, "Fine-Tuning can Distort Pretrained Features and Underperform
     Out-of-Distribution", ICLR 2022, arXiv 2202.10054, section 3.4. Linear probing to the end and a second training with
     a rate of its own are one training here, with as many epochs as other methods have; give the backbone its rate in
-    its own parameter group.
+    its own parameter group. A schedule that runs over the whole experience runs over both parts: with a cosine to 0 the
+    backbone begins, at half of the epochs, with half of its rate.
 
     Args:
         share: of an experience's epochs, in [0, 1], rounded: in them the backbone is frozen.
 
     Raises:
-        ValueError: for a share outside [0, 1]; at the first experience, if the model has no classifier.
+        ValueError: for a share outside [0, 1]; at the first experience, if the model has no classifier, or too few
+            epochs for the head to have one of its own.
     """
 
     def __init__(self, share: float = 0.5) -> None:
@@ -34,6 +36,11 @@ class HeadFirst(SupervisedPlugin[Any]):
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Begin with the backbone as it is."""
         self._epoch = 0
+        if self.share and not round(self.share * strategy.train_epochs):
+            raise ValueError(
+                f"share={self.share} of {strategy.train_epochs} epochs is none: LP-FT needs at least one epoch for the "
+                "head alone."
+            )
 
     def before_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
         """Freeze at first, thaw when it is time. What the user had frozen stays so."""

@@ -25,8 +25,9 @@ class PrototypeClassifier(SkipTraining):
         classifier: "ncm" (`NearestMeanHead`, as SimpleCIL), "lda" (`LinearDiscriminantHead`) or "ranpac"
             (`RandomProjectionHead`), which name their papers.
         features: "frozen": of the backbone as it came; nothing is trained. "first": it is trained on the first
-            experience only ("first-session adaptation": Panos et al., ICCV 2023, arXiv 2303.13199; APER in SimpleCIL's
-            paper; RanPAC's phase 1). "all": it is trained on every experience.
+            experience only ("first-session adaptation": Panos et al., ICCV 2023, arXiv 2303.13199; APER, of SimpleCIL's
+            paper, joins these features with frozen ones, and RanPAC's phase 1 trains adapters). "all": it is trained on
+            every experience.
         drift: with features="all", move the means of earlier classes by the drift that `feature_drift` estimates.
         bandwidth: of `feature_drift`.
         shrinkage: of "lda", in [0, 1].

@@ -71,6 +71,45 @@ def test_a_group_without_anchors_is_plain_adam_and_another_number_of_anchors_is_
         AdamSPD([{"params": [ours], "pre": [ours, plain]}])
 
 
+def test_adam_spd_follows_a_scheduled_decay_and_refuses_one_to_zero():
+    weights = nn.Parameter(torch.tensor([3.0, 4.0]))
+    optimizer = AdamSPD([{"params": [weights], "pre": [torch.zeros(2)]}], lr=0.1, weight_decay=1.0)
+
+    def step(gradient):
+        weights.grad = torch.tensor(gradient)
+        optimizer.step()
+
+    step([-1.0, -1.0])
+    optimizer.param_groups[0]["selective_decay"] = 0.0
+    moved = weights.detach().norm()
+    step([0.01, 0.01])  # points back, while momentum goes on
+    assert weights.detach().norm() > moved + 0.01
+    optimizer.param_groups[0]["weight_decay"] = 0.1
+    with pytest.raises(ValueError, match=r"weight_decay=0.1.*selective_decay"):
+        step([0.0, 0.0])
+
+
+def test_adam_spd_takes_a_state_with_the_published_keys():
+    weights = [nn.Parameter(torch.ones(2)) for _ in range(2)]
+    saved, optimizer = AdamSPD([weights[0]], weight_decay=0.3).state_dict(), AdamSPD([weights[1]])
+    group = saved["param_groups"][0]
+    group["weight_decay"], group["pre"] = group.pop("selective_decay"), None
+    optimizer.load_state_dict(saved)
+    weights[1].grad = torch.ones(2)
+    optimizer.step()
+    assert optimizer.param_groups[0]["selective_decay"] == 0.3 and optimizer.param_groups[0]["pre"] == []
+
+
+def test_anchors_follow_their_weights_to_another_dtype():
+    weights = nn.Parameter(torch.tensor([3.0, 4.0]))
+    optimizer = torch.optim.SGD([weights], lr=0.0)
+    AnchoredSteps(FixedRadius(0.7), {weights: torch.zeros(2)}).attach(optimizer)
+    weights.data = weights.data.double()
+    weights.grad = torch.zeros(2).double()
+    optimizer.step()
+    assert weights.tolist() == pytest.approx([0.3, 0.4])
+
+
 def test_selective_decay_takes_back_by_hand():
     weights = nn.Parameter(torch.tensor([3.0, 4.0]))  # at distance 5 from the anchor 0
     optimizer = torch.optim.SGD([weights], lr=0.0)
@@ -207,6 +246,23 @@ def test_tpgm_once_from_the_same_radius_equals_project_once():
     tpgm.project()
     project_once({"weight": models[1].weight}, anchor, losses[1], iterations=30)
     torch.testing.assert_close(models[0].weight, models[1].weight, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_tpgm_takes_norms_and_radii_of_half_precision_weights_in_float32(dtype):
+    weights = {"w": nn.Parameter(torch.ones(2, 2, dtype=dtype)), "b": nn.Parameter(torch.tensor([0.0, 1.0]).to(dtype))}
+    tpgm = TPGM(weights, {"w": torch.zeros(2, 2, dtype=dtype), "b": torch.zeros(2, dtype=dtype)})
+    tpgm.learn(lambda: weights["w"].sum() + weights["b"].sum(), iterations=3)
+    tpgm.project()
+    assert tpgm.radii.dtype == torch.float32 and tpgm.radii[0] == pytest.approx(1 - 3e-2, rel=1e-3)
+    assert weights["b"][0] == 0 and all(torch.isfinite(weight).all() for weight in weights.values())
+
+
+def test_project_once_touches_no_gradient():
+    free, weights = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(2, 3))
+    free.grad, weights.grad = torch.full((3,), 2.0), torch.full((2, 3), 4.0)
+    project_once({"w": weights}, {"w": torch.zeros(2, 3)}, lambda: (weights * free).sum(), iterations=2)
+    assert (free.grad == 2).all() and (weights.grad == 4).all() and weights.detach().abs().max() < 1
 
 
 def test_tpgm_leaves_weights_as_they_were_where_the_loss_is_not_finite():

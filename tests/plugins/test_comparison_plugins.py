@@ -4,7 +4,12 @@ import copy
 
 import pytest
 import torch
-from avalanche.benchmarks import nc_benchmark
+from avalanche.benchmarks import (
+    benchmark_from_datasets,
+    nc_benchmark,
+    split_online_stream,
+    with_classes_timeline,
+)
 from avalanche.benchmarks.utils import as_classification_dataset
 from avalanche.core import SupervisedPlugin
 from avalanche.training import Naive
@@ -186,6 +191,43 @@ def test_tpgm_learns_as_often_as_proj_freq_says(benchmark):
     assert plugin._drawn == 3, "in iterations 0, 3 and 6"
 
 
+@pytest.mark.parametrize(("anchor", "stays"), [("initial", True), ("previous", False)])
+def test_the_radii_of_tpgm_stay_as_long_as_the_anchor_does(benchmark, anchor, stays):
+    plugin = TPGMPlugin(anchor=anchor)
+    strategy = make_strategy(body_and_head(), plugin, epochs=3)
+    for experience in benchmark.train_stream:
+        strategy.train(experience)
+    assert plugin.tpgm.state_dict()["adam"]["state"][0]["step"] == (6 if stays else 3)
+
+
+@pytest.mark.parametrize("plugin", [WiSEFT(), TPGMPlugin("experience")])
+def test_what_acts_at_the_end_of_an_experience_refuses_online_streams(benchmark, plugin):
+    strategy = make_strategy(body_and_head(), plugin, epochs=1)
+    with pytest.raises(ValueError, match="online stream has none"):
+        strategy.train(next(iter(split_online_stream(benchmark.train_stream, experience_size=12))))
+
+
+def test_wise_ft_leaves_an_experience_without_training_alone(benchmark):
+    model = body_and_head()
+    strategy = make_strategy(model, WiSEFT(0.5, anchor="initial"))
+    strategy.train(benchmark.train_stream[0])
+    before = model[0].weight.detach().clone()
+    strategy.train_epochs = 0
+    strategy.train(benchmark.train_stream[1])
+    assert torch.equal(model[0].weight, before)
+
+
+def test_an_anchor_of_another_model_is_refused_and_wrapped_names_are_known(benchmark):
+    start = body_and_head()
+    given = {f"module.{name}": value.clone() for name, value in start.state_dict().items()}
+    plugin = WiSEFT(0.0, anchor=given)
+    model = body_and_head()
+    make_strategy(model, plugin).train(benchmark.train_stream[0])
+    assert torch.equal(model[0].weight, start[0].weight)
+    with pytest.raises(ValueError, match=r"None of the anchor's tensors \(other.*0\.weight"):
+        make_strategy(body_and_head(), WiSEFT(anchor={"other": torch.ones(2)})).train(benchmark.train_stream[0])
+
+
 @pytest.mark.parametrize("alpha", [0.0, 0.25, 1.0])
 def test_wise_ft_interpolates_the_body_and_keeps_the_head(benchmark, alpha):
     model, plain = body_and_head(), body_and_head()
@@ -212,6 +254,11 @@ def test_the_head_is_trained_first_and_what_was_frozen_stays_frozen(benchmark):
     assert model[0].weight.requires_grad and not model[0].bias.requires_grad
     strategy.train(benchmark.train_stream[1])
     assert torch.equal(bodies.seen[5], bodies.seen[7]) and not torch.equal(bodies.seen[7], bodies.seen[8])
+
+
+def test_lp_ft_needs_an_epoch_for_the_head(benchmark):
+    with pytest.raises(ValueError, match=r"share=0.5 of 1 epochs is none"):
+        make_strategy(body_and_head(), HeadFirst(0.5), epochs=1).train(benchmark.train_stream[0])
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "constant"])
@@ -315,6 +362,29 @@ def test_dark_experience_stores_equally_many_of_each_class_with_their_logits(ben
     assert {label: len(kept) for label, (kept, _) in plugin.memory.items()} == {0: 3, 1: 3, 2: 3, 3: 3}
     assert torch.equal(plugin.memory[1][1], stored[:3])
     assert losses.seen[1] > 0 and stored.shape[1] == 2 and plugin.memory[3][1].shape[1] == 4
+
+
+def test_dark_experience_keeps_images_of_all_domains_of_a_class():
+    domains = [as_classification_dataset(data((12, 12), seed)) for seed in range(3)]
+    benchmark = benchmark_from_datasets(train=domains, test=domains[:1])
+    plugin = DarkExperienceReplay(mem_size=20)
+    strategy = make_strategy(vector_classifier(), plugin, epochs=1)
+    found = [{tuple(image.tolist()) for image, *_ in domain} for domain in domains]
+    for experience in with_classes_timeline(benchmark).train_stream:
+        strategy.train(experience)
+    for images, logits in plugin.memory.values():
+        shown = [tuple(images[i][0].tolist()) for i in range(len(images))]
+        assert len(shown) == len(set(shown)) == len(logits) == 10
+        counts = [sum(image in domain for image in shown) for domain in found]
+        assert sum(counts) == 10 and min(counts) >= 1
+
+
+def test_dark_experience_with_more_classes_than_room_goes_on(benchmark):
+    plugin = DarkExperienceReplay(mem_size=3)
+    strategy = make_strategy(vector_classifier(), plugin, epochs=2)
+    for experience in [*benchmark.train_stream, benchmark.train_stream[1]]:
+        strategy.train(experience)
+    assert {label: len(kept) for label, (kept, _) in plugin.memory.items()} == {0: 1, 1: 1, 2: 1}
 
 
 # ---- prototypes -----------------------------------------------------------------------------------------------------

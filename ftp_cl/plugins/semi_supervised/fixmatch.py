@@ -15,7 +15,8 @@ from ftp_cl.plugins.semi_supervised.views import StrongView, WeakView
 class FixMatch(SemiSupervisedPlugin):
     """Pseudo-labels from weak views, where confident, for strong views (Sohn et al., NeurIPS 2020, arXiv 2001.07685).
 
-    Weak views are answered in evaluation mode: without dropout, and without a trace in running statistics.
+    Weak views are answered in evaluation mode: without dropout, and without a trace in running statistics. The paper's
+    unlabelled images include the labelled ones; `few_labels` keeps them apart.
 
     Args:
         threshold: probability from which a pseudo-label is used; 0.95 as published.
@@ -23,7 +24,8 @@ class FixMatch(SemiSupervisedPlugin):
         strong: for the loss; ``StrongView()`` if None.
         weight: of the loss; 1 as published.
         ratio: unlabelled images per labelled one; 7 as published.
-        ema_decay: of the weights' average, which is evaluated; 0.999 as published.
+        ema_decay: of the weights' average, which is evaluated; 0.999 as published, for a million steps. In fewer than a
+            thousand that is their plain mean (`WeightAverage`). None evaluates the last weights.
         options: as ``SemiSupervisedPlugin``.
 
     Raises:

@@ -21,7 +21,8 @@ class MeanTeacher(SemiSupervisedPlugin):
         view: drawn twice for each image; ``WeakView()`` if None.
         weight: of the loss at the end of the ramp; 100 as published, for a mean over classes.
         ratio: unlabelled images per labelled one; 3 as in the paper's runs on CIFAR-10 (75 for 25).
-        ema_decay: of the teacher; 0.999 as published (0.99 during the ramp, where averaging evenly does as much).
+        ema_decay: of the teacher; 0.999 as published (and 0.99 during the ramp, where here the average is over all
+            steps so far, up to the last thousand).
         ramp: share of an experience's iterations over which the weight rises; 0.27, the paper's 40 of 150 thousand.
         options: as ``SemiSupervisedPlugin``.
 

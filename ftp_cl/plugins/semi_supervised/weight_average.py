@@ -12,7 +12,9 @@ class WeightAverage:
     """An EMA of the weights, on torch's ``AveragedModel``; buffers are those of the model.
 
     The first steps are averaged evenly: the decay is min(``decay``, 1 - 1 / (n + 1)) at the n-th, as in Mean Teacher's
-    published code. A fixed decay would keep the average near where it started for 1 / (1 - decay) steps.
+    published code. A fixed decay would keep the average near where it started for 1 / (1 - decay) steps. Where training
+    is shorter than that, the average is the plain mean of all weights since the start: choose a smaller decay to
+    evaluate something nearer to the last ones.
 
     Heads grow between experiences, and an average over tensors of two shapes does not exist. So each experience makes a
     new one, and at its end the model adopts the average: what was evaluated is what training goes on from.
