@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 SETTINGS = {
     "class_incremental": "class-incremental, 5 experiences",
     "class_incremental_10": "class-incremental, 10 experiences",
+    "class_incremental_twemoji": "class-incremental, twemoji's style¹",
     "domain_incremental": "domain-incremental, 4 styles",
     "robust": "one task, 20 classes",
     "shots_4": "one task, 4 shots per class",
