@@ -245,6 +245,22 @@ def test_results_from_before_a_new_key_stay_in_their_row(tmp_path, plan_file):
     assert "| ncm | 45.0 ± 7.1 |" in write_tables(plan, tmp_path / "results").read_text()
 
 
+def test_every_two_methods_have_their_paired_difference(tmp_path, plan_file):
+    plan = load_plan(plan_file())
+    for seed, (naive, ncm) in enumerate([(50.0, 40.0), (60.0, 52.0), (55.0, None)]):
+        write_result(tmp_path / "results" / "shots_2" / "naive", seed, naive, {})
+        if ncm is not None:
+            write_result(tmp_path / "results" / "shots_2" / "ncm", seed, ncm, {})
+    write_tables(plan, tmp_path / "results")
+    lines = (tmp_path / "results" / "differences.csv").read_text().splitlines()
+    assert lines[0] == "setting,method,reference,measure,difference,low,high,n"
+    assert "shots_2,naive,ncm,average_accuracy,9.00,8.00,10.00,2" in lines
+
+
+def test_what_rounding_leaves_is_no_difference():
+    assert paired_interval([1.0, 2e-7, 2e-7]) == (0.0, 1.0)
+
+
 def test_curves_are_told_apart_by_the_names_of_their_rows(tmp_path, plan_file):
     each = {"optimizer.backbone_lr": [0.25, 0.5]}
     rows = {
