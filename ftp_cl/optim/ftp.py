@@ -120,7 +120,7 @@ class FTP:
                 their weights right before their first step.
 
         Raises:
-            ValueError: if `exclude` or `anchor` does not fit these parameters.
+            ValueError: if `exclude` or `anchor` does not fit these parameters, or two of them have one name.
         """
         parameters = self._model if parameters is None else parameters
         if parameters is None:
@@ -132,7 +132,14 @@ class FTP:
         self.exclude = self.exclude if exclude is None else exclude
         excluded_names = match(self.exclude, parameters)
         self._names, self._excluded = {}, set()
+        known: set[str] = set()
         for parameter, names in aliases(parameters).items():
+            if names[0] in known:  # they would share anchor and radius
+                raise ValueError(
+                    f"Two parameters are called {names[0]!r}: put their modules into one nn.Module, or give each a "
+                    f"name of its own, such as 'encoder.{names[0]}'."
+                )
+            known.add(names[0])
             self._names[parameter] = names[0]
             if not excluded_names.isdisjoint(names) or parameter.numel() == 0:
                 self._excluded.add(names[0])
@@ -175,6 +182,8 @@ class FTP:
                     f"The anchor's {name!r} has shape {tuple(anchor[name].shape)}, the model's "
                     f"{tuple(parameter.shape)}."
                 )
+            elif anchor[name].data_ptr() == parameter.data_ptr():
+                anchor[name] = anchor[name].detach().clone()  # `model.state_dict()` would move along
         return anchor
 
     # ---- attaching --------------------------------------------------------------------------------------------------

@@ -77,3 +77,9 @@ def test_tied_weights_have_all_their_names(model):
     model.tied.weight = model.head.weight
     assert ["head.weight", "tied.weight"] in aliases(model).values()
     assert "head.weight" not in FTP(model, exclude="tied.weight").projected_names()
+
+
+def test_two_parameters_of_one_name_are_refused():
+    encoder, decoder = nn.Linear(2, 2), nn.Linear(2, 2)
+    with pytest.raises(ValueError, match=r"Two parameters are called 'weight'.*'encoder.weight'"):
+        FTP([*encoder.named_parameters(), *decoder.named_parameters()])

@@ -351,3 +351,15 @@ def test_a_group_without_anchors_beside_one_with():
     step(optimizer, first.weight, second.weight)
     torch.testing.assert_close(first.weight.detach(), torch.zeros(3, 2), rtol=0, atol=1e-7)
     torch.testing.assert_close(second.weight.detach(), start, rtol=0, atol=1e-7)
+
+
+def test_an_anchor_given_as_the_models_own_state_dict_stays_where_it_is():
+    model = linear()
+    before = model.weight.detach().clone()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    ftp = FTP(model, anchor=model.state_dict()).attach(optimizer)
+    for _ in range(3):
+        step(optimizer, model.weight)
+    ftp.restart()
+    step(optimizer, model.weight)
+    torch.testing.assert_close(model.weight.detach(), before, rtol=0, atol=1e-6)
