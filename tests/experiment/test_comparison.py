@@ -100,6 +100,7 @@ def test_values_of_a_range():
         ({"methods": {"ncm": {}}}, "key 'overrides' is missing"),
         ({"tuned_in": {"shots_2": "shots_4"}}, "shots_2 cannot be tuned in shots_4"),
         ({"settings": ["a", "b"], "tuned_in": {"a": "b", "b": "a"}}, "a cannot be tuned in b"),
+        ({"tuned_together": True, "tuned_in": {"shots_2": "shots_2"}}, "tuned_together and tuned_in exclude"),
         ({"figures": {"label": ["shots_2"]}}, "there is no figure label"),
         ({"figures": {"labels": ["shots_3"]}}, "the figure labels shows shots_3, which is none of the settings"),
     ],
@@ -113,7 +114,27 @@ def test_an_unknown_setting_is_refused_with_the_nearest(capsys):
     assert main(["compare", "robst"]) == 2
     assert "did you mean robust?" in capsys.readouterr().err
     assert main(["compare", "--plan", "ablation"]) == 2
-    assert "one of comparison, ablations, rates, few_labels" in capsys.readouterr().err
+    assert "one of comparison, defaults, ablations, rates, few_labels" in capsys.readouterr().err
+
+
+def test_tuned_together_one_trial_is_chosen_by_the_mean_over_settings(tmp_path, plan_file):
+    plan = load_plan(plan_file(settings=["robust", "shots_2"], tuned_together=True, tuning_seeds=[100, 101]))
+    naive = plan.methods[0]
+    first, second, third = naive.trials(plan.trials)
+    scores = {  # the first is the best in robust, the second in shots_2, the third on average
+        "robust": {first: (61, 59), second: (50, 50), third: (57, 57)},
+        "shots_2": {first: (30, 30), second: (46, 44), third: (41, 43)},
+    }
+    for setting, of_trials in scores.items():
+        assert chosen(plan, naive, setting, tmp_path) is None  # as long as a run is missing
+        runs = [
+            {"overrides": list(trial), "seed": seed, "average_accuracy": score}
+            for trial, of_seeds in of_trials.items()
+            for seed, score in zip(plan.tuning_seeds, of_seeds, strict=True)
+        ]
+        (tmp_path / setting / "naive").mkdir(parents=True)
+        (tmp_path / setting / "naive" / "tuning.json").write_text(json.dumps(runs))
+    assert chosen(plan, naive, "robust", tmp_path) == chosen(plan, naive, "shots_2", tmp_path) == third
 
 
 # ---- running --------------------------------------------------------------------------------------------------------
@@ -129,7 +150,7 @@ def test_a_comparison_tunes_reports_and_is_not_run_twice(tmp_path, plan_file, ca
     tuning = read_tuning(naive)
     assert [run["seed"] for run in tuning] == [100, 100, 100]
     best = max(tuning, key=lambda run: run["average_accuracy"])
-    assert chosen(plan, plan.methods[0], naive) == tuple(best["overrides"])
+    assert chosen(plan, plan.methods[0], "shots_2", tmp_path / "results") == tuple(best["overrides"])
     for seed in (0, 1):
         result = json.loads((naive / f"seed{seed}.json").read_text())
         assert result["seed"] == seed and result["config"]["eval"]["stream"] == "test"
@@ -182,7 +203,7 @@ def test_a_plan_with_few_labels_tunes_once_and_draws_its_figures(tmp_path, plan_
     plan = load_plan(file)
     for method in plan.methods:
         assert len(read_tuning(results / "robust_4" / method.name)) == 2
-        found = chosen(plan, method, results / "robust_4" / method.name)
+        found = chosen(plan, method, "robust_2", results)
         for setting, labels in (("robust_2", 2), ("robust_4", 4)):
             result = json.loads((results / setting / method.name / "seed0.json").read_text())
             config = OmegaConf.create(result["config"])

@@ -13,7 +13,7 @@ from scipy.stats import qmc
 from ftp_cl.experiment.config import ConfigError, config_directory
 
 DEFAULT_PLAN = "comparison"
-PLANS = (DEFAULT_PLAN, "ablations", "rates", "few_labels")
+PLANS = (DEFAULT_PLAN, "defaults", "ablations", "rates", "few_labels")
 FIGURES = ("rates", "labels", "pseudo_labels")
 
 _EXPERIMENT_PREFIX = "compare_"
@@ -91,7 +91,8 @@ class Plan:
         prefix: setting `x` is the experiment `<prefix>x` of the configuration.
         methods: the rows.
         trials: tuning trials of each method in each setting.
-        tuned_in: setting -> the one whose tuning it uses, for all methods alike; one that is not here is tuned itself.
+        tuned_in: setting -> those whose tuning it uses, for all methods alike, the best mean over them; one that is not
+            here is tuned by itself.
         tuning_seeds: each trial is the mean over these, on the validation stream.
         seeds: what is reported, on the test stream, with the best trial.
         references: methods that the others are told the difference to, where they take part.
@@ -102,7 +103,7 @@ class Plan:
     prefix: str
     methods: tuple[ComparedMethod, ...]
     trials: int
-    tuned_in: Mapping[str, str]
+    tuned_in: Mapping[str, tuple[str, ...]]
     tuning_seeds: tuple[int, ...]
     seeds: tuple[int, ...]
     references: tuple[str, ...]
@@ -116,9 +117,9 @@ class Plan:
         """The name of the experiment that a setting is."""
         return f"{self.prefix}{setting}"
 
-    def tuning_setting(self, setting: str) -> str:
+    def tuning_settings(self, setting: str) -> tuple[str, ...]:
         """Where the values that a setting uses are chosen."""
-        return self.tuned_in.get(setting, setting)
+        return self.tuned_in.get(setting, (setting,))
 
 
 def load_plan(name: str = DEFAULT_PLAN, quick: bool = False, only: Sequence[str] = ()) -> Plan:
@@ -158,15 +159,16 @@ def _plan(content: Mapping[str, Any]) -> Plan:
         prefix=str(content.get("prefix", _EXPERIMENT_PREFIX)),
         methods=tuple(method for name in chosen for method in _methods(name, content["methods"][name])),
         trials=int(content["trials"]),
-        tuned_in=dict(content.get("tuned_in", {})),
+        tuned_in=_tuned_in(content),
         tuning_seeds=tuple(content["tuning_seeds"]),
         seeds=tuple(content["seeds"]),
         references=tuple(content["references"]),
         figures={kind: tuple(settings) for kind, settings in content.get("figures", {}).items()},
     )
-    for setting, other in plan.tuned_in.items():
-        if other not in plan.settings or other in plan.tuned_in:
-            raise ValueError(f"{setting} cannot be tuned in {other}: it must be a setting that is tuned itself")
+    for setting, others in plan.tuned_in.items():
+        for other in others:
+            if other not in plan.settings or other not in plan.tuning_settings(other):
+                raise ValueError(f"{setting} cannot be tuned in {other}: it must be a setting that is tuned itself")
     if strange := sorted(set(plan.figures) - set(FIGURES)):
         raise ValueError(f"there is no figure {strange[0]}: there are {', '.join(FIGURES)}")
     for kind, shown in plan.figures.items():
@@ -177,6 +179,15 @@ def _plan(content: Mapping[str, Any]) -> Plan:
     if unknown := sorted(set(plan.references) - {method.name for method in plan.methods}):
         raise ValueError(f"the reference {unknown[0]} is none of the methods")
     return plan
+
+
+def _tuned_in(content: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """As `tuned_in` has it; with `tuned_together`, in all settings, so that each method has one choice for all."""
+    if not content.get("tuned_together", False):
+        return {setting: (other,) for setting, other in content.get("tuned_in", {}).items()}
+    if "tuned_in" in content:
+        raise ValueError("tuned_together and tuned_in exclude each other")
+    return {setting: tuple(content["settings"]) for setting in content["settings"]}
 
 
 def _methods(name: str, content: Mapping[str, Any]) -> list[ComparedMethod]:

@@ -74,8 +74,8 @@ def compare(plan: Plan, results: Path, runs: Path, workers: int | None = None, m
 
 
 def _tuning_jobs(plan: Plan, setting: str, results: Path) -> list[_Job]:
-    jobs, tuned = [], plan.tuning_setting(setting)
-    for method in plan.in_setting(setting):
+    jobs = []
+    for method, tuned in itertools.product(plan.in_setting(setting), plan.tuning_settings(setting)):
         done = {(tuple(run["overrides"]), run["seed"]) for run in read_tuning(results / tuned / method.name)}
         for overrides in _trials(plan, method):
             jobs += [
@@ -90,7 +90,7 @@ def _seed_jobs(plan: Plan, setting: str, results: Path) -> list[_Job]:
     jobs = []
     for method in plan.in_setting(setting):
         directory = results / setting / method.name
-        overrides = chosen(plan, method, results / plan.tuning_setting(setting) / method.name)
+        overrides = chosen(plan, method, setting, results)
         if overrides is not None:
             jobs += [
                 _Job(setting, plan.experiment(setting), method.name, overrides, seed, tunes=False)
@@ -105,20 +105,26 @@ def _trials(plan: Plan, method: ComparedMethod) -> list[tuple[str, ...]]:
     return method.trials(plan.trials) if method.space else []
 
 
-def chosen(plan: Plan, method: ComparedMethod, directory: Path) -> tuple[str, ...] | None:
+def chosen(plan: Plan, method: ComparedMethod, setting: str, results: Path) -> tuple[str, ...] | None:
     """The overrides of the trial with the best mean over the tuning seeds; None as long as one is missing.
 
     Args:
         plan: of the comparison.
         method: to choose for.
-        directory: of the method in the setting that it is tuned in.
+        setting: in which the choice is used.
+        results: directory of the comparison.
     """
     trials = _trials(plan, method)
     if not trials:
         return method.trials(1)[0]
-    scores = {(tuple(run["overrides"]), run["seed"]): run[OBJECTIVE] for run in read_tuning(directory)}
+    scores = {
+        (tuned, tuple(run["overrides"]), run["seed"]): run[OBJECTIVE]
+        for tuned in plan.tuning_settings(setting)
+        for run in read_tuning(results / tuned / method.name)
+    }
+    cells = list(itertools.product(plan.tuning_settings(setting), plan.tuning_seeds))
     try:
-        means = [statistics.fmean(scores[trial, seed] for seed in plan.tuning_seeds) for trial in trials]
+        means = [statistics.fmean(scores[tuned, trial, seed] for tuned, seed in cells) for trial in trials]
     except KeyError:
         return None
     return trials[means.index(max(means))]

@@ -107,13 +107,12 @@ def _section(plan: Plan, setting: str, groups: dict[str, Group], results: Path) 
     heads += [f"Δ {what} to {name}" for name in references for what in ("accuracy", "OOD")]
     heads += ["train s", "MiB", "n", "trials", "chosen on validation"]
     lines = [f"## {setting}\n", f"{title}\n"]
-    if (tuned := plan.tuning_setting(setting)) != setting:
-        lines.append(f"All methods have the values that were chosen in {tuned}.\n")
+    if (tuned := plan.tuning_settings(setting)) != (setting,):
+        lines.append(f"All methods have the values that were chosen in {', '.join(tuned)}.\n")
     lines += [_row(heads), _row(["---"] * len(heads))]
     methods = {method.name: method for method in plan.methods}
     for name, group in sorted(groups.items(), key=lambda item: -_mean_accuracy(item[1])):
-        directory = results / tuned / name
-        trials = {tuple(run["overrides"]) for run in read_tuning(directory)}
+        trials = {tuple(run["overrides"]) for where in tuned for run in read_tuning(results / where / name)}
         differences = [
             "" if name == reference else _difference(_values(group, measure), _values(groups[reference], measure))
             for reference in references
@@ -131,7 +130,7 @@ def _section(plan: Plan, setting: str, groups: dict[str, Group], results: Path) 
             str(len(trials)),
             ", ".join(
                 f"`{word}`"
-                for word in chosen(plan, methods[name], directory) or ()
+                for word in chosen(plan, methods[name], setting, results) or ()
                 if word not in methods[name].overrides
             ),
         ]
