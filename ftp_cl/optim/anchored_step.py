@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ftp_cl.optim.nesting import StepNesting
 from ftp_cl.projection.rows import per_row, row_norms
 
 _SMALLEST_DISTANCE = 1e-12
@@ -109,6 +110,7 @@ class AnchoredSteps:
         self.anchors = dict(anchors)
         self._handles: list[Any] = []
         self._seen: dict[nn.Parameter, Any] = {}
+        self._nesting = StepNesting()
 
     def attach(self, optimizer: Optimizer) -> "AnchoredSteps":
         """Follow the steps of this optimizer; returns self."""
@@ -127,6 +129,8 @@ class AnchoredSteps:
 
     @torch.no_grad()
     def _before_step(self, optimizer: Optimizer, args: tuple, kwargs: dict) -> None:
+        if not self._nesting.enter():
+            return
         self.anchors = {weights: anchor.to(weights) for weights, anchor in self.anchors.items()}
         self._seen = {
             weights: self.rule.before(weights, anchor, weights.grad)
@@ -136,6 +140,8 @@ class AnchoredSteps:
 
     @torch.no_grad()
     def _after_step(self, optimizer: Optimizer, args: tuple, kwargs: dict) -> None:
+        if not self._nesting.leave():
+            return
         seen, self._seen = self._seen, {}
         for weights, value in seen.items():
             self.rule.after(weights, self.anchors[weights], value)

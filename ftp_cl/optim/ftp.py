@@ -1,15 +1,18 @@
 """FTP on any torch optimizer, through torch's own step hooks."""
 
 import logging
+import math
 import weakref
 from collections.abc import Callable, Iterator, Mapping
+from numbers import Real
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ftp_cl.optim.names import Exclude, NamedParameters, aliases, canonical_name, match
+from ftp_cl.optim.names import Exclude, NamedParameters, aliases, canonical_name, match, named_list
+from ftp_cl.optim.nesting import StepNesting
 from ftp_cl.optim.turns import Turn, learn_radii, project, take_votes
 from ftp_cl.projection import Storage, TensorState, available_backends, get_backend
 
@@ -80,8 +83,8 @@ class FTP:
         anchor_device: torch.device | str | None = None,
     ) -> None:
         _check_k(k)
-        if not mu > 0:
-            raise ValueError(f"mu={mu} is no step size: it must be above 0 (1e-2 as published).")
+        if not (_is_number(mu) and 0 < mu < math.inf):
+            raise ValueError(f"mu={mu!r} is no step size: it must be a number above 0 (1e-2 as published).")
         if method not in ("paper", "exact"):
             raise ValueError(f"method={method!r} is unknown; choose 'paper' or 'exact'.")
         self.k = k
@@ -96,6 +99,7 @@ class FTP:
         self._excluded: set[str] = set()
         self._states: dict[str, TensorState] = {}
         self.turns: list[Turn] = []
+        self._nesting = StepNesting()
         self._warned: set[str] = set()
         self._optimizer: weakref.ref[Optimizer] | None = None
         self._handles: list[Any] = []
@@ -128,7 +132,7 @@ class FTP:
         if isinstance(parameters, nn.Module):
             self._model = parameters
         else:
-            parameters = list(parameters)
+            parameters = named_list(parameters)
         self.exclude = self.exclude if exclude is None else exclude
         excluded_names = match(self.exclude, parameters)
         self._names, self._excluded = {}, set()
@@ -170,6 +174,10 @@ class FTP:
         """`anchor` by canonical name; `complete`: it must have every tensor that will be projected."""
         if anchor is None:
             return {}
+        if not isinstance(anchor, Mapping):
+            raise TypeError(
+                f"anchor takes weights by name, such as a state dict, not {anchor!r}; FTPPlugin reads files, too."
+            )
         anchor = {canonical_name(name): value for name, value in anchor.items()}
         for parameter, name in self._names.items():
             if name in self._excluded or not parameter.requires_grad:
@@ -194,7 +202,7 @@ class FTP:
         An optimizer attached before is detached. Returns self.
 
         Raises:
-            TypeError: if it is not a torch optimizer.
+            TypeError: if it is not a torch optimizer, or a wrapper without torch's hooks.
             ValueError: if another FTP is attached to it.
         """
         if not isinstance(optimizer, Optimizer):
@@ -202,15 +210,25 @@ class FTP:
                 f"attach() takes a torch.optim.Optimizer, not {type(optimizer).__name__}: unwrap it first (the real "
                 "optimizer is often its attribute `optimizer` or `opt`)."
             )
+        if not (
+            hasattr(optimizer, "_optimizer_step_pre_hooks") and hasattr(optimizer, "_optimizer_state_dict_post_hooks")
+        ):
+            raise TypeError(
+                f"{type(optimizer).__name__} does not call Optimizer.__init__, so that torch gives it no hooks: attach "
+                "to the optimizer that it wraps."
+            )
         if self.is_attached_to(optimizer):
             return self
-        if any(isinstance(getattr(h, "__self__", None), FTP) for h in optimizer._optimizer_step_post_hooks.values()):
+        if any(
+            isinstance(getattr(h, "__self__", None), FTP) for h in optimizer._optimizer_state_dict_post_hooks.values()
+        ):
             raise ValueError("Another FTP is attached to this optimizer; detach() that one first.")
         self.detach()
         self._optimizer = weakref.ref(optimizer)
+        untraced = torch.compiler.disable  # a compiled step calls these as they are
         self._handles = [
-            optimizer.register_step_pre_hook(self._before_step),
-            optimizer.register_step_post_hook(self._after_step),
+            optimizer.register_step_pre_hook(untraced(self._before_step)),
+            optimizer.register_step_post_hook(untraced(self._after_step)),
             optimizer.register_state_dict_post_hook(self._add_state),
             optimizer.register_load_state_dict_pre_hook(self._take_state),
         ]
@@ -250,6 +268,8 @@ class FTP:
     @torch.no_grad()
     def _before_step(self, optimizer: Optimizer, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
         """Collect votes: gradients are read before the step, because some optimizers overwrite them in it."""
+        if not self._nesting.enter():
+            return None
         self.turns = []
         # args are those of the unbound step: (optimizer, closure) or (optimizer,).
         closure = args[1] if len(args) > 1 else kwargs.get("closure")
@@ -298,6 +318,8 @@ class FTP:
 
     @torch.no_grad()
     def _after_step(self, optimizer: Optimizer, args: tuple, kwargs: dict) -> None:
+        if not self._nesting.leave():
+            return
         turns, self.turns = self.turns, []
         found_inf, scale = getattr(optimizer, "found_inf", None), getattr(optimizer, "grad_scale", None)
         if found_inf is not None and found_inf.item() > 0:
@@ -372,6 +394,13 @@ class FTP:
                     f"The saved state of {name!r} has shape {tuple(states[name].anchor.shape)}, the model's tensor "
                     f"{tuple(parameter.shape)}."
                 )
+        if states and self._names and states.keys().isdisjoint(self._names.values()):
+            logger.warning(
+                "The loaded state of FTP has none of this model's parameters (%s, ...; the model: %s, ...): they are "
+                "anchored where they are, with new radii.",
+                next(iter(states)),
+                next(iter(self._names.values())),
+            )
         self._states = states
 
     def _read(self, saved: Mapping[str, dict[str, Any]]) -> dict[str, TensorState]:
@@ -427,8 +456,12 @@ class FTP:
 
 
 def _check_k(k: float) -> None:
-    if not 0 <= k <= 1:
-        raise ValueError(f"k={k} lies outside [0, 1]; 1 is the paper's default, 0 lets radii only grow.")
+    if not (_is_number(k) and 0 <= k <= 1):
+        raise ValueError(f"k={k!r} lies outside [0, 1]; 1 is the paper's default, 0 lets radii only grow.")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real)
 
 
 def _storage(direction_dtype: torch.dtype | str | None, anchor_device: torch.device | str | None) -> Storage:
@@ -439,7 +472,13 @@ def _storage(direction_dtype: torch.dtype | str | None, anchor_device: torch.dev
         direction_dtype = named
     if direction_dtype is not None and not direction_dtype.is_floating_point:
         raise ValueError(f"direction_dtype={direction_dtype} does not hold fractions; try 'bfloat16'.")
-    return Storage(direction_dtype, None if anchor_device is None else torch.device(anchor_device))
+    try:
+        device = None if anchor_device is None else torch.device(anchor_device)
+    except (RuntimeError, TypeError):
+        device = torch.device("meta")
+    if device is not None and device.type == "meta":
+        raise ValueError(f"anchor_device={anchor_device!r} is no device that holds numbers; try 'cpu'.")
+    return Storage(direction_dtype, device)
 
 
 def _check_kind(name: str, parameter: nn.Parameter, gradient: Tensor) -> None:

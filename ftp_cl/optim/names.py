@@ -1,12 +1,12 @@
 """Parameters by canonical name, and the choice of those that are not projected."""
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 
 from torch import nn
 
-NamedParameters = nn.Module | Iterable[tuple[str, nn.Parameter]]
+NamedParameters = nn.Module | Mapping[str, nn.Parameter] | Iterable[tuple[str, nn.Parameter]]
 Exclude = str | type[nn.Module] | Iterable[str | type[nn.Module]]
 
 _WRAPPER_INFIXES = ("_orig_mod.", "_fsdp_wrapped_module.")
@@ -19,6 +19,22 @@ def canonical_name(name: str) -> str:
     while name.startswith("module."):
         name = name.removeprefix("module.")
     return name
+
+
+def named_list(parameters: Mapping[str, nn.Parameter] | Iterable[tuple[str, nn.Parameter]]) -> list:
+    """Names with parameters, from such pairs or a mapping.
+
+    Raises:
+        TypeError: if it is something else, such as parameters without names.
+    """
+    pairs = list(parameters.items() if isinstance(parameters, Mapping) else parameters)
+    for pair in pairs:
+        if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)):
+            raise TypeError(
+                f"FTP takes the model or its named parameters (model.named_parameters()), not a {type(pair).__name__}: "
+                "it keeps anchor and radius by name."
+            )
+    return pairs
 
 
 def aliases(parameters: NamedParameters) -> dict[nn.Parameter, list[str]]:
@@ -40,9 +56,9 @@ def match(exclude: Exclude, parameters: NamedParameters) -> set[str]:
     Raises:
         ValueError: if an entry selects nothing (it names the nearest names), or a type is given without a module.
     """
-    names = {canonical_name(name) for name, _ in _named(parameters)}
+    names = {canonical_name(name): None for name, _ in _named(parameters)}.keys()
     selected: set[str] = set()
-    for entry in [exclude] if isinstance(exclude, (str, type)) else exclude:
+    for entry in exclude_entries(exclude):
         chosen = _of_type(entry, parameters) if isinstance(entry, type) else _of_pattern(entry, names)
         if not chosen:
             raise ValueError(_nothing_matches(entry, names))
@@ -50,13 +66,28 @@ def match(exclude: Exclude, parameters: NamedParameters) -> set[str]:
     return selected
 
 
+def exclude_entries(exclude: Exclude) -> list[str | type[nn.Module]]:
+    """What `exclude` lists.
+
+    Raises:
+        TypeError: for anything but names, patterns and module types.
+    """
+    entries = [exclude] if isinstance(exclude, (str, type)) or not isinstance(exclude, Iterable) else list(exclude)
+    for entry in entries:
+        if not isinstance(entry, (str, type)):
+            raise TypeError(
+                f"exclude takes names, shell patterns and module types, not {entry!r:.50}; () is for nothing."
+            )
+    return entries
+
+
 def _named(parameters: NamedParameters) -> Iterator[tuple[str, nn.Parameter]]:
     if isinstance(parameters, nn.Module):
         return parameters.named_parameters(remove_duplicate=False)
-    return iter(parameters)
+    return iter(parameters.items() if isinstance(parameters, Mapping) else parameters)
 
 
-def _of_pattern(entry: str, names: set[str]) -> set[str]:
+def _of_pattern(entry: str, names: Iterable[str]) -> set[str]:
     pattern = canonical_name(entry)
     return {name for name in names if fnmatchcase(name, pattern) or name.startswith(f"{pattern}.")}
 
@@ -75,10 +106,12 @@ def _of_type(entry: type[nn.Module], parameters: NamedParameters) -> set[str]:
     }
 
 
-def _nothing_matches(entry: str | type[nn.Module], names: set[str]) -> str:
+def _nothing_matches(entry: str | type[nn.Module], names: Collection[str]) -> str:
     if isinstance(entry, type):
         return f"exclude={entry.__name__} matches no module with parameters."
     modules = {name.rsplit(".", depth)[0] for name in names for depth in range(1, name.count(".") + 1)}
-    nearest = difflib.get_close_matches(canonical_name(entry), sorted(names | modules), n=3, cutoff=0.3)
+    nearest = difflib.get_close_matches(canonical_name(entry), sorted({*names, *modules}), n=3, cutoff=0.3)
     hint = f"; the nearest are {', '.join(nearest)}" if nearest else ""
+    if not nearest and names:
+        hint = f"; the last of the model's are {', '.join(list(names)[-2:])}"
     return f"exclude={entry!r} matches no parameter{hint}."

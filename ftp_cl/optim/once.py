@@ -94,5 +94,5 @@ def _row(radius: float, norms: Tensor) -> dict[str, float]:
         "radius": radius,
         "mean_distance": distances.mean().item(),
         "max_distance": distances.max().item(),
-        "boundary_share": (norms >= radius).float().mean().item(),
+        "boundary_share": (norms > radius).float().mean().item(),
     }

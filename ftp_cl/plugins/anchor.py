@@ -51,7 +51,8 @@ class AnchoredPlugin(SupervisedPlugin[Any]):
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Let go of the anchor if it is to move."""
         self._begun = False
-        self._moved = anchor_moves(self.anchor, strategy.experience) or not self.anchor_weights
+        other_strategy = strategy.clock.train_iterations == 0
+        self._moved = anchor_moves(self.anchor, strategy.experience) or other_strategy or not self.anchor_weights
         if self._moved:
             self.anchor_weights = {}
 
@@ -83,9 +84,14 @@ def read_anchor(anchor: Anchor) -> Mapping[str, Tensor] | None:
 
     Raises:
         ValueError: for a word that is neither of these nor the path of a file.
+        TypeError: for anything but words, paths and weights by name.
     """
     if isinstance(anchor, Mapping):
         return {canonical_name(name): value for name, value in anchor.items()}
+    if not isinstance(anchor, (str, os.PathLike)):
+        raise TypeError(
+            f"anchor={anchor!r:.50} is neither 'previous' nor 'initial' nor the path of a weight file nor a state dict."
+        )
     if anchor in ("previous", "initial"):
         return None
     if isinstance(anchor, str) and not os.path.exists(anchor):

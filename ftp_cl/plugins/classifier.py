@@ -20,8 +20,9 @@ def find_classifier(model: nn.Module) -> tuple[set[str], str]:
     if grown:
         return _parameters_below(grown, modules), f"Avalanche's {type(modules[grown[0]]).__name__}"
     for owner in modules.values():
-        classifier = owner.get_classifier() if callable(getattr(owner, "get_classifier", None)) else None
-        names = [name for name, module in modules.items() if module is classifier]
+        found = owner.get_classifier() if callable(getattr(owner, "get_classifier", None)) else None
+        classifiers = found if isinstance(found, (tuple, list)) else [found]  # distilled transformers have two
+        names = [name for name, module in modules.items() if any(module is one for one in classifiers)]
         if names and _parameters_below(names, modules):
             return _parameters_below(names, modules), "get_classifier()"
     linear = [name for name, module in modules.items() if isinstance(module, nn.Linear)]

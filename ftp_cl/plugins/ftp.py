@@ -1,6 +1,7 @@
 """FTP as an Avalanche plugin: `Naive(..., plugins=[FTPPlugin()])`."""
 
 import logging
+import math
 from typing import Any, Literal
 
 import torch
@@ -12,7 +13,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ftp_cl.optim import FTP
-from ftp_cl.optim.names import Exclude, aliases
+from ftp_cl.optim.names import Exclude, aliases, exclude_entries
 from ftp_cl.plugins.anchor import Anchor, anchor_moves, read_anchor
 from ftp_cl.plugins.between import ExperienceProjection
 from ftp_cl.plugins.classifier import find_classifier
@@ -47,7 +48,8 @@ class FTPPlugin(SupervisedPlugin[Any]):
             power, because its batches vote for these classes alone. In a class-incremental stream of equal experiences
             the t-th has mu / t^power: above 1, all experiences together cannot carry a weight further than a fixed
             multiple of what the first may (1.2 times with 3), however long the stream. Where every experience has all
-            classes, nothing changes. 0, as published, by default. Needs experiences that list their classes
+            classes, nothing changes. It knows nothing of stored images: with replay or Cumulative, whose batches vote
+            for all seen classes, leave it at 0. 0, as published, by default. Needs experiences that list their classes
             (`with_classes_timeline`); others, and those of streams without task boundaries, have the whole mu.
         backend, direction_dtype, anchor_device: what computes, and how precisely and where the state is kept; as in
             `FTP`. Of no effect with when="experience", which keeps no state between steps.
@@ -59,7 +61,8 @@ class FTPPlugin(SupervisedPlugin[Any]):
 
     Raises:
         ValueError: for wrong arguments, here or, where they depend on the model, at the first experience.
-        TypeError: at the first experience, for a strategy whose weights are not trained by an optimizer.
+        TypeError: for an `exclude` or `anchor` of another kind; at the first experience, for a strategy whose weights
+            are not trained by an optimizer.
     """
 
     def __init__(
@@ -82,10 +85,10 @@ class FTPPlugin(SupervisedPlugin[Any]):
         super().__init__()
         if when not in ("step", "experience"):
             raise ValueError(f"when={when!r} is unknown; choose 'step' or 'experience'.")
-        if reanchor_every is not None and reanchor_every < 1:
-            raise ValueError(f"reanchor_every={reanchor_every} must be at least 1, or None.")
-        if not scale_by_classes >= 0:
-            raise ValueError(f"scale_by_classes={scale_by_classes} must be at least 0 (0 as published).")
+        if reanchor_every is not None and not (isinstance(reanchor_every, int) and reanchor_every >= 1):
+            raise ValueError(f"reanchor_every={reanchor_every!r} must be a whole number of at least 1, or None.")
+        if not 0 <= scale_by_classes < math.inf:
+            raise ValueError(f"scale_by_classes={scale_by_classes!r} must be at least 0, and finite (0 as published).")
         self._settings: dict[str, Any] = {
             "k": k,
             "method": method,
@@ -95,6 +98,7 @@ class FTPPlugin(SupervisedPlugin[Any]):
             "anchor_device": anchor_device,
         }
         FTP([], **self._settings)  # checks them
+        exclude_entries(exclude)
         self.anchor = anchor
         self.exclude = exclude
         self.when = when
@@ -118,6 +122,8 @@ class FTPPlugin(SupervisedPlugin[Any]):
                 logger.warning("%s has no optimizer, so FTPPlugin has nothing to do.", type(strategy).__name__)
                 self._told_of_no_optimizer = True
             return
+        if self.ftp is not None and strategy.clock.train_iterations == 0:
+            self._forget()  # what it knows is of another strategy
         if self.ftp is None:
             _warn_of_reset_weights(strategy)
             self.ftp = self._new_ftp(strategy.model)
@@ -194,6 +200,12 @@ class FTPPlugin(SupervisedPlugin[Any]):
             logger.info("FTP leaves the classifier free (found by %s): %s.", how, ", ".join(sorted(names)))
             self._logged_head = names
         return names
+
+    def _forget(self) -> None:
+        assert self.ftp is not None
+        self._restart()
+        self.ftp.detach()
+        self.ftp = None
 
     def _restart(self) -> None:
         assert self.ftp is not None

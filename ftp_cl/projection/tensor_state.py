@@ -117,7 +117,7 @@ class TensorState:
 
     def clipped_share(self) -> float:
         """Share of rows that the last step pulled back onto the boundary of their ball; 0 before the first step."""
-        return (self.norms >= self.radius.value).float().mean().item() if self.radius.steps else 0.0
+        return (self.norms > self.radius.value).float().mean().item() if self.radius.steps else 0.0
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain numbers; loads with `torch.load(weights_only=True)`."""

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from ftp_cl.optim import FTP
+from ftp_cl.optim import FTP, AnchoredSteps, FixedRadius
 
 
 def hooks(optimizer):
@@ -97,13 +97,93 @@ def test_ftp_does_not_keep_the_optimizer_alive(model):
         ({"k": 1.5}, "outside"),
         ({"k": -0.1}, "outside"),
         ({"k": float("nan")}, "outside"),
+        ({"k": "a"}, "outside"),
         ({"mu": 0.0}, "no step size"),
+        ({"mu": float("inf")}, "no step size"),
+        ({"anchor_device": "gpu"}, "anchor_device='gpu' is no device"),
+        ({"anchor_device": "meta"}, "no device that holds numbers"),
         ({"method": "other"}, "unknown"),
     ],
 )
 def test_wrong_settings_are_refused(model, options, message):
     with pytest.raises(ValueError, match=message):
         FTP(model, **options)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        (lambda model: model.parameters(), {}, r"named parameters \(model.named_parameters\(\)\), not a Parameter"),
+        (lambda model: [{"params": list(model.parameters())}], {}, "not a dict"),
+        (lambda model: model, {"exclude": None}, "not None; \\(\\) is for nothing"),
+        (lambda model: model, {"exclude": nn.Linear(1, 1)}, "module types, not Linear"),
+        (lambda model: model, {"exclude": ["head", 1]}, "module types, not 1;"),
+        (lambda model: model, {"anchor": "weights.pt"}, "anchor takes weights by name"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused(model, arguments, options, message):
+    with pytest.raises(TypeError, match=message):
+        FTP(arguments(model), **options)
+
+
+def test_a_mapping_of_named_parameters_is_as_good_as_pairs(model):
+    assert FTP(dict(model.named_parameters())).projected_names() == FTP(model).projected_names()
+
+
+class Drifting(torch.optim.SGD):
+    """Changes weights after the step of its parent class, whose step torch hooks as well once one has been made."""
+
+    fails = False
+
+    def step(self, closure=None):
+        loss = super().step(closure)
+        if self.fails:
+            raise ArithmeticError
+        with torch.no_grad():
+            for parameter in self.param_groups[0]["params"]:
+                parameter.add_(0.5)
+        return loss
+
+
+@pytest.mark.parametrize("rule", ["ftp", "fixed radius"])
+def test_what_a_subclass_does_after_its_parents_step_is_projected(model, train, rule):
+    torch.optim.SGD(model.parameters())
+    assert torch.optim.SGD.step.hooked
+    optimizer = Drifting(model.parameters(), lr=0.05)
+    anchor = {name: weights.detach().clone() for name, weights in model.named_parameters()}
+    if rule == "ftp":
+        FTP(model).attach(optimizer)
+    else:
+        anchors = {weights: weights.detach().clone() for weights in model.parameters()}
+        AnchoredSteps(FixedRadius(1e-3), anchors).attach(optimizer)
+
+    def farthest():
+        return max((weights - anchor[name]).abs().max() for name, weights in model.named_parameters())
+
+    train(model, optimizer, range(2))
+    assert farthest() < 0.02
+    optimizer.fails = True
+    with pytest.raises(ArithmeticError):
+        train(model, optimizer, [2])
+    optimizer.fails = False
+    train(model, optimizer, [3])  # the step that failed does not count as one in progress
+    assert farthest() < 0.05
+
+
+class WithoutHooks(torch.optim.Optimizer):
+    """As wrappers are that leave out the base class's __init__."""
+
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
+
+
+def test_a_wrapper_without_hooks_is_refused_and_nothing_is_half_attached(model, optimizer, train):
+    ftp = FTP(model).attach(optimizer)
+    with pytest.raises(TypeError, match="attach to the optimizer that it wraps"):
+        ftp.attach(WithoutHooks(optimizer))
+    assert ftp.is_attached_to(optimizer)
+    train(model, optimizer, range(2))
+    assert ftp.radii()
 
 
 def test_a_learning_rate_scheduler_works_as_before(model, optimizer, train):
@@ -128,6 +208,16 @@ def test_summary_describes_each_projected_tensor(model, optimizer, train):
         assert ftp.distances()[name].shape == (4 if name == "conv.weight" else 1,)
         # Weights are rounded to float32 after the projection, once for each of a row's elements.
         assert row["max_distance"] <= row["radius"] + 1e-8 + 18 * 6e-8
+
+
+def test_a_row_that_sets_the_radius_is_not_at_the_boundary(model, optimizer, train):
+    # The first step sets all rows back; in the second the radii are far too large and clipped to the largest row.
+    ftp = FTP(model, mu=100.0).attach(optimizer)
+    train(model, optimizer, range(1))
+    assert ftp.summary()["conv.weight"]["boundary_share"] == 1
+    train(model, optimizer, range(1, 2))
+    clipped = [row for row in ftp.summary().values() if row["radius"] > 1e-6]
+    assert clipped and all(row["boundary_share"] == 0 for row in clipped)
 
 
 def test_compiled_and_wrapped_models_share_names_with_the_plain_one(model):

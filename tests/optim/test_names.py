@@ -52,6 +52,7 @@ def test_exclude_selects_by_name_module_pattern_and_type(model, exclude, expecte
     [
         ("haed", r"exclude='haed' matches no parameter; the nearest are .*head"),
         ("conv.wieght", "conv.weight"),
+        ("zzzzzzzzzzzz", "matches no parameter; the last of the model's are head.weight, head.bias"),
         (["head", "fc"], "exclude='fc' matches no parameter"),
         ("hea", "head"),
         (nn.LayerNorm, "exclude=LayerNorm matches no module"),

@@ -113,6 +113,20 @@ def test_loading_a_state_without_ftp_keeps_its_own_and_says_so(make_model, train
     assert "none of FTP's" in caplog.text
 
 
+def test_a_state_of_another_model_is_taken_for_later_and_says_so(make_model, train, caplog):
+    ftp = FTP(make_model())
+    ftp.load_state_dict(FTP(make_model()).state_dict())
+    assert not caplog.text  # an empty state is nobody's
+    model = make_model()
+    other = FTP([(f"encoder.{name}", p) for name, p in model.named_parameters()])
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    other.attach(optimizer)
+    train(model, optimizer, range(2))
+    with caplog.at_level("WARNING"):
+        ftp.load_state_dict(other.state_dict())
+    assert "has none of this model's parameters (encoder.scale, ...; the model: scale, ...)" in caplog.text
+
+
 def test_a_state_with_ftp_loads_into_an_optimizer_without(make_model, train):
     model = make_model()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)

@@ -267,6 +267,17 @@ def test_anchor_initial_stays_and_radii_go_on(benchmark):
     assert {state["steps"] for state in tensors.values()} == {EXPERIENCES * 2 * 2}
 
 
+def test_a_plugin_that_serves_a_second_strategy_begins_anew(benchmark):
+    plugin = FTPPlugin(anchor="initial")
+    make_strategy(Naive, plugin).train(benchmark.train_stream[0])
+    second = make_strategy(Naive, plugin)
+    start = {n: p.detach().clone() for n, p in second.model.backbone.named_parameters(prefix="backbone")}
+    second.train(benchmark.train_stream[0])
+    tensors = plugin.ftp.state_dict()["tensors"]
+    assert all(torch.equal(tensors[n]["anchor"], start[n]) for n in start)
+    assert {state["steps"] for state in tensors.values()} == {2}
+
+
 @pytest.mark.parametrize("as_file", [False, True])
 def test_anchor_from_given_weights(benchmark, tmp_path, as_file):
     weights = make_model(seed=5).state_dict()
@@ -420,6 +431,17 @@ def test_strategies_that_cannot_be_served_say_so(benchmark, caplog):
     assert "sets the weights back" in caplog.text
 
 
+class TwoHeads(nn.Module):
+    """As distilled transformers have them."""
+
+    def __init__(self):
+        super().__init__()
+        self.head, self.distilled, self.projection = (nn.Linear(2, 3, bias=False) for _ in range(3))
+
+    def get_classifier(self):
+        return self.head, self.distilled
+
+
 def test_the_classifier_is_found_and_logged(benchmark, caplog):
     with caplog.at_level(logging.INFO):
         make_strategy(Naive, FTPPlugin()).train(benchmark.train_stream[0])
@@ -430,6 +452,7 @@ def test_the_classifier_is_found_and_logged(benchmark, caplog):
     )
     with pytest.raises(ValueError, match="exclude"):
         find_classifier(nn.Conv2d(1, 1, 1))
+    assert find_classifier(TwoHeads()) == ({"head.weight", "distilled.weight"}, "get_classifier()")
 
 
 def test_explicit_exclude_overrides_the_head(benchmark):
@@ -445,6 +468,8 @@ def test_explicit_exclude_overrides_the_head(benchmark):
         {"k": 2},
         {"mu": 0},
         {"scale_by_classes": -1},
+        {"scale_by_classes": float("inf")},
+        {"reanchor_every": 1.5},
         {"when": "epoch"},
         {"radius_data": "test"},
         {"radius_iterations": 0},
@@ -456,4 +481,10 @@ def test_explicit_exclude_overrides_the_head(benchmark):
 )
 def test_wrong_arguments_are_refused_at_once(options):
     with pytest.raises(ValueError, match=next(iter(options))):
+        FTPPlugin(**options)
+
+
+@pytest.mark.parametrize("options", [{"exclude": None}, {"exclude": [3]}, {"anchor": None}, {"anchor": 3}])
+def test_arguments_of_another_kind_are_refused_at_once(options):
+    with pytest.raises(TypeError, match=next(iter(options))):
         FTPPlugin(**options)
