@@ -1,11 +1,13 @@
 """The command line `ftp-cl`: run, report, compare, watch, list, demo. Errors are one sentence and exit status 2."""
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 # Heavy imports (torch, Avalanche) stand in the commands that need them: `ftp-cl list` and errors answer at once.
+import ftp_cl
 from ftp_cl.experiment.config import ConfigError, load_config, load_repeated, options_of
 from ftp_cl.experiment.quiet import without_warnings_of_others
 
@@ -35,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ftp-cl", description="Fast Trainable Projection for continual learning.")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument("--version", action="version", version=f"ftp_cl {ftp_cl.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
 
     run = commands.add_parser(
@@ -73,12 +76,22 @@ def _parser() -> argparse.ArgumentParser:
 
     watch = commands.add_parser("watch", help="what the runs under a directory are doing")
     watch.add_argument("directory", nargs="?", default="runs", metavar="DIR")
-    watch.add_argument("--every", type=float, metavar="SECONDS", help="look again and again, until Ctrl-C")
+    watch.add_argument("--every", type=_seconds, metavar="SECONDS", help="look again and again, until Ctrl-C")
     watch.set_defaults(act=_watch)
 
     for command in (run, report, listing, demo, compare, watch):
         command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     return parser
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < math.inf:
+        raise ValueError
+    return seconds
+
+
+_seconds.__name__ = "number of seconds"  # argparse says: invalid number of seconds value
 
 
 def _run(parsed: argparse.Namespace, overrides: list[str]) -> int:

@@ -305,19 +305,18 @@ def call_with(function: Callable[..., Any], options: Mapping[str, Any], what: st
     """Call `function(*args, **options)`, where options are the keys below `what` in the configuration.
 
     Raises:
-        ConfigError: for a key that the function does not take, naming the nearest it does, or one that it lacks.
+        ConfigError: for a key that the function does not take, naming the nearest it does, one that it lacks, or a
+            value of a wrong type.
     """
-    signature = inspect.signature(function)
-    parameters = signature.parameters
+    parameters = inspect.signature(function).parameters
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     for key in options:
         if key not in parameters and not takes_any:
             raise ConfigError(f"{what}.{key} is unknown{suggestion(key, list(parameters)[len(args) :])}")
     try:
-        signature.bind(*args, **options)
+        return function(*args, **options)
     except TypeError as error:
-        raise ConfigError(f"{what} cannot be built: {error}.") from error
-    return function(*args, **options)
+        raise ConfigError(f"{what} cannot be built: {str(error).rstrip('.')} (--debug shows where).") from error
 
 
 def _explain(error: Exception, overrides: Sequence[str]) -> str:
@@ -338,7 +337,17 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
         known = _known_keys(overrides)
         if known and not added and key not in known and key not in {k.rsplit(".", 1)[0] for k in known}:
             return f"{key} is no key of the configuration{suggestion(key, known)}"
+        if not _is_readable(override):
+            return f"{override} cannot be read: quote what has special characters, as in \"{added}{key}='{value}'\"."
     return _first_line(error) + "."
+
+
+def _is_readable(override: str) -> bool:
+    try:
+        OverridesParser.create().parse_override(override)
+    except HydraException:
+        return False
+    return True
 
 
 def _has_several_values(override: str) -> bool:

@@ -81,6 +81,11 @@ class RunDirectory:
             raise ConfigError(f"{path} cannot be a run directory: {error.strerror}.") from error
 
     @property
+    def weights_path(self) -> Path:
+        """Where the final weights go, if they are kept."""
+        return self.path / WEIGHTS_FILE
+
+    @property
     def result_path(self) -> Path:
         """Where the result is, or will be."""
         return self.path / RESULT_FILE
@@ -130,7 +135,7 @@ class RunDirectory:
     def write_weights(self, model: nn.Module) -> None:
         """Write weights.safetensors: the model's state dict."""
         tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
-        replace_files({self.path / WEIGHTS_FILE: save(tensors)})
+        replace_files({self.weights_path: save(tensors)})
 
     def write_result(self, result: dict[str, Any]) -> None:
         """Write result.json, whole or not at all."""

@@ -54,6 +54,11 @@ def run(config: DictConfig, directory: Path) -> Path:
     """
     record = RunDirectory(directory, config)
     if record.result_path.exists():
+        if config.save_weights and not record.weights_path.exists():
+            raise ConfigError(
+                f"{record.result_path} is there already, without weights, which are kept when a run ends: give another "
+                "out= for a run with save_weights=true."
+            )
         RunProgress("", 0).say(f"{record.result_path} is there already; nothing to do.")
         if not is_locked(directory):
             CheckpointFiles(directory).clear()  # the run may have been killed before it did so itself
@@ -172,8 +177,8 @@ def _device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ConfigError(f"device={name} cannot be used here: {str(error).splitlines()[0]}") from error
     return device
 

@@ -225,7 +225,7 @@ def forward_transfer(accuracy_matrix: AccuracyMatrix, baseline: ArrayLike, sizes
         FWT of Lopez-Paz and Ranzato, "Gradient Episodic Memory for Continual Learning", NeurIPS 2017, arXiv 1706.08840.
     """
     matrix = _read(accuracy_matrix, needed=lambda i, j, last: j == i + 1, at_least=2, name="forward transfer")
-    before_training = _percent_vector(baseline, len(matrix), "baseline")
+    before_training = _percent_vector(baseline, len(matrix), "baseline", first_read=1)
     gain = np.diagonal(matrix, offset=1) - before_training[1:]
     return _mean(gain, _weights(sizes, len(matrix))[1:])
 
@@ -293,11 +293,12 @@ def _read(accuracy_matrix: AccuracyMatrix, needed: Needed, at_least: int = 1, na
     return matrix
 
 
-def _percent_vector(values: ArrayLike, length: int, name: str) -> FloatArray:
+def _percent_vector(values: ArrayLike, length: int, name: str, first_read: int = 0) -> FloatArray:
     vector = np.asarray(values, dtype=np.float64)
     if vector.shape != (length,):
         raise ValueError(f"{name} must have one accuracy per experience, {length}, but has shape {vector.shape}")
-    if not np.all((vector >= 0) & (vector <= 100 + _ROUNDING)):
+    read = vector[first_read:]
+    if not np.all((read >= 0) & (read <= 100 + _ROUNDING)):
         raise ValueError(f"{name} must hold percentages, 0 to 100, but is {vector.tolist()}")
     return vector
 

@@ -47,11 +47,15 @@ class EvaluationRecord:
             experience: its number in the stream.
             confidence: probability of the predicted class, shape (N,), between 0 and 1.
             correct: whether each prediction was right, shape (N,), booleans.
+
+        Raises:
+            ValueError: as `calibration_gaps`; nothing is added then.
         """
         counts = self._counts[row, stream, experience]
+        gaps = calibration_gaps(confidence, correct, self.bins)
         counts.correct += int(np.count_nonzero(correct))
         counts.total += len(np.asarray(correct))
-        counts.gaps = counts.gaps + calibration_gaps(confidence, correct, self.bins)
+        counts.gaps = counts.gaps + gaps
 
     def streams(self, row: int) -> list[str]:
         """Return the names of the streams that were evaluated in a row, in order of evaluation."""

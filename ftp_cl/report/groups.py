@@ -112,17 +112,28 @@ def differing_settings(groups: Iterable[Mapping[str, Any]]) -> dict[str, list[st
     """Keys whose values differ between flat configurations: {key: one shown value each, None where unset}."""
     configurations = list(groups)
     keys = dict.fromkeys(key for settings in configurations for key in settings)
-    differing = [
-        key for key in keys if len({json.dumps(settings.get(key, ...), default=str) for settings in configurations}) > 1
-    ]
+    differing = [key for key in keys if len({_comparable(settings.get(key, ...)) for settings in configurations}) > 1]
     return {
         key: [_shown(settings[key]) if key in settings else None for settings in configurations] for key in differing
     }
 
 
 def _identity(result: Result) -> tuple[str, ...]:
-    settings = json.dumps(_settings(result), sort_keys=True)
+    settings = _comparable(_settings(result))
     return result.benchmark, result.method, result.model, _name(result), settings
+
+
+def _comparable(value: Any) -> str:
+    """The same text for the same values: 0 and 0.0 are one."""
+    return json.dumps(_unified(value), sort_keys=True, default=str)
+
+
+def _unified(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _unified(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_unified(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _name(result: Result) -> str:

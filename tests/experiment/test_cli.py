@@ -40,6 +40,10 @@ def refused(call, *words):
         ("benchmark.shots=1000", "1000"),
         ("model.head=cosin", "cosine"),
         ("device=tpu", "device=tpu"),
+        ("device=meta", "device=meta cannot be used here"),
+        ("method.anchor_device=gpu", "anchor_device='gpu' is no device"),
+        ("method.exclude=[3]", "method cannot be built: exclude takes names"),
+        ("label=a(b", "label=a(b cannot be read: quote what has special characters, as in \"label='a(b'\""),
         ("device=0", "device=0 is wrong: it must be auto, cpu, cuda or"),
         ("nonsense", "key=value"),
         ("+train.epoch=3", "train.epoch is no key of the configuration; did you mean train.epochs?"),
@@ -88,6 +92,10 @@ def test_a_finished_run_is_kept_and_another_configuration_refused(ftp_cl, tmp_pa
     assert status == 0 and "nothing to do" in printed
     assert "differs in seed" in refused(ftp_cl, "run", *QUICK, "seed=1", "out=run")
     assert (tmp_path / "run" / "result.json").read_bytes() == before
+    assert "without weights" in refused(ftp_cl, "run", *QUICK, "out=run", "save_weights=true")
+    assert ftp_cl("run", *QUICK, "out=other", "save_weights=true")[0] == 0
+    assert ftp_cl("run", *QUICK, "out=other", "save_weights=true")[0] == 0
+    assert (tmp_path / "other" / "weights.safetensors").exists()
 
 
 def test_a_directory_of_something_else_is_not_touched(ftp_cl, tmp_path):

@@ -1,5 +1,7 @@
 """`ftp-cl watch`: what runs are doing."""
 
+import pytest
+
 from ftp_cl.experiment.lock import DirectoryLock
 from ftp_cl.report import statuses
 
@@ -23,3 +25,10 @@ def test_watch_tells_finished_running_failed_and_interrupted_runs_apart(ftp_cl, 
     assert "does not divide" in latest["failed"] and "% on test" in latest["finished"]
     status, _, error = ftp_cl("watch", "nowhere")
     assert status == 2 and "nowhere" in error
+
+
+@pytest.mark.parametrize("every", ["-1", "0", "nan", "inf", "often"])
+def test_an_interval_that_is_none_is_refused(ftp_cl, capsys, every):
+    with pytest.raises(SystemExit):
+        ftp_cl("watch", "--every", every)
+    assert f"--every: invalid number of seconds value: '{every}'" in capsys.readouterr().err

@@ -47,6 +47,7 @@ def test_vectors_of_the_hand_worked_matrix():
 def test_forward_transfer_is_accuracy_before_training_minus_the_baseline():
     # a_12 - b_2 = 10 - 5, a_23 - b_3 = 30 - 4
     assert metrics.forward_transfer(FULL, baseline=[0, 5, 4]) == pytest.approx((5 + 26) / 2)
+    assert metrics.forward_transfer(FULL, baseline=[NAN, 5, 4]) == pytest.approx((5 + 26) / 2)  # the first is not read
     assert metrics.forward_transfer(FULL, [0, 5, 4], sizes=SIZES) == pytest.approx((30 * 5 + 60 * 26) / 90)
 
 

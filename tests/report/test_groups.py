@@ -31,6 +31,15 @@ def test_keys_that_are_null_or_change_no_number_tell_no_runs_apart(tmp_path, mak
     assert len(group.results) == 2
 
 
+def test_a_whole_number_and_the_same_with_a_point_tell_no_runs_apart(tmp_path, make_run):
+    make_run(tmp_path / "a", seed=0, config={"method": {"k": 0}, "sizes": [1, 2.0]})
+    make_run(tmp_path / "b", seed=1, config={"method": {"k": 0.0}, "sizes": [1.0, 2]})
+    (group,) = aggregate(load_results([tmp_path]))
+    assert len(group.results) == 2
+    make_run(tmp_path / "c", seed=1, config={"method": {"k": 0.5}, "sizes": [1, 2]})
+    assert labels(tmp_path) == {"naive (method.k=0)", "naive (method.k=0.5)"}
+
+
 def test_keys_that_one_group_lacks_are_shown_as_unset(tmp_path, make_run):
     make_run(tmp_path / "a", config={"warmup": 0.3})
     make_run(tmp_path / "b")
