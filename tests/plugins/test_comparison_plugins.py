@@ -1,4 +1,4 @@
-"""The methods that FTP is compared with, as Avalanche plugins: against numbers by hand or independent loops."""
+"""Distillation, replay, prototypes, joint training: against numbers by hand or independent loops."""
 
 import copy
 
@@ -7,20 +7,14 @@ import torch
 from avalanche.benchmarks import (
     benchmark_from_datasets,
     nc_benchmark,
-    split_online_stream,
     with_classes_timeline,
 )
 from avalanche.benchmarks.utils import as_classification_dataset
-from avalanche.core import SupervisedPlugin
-from avalanche.training import Naive
-from avalanche.training.plugins import MASPlugin, ReplayPlugin
+from avalanche.training.plugins import MASPlugin
 from torch import nn
 from torch.nn.functional import cross_entropy
-from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.data import TensorDataset
 
-from ftp_cl.models import ContinualClassifier, CosineHead, EnsembleHead, LinearHead
-from ftp_cl.optim import AdamSPD
+from ftp_cl.models import EnsembleHead, LinearHead
 from ftp_cl.plugins import (
     AnchorPenalty,
     DarkExperienceReplay,
@@ -39,274 +33,6 @@ from ftp_cl.plugins import (
 from ftp_cl.plugins.dark_experience import logit_distance
 from ftp_cl.plugins.distillation import feature_distance
 from ftp_cl.plugins.prototypes import feature_drift
-from ftp_cl.plugins.schedule import learning_rate_factor
-
-
-def data(sizes=(12, 12, 8, 8), seed=0):
-    torch.manual_seed(seed)
-    targets = torch.cat([torch.full((size,), label) for label, size in enumerate(sizes)])
-    dataset = TensorDataset(torch.randn(len(targets), 6) + targets[:, None], targets)
-    dataset.targets = targets.tolist()
-    return as_classification_dataset(dataset)
-
-
-@pytest.fixture
-def benchmark():
-    """Two experiences of two classes, 24 and 16 vectors."""
-    return nc_benchmark(data(), data(), n_experiences=2, task_labels=False, fixed_class_order=[0, 1, 2, 3])
-
-
-def body_and_head():
-    torch.manual_seed(1)
-    return nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 4))
-
-
-def vector_classifier():
-    """A ContinualClassifier whose images are vectors."""
-    torch.manual_seed(1)
-    model = ContinualClassifier(nn.Sequential(nn.Linear(6, 5), nn.Tanh()), 5, head=CosineHead(5))
-    return model
-
-
-def make_strategy(model, *plugins, batch_size=100, epochs=5, optimizer=None):
-    return Naive(
-        model=model, optimizer=optimizer or torch.optim.SGD(model.parameters(), lr=0.1),
-        criterion=nn.CrossEntropyLoss(), train_mb_size=batch_size, train_epochs=epochs, eval_mb_size=50,
-        plugins=list(plugins), evaluator=None,
-    )  # fmt: skip
-
-
-def whole_batch(experience):
-    rows = [experience.dataset[i] for i in range(len(experience.dataset))]
-    return torch.stack([row[0] for row in rows]), torch.tensor([row[1] for row in rows])
-
-
-class Watch(SupervisedPlugin):
-    """Calls a function before each update and keeps what it returns."""
-
-    def __init__(self, look):
-        super().__init__()
-        self.look, self.seen = look, []
-
-    def before_update(self, strategy, **kwargs):
-        self.seen.append(self.look(strategy))
-
-
-# ---- penalties ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("anchor", ["previous", "initial"])
-@pytest.mark.parametrize("penalty", ["l2_sp", "mars_sp"])
-def test_penalised_training_equals_a_loop_by_hand(benchmark, penalty, anchor):
-    model = body_and_head()
-    literal = copy.deepcopy(model)
-    strategy = make_strategy(model, AnchorPenalty(penalty, alpha=0.3, beta=0.2, anchor=anchor))
-    for experience in benchmark.train_stream:
-        strategy.train(experience)
-    optimizer = torch.optim.SGD(literal.parameters(), lr=0.1)
-    start = None
-    for experience in benchmark.train_stream:
-        if anchor == "previous" or start is None:
-            start = [literal[0].weight.detach().clone(), literal[0].bias.detach().clone()]
-        for _ in range(5):
-            weight, bias = literal[0].weight - start[0], literal[0].bias - start[1]
-            if penalty == "l2_sp":
-                distance = (weight**2).sum() / 2 + (bias**2).sum() / 2
-            else:
-                distance = weight.abs().sum(1).max() + bias.abs().sum()
-            head = (literal[2].weight ** 2).sum() / 2 + (literal[2].bias ** 2).sum() / 2
-            inputs, targets = whole_batch(experience)
-            optimizer.zero_grad()
-            (cross_entropy(literal(inputs), targets) + 0.3 * distance + 0.2 * head).backward()
-            optimizer.step()
-    for ours, theirs in zip(model.parameters(), literal.parameters(), strict=True):
-        torch.testing.assert_close(ours, theirs)
-
-
-# ---- rules around each step -----------------------------------------------------------------------------------------
-
-
-def test_a_fixed_radius_holds_in_every_experience(benchmark):
-    model = body_and_head()
-    strategy = make_strategy(model, FixedRadiusPlugin(0.05))
-    for experience in benchmark.train_stream:
-        before, head = model[0].weight.detach().clone(), model[2].weight.detach().clone()
-        strategy.train(experience)
-        distances = (model[0].weight - before).abs().sum(1)
-        assert distances.max() <= 0.05 + 1e-6 and distances.max() > 0.049
-        assert (model[2].weight - head).abs().sum() > 0.1, "the head is free"
-    assert not strategy.optimizer._optimizer_step_post_hooks
-
-
-def test_spd_plugin_with_adam_is_adam_spd(benchmark):
-    model, experience = body_and_head(), benchmark.train_stream[0]
-    literal = copy.deepcopy(model)
-    adam = torch.optim.Adam(model.parameters(), lr=0.05)
-    make_strategy(model, SPDPlugin(0.7), optimizer=adam, epochs=20).train(experience)
-    body = list(literal[0].parameters())
-    groups = [{"params": body, "pre": [p.detach().clone() for p in body]}, {"params": list(literal[2].parameters())}]
-    optimizer = AdamSPD(groups, lr=0.05, weight_decay=0.7)
-    inputs, targets = whole_batch(experience)
-    for _ in range(20):
-        optimizer.zero_grad()
-        cross_entropy(literal(inputs), targets).backward()
-        optimizer.step()
-    for ours, theirs in zip(model.parameters(), literal.parameters(), strict=True):
-        torch.testing.assert_close(ours, theirs)
-
-
-# ---- TPGM and WiSE-FT -----------------------------------------------------------------------------------------------
-
-
-def test_tpgm_does_not_train_on_what_it_holds_out(benchmark):
-    seen = Watch(lambda strategy: strategy.mb_x.clone())
-    plugin = TPGMPlugin(held_out=0.25)
-    learned_on = []
-    plugin.after_update = lambda strategy, **kwargs: learned_on.append(plugin._held_out_data)
-    make_strategy(body_and_head(), plugin, seen, epochs=1).train(benchmark.train_stream[0])
-    trained = torch.cat(seen.seen)
-    held = torch.stack([learned_on[0][i][0] for i in range(len(learned_on[0]))])
-    assert len(trained) == 18 and len(held) == 6
-    everything = {tuple(row.tolist()) for row in torch.cat([trained, held])}
-    assert len(everything) == 24
-    assert sorted(learned_on[0].targets) == [0, 0, 0, 1, 1, 1]
-
-
-@pytest.mark.parametrize("when", ["step", "experience"])
-def test_tpgm_leaves_rows_within_its_radii(benchmark, when):
-    model = body_and_head()
-    plugin = TPGMPlugin(when, iterations=1 if when == "step" else 20)
-    strategy = make_strategy(model, plugin)
-    for experience in benchmark.train_stream:
-        before = model[0].weight.detach().clone()
-        strategy.train(experience)
-        distances = (model[0].weight.detach() - before).abs().sum(1)
-        assert 0 < distances.max() <= plugin.tpgm.radii[0] * (1 + 1e-5)
-    assert plugin.tpgm.names == ["0.weight", "0.bias"]
-
-
-def test_tpgm_learns_as_often_as_proj_freq_says(benchmark):
-    plugin = TPGMPlugin(proj_freq=3)
-    make_strategy(body_and_head(), plugin, epochs=7).train(benchmark.train_stream[0])
-    assert plugin._drawn == 3, "in iterations 0, 3 and 6"
-
-
-@pytest.mark.parametrize(("anchor", "stays"), [("initial", True), ("previous", False)])
-def test_the_radii_of_tpgm_stay_as_long_as_the_anchor_does(benchmark, anchor, stays):
-    plugin = TPGMPlugin(anchor=anchor)
-    strategy = make_strategy(body_and_head(), plugin, epochs=3)
-    for experience in benchmark.train_stream:
-        strategy.train(experience)
-    assert plugin.tpgm.state_dict()["adam"]["state"][0]["step"] == (6 if stays else 3)
-
-
-@pytest.mark.parametrize("plugin", [WiSEFT(), TPGMPlugin("experience")])
-def test_what_acts_at_the_end_of_an_experience_refuses_online_streams(benchmark, plugin):
-    strategy = make_strategy(body_and_head(), plugin, epochs=1)
-    with pytest.raises(ValueError, match="online stream has none"):
-        strategy.train(next(iter(split_online_stream(benchmark.train_stream, experience_size=12))))
-
-
-def test_wise_ft_leaves_an_experience_without_training_alone(benchmark):
-    model = body_and_head()
-    strategy = make_strategy(model, WiSEFT(0.5, anchor="initial"))
-    strategy.train(benchmark.train_stream[0])
-    before = model[0].weight.detach().clone()
-    strategy.train_epochs = 0
-    strategy.train(benchmark.train_stream[1])
-    assert torch.equal(model[0].weight, before)
-
-
-def test_an_anchor_of_another_model_is_refused_and_wrapped_names_are_known(benchmark):
-    start = body_and_head()
-    given = {f"module.{name}": value.clone() for name, value in start.state_dict().items()}
-    plugin = WiSEFT(0.0, anchor=given)
-    model = body_and_head()
-    make_strategy(model, plugin).train(benchmark.train_stream[0])
-    assert torch.equal(model[0].weight, start[0].weight)
-    with pytest.raises(ValueError, match=r"None of the anchor's tensors \(other.*0\.weight"):
-        make_strategy(body_and_head(), WiSEFT(anchor={"other": torch.ones(2)})).train(benchmark.train_stream[0])
-
-
-@pytest.mark.parametrize("alpha", [0.0, 0.25, 1.0])
-def test_wise_ft_interpolates_the_body_and_keeps_the_head(benchmark, alpha):
-    model, plain = body_and_head(), body_and_head()
-    start = model[0].weight.detach().clone()
-    for each, plugins in ((model, [WiSEFT(alpha)]), (plain, [])):
-        make_strategy(each, *plugins).train(benchmark.train_stream[0])
-    torch.testing.assert_close(model[0].weight.detach(), (1 - alpha) * start + alpha * plain[0].weight.detach())
-    torch.testing.assert_close(model[2].weight, plain[2].weight)
-
-
-# ---- training in stages ---------------------------------------------------------------------------------------------
-
-
-def test_the_head_is_trained_first_and_what_was_frozen_stays_frozen(benchmark):
-    model = body_and_head()
-    model[0].bias.requires_grad_(False)
-    bodies = Watch(lambda strategy: model[0].weight.detach().clone())
-    heads = Watch(lambda strategy: model[2].weight.detach().clone())
-    strategy = make_strategy(model, HeadFirst(0.4), bodies, heads, epochs=5)
-    strategy.train(benchmark.train_stream[0])
-    moved = [not torch.equal(a, b) for a, b in zip(bodies.seen, bodies.seen[1:], strict=False)]
-    assert moved == [False, False, True, True]
-    assert not torch.equal(heads.seen[0], heads.seen[1])
-    assert model[0].weight.requires_grad and not model[0].bias.requires_grad
-    strategy.train(benchmark.train_stream[1])
-    assert torch.equal(bodies.seen[5], bodies.seen[7]) and not torch.equal(bodies.seen[7], bodies.seen[8])
-
-
-def test_lp_ft_needs_an_epoch_for_the_head(benchmark):
-    with pytest.raises(ValueError, match=r"share=0.5 of 1 epochs is none"):
-        make_strategy(body_and_head(), HeadFirst(0.5), epochs=1).train(benchmark.train_stream[0])
-
-
-@pytest.mark.parametrize("schedule", ["cosine", "constant"])
-def test_rates_follow_the_schedule_in_experiences_of_unequal_length(benchmark, schedule):
-    rates = Watch(lambda strategy: [group["lr"] for group in strategy.optimizer.param_groups])
-    model = body_and_head()
-    groups = [{"params": model[0].parameters(), "lr": 0.1}, {"params": model[2].parameters(), "lr": 0.4}]
-    strategy = make_strategy(
-        model, LearningRateSchedule(0.25, schedule), rates, batch_size=4, epochs=2,
-        optimizer=torch.optim.SGD(groups, lr=1.0),
-    )  # fmt: skip
-    for experience in benchmark.train_stream:
-        strategy.train(experience)
-        assert [group["lr"] for group in strategy.optimizer.param_groups] == [0.1, 0.4]
-    expected = []
-    for iterations in (12, 8):
-        optimizer = torch.optim.SGD([{"params": [nn.Parameter(torch.zeros(1))], "lr": lr} for lr in (0.1, 0.4)], lr=1.0)
-        scheduler = LambdaLR(optimizer, learning_rate_factor(iterations, 0.25, schedule))
-        for _ in range(iterations):
-            expected.append([group["lr"] for group in optimizer.param_groups])
-            optimizer.step()
-            scheduler.step()
-    torch.testing.assert_close(torch.tensor(rates.seen), torch.tensor(expected))
-    assert rates.seen[0] == pytest.approx([0.1 / 3, 0.4 / 3])
-
-
-def test_warm_up_rises_to_the_full_rate_and_the_cosine_falls_from_there():
-    factor = learning_rate_factor(10, 0.4, "cosine")
-    assert [factor(i) for i in range(4)] == pytest.approx([0.25, 0.5, 0.75, 1.0])
-    assert [factor(i) for i in (4, 7)] == pytest.approx([1.0, 0.5])
-    assert 0 < factor(9) < 0.07
-    assert [learning_rate_factor(10, 0.0, "constant")(i) for i in (0, 9)] == [1.0, 1.0]
-    assert learning_rate_factor(4, 1.0, "cosine")(3) == 1.0
-    with pytest.raises(ValueError, match=r"warmup=1.5"):
-        learning_rate_factor(4, 1.5, "cosine")
-
-
-def test_the_schedule_counts_the_batches_that_replay_makes(benchmark):
-    rates = Watch(lambda strategy: strategy.optimizer.param_groups[0]["lr"])
-    strategy = make_strategy(
-        body_and_head(), ReplayPlugin(20), LearningRateSchedule(0.0), rates, batch_size=4, epochs=1
-    )  # fmt: skip
-    for experience in benchmark.train_stream:
-        strategy.train(experience)
-    length = len(rates.seen) - 6
-    factor = learning_rate_factor(length, 0.0, "cosine")
-    assert rates.seen[6:] == pytest.approx([0.1 * factor(i) for i in range(length)])
-
 
 # ---- distillation and replay ----------------------------------------------------------------------------------------
 
@@ -320,7 +46,7 @@ def test_feature_distance_by_hand():
     assert targets.grad is None and features.grad is not None
 
 
-def test_distilled_training_equals_a_loop_by_hand(benchmark):
+def test_distilled_training_equals_a_loop_by_hand(benchmark, vector_classifier, make_strategy, whole_batch):
     model = vector_classifier()
     strategy = make_strategy(model, FeatureDistillation(2.0), epochs=4)
     for experience in benchmark.train_stream:
@@ -348,10 +74,12 @@ def test_stored_logits_are_compared_where_they_were_trained():
     assert logit_distance(logits, stored).item() == pytest.approx((1 + 0 + 9) / 3)
 
 
-def test_dark_experience_stores_equally_many_of_each_class_with_their_logits(benchmark):
+def test_dark_experience_stores_equally_many_of_each_class_with_their_logits(
+    benchmark, vector_classifier, make_strategy, watch
+):
     model = vector_classifier()
     plugin = DarkExperienceReplay(mem_size=12, alpha=0.5, beta=1.0)
-    losses = Watch(lambda strategy: strategy.loss.item())
+    losses = watch(lambda strategy: strategy.loss.item())
     strategy = make_strategy(model, plugin, losses, epochs=1)
     strategy.train(benchmark.train_stream[0])
     assert {label: len(kept) for label, (kept, _) in plugin.memory.items()} == {0: 6, 1: 6}
@@ -364,7 +92,7 @@ def test_dark_experience_stores_equally_many_of_each_class_with_their_logits(ben
     assert losses.seen[1] > 0 and stored.shape[1] == 2 and plugin.memory[3][1].shape[1] == 4
 
 
-def test_dark_experience_keeps_images_of_all_domains_of_a_class():
+def test_dark_experience_keeps_images_of_all_domains_of_a_class(data, vector_classifier, make_strategy):
     domains = [as_classification_dataset(data((12, 12), seed)) for seed in range(3)]
     benchmark = benchmark_from_datasets(train=domains, test=domains[:1])
     plugin = DarkExperienceReplay(mem_size=20)
@@ -379,7 +107,7 @@ def test_dark_experience_keeps_images_of_all_domains_of_a_class():
         assert sum(counts) == 10 and min(counts) >= 1
 
 
-def test_dark_experience_with_more_classes_than_room_goes_on(benchmark):
+def test_dark_experience_with_more_classes_than_room_goes_on(benchmark, vector_classifier, make_strategy):
     plugin = DarkExperienceReplay(mem_size=3)
     strategy = make_strategy(vector_classifier(), plugin, epochs=2)
     for experience in [*benchmark.train_stream, benchmark.train_stream[1]]:
@@ -401,7 +129,9 @@ def test_drift_is_that_of_the_images_and_near_ones_count_most():
     assert near[1] > 0.99 and middle[1].abs() < 1e-9
 
 
-def test_prototypes_classify_in_evaluation_and_the_head_that_is_trained_comes_back(benchmark):
+def test_prototypes_classify_in_evaluation_and_the_head_that_is_trained_comes_back(
+    benchmark, vector_classifier, make_strategy, whole_batch
+):
     model = vector_classifier()
     plugin = PrototypeClassifier("ncm", "all", drift=True)
     strategy = make_strategy(model, plugin)
@@ -423,7 +153,7 @@ def test_prototypes_classify_in_evaluation_and_the_head_that_is_trained_comes_ba
 
 
 @pytest.mark.parametrize(("features", "trains"), [("frozen", [False, False]), ("first", [True, False])])
-def test_prototypes_train_the_backbone_where_they_say(benchmark, features, trains):
+def test_prototypes_train_the_backbone_where_they_say(benchmark, features, trains, vector_classifier, make_strategy):
     model = vector_classifier()
     strategy = make_strategy(model, PrototypeClassifier("lda", features))
     for experience, moves in zip(benchmark.train_stream, trains, strict=True):
@@ -433,7 +163,7 @@ def test_prototypes_train_the_backbone_where_they_say(benchmark, features, train
         assert strategy.train_epochs == 5
 
 
-def test_prototypes_do_not_know_classes_that_they_are_tested_on_only(benchmark):
+def test_prototypes_do_not_know_classes_that_they_are_tested_on_only(benchmark, vector_classifier, make_strategy):
     plugin = PrototypeClassifier("lda", "all", drift=True)
     strategy = make_strategy(vector_classifier(), plugin)
     strategy.train(benchmark.train_stream[0])
@@ -466,7 +196,9 @@ def test_an_ensemble_is_the_mean_of_standardised_logits_over_classes_that_all_ha
             EnsembleHead([first, second], [3, 2], wrong)
 
 
-def test_the_ensemble_decides_in_evaluation_and_training_is_as_without_it(benchmark):
+def test_the_ensemble_decides_in_evaluation_and_training_is_as_without_it(
+    benchmark, vector_classifier, make_strategy, whole_batch
+):
     results = []
     for plugins in ([LDAEnsemble(shrinkage=0.5)], []):
         torch.manual_seed(0)
@@ -493,10 +225,12 @@ def test_the_ensemble_decides_in_evaluation_and_training_is_as_without_it(benchm
 # ---- joint training -------------------------------------------------------------------------------------------------
 
 
-def test_joint_training_takes_all_data_once_and_leaves_every_parameter_in_its_group(benchmark):
+def test_joint_training_takes_all_data_once_and_leaves_every_parameter_in_its_group(
+    benchmark, vector_classifier, make_strategy, watch
+):
     model = vector_classifier()
     groups = [{"params": model.backbone.parameters(), "lr": 0.1}, {"params": model.head.parameters(), "lr": 0.2}]
-    sizes = Watch(lambda strategy: len(strategy.mb_x))
+    sizes = watch(lambda strategy: len(strategy.mb_x))
     strategy = make_strategy(model, JointTraining(), sizes, epochs=2, optimizer=torch.optim.SGD(groups, lr=1.0))
     for experience in benchmark.train_stream:
         strategy.train(experience)
@@ -509,7 +243,7 @@ def test_joint_training_takes_all_data_once_and_leaves_every_parameter_in_its_gr
 # ---- all passes -----------------------------------------------------------------------------------------------------
 
 
-def test_frozen_running_statistics_stay_in_passes_that_plugins_make():
+def test_frozen_running_statistics_stay_in_passes_that_plugins_make(data, make_strategy):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Linear(5, 4))
     benchmark = nc_benchmark(data(), data(), n_experiences=2, task_labels=False)

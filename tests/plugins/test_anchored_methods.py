@@ -1,0 +1,166 @@
+"""Penalties, SPD, fixed radii, TPGM and WiSE-FT around an anchor: against numbers by hand or independent loops."""
+
+import copy
+
+import pytest
+import torch
+from avalanche.benchmarks import (
+    split_online_stream,
+)
+from torch.nn.functional import cross_entropy
+
+from ftp_cl.optim import AdamSPD
+from ftp_cl.plugins import (
+    AnchorPenalty,
+    FixedRadiusPlugin,
+    SPDPlugin,
+    TPGMPlugin,
+    WiSEFT,
+)
+
+# ---- penalties ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("anchor", ["previous", "initial"])
+@pytest.mark.parametrize("penalty", ["l2_sp", "mars_sp"])
+def test_penalised_training_equals_a_loop_by_hand(
+    benchmark, penalty, anchor, body_and_head, make_strategy, whole_batch
+):
+    model = body_and_head()
+    literal = copy.deepcopy(model)
+    strategy = make_strategy(model, AnchorPenalty(penalty, alpha=0.3, beta=0.2, anchor=anchor))
+    for experience in benchmark.train_stream:
+        strategy.train(experience)
+    optimizer = torch.optim.SGD(literal.parameters(), lr=0.1)
+    start = None
+    for experience in benchmark.train_stream:
+        if anchor == "previous" or start is None:
+            start = [literal[0].weight.detach().clone(), literal[0].bias.detach().clone()]
+        for _ in range(5):
+            weight, bias = literal[0].weight - start[0], literal[0].bias - start[1]
+            if penalty == "l2_sp":
+                distance = (weight**2).sum() / 2 + (bias**2).sum() / 2
+            else:
+                distance = weight.abs().sum(1).max() + bias.abs().sum()
+            head = (literal[2].weight ** 2).sum() / 2 + (literal[2].bias ** 2).sum() / 2
+            inputs, targets = whole_batch(experience)
+            optimizer.zero_grad()
+            (cross_entropy(literal(inputs), targets) + 0.3 * distance + 0.2 * head).backward()
+            optimizer.step()
+    for ours, theirs in zip(model.parameters(), literal.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+# ---- rules around each step -----------------------------------------------------------------------------------------
+
+
+def test_a_fixed_radius_holds_in_every_experience(benchmark, body_and_head, make_strategy):
+    model = body_and_head()
+    strategy = make_strategy(model, FixedRadiusPlugin(0.05))
+    for experience in benchmark.train_stream:
+        before, head = model[0].weight.detach().clone(), model[2].weight.detach().clone()
+        strategy.train(experience)
+        distances = (model[0].weight - before).abs().sum(1)
+        assert distances.max() <= 0.05 + 1e-6 and distances.max() > 0.049
+        assert (model[2].weight - head).abs().sum() > 0.1, "the head is free"
+    assert not strategy.optimizer._optimizer_step_post_hooks
+
+
+def test_spd_plugin_with_adam_is_adam_spd(benchmark, body_and_head, make_strategy, whole_batch):
+    model, experience = body_and_head(), benchmark.train_stream[0]
+    literal = copy.deepcopy(model)
+    adam = torch.optim.Adam(model.parameters(), lr=0.05)
+    make_strategy(model, SPDPlugin(0.7), optimizer=adam, epochs=20).train(experience)
+    body = list(literal[0].parameters())
+    groups = [{"params": body, "pre": [p.detach().clone() for p in body]}, {"params": list(literal[2].parameters())}]
+    optimizer = AdamSPD(groups, lr=0.05, weight_decay=0.7)
+    inputs, targets = whole_batch(experience)
+    for _ in range(20):
+        optimizer.zero_grad()
+        cross_entropy(literal(inputs), targets).backward()
+        optimizer.step()
+    for ours, theirs in zip(model.parameters(), literal.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+# ---- TPGM and WiSE-FT -----------------------------------------------------------------------------------------------
+
+
+def test_tpgm_does_not_train_on_what_it_holds_out(benchmark, body_and_head, make_strategy, watch):
+    seen = watch(lambda strategy: strategy.mb_x.clone())
+    plugin = TPGMPlugin(held_out=0.25)
+    learned_on = []
+    plugin.after_update = lambda strategy, **kwargs: learned_on.append(plugin._held_out_data)
+    make_strategy(body_and_head(), plugin, seen, epochs=1).train(benchmark.train_stream[0])
+    trained = torch.cat(seen.seen)
+    held = torch.stack([learned_on[0][i][0] for i in range(len(learned_on[0]))])
+    assert len(trained) == 18 and len(held) == 6
+    everything = {tuple(row.tolist()) for row in torch.cat([trained, held])}
+    assert len(everything) == 24
+    assert sorted(learned_on[0].targets) == [0, 0, 0, 1, 1, 1]
+
+
+@pytest.mark.parametrize("when", ["step", "experience"])
+def test_tpgm_leaves_rows_within_its_radii(benchmark, when, body_and_head, make_strategy):
+    model = body_and_head()
+    plugin = TPGMPlugin(when, iterations=1 if when == "step" else 20)
+    strategy = make_strategy(model, plugin)
+    for experience in benchmark.train_stream:
+        before = model[0].weight.detach().clone()
+        strategy.train(experience)
+        distances = (model[0].weight.detach() - before).abs().sum(1)
+        assert 0 < distances.max() <= plugin.tpgm.radii[0] * (1 + 1e-5)
+    assert plugin.tpgm.names == ["0.weight", "0.bias"]
+
+
+def test_tpgm_learns_as_often_as_proj_freq_says(benchmark, body_and_head, make_strategy):
+    plugin = TPGMPlugin(proj_freq=3)
+    make_strategy(body_and_head(), plugin, epochs=7).train(benchmark.train_stream[0])
+    assert plugin._drawn == 3, "in iterations 0, 3 and 6"
+
+
+@pytest.mark.parametrize(("anchor", "stays"), [("initial", True), ("previous", False)])
+def test_the_radii_of_tpgm_stay_as_long_as_the_anchor_does(benchmark, anchor, stays, body_and_head, make_strategy):
+    plugin = TPGMPlugin(anchor=anchor)
+    strategy = make_strategy(body_and_head(), plugin, epochs=3)
+    for experience in benchmark.train_stream:
+        strategy.train(experience)
+    assert plugin.tpgm.state_dict()["adam"]["state"][0]["step"] == (6 if stays else 3)
+
+
+@pytest.mark.parametrize("plugin", [WiSEFT(), TPGMPlugin("experience")])
+def test_what_acts_at_the_end_of_an_experience_refuses_online_streams(benchmark, plugin, body_and_head, make_strategy):
+    strategy = make_strategy(body_and_head(), plugin, epochs=1)
+    with pytest.raises(ValueError, match="online stream has none"):
+        strategy.train(next(iter(split_online_stream(benchmark.train_stream, experience_size=12))))
+
+
+def test_wise_ft_leaves_an_experience_without_training_alone(benchmark, body_and_head, make_strategy):
+    model = body_and_head()
+    strategy = make_strategy(model, WiSEFT(0.5, anchor="initial"))
+    strategy.train(benchmark.train_stream[0])
+    before = model[0].weight.detach().clone()
+    strategy.train_epochs = 0
+    strategy.train(benchmark.train_stream[1])
+    assert torch.equal(model[0].weight, before)
+
+
+def test_an_anchor_of_another_model_is_refused_and_wrapped_names_are_known(benchmark, body_and_head, make_strategy):
+    start = body_and_head()
+    given = {f"module.{name}": value.clone() for name, value in start.state_dict().items()}
+    plugin = WiSEFT(0.0, anchor=given)
+    model = body_and_head()
+    make_strategy(model, plugin).train(benchmark.train_stream[0])
+    assert torch.equal(model[0].weight, start[0].weight)
+    with pytest.raises(ValueError, match=r"None of the anchor's tensors \(other.*0\.weight"):
+        make_strategy(body_and_head(), WiSEFT(anchor={"other": torch.ones(2)})).train(benchmark.train_stream[0])
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.25, 1.0])
+def test_wise_ft_interpolates_the_body_and_keeps_the_head(benchmark, alpha, body_and_head, make_strategy):
+    model, plain = body_and_head(), body_and_head()
+    start = model[0].weight.detach().clone()
+    for each, plugins in ((model, [WiSEFT(alpha)]), (plain, [])):
+        make_strategy(each, *plugins).train(benchmark.train_stream[0])
+    torch.testing.assert_close(model[0].weight.detach(), (1 - alpha) * start + alpha * plain[0].weight.detach())
+    torch.testing.assert_close(model[2].weight, plain[2].weight)
