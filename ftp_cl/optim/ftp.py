@@ -60,13 +60,17 @@ class FTP:
 
     A parameter group may carry `ftp_k`, its own k, or `ftp=False`, not to be projected.
 
+    Under DistributedDataParallel every process projects alike, since all have the same weights and gradients. Sharded
+    weights (FSDP, tensor parallelism) are refused: a row's norm and a tensor's vote would need all processes.
+
     Attributes:
         turns: the step in progress, tensor by tensor; empty between steps.
         backend: what computes.
 
     Raises:
         ValueError: for a k outside [0, 1], a mu that is not positive, an unknown method, a backend that is unknown or
-            not installed, or an `exclude` or `anchor` that does not fit the parameters.
+            not installed, an `exclude` or `anchor` that does not fit the parameters, or sharded parameters.
+        TypeError: for parameters without names, or an `exclude` or `anchor` of another kind.
     """
 
     def __init__(
@@ -124,7 +128,8 @@ class FTP:
                 their weights right before their first step.
 
         Raises:
-            ValueError: if `exclude` or `anchor` does not fit these parameters, or two of them have one name.
+            ValueError: if `exclude` or `anchor` does not fit these parameters, two of them have one name, or one is
+                spread over processes.
         """
         parameters = self._model if parameters is None else parameters
         if parameters is None:
@@ -145,7 +150,11 @@ class FTP:
                 )
             known.add(names[0])
             self._names[parameter] = names[0]
-            if not excluded_names.isdisjoint(names) or parameter.numel() == 0:
+            if not excluded_names.isdisjoint(names):
+                self._excluded.add(names[0])
+                continue
+            _check_whole(names[0], parameter)
+            if parameter.numel() == 0:
                 self._excluded.add(names[0])
         if anchor is not None:
             self._anchor.update(self._checked_anchor(anchor, complete=False))
@@ -479,6 +488,15 @@ def _storage(direction_dtype: torch.dtype | str | None, anchor_device: torch.dev
     if device is not None and device.type == "meta":
         raise ValueError(f"anchor_device={anchor_device!r} is no device that holds numbers; try 'cpu'.")
     return Storage(direction_dtype, device)
+
+
+def _check_whole(name: str, parameter: nn.Parameter) -> None:
+    # FSDP's marks of what it has sharded: the first version's, and the distributed tensors of the second.
+    if getattr(parameter, "_fsdp_flattened", False) or hasattr(parameter, "placements"):
+        raise ValueError(
+            f"{name} is spread over processes (FSDP, tensor parallelism); FTP needs whole tensors in each process, as "
+            "DistributedDataParallel has them."
+        )
 
 
 def _check_kind(name: str, parameter: nn.Parameter, gradient: Tensor) -> None:

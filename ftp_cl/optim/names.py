@@ -9,13 +9,12 @@ from torch import nn
 NamedParameters = nn.Module | Mapping[str, nn.Parameter] | Iterable[tuple[str, nn.Parameter]]
 Exclude = str | type[nn.Module] | Iterable[str | type[nn.Module]]
 
-_WRAPPER_INFIXES = ("_orig_mod.", "_fsdp_wrapped_module.")
+_COMPILED = "_orig_mod."
 
 
 def canonical_name(name: str) -> str:
-    """A parameter's name without what DataParallel, torch.compile and FSDP put into it."""
-    for infix in _WRAPPER_INFIXES:
-        name = name.replace(infix, "")
+    """A parameter's name without what DataParallel and torch.compile put into it."""
+    name = name.replace(_COMPILED, "")
     while name.startswith("module."):
         name = name.removeprefix("module.")
     return name

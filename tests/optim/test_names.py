@@ -21,7 +21,6 @@ def model(make_model):
         ("module._orig_mod.conv.weight", "conv.weight"),
         ("_orig_mod.module.conv.weight", "conv.weight"),
         ("blocks.0._orig_mod.conv.weight", "blocks.0.conv.weight"),
-        ("blocks._fsdp_wrapped_module.0.weight", "blocks.0.weight"),
         ("submodule.weight", "submodule.weight"),
     ],
 )
