@@ -36,10 +36,11 @@ def few_labels(
     ``seed`` a smaller budget is a subset of a larger one. ``unlabelled`` has as many experiences as ``train``; its
     items are shuffled, because sorted images would tell their classes, and have the label -1.
 
-    **No hidden label can be reached from the result.** Whatever shares data with the training stream (the validation
+    **No hidden label is stored in the result.** Whatever shares data with the training stream (the validation
     stream often does) or with the unlabelled images is copied into memory, inputs and kept labels alone, and all
     streams are new objects. The original benchmark is not changed, and whoever holds it has the labels:
-    ``hidden_labels`` takes them from there.
+    ``hidden_labels`` takes them from there. This guards against mistakes, not against one who works labels out from the
+    draw that ``description`` records.
     Memory: of this package's data sets of image files, that of the files or of the decoded images, whichever is less
     (4 GB for DomainNet's real images); of others, that of the decoded images. Transforms that belong to the source
     itself (torchvision's ``transform=``) are applied once, at the copy: give random ones to the benchmark.

@@ -60,7 +60,7 @@ class SemiSupervisedPlugin(SupervisedPlugin[Any]):
 
     Args:
         views: what is made of each unlabelled image.
-        ratio: unlabelled images per labelled one; above 0.
+        ratio: unlabelled images per labelled one of a full batch; above 0.
         weight: factor on the loss; 0 or more.
         classes: what a pseudo-label may be. "experience": a class of the experience, and only these classes compete, as
             with ``SeparatedSoftmax``. "seen": any class seen so far.
@@ -178,9 +178,13 @@ class SemiSupervisedPlugin(SupervisedPlugin[Any]):
             )
         unlabelled = _matching(strategy.experience, self.unlabelled)
         current = classes_of(strategy.experience)
+        self._average = None  # of an experience that was interrupted
+        if strategy.clock.train_iterations == 0:  # what it knows is of another strategy
+            self._seen, self._epochs = set(), []
         self._seen |= set(current)
         self._candidates = sorted(self._seen) if self.classes == "seen" else current
-        batch_size = max(1, round(self.ratio * strategy.train_mb_size))
+        labelled = min(strategy.train_mb_size, len(strategy.experience.dataset))
+        batch_size = max(1, round(self.ratio * labelled))
         self._batches = UnlabelledBatches(unlabelled.dataset.eval(), self.views, batch_size)
         self._done = 0
         self.begin(len(unlabelled.dataset), len(self._candidates))
@@ -231,6 +235,12 @@ class SemiSupervisedPlugin(SupervisedPlugin[Any]):
             self._average.swap(strategy.model)
 
 
+def check_threshold(threshold: float) -> None:
+    """Raise a ValueError if a threshold is no probability."""
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold={threshold} is no probability: it must lie between 0 and 1.")
+
+
 def _check(ratio: float, weight: float, classes: str, ema_decay: float | None) -> None:
     if not ratio > 0:
         raise ValueError(f"ratio={ratio} leaves no unlabelled image beside a labelled one: it must be above 0.")
@@ -248,6 +258,11 @@ def _matching(experience: Any, stream: Any) -> Any:
     """Return the unlabelled experience that belongs to a training experience."""
     training = experience.origin_stream
     if stream is None:
+        if training.benchmark is None:
+            raise ValueError(
+                "The experience does not know its benchmark, as those of Avalanche's benchmark_from_datasets do not: "
+                f"pass unlabelled=benchmark.streams[{_STREAM!r}]."
+            )
         streams = getattr(training.benchmark, "streams", {})
         if _STREAM not in streams:
             raise ValueError(

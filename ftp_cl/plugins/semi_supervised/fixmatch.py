@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ftp_cl.models.imprinting import evaluating
-from ftp_cl.plugins.semi_supervised.base import SemiSupervisedPlugin, UnlabelledLoss
+from ftp_cl.plugins.semi_supervised.base import SemiSupervisedPlugin, UnlabelledLoss, check_threshold
 from ftp_cl.plugins.semi_supervised.batches import UnlabelledBatch, View
 from ftp_cl.plugins.semi_supervised.losses import pseudo_label_loss
 from ftp_cl.plugins.semi_supervised.views import StrongView, WeakView
@@ -45,8 +45,7 @@ class FixMatch(SemiSupervisedPlugin):
     ) -> None:
         views = [weak or WeakView(), strong or StrongView()]
         super().__init__(views, ratio=ratio, weight=weight, ema_decay=ema_decay, **options)
-        if not 0 <= threshold <= 1:
-            raise ValueError(f"threshold={threshold} is no probability: it must lie between 0 and 1.")
+        check_threshold(threshold)
         self.threshold = threshold
 
     def accept(self, probabilities: Tensor, batch: UnlabelledBatch) -> Tensor:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ftp_cl.plugins.semi_supervised.base import SemiSupervisedPlugin, UnlabelledLoss
+from ftp_cl.plugins.semi_supervised.base import SemiSupervisedPlugin, UnlabelledLoss, check_threshold
 from ftp_cl.plugins.semi_supervised.batches import UnlabelledBatch, View
 from ftp_cl.plugins.semi_supervised.losses import linear_ramp, pseudo_label_loss
 from ftp_cl.plugins.semi_supervised.views import WeakView
@@ -21,7 +21,8 @@ class PseudoLabel(SemiSupervisedPlugin):
         options: as ``SemiSupervisedPlugin``; weights are not averaged.
 
     Raises:
-        ValueError: if ``ramp`` is not 0 <= start < end, and as ``SemiSupervisedPlugin``.
+        ValueError: for a ``ramp`` that is not 0 <= start < end or a ``threshold`` outside [0, 1], and as
+            ``SemiSupervisedPlugin``.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class PseudoLabel(SemiSupervisedPlugin):
         start, end = ramp
         if not 0 <= start < end:
             raise ValueError(f"ramp={ramp} must be a start of at least 0 and an end after it.")
+        check_threshold(threshold)
         self.threshold = threshold
         self._start, self._end = start, end
 

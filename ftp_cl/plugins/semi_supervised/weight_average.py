@@ -30,7 +30,7 @@ class WeightAverage:
     @property
     def model(self) -> nn.Module:
         """The model with the averaged weights, in evaluation mode."""
-        return self._averaged
+        return self._averaged.module
 
     def update(self, model: nn.Module) -> None:
         """Take in the weights after one optimizer step."""

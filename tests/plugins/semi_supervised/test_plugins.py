@@ -6,10 +6,11 @@ import pickle
 import dill
 import pytest
 import torch
-from avalanche.benchmarks import split_online_stream, with_classes_timeline
+from avalanche.benchmarks import benchmark_from_datasets, split_online_stream, with_classes_timeline
 from avalanche.benchmarks.scenarios import EagerCLStream
 from avalanche.checkpointing import maybe_load_checkpoint, save_checkpoint
 from avalanche.core import SupervisedPlugin
+from avalanche.models import as_multitask
 from avalanche.training import Naive
 from avalanche.training.plugins import LwFPlugin, ReplayPlugin
 from torch import nn
@@ -104,6 +105,13 @@ def test_each_iteration_gets_a_batch_of_the_unlabelled_experience(benchmark):
             assert torch.equal(batch.views[0], images[batch.indices]) and batch.views[1].shape == batch.views[0].shape
     assert probe._batches is None, "the iterator is dropped"
     assert probe.progress[:10] == pytest.approx([i / 10 for i in range(10)])
+
+
+def test_the_ratio_is_to_the_labelled_images_that_there_are(whole):
+    few = few_labels(whole, per_class=1)  # five labelled images in an experience, in batches of at most eight
+    probe = Probe(ratio=3)
+    make_strategy(probe, epochs=1).train(few.train_stream[0])
+    assert [len(batch.indices) for batch in probe.batches] == [15]
 
 
 @pytest.mark.parametrize("probe_first", [True, False])
@@ -244,6 +252,40 @@ def test_the_average_is_evaluated_and_adopted_at_the_end(benchmark):
     torch.testing.assert_close(torch.cat([w.detach().flatten() for w in strategy.model.parameters()]), follow.mean)
 
 
+class Interrupt(SupervisedPlugin):
+    """Ctrl-C in the middle of an experience."""
+
+    def after_training_iteration(self, strategy, **kwargs):
+        if strategy.clock.train_exp_iterations == 3:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("method", ["fixmatch", "mean_teacher"])
+def test_a_plugin_whose_training_was_interrupted_begins_anew(benchmark, method):
+    def trained(plugin):
+        strategy = make_strategy(plugin, epochs=1)
+        strategy.train(benchmark.train_stream[0])
+        return nn.utils.parameters_to_vector(strategy.model.parameters())
+
+    plugin = METHODS[method](classes="seen")
+    strategy = make_strategy(plugin, Interrupt(), lr=0.1)
+    with pytest.raises(KeyboardInterrupt):
+        strategy.train(benchmark.train_stream[1])
+    torch.manual_seed(0)
+    again = trained(plugin)  # another strategy, whose first experience has other classes
+    torch.manual_seed(0)
+    assert torch.equal(again, trained(METHODS[method](classes="seen")))
+
+
+def test_a_teacher_of_a_multi_task_model_is_one():
+    few = few_labels(split_digits(n_experiences=2, return_task_id=True), per_class=8)
+    size = few.train_stream[0].dataset[0][0].numel()
+    model = as_multitask(nn.Sequential(nn.Flatten(), nn.Linear(size, 16), nn.ReLU(), nn.Linear(16, 10)), "3")
+    strategy = make_strategy(METHODS["mean_teacher"](), epochs=1, model=model)
+    for experience in few.train_stream:
+        strategy.train(experience)
+
+
 def test_heads_that_grow_are_averaged(benchmark):
     strategy = make_strategy(MeanTeacher(view=WEAK, ratio=1))
     for experience in benchmark.train_stream:
@@ -337,6 +379,15 @@ def test_options_out_of_range_are_refused_in_one_sentence(make, told):
 def test_a_benchmark_without_unlabelled_images_is_refused(whole):
     with pytest.raises(ValueError, match="no stream 'unlabelled'"):
         make_strategy(FixMatch()).train(whole.train_stream[0])
+
+
+def test_an_experience_that_does_not_know_its_benchmark_is_told_what_to_pass(benchmark):
+    streams = {name: [e.dataset for e in benchmark.streams[name]] for name in ("train", "test", "unlabelled")}
+    unknown = with_classes_timeline(benchmark_from_datasets(**streams))
+    with pytest.raises(ValueError, match=r"pass unlabelled=benchmark\.streams\['unlabelled'\]"):
+        make_strategy(METHODS["fixmatch"]()).train(unknown.train_stream[0])
+    given = METHODS["fixmatch"](unlabelled=unknown.streams["unlabelled"])
+    make_strategy(given, epochs=1).train(unknown.train_stream[0])
 
 
 def test_an_unlabelled_stream_of_another_size_or_empty_is_refused(benchmark):
