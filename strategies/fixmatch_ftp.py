@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=30, help="per experience, of the labelled images")
     parser.add_argument("--lr", type=float, default=3e-3, help="one rate for backbone and head")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--labels", type=int, default=4, help="labelled images per class")
+    parser.add_argument("--labels", type=int, default=4, help="labelled images per class, or all that it has")
     parser.add_argument("--without-ftp", action="store_true")
     arguments = parser.parse_args()
 
@@ -36,7 +36,7 @@ def main() -> None:
     benchmark = split_emoji(
         n_experiences=5, train_domains=("noto",), size=48, seed=arguments.seed, train_transform=views
     )
-    benchmark = few_labels(benchmark, per_class=arguments.labels, seed=arguments.seed)
+    benchmark = few_labels(benchmark, per_class=arguments.labels, allow_fewer=True, seed=arguments.seed)
     model = pretrained("efficientnet_lite0")
 
     # FixMatch finds the stream of unlabelled images itself. It comes before FTP, which then meets the averaged weights.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Sequence
 
 
@@ -40,6 +41,13 @@ def check_domains(
     if both := [domain for domain in ood_domains if domain in train_domains]:
         raise ValueError(f"The domain {both[0]!r} is in train_domains and in ood_domains: leave it out of one of them.")
     return train_domains, ood_domains
+
+
+def check_names(what: str, names: Sequence[str]) -> None:
+    """Raise ValueError unless each class has a name of its own; ``what`` has these classes."""
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise ValueError(f"{count} classes of {what} are called {name!r}: give each a name of its own.")
 
 
 def check_targets(what: object, targets: Sequence[int], n_classes: int) -> None:

@@ -141,11 +141,17 @@ class CorruptedCifar(ArrayDataset):
         download: bool = False,
     ) -> None:
         check_choice("variant", variant, list(_VARIANTS))
+        if severity not in range(1, 6):
+            raise ValueError(f"severity={severity} must be 1 (weak) to 5.")
         self.root, self.variant, self.corruption, self.severity = Path(root), variant, corruption, severity
         self.classes = list(classes)
         folder = require_folder(self.root, _VARIANTS[variant].corrupted, download)
         images = _load_array(folder / f"{corruption}.npy")
         labels = _load_array(folder / "labels.npy")
+        if labels.ndim != 1:
+            raise ValueError(
+                f"{folder / 'labels.npy'} has shape {labels.shape}: it should be one class index an image."
+            )
         if images.shape != (len(labels), _SIDE, _SIDE, 3) or images.dtype != np.uint8 or len(labels) % 5:
             raise ValueError(
                 f"{folder / corruption}.npy has shape {images.shape} and type {images.dtype}, but with the "
@@ -190,7 +196,7 @@ def _load_array(path: Path) -> np.ndarray:
         raise FileNotFoundError(f"{path} is missing: extract the archive that it belongs to again.")
     try:
         return np.load(path, mmap_mode="r")
-    except (OSError, ValueError) as error:
+    except (OSError, EOFError, ValueError) as error:
         raise ValueError(f"{path} cannot be read ({error}): extract its archive again.") from None
 
 

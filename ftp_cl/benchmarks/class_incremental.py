@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from numbers import Integral
 from typing import Any, TypeVar
 
 import numpy as np
 
-from ftp_cl.benchmarks._checks import check_targets
+from ftp_cl.benchmarks._checks import check_names, check_targets
 from ftp_cl.benchmarks._dataset import LabelledDataset, NamedDataset
 from ftp_cl.benchmarks.scenario import DescribedScenario, ExperienceData, Transform, make_stream, transform_groups
 
@@ -119,9 +120,10 @@ def indices_by_class(dataset: NamedDataset) -> dict[str, list[int]]:
     """Return class name -> the indices of its items, in the order of the class indices.
 
     Raises:
-        ValueError: if a target is no class index.
+        ValueError: if a target is no class index, or two classes have one name.
     """
     check_targets("The dataset to train on", dataset.targets, len(dataset.classes))
+    check_names("the dataset to train on", dataset.classes)
     members: list[list[int]] = [[] for _ in dataset.classes]
     for index, target in enumerate(dataset.targets):
         members[target].append(index)
@@ -206,8 +208,8 @@ def draw_identities(
 def _check_shares(validation_fraction: float | None, shots: int | None, label_percent: float) -> None:
     if validation_fraction is not None and not 0 < validation_fraction < 1:
         raise ValueError(f"validation_fraction={validation_fraction} must lie between 0 and 1, both excluded.")
-    if shots is not None and shots < 1:
-        raise ValueError(f"shots={shots} leaves nothing to train on: use 1 or more, or None for all.")
+    if shots is not None and not (isinstance(shots, Integral) and shots >= 1):
+        raise ValueError(f"shots={shots} is no number of images to train on: use 1 or more, or None for all.")
     if not 0 < label_percent <= 100:
         raise ValueError(f"label_percent={label_percent} must lie above 0 and be at most 100.")
     if shots is not None and label_percent < 100:
@@ -260,7 +262,7 @@ def _slice_classes(class_order: Sequence[int], n_experiences: int, first_half: b
     n_first = len(class_order) // 2 if first_half else 0
     n_rest = len(class_order) - n_first
     choices = [d + bool(n_first) for d in range(1, n_rest + 1) if n_rest % d == 0]
-    if n_experiences not in choices:
+    if not isinstance(n_experiences, Integral) or n_experiences not in choices:
         after = f" left after the first {n_first}" if n_first else ""
         raise ValueError(
             f"n_experiences={n_experiences} does not divide the {n_rest} classes{after} evenly: "
@@ -290,6 +292,6 @@ def _cut(
 
 
 def _checked_seed(seed: int) -> int:
-    if seed < 0:
-        raise ValueError(f"seed={seed} is negative: use 0 or more.")
+    if not isinstance(seed, Integral) or seed < 0:
+        raise ValueError(f"seed={seed} must be a whole number of at least 0.")
     return seed

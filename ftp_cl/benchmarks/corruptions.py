@@ -109,7 +109,9 @@ def with_corruptions(
         _library()  # says at once what is missing
     source = stream_of(benchmark, stream)
     made = [
-        _corrupted_stream(source, name, severity, seed, constants, None if cache is None else str(cache))
+        _corrupted_stream(
+            source, name, severity, seed, constants, None if cache is None else str(Path(cache).expanduser())
+        )
         for name in chosen
         for severity in levels
     ]
@@ -275,6 +277,11 @@ def _as_image(value: Any) -> tuple[Image.Image, Callable[[Image.Image], Any]]:
         grey = Image.fromarray(value.squeeze())
         return grey.convert("RGB"), lambda image: np.array(image.convert(grey.mode)).reshape(value.shape)
     if isinstance(value, torch.Tensor) and value.is_floating_point() and value.ndim == 3 and len(value) in (1, 3):
+        if not (value.min() >= 0 and value.max() <= 1):
+            raise ValueError(
+                f"Tensors to be corrupted must be images in [0, 1], but the dataset gives values from {value.min():g} "
+                f"to {value.max():g}: move its normalisation into the benchmark's transforms."
+            )
         return to_pil_image(value.expand(3, -1, -1)), lambda image: to_tensor(image)[: len(value)].to(value.dtype)
     shape = f" of shape {list(value.shape)}" if hasattr(value, "shape") else ""
     raise ValueError(

@@ -91,7 +91,7 @@ def split_digits(
     channels: int = 1,
     size: int = _STORED_SIZE,
     shots: int | None = None,
-    validation_fraction: float = 0.2,
+    validation_fraction: float | None = 0.2,
     fixed_class_order: Sequence[int] | None = None,
     return_task_id: bool = False,
     train_transform: Callable[[Any], Any] | None = None,
@@ -107,7 +107,8 @@ def split_digits(
         channels: 1, or 3 equal ones for models that want colour.
         size: side of the images in pixels, 8 to 64.
         shots: training images per class; None for all (98 to 102 at the default validation fraction).
-        validation_fraction: share of each class's training images that is set aside, one at least.
+        validation_fraction: share of each class's training images that is set aside, one at least; None for no
+            validation stream.
         fixed_class_order: the 10 digits in order of arrival, instead of the order drawn.
         return_task_id: give the experience's index as task label, instead of 0.
         train_transform: from a float tensor [channels, size, size] in [0, 1]; None leaves it so.

@@ -54,9 +54,12 @@ def split_domains(
         settings: what to record on top of ``split``.
 
     Raises:
-        ValueError: as ``draw_identities``.
+        ValueError: as ``draw_identities``, or for domains whose classes differ.
     """
     classes = next(iter(domains.values())).train.classes
+    for domain, data in domains.items():
+        if list(data.train.classes) != list(classes) or list(data.test.classes) != list(classes):
+            raise ValueError(f"The classes of the domain {domain} are not those of the first domain.")
     drawn = [_draw(domain.train, split) for domain in domains.values()]
     streams = {
         "train": _experiences([d.train for d in domains.values()], [training for training, _ in drawn], split),

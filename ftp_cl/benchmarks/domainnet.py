@@ -70,7 +70,7 @@ def _read_list(root: Path, domain: str, split: str, names: dict[int, str]) -> li
             f"{root}."
         )
     index_of = {name: index for index, name in names.items()}
-    items = []
+    items: dict[str, int] = {}
     for number, line in enumerate(read_lines(path), start=1):
         if not line.strip():
             continue
@@ -84,9 +84,11 @@ def _read_list(root: Path, domain: str, split: str, names: dict[int, str]) -> li
                 f"{path}, line {number}: {name} has the class {target}, but before class {target} was "
                 f"{names[target]} and {name} was class {index_of.get(name, target)}."
             )
-        items.append((image, target))
-    check_files(root, (image for image, _ in items), named_by=path)
-    return items
+        if image in items:
+            raise ValueError(f"{path}, line {number}: {image} stands in this list before.")
+        items[image] = target
+    check_files(root, items, named_by=path)
+    return list(items.items())
 
 
 def domainnet(
@@ -150,8 +152,7 @@ def domainnet(
 
     trained, others = check_domains(train_domains, ood_domains, DOMAINNET_DOMAINS)
     root = data_root(dataset_root, "domainnet")
-    train, test = (DomainNet(root, trained, part, size) for part in _SPLITS)
-    _check_same_classes(train, test)
+    train, test = _both_parts(root, trained, size)
     split = ClassSplit(
         n_experiences,
         seed,
@@ -223,9 +224,8 @@ def domainnet_domains(
 
     trained, others = check_domains(train_domains, ood_domains, DOMAINNET_DOMAINS)
     root = data_root(dataset_root, "domainnet")
-    parts = {name: [DomainNet(root, name, part, size) for part in _SPLITS] for name in trained}
-    for part in (part for both in parts.values() for part in both):
-        _check_same_classes(parts[trained[0]][0], part)
+    parts = {name: _both_parts(root, name, size) for name in trained}
+    _share_classes([part for both in parts.values() for part in both])
     domains = {name: Domain(*both) for name, both in parts.items()}
     split = DomainSplit(
         seed, shots, label_percent, validation_fraction, return_task_id, train_transform, eval_transform
@@ -235,10 +235,32 @@ def domainnet_domains(
     return with_corruptions(with_ood(benchmark, **ood), corruptions or (), severities, cache=corruption_cache)
 
 
-def _check_same_classes(one: DomainNet, other: DomainNet) -> None:
-    for index, (mine, theirs) in enumerate(zip(one.classes, other.classes, strict=False)):
-        if mine != theirs and not mine.startswith("(") and not theirs.startswith("("):
-            raise ValueError(
-                f"Class {index} is {mine} in the {one.split} lists of {', '.join(one.domain)}, but {theirs} in the "
-                f"{other.split} lists of {', '.join(other.domain)}."
+def _both_parts(root: Path, domain: str | Sequence[str], size: int) -> tuple[DomainNet, DomainNet]:
+    """What to train and to test on, with the same classes and no image in both."""
+    train, test = (DomainNet(root, domain, part, size) for part in _SPLITS)
+    if both := sorted({*train.paths} & {*test.paths}):
+        raise ValueError(
+            f"{both[0]} is in the train list and in the test list of its domain in {root}: remove it from one of them."
+        )
+    _share_classes([train, test])
+    return train, test
+
+
+def _share_classes(datasets: Sequence[DomainNet]) -> None:
+    """Give all the classes that any has, because a list may lack some; raise ValueError where one has two names."""
+    named: dict[int, tuple[str, DomainNet]] = {}
+    for dataset in datasets:
+        for target in set(dataset.targets):
+            name, (before, other) = (
+                dataset.classes[target],
+                named.setdefault(target, (dataset.classes[target], dataset)),
             )
+            if name != before:
+                raise ValueError(
+                    f"Class {target} is {before} in the {other.split} lists of {', '.join(other.domain)}, but {name} "
+                    f"in the {dataset.split} lists of {', '.join(dataset.domain)}."
+                )
+    for dataset in datasets:
+        dataset.classes = [
+            named[target][0] if target in named else f"(class {target})" for target in range(max(named, default=-1) + 1)
+        ]

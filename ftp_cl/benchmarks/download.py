@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from torchvision.datasets.utils import download_url, extract_archive
+from torchvision.datasets.utils import check_integrity, download_url, extract_archive
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,9 @@ def require_file(folder: Path, name: str, url: str, md5: str, download: bool) ->
     reason = ""
     if download:
         try:
-            download_url(url, str(folder), name, md5)
+            with _complete(folder) as partial:
+                download_url(url, str(partial), name, md5)
+                os.replace(partial / name, path)
             return path
         except (OSError, RuntimeError) as error:
             reason = f" (downloading it failed: {' '.join(str(error).split())})"
@@ -86,8 +90,17 @@ def require_file(folder: Path, name: str, url: str, md5: str, download: bool) ->
 
 
 def _fetch(root: Path, archive: Archive) -> None:
-    root.mkdir(parents=True, exist_ok=True)
-    download_url(archive.url, str(root), archive.filename, archive.md5)
-    with tempfile.TemporaryDirectory(dir=root, prefix=".extracting-") as partial:
-        extract_archive(str(root / archive.filename), partial)
-        os.replace(Path(partial, archive.folder), root / archive.folder)
+    with _complete(root) as partial:
+        if not check_integrity(root / archive.filename, archive.md5):
+            download_url(archive.url, str(partial), archive.filename, archive.md5)
+            os.replace(partial / archive.filename, root / archive.filename)
+        extract_archive(str(root / archive.filename), str(partial))
+        os.replace(partial / archive.folder, root / archive.folder)
+
+
+@contextlib.contextmanager
+def _complete(folder: Path) -> Iterator[Path]:
+    """A place for what is not complete yet, in the folder that it belongs to; it goes with what is left there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".partial-") as partial:
+        yield Path(partial)

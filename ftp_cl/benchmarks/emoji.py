@@ -22,7 +22,7 @@ def split_emoji(
     seed: int = 0,
     *,
     size: int = 64,
-    validation_fraction: float = 0.2,
+    validation_fraction: float | None = 0.2,
     fixed_class_order: Sequence[int] | None = None,
     return_task_id: bool = False,
     train_transform: Callable[[Any], Any] | None = to_tensor,
@@ -42,7 +42,8 @@ def split_emoji(
             default fraction). Fewer shots are a subset of more.
         seed: draws the class order, the validation emoji and the shots, each independently of the others.
         size: side of the images in pixels, 8 to 512.
-        validation_fraction: share of each class's training emoji that is set aside, one at least.
+        validation_fraction: share of each class's training emoji that is set aside, one at least; None for no
+            validation stream.
         fixed_class_order: the 20 class indices in order of arrival, instead of the order drawn.
         return_task_id: give the experience's index as task label, instead of 0.
         train_transform: from a PIL image; the default is a float tensor [3, size, size] in [0, 1], for the models of
@@ -74,7 +75,7 @@ def split_emoji(
     streams = {
         "train": StreamData(source, _indices(source, training)),
         "test": StreamData(EmojiDomains(train_domains, "test", size)),
-        "validation": StreamData(source, _indices(source, validation)),
+        **({} if validation_fraction is None else {"validation": StreamData(source, _indices(source, validation))}),
         **{f"ood_{domain}": StreamData(EmojiDomains(domain, "test", size)) for domain in ood_domains},
     }
     return class_incremental_scenario(
@@ -96,7 +97,7 @@ def split_emoji(
             "validation_fraction": validation_fraction,
             "return_task_id": return_task_id,
             "training_identities": training if shots else None,
-            "validation_identities": validation,
+            "validation_identities": None if validation_fraction is None else validation,
         },
     )
 
@@ -108,7 +109,7 @@ def emoji_styles(
     seed: int = 0,
     *,
     size: int = 64,
-    validation_fraction: float = 0.2,
+    validation_fraction: float | None = 0.2,
     return_task_id: bool = False,
     train_transform: Callable[[Any], Any] | None = to_tensor,
     eval_transform: Callable[[Any], Any] | None = to_tensor,
@@ -125,7 +126,8 @@ def emoji_styles(
         shots: training emoji per class, the same in every style; None for all that validation leaves.
         seed: draws the validation emoji and the shots.
         size: side of the images in pixels, 8 to 512.
-        validation_fraction: share of each class's training emoji that is set aside, one at least.
+        validation_fraction: share of each class's training emoji that is set aside, one at least; None for no
+            validation stream.
         return_task_id: give the experience's index as task label, instead of 0.
         train_transform: from a PIL image; the default is a float tensor [3, size, size] in [0, 1].
         eval_transform: the same for evaluation.

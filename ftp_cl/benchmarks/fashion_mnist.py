@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,7 +100,7 @@ def _read_idx(folder: Path, name: str, download: bool) -> np.ndarray:
         if shape[0] != 0x0800 + n_dimensions:
             raise ValueError(f"its magic number is {shape[0]}")
         return np.frombuffer(content, np.uint8, offset=4 * len(shape)).reshape(shape[1:])
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise ValueError(f"{path} cannot be read ({error}): get it again from {_URL}/{name}.gz.") from None
 
 

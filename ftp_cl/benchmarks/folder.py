@@ -113,4 +113,7 @@ def image_folder(
         for folder in sorted(root.glob("ood_*"))
         if folder.is_dir()
     }
+    for taken in ("class_names", "rename", "eval_transform"):
+        if taken in ood:
+            raise ValueError(f"The folder ood_{taken} in {root} has a name that means something else: rename it.")
     return with_corruptions(with_ood(benchmark, **ood), corruptions or (), severities, cache=corruption_cache)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 from torchvision.transforms.functional import center_crop, resize
 
@@ -19,6 +20,8 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".ti
 
 _SIZES = (8, 1024)
 
+_SIXTEEN_BITS = 65535
+
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 """What Pillow raises for a file that is no image, damaged or truncated."""
 
@@ -27,8 +30,8 @@ class ImageFiles(RebuildableDataset):
     """A labelled dataset of image files.
 
     An item is ``(image, target)``: a PIL image in RGB of ``size`` x ``size`` pixels (the shorter side is resized, then
-    the middle is cut out; as it is stored if ``size`` is None) and the class index. Grey, palette and CMYK files become
-    RGB. Subclasses call ``_set_files``.
+    the middle is cut out; as it is stored if ``size`` is None) and the class index. Other modes become RGB, see
+    ``as_rgb``. Subclasses call ``_set_files``.
 
     Attributes:
         root: the folder that ``paths`` start from.
@@ -85,7 +88,7 @@ class StoredImage:
         """
         try:
             with Image.open(BytesIO(self.content)) as image:
-                return _cut(image.convert("RGB"), self.size)
+                return _cut(as_rgb(image), self.size)
         except UNREADABLE as error:
             raise ValueError(
                 f"An image file that was copied cannot be read ({error}): go through the data set to find it."
@@ -94,6 +97,25 @@ class StoredImage:
 
 def _cut(image: Image.Image, size: int | None) -> Image.Image:
     return image if size is None else center_crop(resize(image, [size]), [size, size])
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """Return an image in RGB: grey, palette and CMYK converted, 16 bits as 8, what is transparent on white.
+
+    Raises:
+        ValueError: for an image of floating point numbers, or of integers beyond 16 bits, whose range is unknown.
+    """
+    if image.mode.startswith("I"):
+        values = np.asarray(image, dtype=np.int64)
+        if values.min() < 0 or values.max() > _SIXTEEN_BITS:
+            raise ValueError(f"its values, {values.min()} to {values.max()}, are not those of 8 or 16 bits")
+        image = Image.fromarray((values // 257).astype(np.uint8))
+    if image.mode == "F":
+        raise ValueError("it holds floating point numbers, whose range is unknown")
+    if image.has_transparency_data:
+        drawn = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", drawn.size, "white"), drawn)
+    return image.convert("RGB")
 
 
 def read_image(path: Path) -> Image.Image:
@@ -105,7 +127,7 @@ def read_image(path: Path) -> Image.Image:
     """
     try:
         with Image.open(path) as image:
-            return image.convert("RGB")
+            return as_rgb(image)
     except FileNotFoundError:
         raise FileNotFoundError(f"The image {path} is missing.") from None
     except UNREADABLE as error:

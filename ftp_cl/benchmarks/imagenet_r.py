@@ -94,10 +94,14 @@ def _read_part(folder: Path, split: str, lists: Path) -> tuple[list[str], list[i
     wnid_of: dict[int, str] = {}
     target_of: dict[str, int] = {}
     parts = {}
+    list_of: dict[str, Path] = {}
     for name in _SPLITS:
         path = lists / f"imagenet-r_{name}.yaml"
         parts[name] = _read_list(path)
         for image, target in zip(*parts[name], strict=True):
+            if image in list_of:
+                raise ValueError(f"{path} names {image}, which {list_of[image]} has named before.")
+            list_of[image] = path
             wnid = image.partition("/")[0]
             if wnid_of.setdefault(target, wnid) != wnid or target_of.setdefault(wnid, target) != target:
                 raise ValueError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
@@ -60,7 +60,8 @@ def few_labels(
 
     Raises:
         ValueError: in one sentence, for a budget that is out of range or more than a class has, an ``unlabelled``
-            stream that would have an empty experience, one whose experiences do not fit, or one that is there already.
+            stream that would have an empty experience, one whose experiences do not fit or that could have images of
+            the validation stream, or one that is there already.
     """
     choices = _choose(benchmark, _Budget(per_class, fraction, allow_fewer, seed), unlabelled)
     train = benchmark.streams["train"]
@@ -162,7 +163,10 @@ def _choose(benchmark: CLScenario, budget: _Budget, other: CLScenario | None) ->
             f"The benchmark has a stream {UNLABELLED!r} already: keep few labels of the one that it was made from."
         )
     train = benchmark.streams["train"]
-    sources = train if other is None else _fitting(train, other.streams["train"])
+    sources = train
+    if other is not None:
+        sources = _fitting(train, other.streams["train"])
+        _check_validation(describe(benchmark), describe(other))
     choices = []
     for number, (experience, source) in enumerate(zip(train, sources, strict=True)):
         labelled = budget.draw(number, experience.dataset.targets)
@@ -173,6 +177,18 @@ def _choose(benchmark: CLScenario, budget: _Budget, other: CLScenario | None) ->
         order = _generator(budget.seed, number).permutation(len(rest))
         choices.append(_Choice(labelled, source, [rest[i] for i in order]))
     return choices
+
+
+def _check_validation(mine: Mapping[str, Any], its: Mapping[str, Any]) -> None:
+    """Images that one benchmark of this package sets aside for validation must not be unlabelled ones of the other."""
+    if mine.get("validation_fraction") is None or mine.get("benchmark") != its.get("benchmark"):
+        return
+    for key in ("seed", "validation_fraction"):
+        if mine.get(key) != its.get(key):
+            raise ValueError(
+                f"The unlabelled benchmark has {key}={its.get(key)} and the labelled one {mine.get(key)}, so that "
+                "images to validate on could be among the unlabelled ones: give both the same."
+            )
 
 
 def _fitting(train: CLStream, other: CLStream) -> CLStream:

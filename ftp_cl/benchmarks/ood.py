@@ -9,7 +9,7 @@ from typing import Any
 from avalanche.benchmarks.scenarios import CLExperience, CLScenario, CLStream, EagerCLStream
 from avalanche.benchmarks.utils import AvalancheDataset, TransformGroups
 
-from ftp_cl.benchmarks._checks import check_choice
+from ftp_cl.benchmarks._checks import check_choice, check_names
 from ftp_cl.benchmarks._dataset import LabelledDataset, NamedDataset, RebuildableDataset
 from ftp_cl.benchmarks.scenario import (
     DescribedScenario,
@@ -105,6 +105,7 @@ def _classes_of(experience: CLExperience) -> list[int]:
 
 def _class_names(benchmark: CLScenario, given: Sequence[str] | None) -> dict[str, int]:
     if given is not None:
+        check_names("class_names", given)
         return {name: index for index, name in enumerate(given)}
     if not isinstance(benchmark, DescribedScenario):
         raise ValueError("The names of the benchmark's classes are unknown: give class_names=, one per class index.")
@@ -117,6 +118,7 @@ def _match_classes(
 ) -> dict[int, int]:
     """Return class index in the dataset -> class index in the benchmark, for the classes that both have."""
     matched = {i: names[rename.get(c, c)] for i, c in enumerate(classes) if rename.get(c, c) in names}
+    check_names(f"the dataset {stream!r} that the benchmark has, too,", [classes[i] for i in matched])
     if not matched:
         first = rename.get(classes[0], classes[0]) if classes else "(none)"
         nearest = difflib.get_close_matches(first, list(names), n=1, cutoff=0) or ["(none)"]

@@ -108,6 +108,8 @@ def _efficientnet_lite0(weights: str | Path | None, timm_options: dict[str, Any]
 
 
 def _timm_backbone(name: str, weights: str | Path | None, timm_options: dict[str, Any]) -> Any:
+    if not isinstance(name, str):
+        raise ValueError(f"architecture={name!r} is no name of a model of timm, such as 'resnet18'")
     if not timm.is_model(name):
         nearest = get_close_matches(name, [_LITE0, *timm.list_models()], n=3)
         hint = f"; did you mean {', '.join(nearest)}?" if nearest else "; timm.list_models() lists them"
@@ -122,7 +124,7 @@ def _timm_backbone(name: str, weights: str | Path | None, timm_options: dict[str
     if weights != RANDOM:
         classifier = model.pretrained_cfg.get("classifier") or ()
         load_by_name(
-            read_tensors(Path(weights)),
+            read_tensors(Path(weights).expanduser()),
             model,
             classifiers=(classifier,) if isinstance(classifier, str) else tuple(classifier),
             architecture=name,

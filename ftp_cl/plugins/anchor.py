@@ -94,11 +94,12 @@ def read_anchor(anchor: Anchor) -> Mapping[str, Tensor] | None:
         )
     if anchor in ("previous", "initial"):
         return None
-    if isinstance(anchor, str) and not os.path.exists(anchor):
+    path = Path(anchor).expanduser()
+    if isinstance(anchor, str) and not path.exists():
         raise ValueError(
             f"anchor={anchor!r} is neither 'previous' nor 'initial' nor the path of an existing weight file."
         )
-    return {canonical_name(name): value for name, value in read_tensors(Path(anchor)).items()}
+    return {canonical_name(name): value for name, value in read_tensors(path).items()}
 
 
 def anchor_moves(anchor: Anchor, experience: Any) -> bool:

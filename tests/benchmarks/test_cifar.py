@@ -1,12 +1,13 @@
 """split_cifar10 and split_cifar100 on small files in the published formats."""
 
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from ftp_cl.benchmarks import Cifar, CorruptedCifar, split_cifar10, split_cifar100
+from ftp_cl.benchmarks import Cifar, CorruptedCifar, split_cifar10, split_cifar100, split_fashion_mnist
 
 
 def build(root, function=split_cifar100, **options):
@@ -109,11 +110,23 @@ def test_download_is_extracted_whole(tmp_path, cifar_tree, monkeypatch):
 
     def fetch(url, folder, name, md5):
         assert url.endswith(name) and md5 == "eb9058c3a382ffc7106e4002c42a8d85"
-        (tmp_path / "new" / name).write_bytes(archive.read_bytes())
+        (Path(folder) / name).write_bytes(archive.read_bytes())
 
     monkeypatch.setattr("ftp_cl.benchmarks.download.download_url", fetch)
     assert len(Cifar(tmp_path / "new", "cifar100", "train", download=True)) == 400
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["cifar-100-python", "cifar-100-python.tar.gz"]
+
+
+def test_a_download_that_broke_off_leaves_nothing_behind(tmp_path, monkeypatch):
+    def fetch(url, folder, name, md5):
+        (Path(folder) / name).write_bytes(b"half of it")
+        raise RuntimeError("File not found or corrupted.")
+
+    monkeypatch.setattr("ftp_cl.benchmarks.download.download_url", fetch)
+    for build in (split_cifar100, split_fashion_mnist):
+        with pytest.raises(FileNotFoundError, match="downloading it failed: File not found"):
+            build(dataset_root=tmp_path)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def mislabel(root):
@@ -140,6 +153,16 @@ def damage(root, name):
             {"corruptions": "fog"},
             "fog.npy has shape (10, 32, 32, 3)",
         ),
+        (
+            lambda root: np.save(root / "CIFAR-100-C" / "labels.npy", np.zeros((1000, 1), np.uint8)),
+            {"corruptions": "fog"},
+            "labels.npy has shape (1000, 1)",
+        ),
+        (
+            lambda root: (root / "CIFAR-100-C" / "labels.npy").write_bytes(b""),
+            {"corruptions": "fog"},
+            "labels.npy cannot be read",
+        ),
         (mislabel, {}, "test files: item 8 has the class 100, but classes are 0 to 99"),
         (lambda root: None, {"n_experiences": 7}, "n_experiences=7 does not divide the 100 classes"),
         (lambda root: None, {"size": 16}, "the nearest is 32"),
@@ -153,3 +176,9 @@ def test_damaged_files_and_wrong_arguments_raise_one_clear_sentence(cifar_tree, 
     with pytest.raises((ValueError, FileNotFoundError)) as raised:
         build(root, **options)
     assert message in str(raised.value) and "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("severity", [-1, 0, 6])
+def test_a_severity_that_does_not_exist_is_refused(cifar_tree, severity):
+    with pytest.raises(ValueError, match=f"severity={severity} must be 1"):
+        CorruptedCifar(cifar_tree(), "cifar100", "fog", severity, [f"class{c}" for c in range(100)])

@@ -179,6 +179,10 @@ def test_pickled_corrupted_dataset_is_equal(squares):
         (lambda b: with_corruptions(with_corruptions(b, "fog", 1), "fog", 1), "has a stream 'ood_fog_1' already"),
         (lambda b: with_corruptions(b, "fog", 1).streams["ood_fog_1"][0].dataset[0], "8 x 8 pixels is too small"),
         (lambda b: CorruptedDataset([("text", 0)], "fog", 1)[0], "the dataset gives str"),
+        (
+            lambda b: CorruptedDataset([(torch.linspace(-1, 1, 3072).view(3, 32, 32), 0)], "fog", 1)[0],
+            "images in [0, 1], but the dataset gives values from -1 to 1",
+        ),
     ],
 )
 def test_wrong_arguments_raise_one_clear_sentence(call, message):

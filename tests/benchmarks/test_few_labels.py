@@ -301,6 +301,9 @@ def test_unlabelled_images_of_another_stream_are_refused(digits):
         few_labels(digits, per_class=1, unlabelled=split_digits(n_experiences=5))
     with pytest.raises(ValueError, match="same class order"):
         few_labels(digits, per_class=1, unlabelled=split_digits(n_experiences=2, seed=1))
+    for fraction in (0.05, None):
+        with pytest.raises(ValueError, match=rf"has validation_fraction={fraction} and the labelled one 0\.2"):
+            few_labels(digits, per_class=1, unlabelled=split_digits(2, validation_fraction=fraction))
 
 
 def test_a_benchmark_that_has_unlabelled_images_is_refused(digits):

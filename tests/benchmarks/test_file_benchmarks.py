@@ -3,8 +3,10 @@
 import json
 import pickle
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from ftp_cl.benchmarks import (
     DomainNet,
@@ -17,6 +19,7 @@ from ftp_cl.benchmarks import (
     split_imagenet_r,
     split_tiny_imagenet,
 )
+from ftp_cl.benchmarks.image_files import read_image
 
 
 def sizes(benchmark):
@@ -109,6 +112,28 @@ def test_images_of_other_modes_become_rgb(imagenet_r_tree, image_writer, mode):
     assert all(dataset[i][0].mode == "RGB" and dataset[i][0].size == (32, 32) for i in range(len(dataset)))
 
 
+def test_sixteen_bits_become_eight_and_what_is_transparent_white(tmp_path):
+    ramp = np.tile(np.linspace(0, 65535, 64).astype(np.uint16), (64, 1))
+    expected = np.tile((ramp[0] // 257).astype(np.uint8), (64, 1))
+    for name in ("ramp.png", "ramp.tif"):
+        Image.fromarray(ramp).save(tmp_path / name)
+        assert (np.asarray(read_image(tmp_path / name))[..., 0] == expected).all()
+
+    drawing = np.zeros((16, 16, 4), np.uint8)
+    drawing[4:8, 4:8, 3] = 255
+    Image.fromarray(drawing).save(tmp_path / "drawing.png")
+    found = np.asarray(read_image(tmp_path / "drawing.png"))
+    assert (found[4:8, 4:8] == 0).all() and found.sum() == 255 * 3 * (256 - 16)
+    grey = Image.fromarray(drawing[..., 0]).convert("P")
+    grey.save(tmp_path / "palette.png", transparency=0)
+    assert np.asarray(read_image(tmp_path / "palette.png")).min() == 255
+
+    Image.fromarray(ramp.astype(np.float32)).save(tmp_path / "floats.tif")
+    Image.fromarray(ramp.astype(np.int32) * 2).save(tmp_path / "large.tif")
+    one_sentence(lambda: read_image(tmp_path / "floats.tif"), "floats.tif cannot be read", "floating point")
+    one_sentence(lambda: read_image(tmp_path / "large.tif"), "0 to 131070, are not those of 8 or 16 bits")
+
+
 def test_truncated_images_are_named(imagenet_r_tree):
     dataset = ImageNetR(imagenet_r_tree, "train")
     path = imagenet_r_tree / "imagenet-r" / dataset.paths[5]
@@ -170,10 +195,42 @@ def test_classes_that_a_list_lacks_are_left_out_and_recorded(domainnet_tree):
     lines = (domainnet_tree / "painting_train.txt").read_text().splitlines(keepends=True)
     (domainnet_tree / "painting_train.txt").write_text("".join(line for line in lines if not line.endswith(" 1\n")))
     benchmark = domainnet(3, dataset_root=domainnet_tree, train_domains="painting", ood_domains="real")
-    assert benchmark.description["classes_left_out"] == ["(class 1)"]
+    assert benchmark.description["classes_left_out"] == ["airplane"]
     assert sorted(benchmark.description["class_order"]) == [0, 2, 3]
     assert sizes(benchmark) == {"train": [2, 2, 2], "test": [2, 2, 2], "ood_real": [3, 3, 3]}
     assert benchmark.description["ood"]["ood_real"]["left_out"] == ["airplane"]
+
+
+def test_a_class_that_the_first_domain_lacks_keeps_its_ood_images(domainnet_tree):
+    for part in ("train", "test"):
+        path = domainnet_tree / f"painting_{part}.txt"
+        lines = path.read_text().splitlines(keepends=True)
+        path.write_text("".join(line for line in lines if not line.endswith((" 1\n", " 3\n"))))
+    benchmark = domainnet_domains(["painting", "real"], "sketch", dataset_root=domainnet_tree, size=32)
+    assert sizes(benchmark) == {"train": [4, 80], "test": [4, 12], "ood_sketch": [8]}
+    names = ["aircraft_carrier", "airplane", "alarm_clock", "ambulance"]
+    assert all(e["names"] == names for e in benchmark.description["experiences"])
+    assert benchmark.description["ood"]["ood_sketch"] == {"classes": [0, 1, 2, 3], "left_out": []}
+
+
+def test_an_image_in_two_lists_is_named(domainnet_tree, imagenet_r_tree, lists):
+    line = (domainnet_tree / "real_train.txt").read_text().splitlines()[0]
+    with (domainnet_tree / "real_test.txt").open("a") as file:
+        file.write(f"{line}\n")
+    both = f"{line.split()[0]} is in the train list and in the test list"
+    one_sentence(lambda: domainnet(2, dataset_root=domainnet_tree), both)
+    one_sentence(lambda: domainnet_domains(["sketch", "real"], dataset_root=domainnet_tree), both)
+    with (domainnet_tree / "real_train.txt").open("a") as file:
+        file.write(f"{line}\n")
+    one_sentence(lambda: DomainNet(domainnet_tree, "real", "train"), "line 81", "stands in this list before")
+
+    training = yaml.safe_load((lists / "imagenet-r_train.yaml").read_text())
+    edit(lists / "imagenet-r_test.yaml", lambda c: c["data"].__setitem__(0, training["data"][0]))
+    one_sentence(
+        lambda: split_imagenet_r(2, dataset_root=imagenet_r_tree, split_lists=lists),
+        "imagenet-r_test.yaml names",
+        "imagenet-r_train.yaml has named before",
+    )
 
 
 def test_pickled_domainnet_is_small_and_equal(domainnet_tree):
@@ -288,6 +345,12 @@ def test_fashion_mnist_reads_plain_and_compressed_files(fashion_tree):
     )
 
 
+def test_a_damaged_file_of_fashion_mnist_is_named(fashion_tree):
+    path = fashion_tree / "FashionMNIST" / "raw" / "train-images-idx3-ubyte.gz"
+    path.write_bytes(path.read_bytes()[:12] + b"\xff" * 20 + path.read_bytes()[32:])
+    one_sentence(lambda: split_fashion_mnist(dataset_root=fashion_tree, download=False), f"{path.name} cannot be read")
+
+
 def test_folders_of_ones_own(tmp_path, image_writer):
     for part, count in (("train", 3), ("test", 2), ("ood_night", 1)):
         for name in ("cat", "dog") if part != "ood_night" else ("dog", "owl"):
@@ -303,3 +366,7 @@ def test_folders_of_ones_own(tmp_path, image_writer):
     image_writer(tmp_path / "test" / "fox" / "1.jpg")
     one_sentence(lambda: image_folder(tmp_path), "must have the same classes, but only one of them has fox")
     one_sentence(lambda: image_folder(tmp_path / "none"), "none/train is missing")
+    (tmp_path / "test" / "fox" / "1.jpg").unlink()
+    (tmp_path / "test" / "fox").rmdir()
+    image_writer(tmp_path / "ood_rename" / "dog" / "1.png")
+    one_sentence(lambda: image_folder(tmp_path), "The folder ood_rename", "rename it")

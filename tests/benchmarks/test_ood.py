@@ -12,6 +12,7 @@ from avalanche.training.supervised import Naive
 from torchvision.transforms.functional import to_tensor
 
 from ftp_cl.benchmarks import CLASSES, split_emoji, with_corruptions, with_ood
+from ftp_cl.benchmarks.class_incremental import ClassSplit, split_classes
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +106,20 @@ def test_benchmarks_without_a_classes_timeline_are_matched_by_their_items(square
     assert [e.current_experience for e in stream] == [1] and {t for _, t in items(stream)} == {2, 3}
     pytest.importorskip("imagecorruptions")
     assert len(with_corruptions(plain, "contrast", 1).streams["ood_contrast_1"]) == 2
+
+
+def test_classes_of_one_name_are_refused_where_they_would_be_taken_for_each_other(benchmark, squares):
+    cranes = squares(["crane", "hammer", "crane", "car"])
+    with pytest.raises(ValueError, match="2 classes of the dataset to train on are called 'crane'"):
+        split_classes("mine", cranes, cranes, ClassSplit(2, 0), {})
+    plain = nc_benchmark(cranes, cranes, n_experiences=2, task_labels=False, shuffle=False)
+    with pytest.raises(ValueError, match="2 classes of class_names are called 'crane'"):
+        with_ood(plain, class_names=cranes.classes, sketch=cranes)
+    birds = squares(["bird", CLASSES[1], "bird", "crane", "crane"])
+    with pytest.raises(ValueError, match="dataset 'birds' that the benchmark has, too, are called 'bird'"):
+        with_ood(benchmark, birds=birds)
+    other = with_ood(benchmark, birds=birds, rename={"bird": "other"})  # others than the benchmark's may be anything
+    assert other.description["ood"]["ood_birds"]["classes"] == [1]
 
 
 def test_wrong_arguments_raise_one_clear_sentence(benchmark, squares):

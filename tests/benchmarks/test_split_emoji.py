@@ -202,10 +202,10 @@ def test_data_loader_with_two_workers_gives_the_items_in_order(benchmark):
         ({"ood_domains": ("blob", "blob")}, "'blob' is given twice"),
         ({"ood_domains": "sketch"}, "Unknown domain 'sketch'"),
         ({"ood_domains": ("blob", "noto")}, "'noto' is in train_domains and in ood_domains"),
-        ({"shots": 0}, "shots=0 leaves nothing to train on"),
+        ({"shots": 0}, "shots=0 is no number of images to train on"),
         ({"shots": -2}, "shots=-2"),
         ({"shots": 8}, "Class 'bird' has 6 training identities beside 1 for validation, fewer than the 8 asked for"),
-        ({"seed": -1}, "seed=-1 is negative"),
+        ({"seed": -1}, "seed=-1 must be a whole number"),
         ({"size": 2}, "the nearest is 8"),
         ({"validation_fraction": 0.0}, "validation_fraction=0.0 must lie between 0 and 1"),
         ({"validation_fraction": 1.0}, "validation_fraction=1.0 must lie between 0 and 1"),
@@ -253,3 +253,11 @@ def test_no_emoji_is_in_two_parts_in_whatever_style(styles):
 def drawn_from(experience):
     emoji, indices = source(experience.dataset)
     return [(emoji.domains[i], emoji.identities[i]) for i in indices]
+
+
+def test_without_a_validation_stream_its_emoji_are_trained_on():
+    benchmark = split_emoji(2, validation_fraction=None, size=8, ood_domains=())
+    with_one = split_emoji(2, size=8, ood_domains=())
+    assert "validation" not in benchmark.streams and benchmark.description["validation_identities"] is None
+    together = [sum(len(with_one.streams[name][e].dataset) for name in ("train", "validation")) for e in (0, 1)]
+    assert [len(experience.dataset) for experience in benchmark.train_stream] == together

@@ -88,6 +88,11 @@ def save_torch(whole, folder, wrap=lambda tensors: tensors):
     return folder / "w.pth"
 
 
+def without_counters(tensors):
+    """As files from before torch 0.4.1."""
+    return {name: tensor for name, tensor in tensors.items() if not name.endswith("num_batches_tracked")}
+
+
 def prefixed(prefix):
     return lambda tensors: {prefix + name: tensor for name, tensor in tensors.items()}
 
@@ -97,6 +102,7 @@ def prefixed(prefix):
     [
         save_safetensors,
         save_torch,
+        lambda whole, folder: save_torch(whole, folder, without_counters),
         lambda whole, folder: save_torch(whole, folder, lambda tensors: {"state_dict": tensors, "epoch": 3}),
         lambda whole, folder: save_torch(whole, folder, lambda tensors: {"model": tensors, "args": {"lr": 0.1}}),
         lambda whole, folder: save_torch(whole, folder, prefixed("module.")),
@@ -108,6 +114,7 @@ def prefixed(prefix):
     ids=[
         "safetensors",
         "torch",
+        "before_counters",
         "state_dict",
         "model",
         "module",
@@ -174,6 +181,16 @@ def test_a_misfit_names_the_tensors(whole, tmp_path):
     assert "unexpected extra" in message
     assert "bn1.running_var is [3] in the file and [" in message
     assert ARCHITECTURE in message and "w.pt" in message and "\n" not in message
+
+
+def test_quantised_weights_are_refused(whole, tmp_path):
+    tensors = whole.state_dict()
+    tensors["conv1.0.weight"] = (127 * tensors["conv1.0.weight"]).to(torch.int8)
+    torch.save(tensors, tmp_path / "w.pt")
+    with pytest.raises(
+        ValueError, match=r"conv1\.0\.weight is torch\.int8 in the file and torch\.float32 in the model"
+    ):
+        pretrained(ARCHITECTURE, weights=tmp_path / "w.pt")
 
 
 def test_a_file_of_another_architecture_is_refused(weights):
