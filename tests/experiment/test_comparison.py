@@ -135,6 +135,8 @@ def test_tuned_together_one_trial_is_chosen_by_the_mean_over_settings(tmp_path, 
         (tmp_path / setting / "naive").mkdir(parents=True)
         (tmp_path / setting / "naive" / "tuning.json").write_text(json.dumps(runs))
     assert chosen(plan, naive, "robust", tmp_path) == chosen(plan, naive, "shots_2", tmp_path) == third
+    text = write_tables(plan, tmp_path).read_text()
+    assert f"| naive | 3 | 49.5 | 47.5 | 45.0 | {', '.join(f'`{word}`' for word in third[4:])} |" in text
 
 
 # ---- running --------------------------------------------------------------------------------------------------------

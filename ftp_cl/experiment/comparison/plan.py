@@ -93,6 +93,7 @@ class Plan:
         trials: tuning trials of each method in each setting.
         tuned_in: setting -> those whose tuning it uses, for all methods alike, the best mean over them; one that is not
             here is tuned by itself.
+        tuned_together: whether each method has one choice of values for all settings; `tuned_in` says so, too.
         tuning_seeds: each trial is the mean over these, on the validation stream.
         seeds: what is reported, on the test stream, with the best trial.
         references: methods that the others are told the difference to, where they take part.
@@ -104,6 +105,7 @@ class Plan:
     methods: tuple[ComparedMethod, ...]
     trials: int
     tuned_in: Mapping[str, tuple[str, ...]]
+    tuned_together: bool
     tuning_seeds: tuple[int, ...]
     seeds: tuple[int, ...]
     references: tuple[str, ...]
@@ -160,6 +162,7 @@ def _plan(content: Mapping[str, Any]) -> Plan:
         methods=tuple(method for name in chosen for method in _methods(name, content["methods"][name])),
         trials=int(content["trials"]),
         tuned_in=_tuned_in(content),
+        tuned_together=bool(content.get("tuned_together", False)),
         tuning_seeds=tuple(content["tuning_seeds"]),
         seeds=tuple(content["seeds"]),
         references=tuple(content["references"]),

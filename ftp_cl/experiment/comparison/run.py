@@ -114,9 +114,14 @@ def chosen(plan: Plan, method: ComparedMethod, setting: str, results: Path) -> t
         setting: in which the choice is used.
         results: directory of the comparison.
     """
-    trials = _trials(plan, method)
-    if not trials:
+    if not method.space:
         return method.trials(1)[0]
+    means = trial_means(plan, method, setting, results)
+    return None if means is None else max(means, key=means.__getitem__)
+
+
+def trial_means(plan: Plan, method: ComparedMethod, setting: str, results: Path) -> dict[tuple[str, ...], float] | None:
+    """The score of each trial, its mean over the tuning seeds and the settings that are tuned in; None as `chosen`."""
     scores = {
         (tuned, tuple(run["overrides"]), run["seed"]): run[OBJECTIVE]
         for tuned in plan.tuning_settings(setting)
@@ -124,10 +129,12 @@ def chosen(plan: Plan, method: ComparedMethod, setting: str, results: Path) -> t
     }
     cells = list(itertools.product(plan.tuning_settings(setting), plan.tuning_seeds))
     try:
-        means = [statistics.fmean(scores[tuned, trial, seed] for tuned, seed in cells) for trial in trials]
+        return {
+            trial: statistics.fmean(scores[tuned, trial, seed] for tuned, seed in cells)
+            for trial in _trials(plan, method)
+        }
     except KeyError:
         return None
-    return trials[means.index(max(means))]
 
 
 def read_tuning(directory: Path) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.stats import bootstrap
 
 from ftp_cl.experiment.comparison.plan import ComparedMethod, Plan
-from ftp_cl.experiment.comparison.run import chosen, read_tuning, seed_path
+from ftp_cl.experiment.comparison.run import chosen, read_tuning, seed_path, trial_means
 from ftp_cl.experiment.config import config_directory
 from ftp_cl.report import Group, Spread, aggregate, load_results, replace_files
 
@@ -47,6 +47,8 @@ def write_tables(plan: Plan, results: Path) -> Path:
     """
     parts = ["# Results\n", "Made by `make results`. How methods are tuned and seeds chosen: docs/protocol.md.\n"]
     found = {setting: groups for setting in plan.settings if (groups := _groups(plan, setting, results))}
+    if plan.tuned_together:
+        parts.append(_trials(plan, results))
     parts += [_section(plan, setting, groups, results) for setting, groups in found.items()]
     parts.append(_NOTES + "\n")
     if plan.figures:
@@ -107,7 +109,7 @@ def _section(plan: Plan, setting: str, groups: dict[str, Group], results: Path) 
     heads += [f"Δ {what} to {name}" for name in references for what in ("accuracy", "OOD")]
     heads += ["train s", "MiB", "n", "trials", "chosen on validation"]
     lines = [f"## {setting}\n", f"{title}\n"]
-    if (tuned := plan.tuning_settings(setting)) != (setting,):
+    if (tuned := plan.tuning_settings(setting)) != (setting,) and not plan.tuned_together:
         lines.append(f"All methods have the values that were chosen in {', '.join(tuned)}.\n")
     lines += [_row(heads), _row(["---"] * len(heads))]
     methods = {method.name: method for method in plan.methods}
@@ -135,6 +137,25 @@ def _section(plan: Plan, setting: str, groups: dict[str, Group], results: Path) 
             ),
         ]
         lines.append(_row(cells))
+    return "\n".join(lines) + "\n"
+
+
+def _trials(plan: Plan, results: Path) -> str:
+    """How much a method's trials differ, where one is chosen for all settings."""
+    lines = [
+        "## Trials\n",
+        f"Mean accuracy on the validation streams of {', '.join(plan.tuning_settings(plan.settings[0]))}, seeds "
+        f"{', '.join(map(str, plan.tuning_seeds))}. The best trial is what the tables below report, on other seeds.\n",
+        _row(["method", "trials", "best", "median", "worst", "chosen for all settings"]),
+        _row(["---"] * 6),
+    ]
+    for method in plan.methods:
+        if means := trial_means(plan, method, plan.settings[0], results) if method.space else None:
+            best, median, worst = (f"{of(list(means.values())):.1f}" for of in (max, np.median, min))
+            values = ", ".join(
+                f"`{word}`" for word in max(means, key=means.__getitem__) if word not in method.overrides
+            )
+            lines.append(_row([method.name, str(len(means)), best, median, worst, values]))
     return "\n".join(lines) + "\n"
 
 
