@@ -262,7 +262,9 @@ def _slice_classes(class_order: Sequence[int], n_experiences: int, first_half: b
     n_first = len(class_order) // 2 if first_half else 0
     n_rest = len(class_order) - n_first
     choices = [d + bool(n_first) for d in range(1, n_rest + 1) if n_rest % d == 0]
-    if not isinstance(n_experiences, Integral) or n_experiences not in choices:
+    if not isinstance(n_experiences, Integral):
+        raise ValueError(f"n_experiences={n_experiences} must be a whole number.")
+    if n_experiences not in choices:
         after = f" left after the first {n_first}" if n_first else ""
         raise ValueError(
             f"n_experiences={n_experiences} does not divide the {n_rest} classes{after} evenly: "

@@ -33,9 +33,8 @@ class DomainNet(ImageFiles):
         domain: one of ``DOMAINNET_DOMAINS`` or several, which are appended in the order given.
         split: ``"train"`` or ``"test"``.
         size: side of the images in pixels; None for as they are.
-
-    Attributes:
-        classes: the class names, from the paths; ``(class 7)`` if the lists have no image of class 7.
+        classes: the class names, if these lists lack some; None to take them from the paths, ``(class 7)`` where the
+            lists have no image of class 7.
 
     Raises:
         FileNotFoundError: if a list, or an image that a list names, is missing. DomainNet is not downloaded
@@ -47,18 +46,27 @@ class DomainNet(ImageFiles):
         version of the lists and images.
     """
 
-    def __init__(self, root: str | Path, domain: str | Sequence[str], split: str, size: int | None = 224) -> None:
+    def __init__(
+        self,
+        root: str | Path,
+        domain: str | Sequence[str],
+        split: str,
+        size: int | None = 224,
+        classes: Sequence[str] | None = None,
+    ) -> None:
         self.domain = check_choices("domain", domain, DOMAINNET_DOMAINS)
         check_choice("split", split, _SPLITS)
         self.parent, self.split = Path(root), split
         names: dict[int, str] = {}
         items = [item for name in self.domain for item in _read_list(self.parent, name, split, names)]
-        classes = [names.get(target, f"(class {target})") for target in range(max(names, default=-1) + 1)]
+        if classes is None:
+            classes = [names.get(target, f"(class {target})") for target in range(max(names, default=-1) + 1)]
         self._set_files(self.parent, [path for path, _ in items], [target for _, target in items], classes, size)
 
     def constructor_arguments(self) -> dict[str, Any]:
         """Return the keyword arguments that make an equal dataset."""
-        return {"root": self.parent, "domain": self.domain, "split": self.split, "size": self.size}
+        names = ("domain", "split", "size", "classes")
+        return {"root": self.parent, **{name: getattr(self, name) for name in names}}
 
 
 def _read_list(root: Path, domain: str, split: str, names: dict[int, str]) -> list[tuple[str, int]]:

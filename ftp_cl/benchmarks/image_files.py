@@ -102,6 +102,8 @@ def _cut(image: Image.Image, size: int | None) -> Image.Image:
 def as_rgb(image: Image.Image) -> Image.Image:
     """Return an image in RGB: grey, palette and CMYK converted, 16 bits as 8, what is transparent on white.
 
+    Integers of more than 8 bits whose values do not exceed 255 stay as they are.
+
     Raises:
         ValueError: for an image of floating point numbers, or of integers beyond 16 bits, whose range is unknown.
     """
@@ -109,7 +111,7 @@ def as_rgb(image: Image.Image) -> Image.Image:
         values = np.asarray(image, dtype=np.int64)
         if values.min() < 0 or values.max() > _SIXTEEN_BITS:
             raise ValueError(f"its values, {values.min()} to {values.max()}, are not those of 8 or 16 bits")
-        image = Image.fromarray((values // 257).astype(np.uint8))
+        image = Image.fromarray((values // (257 if values.max() > 255 else 1)).astype(np.uint8))
     if image.mode == "F":
         raise ValueError("it holds floating point numbers, whose range is unknown")
     if image.has_transparency_data:

@@ -17,6 +17,12 @@ from ftp_cl.benchmarks.scenario import DescribedScenario
 UNLABELLED = "unlabelled"
 """Name of the stream of images whose labels are hidden."""
 
+_OF_ONE_DATA_SET = (
+    *("split_emoji", "emoji_styles", "split_digits", "split_cifar10", "split_cifar100"),
+    *("split_fashion_mnist", "split_tiny_imagenet", "split_imagenet_r"),
+)
+"""Benchmarks that divide the same images, or the same emoji in other styles, whatever their arguments."""
+
 _TIMELINE = ("classes_in_this_experience", "previous_classes", "classes_seen_so_far", "future_classes")
 
 
@@ -180,8 +186,9 @@ def _choose(benchmark: CLScenario, budget: _Budget, other: CLScenario | None) ->
 
 
 def _check_validation(mine: Mapping[str, Any], its: Mapping[str, Any]) -> None:
-    """Images that one benchmark of this package sets aside for validation must not be unlabelled ones of the other."""
-    if mine.get("validation_fraction") is None or mine.get("benchmark") != its.get("benchmark"):
+    """Images that one benchmark sets aside for validation must not be unlabelled ones of another of the same data."""
+    one_data_set = mine.get("benchmark") in _OF_ONE_DATA_SET and mine["benchmark"] == its.get("benchmark")
+    if not one_data_set or mine.get("validation_fraction") is None:
         return
     for key in ("seed", "validation_fraction"):
         if mine.get(key) != its.get(key):

@@ -337,8 +337,9 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
         known = _known_keys(overrides)
         if known and not added and key not in known and key not in {k.rsplit(".", 1)[0] for k in known}:
             return f"{key} is no key of the configuration{suggestion(key, known)}"
-        if not _is_readable(override):
-            return f"{override} cannot be read: quote what has special characters, as in \"{added}{key}='{value}'\"."
+        quoted = f"{added}{key}='{value}'"
+        if value[:1] not in "[{" and not _is_readable(override) and _is_readable(quoted):
+            return f'{override} cannot be read: quote what has special characters, as in "{quoted}".'
     return _first_line(error) + "."
 
 

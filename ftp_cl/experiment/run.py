@@ -54,12 +54,9 @@ def run(config: DictConfig, directory: Path) -> Path:
     """
     record = RunDirectory(directory, config)
     if record.result_path.exists():
-        if config.save_weights and not record.weights_path.exists():
-            raise ConfigError(
-                f"{record.result_path} is there already, without weights, which are kept when a run ends: give another "
-                "out= for a run with save_weights=true."
-            )
-        RunProgress("", 0).say(f"{record.result_path} is there already; nothing to do.")
+        without = " Weights are kept when a run ends, and were not: use another out=."
+        words = without if config.save_weights and not record.weights_path.exists() else ""
+        RunProgress("", 0).say(f"{record.result_path} is there already; nothing to do.{words}")
         if not is_locked(directory):
             CheckpointFiles(directory).clear()  # the run may have been killed before it did so itself
         return record.result_path

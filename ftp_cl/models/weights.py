@@ -145,7 +145,7 @@ def _misfit(tensors: dict[str, Tensor], model: nn.Module) -> str:
     converted = [
         f"{name} is {tensors[name].dtype} in the file and {tensor.dtype} in the model"
         for name, tensor in expected.items()
-        if name in tensors and tensors[name].is_floating_point() != tensor.is_floating_point()
+        if name in tensors and tensor.is_floating_point() and not tensors[name].is_floating_point()
     ]
     # torch fills in the counters of BatchNorm, which files from before version 0.4.1 lack.
     missing = [name for name in expected if name not in tensors and not name.endswith(".num_batches_tracked")]

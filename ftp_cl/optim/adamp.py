@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from ftp_cl.optim.drop_in import DropIn, ParamGroups
+from ftp_cl.optim.nesting import has_step_of
 
 if TYPE_CHECKING:
     from ftp_cl.projection.numba_backend import NumbaBackend
@@ -68,7 +69,8 @@ class AdamP(DropIn, torch.optim.AdamW):
     def takes_votes(self) -> bool:
         """Whether this optimizer votes within its step, in `_init_group`, and not the hook before it."""
         under_scaler = getattr(self, "found_inf", None) is not None
-        return self.ftp.backend.name == "numba" and not under_scaler
+        own_step = has_step_of(type(self), torch.optim.AdamW)  # another one may change weights after AdamW's
+        return self.ftp.backend.name == "numba" and own_step and not under_scaler
 
     def _init_group(self, group: dict[str, Any], *lists: Any) -> bool:
         """Here torch's AdamW collects what it is about to update; fused tensors are updated now and taken out."""

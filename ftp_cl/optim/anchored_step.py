@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ftp_cl.optim.nesting import StepNesting
+from ftp_cl.optim.nesting import is_outermost
 from ftp_cl.projection.rows import per_row, row_norms
 
 _SMALLEST_DISTANCE = 1e-12
@@ -110,7 +110,6 @@ class AnchoredSteps:
         self.anchors = dict(anchors)
         self._handles: list[Any] = []
         self._seen: dict[nn.Parameter, Any] = {}
-        self._nesting = StepNesting()
 
     def attach(self, optimizer: Optimizer) -> "AnchoredSteps":
         """Follow the steps of this optimizer; returns self."""
@@ -129,7 +128,7 @@ class AnchoredSteps:
 
     @torch.no_grad()
     def _before_step(self, optimizer: Optimizer, args: tuple, kwargs: dict) -> None:
-        if not self._nesting.enter():
+        if not is_outermost(optimizer):
             return
         self.anchors = {weights: anchor.to(weights) for weights, anchor in self.anchors.items()}
         self._seen = {
@@ -140,7 +139,7 @@ class AnchoredSteps:
 
     @torch.no_grad()
     def _after_step(self, optimizer: Optimizer, args: tuple, kwargs: dict) -> None:
-        if not self._nesting.leave():
+        if not is_outermost(optimizer):
             return
         seen, self._seen = self._seen, {}
         for weights, value in seen.items():

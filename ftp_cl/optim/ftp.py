@@ -4,15 +4,14 @@ import logging
 import math
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from numbers import Real
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ftp_cl.optim.names import Exclude, NamedParameters, aliases, canonical_name, match, named_list
-from ftp_cl.optim.nesting import StepNesting
+from ftp_cl.optim.names import Exclude, NamedParameters, aliases, canonical_name, exclude_entries, match, named_list
+from ftp_cl.optim.nesting import is_outermost
 from ftp_cl.optim.turns import Turn, learn_radii, project, take_votes
 from ftp_cl.projection import Storage, TensorState, available_backends, get_backend
 
@@ -87,14 +86,14 @@ class FTP:
         anchor_device: torch.device | str | None = None,
     ) -> None:
         _check_k(k)
-        if not (_is_number(mu) and 0 < mu < math.inf):
+        if not 0 < _number(mu) < math.inf:
             raise ValueError(f"mu={mu!r} is no step size: it must be a number above 0 (1e-2 as published).")
         if method not in ("paper", "exact"):
             raise ValueError(f"method={method!r} is unknown; choose 'paper' or 'exact'.")
         self.k = k
         self.mu = mu
         self.method = method
-        self.exclude = exclude
+        self.exclude = exclude_entries(exclude)
         self.backend = get_backend(backend)
         self._storage = _storage(direction_dtype, anchor_device)
         self._anchor: dict[str, Tensor] = {}
@@ -103,7 +102,6 @@ class FTP:
         self._excluded: set[str] = set()
         self._states: dict[str, TensorState] = {}
         self.turns: list[Turn] = []
-        self._nesting = StepNesting()
         self._warned: set[str] = set()
         self._optimizer: weakref.ref[Optimizer] | None = None
         self._handles: list[Any] = []
@@ -129,7 +127,7 @@ class FTP:
 
         Raises:
             ValueError: if `exclude` or `anchor` does not fit these parameters, two of them have one name, or one is
-                spread over processes.
+                FSDP's or a distributed tensor.
         """
         parameters = self._model if parameters is None else parameters
         if parameters is None:
@@ -138,7 +136,7 @@ class FTP:
             self._model = parameters
         else:
             parameters = named_list(parameters)
-        self.exclude = self.exclude if exclude is None else exclude
+        self.exclude = self.exclude if exclude is None else exclude_entries(exclude)
         excluded_names = match(self.exclude, parameters)
         self._names, self._excluded = {}, set()
         known: set[str] = set()
@@ -277,7 +275,7 @@ class FTP:
     @torch.no_grad()
     def _before_step(self, optimizer: Optimizer, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
         """Collect votes: gradients are read before the step, because some optimizers overwrite them in it."""
-        if not self._nesting.enter():
+        if not is_outermost(optimizer):
             return None
         self.turns = []
         # args are those of the unbound step: (optimizer, closure) or (optimizer,).
@@ -327,7 +325,7 @@ class FTP:
 
     @torch.no_grad()
     def _after_step(self, optimizer: Optimizer, args: tuple, kwargs: dict) -> None:
-        if not self._nesting.leave():
+        if not is_outermost(optimizer):
             return
         turns, self.turns = self.turns, []
         found_inf, scale = getattr(optimizer, "found_inf", None), getattr(optimizer, "grad_scale", None)
@@ -405,8 +403,8 @@ class FTP:
                 )
         if states and self._names and states.keys().isdisjoint(self._names.values()):
             logger.warning(
-                "The loaded state of FTP has none of this model's parameters (%s, ...; the model: %s, ...): they are "
-                "anchored where they are, with new radii.",
+                "The loaded state of FTP has none of this model's parameters (%s, ...; the model: %s, ...): they get "
+                "new anchors and radii.",
                 next(iter(states)),
                 next(iter(self._names.values())),
             )
@@ -465,12 +463,16 @@ class FTP:
 
 
 def _check_k(k: float) -> None:
-    if not (_is_number(k) and 0 <= k <= 1):
+    if not 0 <= _number(k) <= 1:
         raise ValueError(f"k={k!r} lies outside [0, 1]; 1 is the paper's default, 0 lets radii only grow.")
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Real)
+def _number(value: Any) -> float:
+    """NaN for what is none; a 0-d tensor is one."""
+    try:
+        return math.nan if isinstance(value, str) else float(value)
+    except (TypeError, ValueError, RuntimeError):
+        return math.nan
 
 
 def _storage(direction_dtype: torch.dtype | str | None, anchor_device: torch.device | str | None) -> Storage:
@@ -491,11 +493,11 @@ def _storage(direction_dtype: torch.dtype | str | None, anchor_device: torch.dev
 
 
 def _check_whole(name: str, parameter: nn.Parameter) -> None:
-    # FSDP's marks of what it has sharded: the first version's, and the distributed tensors of the second.
+    # The marks of FSDP's first version, and of distributed tensors, which the second makes.
     if getattr(parameter, "_fsdp_flattened", False) or hasattr(parameter, "placements"):
         raise ValueError(
-            f"{name} is spread over processes (FSDP, tensor parallelism); FTP needs whole tensors in each process, as "
-            "DistributedDataParallel has them."
+            f"{name} is one of FSDP's parameters or a distributed tensor; FTP needs plain tensors, whole in each "
+            "process, as DistributedDataParallel has them."
         )
 
 

@@ -28,7 +28,7 @@ def named_list(parameters: Mapping[str, nn.Parameter] | Iterable[tuple[str, nn.P
     """
     pairs = list(parameters.items() if isinstance(parameters, Mapping) else parameters)
     for pair in pairs:
-        if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)):
+        if not (isinstance(pair, (tuple, list)) and len(pair) == 2 and isinstance(pair[0], str)):
             raise TypeError(
                 f"FTP takes the model or its named parameters (model.named_parameters()), not a {type(pair).__name__}: "
                 "it keeps anchor and radius by name."

@@ -5,46 +5,34 @@ the parent class as well, which it does once one of that class is made. What fol
 it may still change weights.
 """
 
+import inspect
 import sys
-from collections.abc import Iterator
 from types import FrameType
 
-_HOOKED = "torch.optim.optimizer"
-"""The module whose function runs a step between its hooks."""
+from torch.optim import Optimizer
 
 
-class StepNesting:
-    """Follows one optimizer through its hooks: `enter` in the pre-hook, `leave` in the post-hook."""
-
-    def __init__(self) -> None:
-        self._outermost: FrameType | None = None
-        self._inner = 0
-
-    def enter(self) -> bool:
-        """Whether this step is not within another. A step that has ended with an error does not count as running."""
-        running = list(_hooked_frames())
-        if self._outermost is not None and any(frame is self._outermost for frame in running):
-            self._inner += 1
-            return False
-        self._outermost, self._inner = next(iter(running), None), 0
-        return True
-
-    def leave(self) -> bool:
-        """Whether the step that ends is not within another."""
-        if self._inner:
-            self._inner -= 1
-            return False
-        self._outermost = None
-        return True
-
-    def __getstate__(self) -> dict[str, object]:
-        """Frames do not travel; a copy is in no step."""
-        return {"_outermost": None, "_inner": 0}
+def _nothing() -> None:
+    """Stands for a step."""
 
 
-def _hooked_frames() -> Iterator[FrameType]:
-    frame: FrameType | None = sys._getframe()
+_HOOKED = Optimizer.profile_hook_step(_nothing).__code__
+"""What torch runs around a step of any optimizer: pre-hooks, the step, post-hooks."""
+
+
+def is_outermost(optimizer: Optimizer) -> bool:
+    """In a step hook: whether the step is not within another one of the same optimizer."""
+    steps, frame = 0, _caller()
     while frame is not None:
-        if frame.f_globals.get("__name__") == _HOOKED:
-            yield frame
+        steps += frame.f_code is _HOOKED and frame.f_locals.get("self") is optimizer
         frame = frame.f_back
+    return steps <= 1
+
+
+def _caller() -> FrameType | None:
+    return sys._getframe().f_back
+
+
+def has_step_of(kind: type[Optimizer], base: type[Optimizer]) -> bool:
+    """Whether a class has not changed the `step` of one of its bases."""
+    return inspect.unwrap(kind.step) is inspect.unwrap(base.step)

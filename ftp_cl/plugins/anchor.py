@@ -13,8 +13,9 @@ from avalanche.core import SupervisedPlugin
 from torch import Tensor, nn
 
 from ftp_cl.models.weights import read_tensors
-from ftp_cl.optim.names import Exclude, aliases, canonical_name, match
+from ftp_cl.optim.names import Exclude, aliases, canonical_name, exclude_entries, match
 from ftp_cl.plugins.classifier import find_classifier
+from ftp_cl.plugins.served import ServedModel
 
 Anchor = Literal["previous", "initial"] | Mapping[str, Tensor] | str | os.PathLike[str]
 
@@ -42,17 +43,18 @@ class AnchoredPlugin(SupervisedPlugin[Any]):
     def __init__(self, anchor: Anchor = "previous", exclude: Exclude = "head") -> None:
         super().__init__()
         self.anchor = anchor
-        self.exclude = exclude
+        self.exclude = exclude if isinstance(exclude, str) else exclude_entries(exclude)
         self.weights: dict[str, nn.Parameter] = {}
         self.anchor_weights: dict[str, Tensor] = {}
         self._given = read_anchor(anchor)
         self._begun = self._moved = False
+        self._served = ServedModel()
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Let go of the anchor if it is to move."""
         self._begun = False
-        other_strategy = strategy.clock.train_iterations == 0
-        self._moved = anchor_moves(self.anchor, strategy.experience) or other_strategy or not self.anchor_weights
+        other_model = self._served.changes_to(strategy.model)
+        self._moved = anchor_moves(self.anchor, strategy.experience) or other_model or not self.anchor_weights
         if self._moved:
             self.anchor_weights = {}
 
@@ -70,6 +72,7 @@ class AnchoredPlugin(SupervisedPlugin[Any]):
 
     def restore_state(self, state: dict[str, Any], strategy: Any) -> None:
         """Take over what `checkpoint_state` gave, for a strategy whose model is as it was then."""
+        self._served = ServedModel()
         self.anchor_weights, self._begun, self._moved = state["anchor_weights"], state["begun"], state["moved"]
         if self._begun:
             self.weights = anchored_weights(strategy.model, self.exclude)

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from numbers import Integral
 from typing import Any, Literal
 
 import torch
@@ -18,6 +19,7 @@ from ftp_cl.plugins.anchor import Anchor, anchor_moves, read_anchor
 from ftp_cl.plugins.between import ExperienceProjection
 from ftp_cl.plugins.classifier import find_classifier
 from ftp_cl.plugins.seen_classes import share_of_seen_classes
+from ftp_cl.plugins.served import ServedModel
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +30,8 @@ class FTPPlugin(SupervisedPlugin[Any]):
         strategy = Naive(model=model, optimizer=optimizer, criterion=criterion, plugins=[FTPPlugin()])
 
     Works with every supervised strategy of Avalanche in which an optimizer trains the weights, with online streams, and
-    with any torch optimizer. The learning rate may be one that would ruin the model otherwise.
+    with any torch optimizer. The learning rate may be one that would ruin the model otherwise. With another
+    model than before, the plugin begins anew.
 
     Args:
         k: factor in [0, 1] on votes that shrink a radius; 1 as published, 0 lets radii only grow.
@@ -85,7 +88,7 @@ class FTPPlugin(SupervisedPlugin[Any]):
         super().__init__()
         if when not in ("step", "experience"):
             raise ValueError(f"when={when!r} is unknown; choose 'step' or 'experience'.")
-        if reanchor_every is not None and not (isinstance(reanchor_every, int) and reanchor_every >= 1):
+        if reanchor_every is not None and not (isinstance(reanchor_every, Integral) and reanchor_every >= 1):
             raise ValueError(f"reanchor_every={reanchor_every!r} must be a whole number of at least 1, or None.")
         if not 0 <= scale_by_classes < math.inf:
             raise ValueError(f"scale_by_classes={scale_by_classes!r} must be at least 0, and finite (0 as published).")
@@ -98,9 +101,8 @@ class FTPPlugin(SupervisedPlugin[Any]):
             "anchor_device": anchor_device,
         }
         FTP([], **self._settings)  # checks them
-        exclude_entries(exclude)
         self.anchor = anchor
-        self.exclude = exclude
+        self.exclude = exclude if isinstance(exclude, str) else exclude_entries(exclude)
         self.when = when
         self.scale_by_classes = scale_by_classes
         self.reanchor_every = reanchor_every
@@ -109,6 +111,7 @@ class FTPPlugin(SupervisedPlugin[Any]):
         self._between = ExperienceProjection(radius_data, radius_iterations, mu)
         self._iterations_at_anchor = 0
         self._anchor_is_to_move = False
+        self._served = ServedModel()
         self._logged_head: set[str] = set()
         self._told_of_no_optimizer = False
 
@@ -122,8 +125,8 @@ class FTPPlugin(SupervisedPlugin[Any]):
                 logger.warning("%s has no optimizer, so FTPPlugin has nothing to do.", type(strategy).__name__)
                 self._told_of_no_optimizer = True
             return
-        if self.ftp is not None and strategy.clock.train_iterations == 0:
-            self._forget()  # what it knows is of another strategy
+        if self._served.changes_to(strategy.model) and self.ftp is not None:
+            self._forget()
         if self.ftp is None:
             _warn_of_reset_weights(strategy)
             self.ftp = self._new_ftp(strategy.model)
@@ -172,6 +175,7 @@ class FTPPlugin(SupervisedPlugin[Any]):
 
     def restore_state(self, state: dict[str, Any], strategy: Any) -> None:
         """Take over what `checkpoint_state` gave, for a strategy whose model is as it was then."""
+        self._served = ServedModel()
         if state["ftp"] is not None:
             self.ftp = self._new_ftp(strategy.model) if self.ftp is None else self.ftp
             self.ftp.load_state_dict(state["ftp"])

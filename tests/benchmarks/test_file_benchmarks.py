@@ -119,6 +119,10 @@ def test_sixteen_bits_become_eight_and_what_is_transparent_white(tmp_path):
         Image.fromarray(ramp).save(tmp_path / name)
         assert (np.asarray(read_image(tmp_path / name))[..., 0] == expected).all()
 
+    for kind in (np.int32, np.uint16):  # integers that hold 8 bits
+        Image.fromarray(np.arange(256, dtype=kind).reshape(16, 16)).save(tmp_path / "few.tif")
+        assert (np.asarray(read_image(tmp_path / "few.tif"))[..., 0].ravel() == np.arange(256)).all()
+
     drawing = np.zeros((16, 16, 4), np.uint8)
     drawing[4:8, 4:8, 3] = 255
     Image.fromarray(drawing).save(tmp_path / "drawing.png")
@@ -237,6 +241,8 @@ def test_pickled_domainnet_is_small_and_equal(domainnet_tree):
     dataset = DomainNet(domainnet_tree, "real", "train")
     stored = pickle.dumps(dataset)
     assert len(stored) < 1000 and pickle.loads(stored).paths == dataset.paths
+    more = DomainNet(domainnet_tree, "real", "train", classes=[*dataset.classes, "ant"])
+    assert pickle.loads(pickle.dumps(more)).classes == [*dataset.classes, "ant"]
 
 
 @pytest.mark.parametrize(

@@ -117,6 +117,14 @@ def test_an_unknown_setting_is_refused_with_the_nearest(capsys):
     assert "one of comparison, defaults, ablations, rates, few_labels" in capsys.readouterr().err
 
 
+def test_tuned_together_a_method_is_tuned_where_it_takes_part(plan_file):
+    methods = {**PLAN["methods"], "ncm": {**PLAN["methods"]["ncm"], "settings": ["robust"]}}
+    plan = load_plan(plan_file(settings=["robust", "shots_2"], tuned_together=True, methods=methods))
+    naive, ncm = plan.methods
+    assert plan.tuning_settings("robust", naive) == ("robust", "shots_2")
+    assert plan.tuning_settings("robust", ncm) == ("robust",)
+
+
 def test_tuned_together_one_trial_is_chosen_by_the_mean_over_settings(tmp_path, plan_file):
     plan = load_plan(plan_file(settings=["robust", "shots_2"], tuned_together=True, tuning_seeds=[100, 101]))
     naive = plan.methods[0]

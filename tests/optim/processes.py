@@ -54,7 +54,7 @@ def sharded():
         try:
             FTP(model)
         except ValueError as error:
-            assert "0.weight is spread over processes" in str(error), error
+            assert "0.weight is one of FSDP's parameters or a distributed tensor" in str(error), error
         else:
             raise AssertionError("not refused")
 

@@ -1,5 +1,6 @@
 """Attaching FTP to an optimizer and detaching it."""
 
+import contextlib
 import gc
 import weakref
 
@@ -7,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from ftp_cl.optim import FTP, AnchoredSteps, FixedRadius
+from ftp_cl.optim import FTP, AdamP, AnchoredSteps, FixedRadius
+from ftp_cl.projection import available_backends
 
 
 def hooks(optimizer):
@@ -126,8 +128,17 @@ def test_arguments_of_another_kind_are_refused(model, arguments, options, messag
         FTP(arguments(model), **options)
 
 
-def test_a_mapping_of_named_parameters_is_as_good_as_pairs(model):
-    assert FTP(dict(model.named_parameters())).projected_names() == FTP(model).projected_names()
+def test_named_parameters_may_be_a_mapping_or_any_pairs_and_numbers_tensors(model):
+    expected = FTP(model).projected_names()
+    assert FTP(dict(model.named_parameters())).projected_names() == expected
+    assert FTP([[name, p] for name, p in model.named_parameters()]).projected_names() == expected
+    assert FTP(model, k=torch.tensor(0.5), mu=torch.tensor(0.01)).projected_names() == expected
+
+
+def test_exclude_may_be_an_iterator(model):
+    ftp = FTP(model, exclude=(name for name in ["head"]))
+    ftp.track(model)
+    assert ftp.projected_names() == FTP(model, exclude="head").projected_names()
 
 
 class Drifting(torch.optim.SGD):
@@ -168,6 +179,48 @@ def test_what_a_subclass_does_after_its_parents_step_is_projected(model, train, 
     optimizer.fails = False
     train(model, optimizer, [3])  # the step that failed does not count as one in progress
     assert farthest() < 0.05
+
+
+class Retrying(torch.optim.SGD):
+    """Goes on after an error of its parent's step."""
+
+    def step(self, closure=None):
+        def failing():
+            raise ArithmeticError
+
+        with contextlib.suppress(ArithmeticError):
+            super().step(failing)
+        return super().step(closure)
+
+
+def test_an_inner_step_that_failed_does_not_switch_the_projection_off(model, train):
+    torch.optim.SGD(model.parameters())
+    optimizer = Retrying(model.parameters(), lr=1.0)
+    ftp = FTP(model).attach(optimizer)
+    train(model, optimizer, range(3))
+    assert not ftp.turns and {state["steps"] for state in ftp.state_dict()["tensors"].values()} == {3}
+    for name, distance in ftp.distances().items():
+        assert distance.max() <= ftp.radii()[name] + 1e-6
+
+
+@pytest.mark.parametrize("backend", available_backends())
+def test_a_subclass_of_adamp_that_changes_weights_is_projected(model, backend):
+    class DriftingAdamP(AdamP):
+        def step(self, closure=None):
+            loss = super().step(closure)
+            with torch.no_grad():
+                for parameter in self.param_groups[0]["params"]:
+                    parameter.add_(0.5)
+            return loss
+
+    named = dict(model.named_parameters())
+    AdamP([{"params": list(named.values()), "name": list(named)}], backend=backend)
+    optimizer = DriftingAdamP([{"params": list(named.values()), "name": list(named)}], backend=backend)
+    before = {name: weights.detach().clone() for name, weights in named.items()}
+    for weights in named.values():
+        weights.grad = torch.ones_like(weights)
+    optimizer.step()
+    assert max((named[name] - before[name]).abs().max() for name in named) < 1e-6
 
 
 class WithoutHooks(torch.optim.Optimizer):

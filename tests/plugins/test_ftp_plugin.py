@@ -278,6 +278,26 @@ def test_a_plugin_that_serves_a_second_strategy_begins_anew(benchmark):
     assert {state["steps"] for state in tensors.values()} == {2}
 
 
+@pytest.mark.parametrize("again", ["strategy of the same model", "copy", "state"])
+def test_the_initial_anchor_stays_for_the_same_model_and_what_is_restored(benchmark, again):
+    plugin = FTPPlugin(anchor="initial")
+    strategy = make_strategy(Naive, plugin)
+    start = {n: p.detach().clone() for n, p in strategy.model.backbone.named_parameters(prefix="backbone")}
+    strategy.train(benchmark.train_stream[0])
+    if again == "strategy of the same model":
+        strategy = make_strategy(Naive, plugin, model=strategy.model)
+    elif again == "copy":
+        plugin = pickle.loads(pickle.dumps(plugin))
+        strategy = make_strategy(Naive, plugin, model=copy.deepcopy(strategy.model))
+    else:
+        strategy = make_strategy(Naive, FTPPlugin(anchor="initial"), model=copy.deepcopy(strategy.model))
+        strategy.plugins[0].restore_state(plugin.checkpoint_state(), strategy)
+        plugin = strategy.plugins[0]
+    strategy.train(benchmark.train_stream[1])
+    tensors = plugin.ftp.state_dict()["tensors"]
+    assert all(torch.equal(tensors[n]["anchor"], start[n]) for n in start)
+
+
 @pytest.mark.parametrize("as_file", [False, True])
 def test_anchor_from_given_weights(benchmark, tmp_path, as_file):
     weights = make_model(seed=5).state_dict()
@@ -453,6 +473,12 @@ def test_the_classifier_is_found_and_logged(benchmark, caplog):
     with pytest.raises(ValueError, match="exclude"):
         find_classifier(nn.Conv2d(1, 1, 1))
     assert find_classifier(TwoHeads()) == ({"head.weight", "distilled.weight"}, "get_classifier()")
+
+
+def test_exclude_may_be_an_iterator(benchmark):
+    plugin = FTPPlugin(exclude=(name for name in ["backbone"]))
+    make_strategy(Naive, plugin).train(benchmark.train_stream[0])
+    assert plugin.ftp.projected_names() == ["head.classifier.weight", "head.classifier.bias"]
 
 
 def test_explicit_exclude_overrides_the_head(benchmark):

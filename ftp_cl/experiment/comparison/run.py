@@ -75,7 +75,7 @@ def compare(plan: Plan, results: Path, runs: Path, workers: int | None = None, m
 
 def _tuning_jobs(plan: Plan, setting: str, results: Path) -> list[_Job]:
     jobs = []
-    for method, tuned in itertools.product(plan.in_setting(setting), plan.tuning_settings(setting)):
+    for method, tuned in [(m, tuned) for m in plan.in_setting(setting) for tuned in plan.tuning_settings(setting, m)]:
         done = {(tuple(run["overrides"]), run["seed"]) for run in read_tuning(results / tuned / method.name)}
         for overrides in _trials(plan, method):
             jobs += [
@@ -124,10 +124,10 @@ def trial_means(plan: Plan, method: ComparedMethod, setting: str, results: Path)
     """The score of each trial, its mean over the tuning seeds and the settings that are tuned in; None as `chosen`."""
     scores = {
         (tuned, tuple(run["overrides"]), run["seed"]): run[OBJECTIVE]
-        for tuned in plan.tuning_settings(setting)
+        for tuned in plan.tuning_settings(setting, method)
         for run in read_tuning(results / tuned / method.name)
     }
-    cells = list(itertools.product(plan.tuning_settings(setting), plan.tuning_seeds))
+    cells = list(itertools.product(plan.tuning_settings(setting, method), plan.tuning_seeds))
     try:
         return {
             trial: statistics.fmean(scores[tuned, trial, seed] for tuned, seed in cells)

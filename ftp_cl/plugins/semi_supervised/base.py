@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ftp_cl.models.heads import classes_of
 from ftp_cl.plugins.semi_supervised.batches import UnlabelledBatch, UnlabelledBatches, View
 from ftp_cl.plugins.semi_supervised.weight_average import WeightAverage
+from ftp_cl.plugins.served import ServedModel
 
 _STREAM = "unlabelled"
 
@@ -100,6 +101,7 @@ class SemiSupervisedPlugin(SupervisedPlugin[Any]):
         self._batches: UnlabelledBatches | None = None
         self._average: WeightAverage | None = None
         self._done = 0
+        self._served = ServedModel()
         self._epochs: list[list[PseudoLabels]] = []
 
     # ---- for methods -----------------------------------------------------------------------------------------------
@@ -179,11 +181,11 @@ class SemiSupervisedPlugin(SupervisedPlugin[Any]):
         unlabelled = _matching(strategy.experience, self.unlabelled)
         current = classes_of(strategy.experience)
         self._average = None  # of an experience that was interrupted
-        if strategy.clock.train_iterations == 0:  # what it knows is of another strategy
+        if self._served.changes_to(strategy.model):
             self._seen, self._epochs = set(), []
         self._seen |= set(current)
         self._candidates = sorted(self._seen) if self.classes == "seen" else current
-        labelled = min(strategy.train_mb_size, len(strategy.experience.dataset))
+        labelled = min(strategy.train_mb_size, len(strategy.adapted_dataset))
         batch_size = max(1, round(self.ratio * labelled))
         self._batches = UnlabelledBatches(unlabelled.dataset.eval(), self.views, batch_size)
         self._done = 0

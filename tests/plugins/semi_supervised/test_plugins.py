@@ -11,7 +11,7 @@ from avalanche.benchmarks.scenarios import EagerCLStream
 from avalanche.checkpointing import maybe_load_checkpoint, save_checkpoint
 from avalanche.core import SupervisedPlugin
 from avalanche.models import as_multitask
-from avalanche.training import Naive
+from avalanche.training import Cumulative, Naive
 from avalanche.training.plugins import LwFPlugin, ReplayPlugin
 from torch import nn
 
@@ -112,6 +112,15 @@ def test_the_ratio_is_to_the_labelled_images_that_there_are(whole):
     probe = Probe(ratio=3)
     make_strategy(probe, epochs=1).train(few.train_stream[0])
     assert [len(batch.indices) for batch in probe.batches] == [15]
+    cumulative = Probe(ratio=3)
+    model = small_cnn()
+    strategy = Cumulative(
+        model=model, optimizer=torch.optim.Adam(model.parameters()), criterion=nn.CrossEntropyLoss(), train_mb_size=16,
+        plugins=[cumulative], evaluator=None,
+    )  # fmt: skip
+    for experience in few.train_stream:
+        strategy.train(experience)
+    assert [len(batch.indices) for batch in cumulative.batches] == [15, 30]
 
 
 @pytest.mark.parametrize("probe_first", [True, False])

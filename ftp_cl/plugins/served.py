@@ -1,0 +1,24 @@
+"""Whether a plugin serves the model that it served before."""
+
+import weakref
+
+from torch import nn
+
+
+class ServedModel:
+    """Remembers the model that a plugin works on. A copy remembers none, as it may be meant for another strategy."""
+
+    def __init__(self) -> None:
+        self._model: weakref.ref[nn.Module] | None = None
+
+    def changes_to(self, model: nn.Module) -> bool:
+        """Whether another model, without any of these parameters, was served before; this one is remembered."""
+        before, self._model = self._model, weakref.ref(model)
+        if before is None:
+            return False
+        served = before()
+        return served is None or set(served.parameters()).isdisjoint(model.parameters())
+
+    def __getstate__(self) -> dict[str, None]:
+        """References to living objects do not travel."""
+        return {"_model": None}
