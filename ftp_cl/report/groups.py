@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -27,6 +27,11 @@ class Spread:
     mean: float
     std: float | None
     n: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Spread":
+        """That of these values, at least one."""
+        return cls(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None, len(values))
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +61,7 @@ class Group:
         values = list(self.by_seed(read).values())
         if not values:
             return None
-        return Spread(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None, len(values))
+        return Spread.of(values)
 
     def mean_matrix(self) -> NDArray[np.float64]:
         """Accuracy matrix, mean over the seeds that evaluated an entry; NaN where none did."""

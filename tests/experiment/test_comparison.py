@@ -1,6 +1,9 @@
 """The comparison: equal budgets, nothing run twice, tables that follow from the results."""
 
+import csv
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -108,6 +111,21 @@ def test_values_of_a_range():
 def test_a_wrong_plan_is_refused_in_one_sentence(plan_file, changes, sentence):
     with pytest.raises(ConfigError, match=sentence):
         load_plan(plan_file(**changes))
+
+
+RESULTS = Path(__file__).parents[2] / "results"
+
+
+def test_the_shipped_tables_follow_from_the_shipped_results(tmp_path):
+    shutil.copytree(RESULTS / "defaults", tmp_path / "defaults", ignore=shutil.ignore_patterns("*.md", "*.csv"))
+    table = write_tables(load_plan("defaults"), tmp_path / "defaults")
+    for name in ("README.md", "summary.csv", "differences.csv"):
+        assert table.with_name(name).read_bytes() == (RESULTS / "defaults" / name).read_bytes()
+    with (RESULTS / "defaults" / "summary.csv").open() as file:
+        runs = [run for run in csv.DictReader(file) if run["method"] == "lda"]
+    mean = np.mean([float(run["average_accuracy"]) for run in runs])
+    section = table.read_text().partition("## Mean over the settings")[2].partition("\n## ")[0]
+    assert f"| lda | {mean:.1f} ± " in section and "| 10 |" in section
 
 
 def test_an_unknown_setting_is_refused_with_the_nearest(capsys):

@@ -48,7 +48,7 @@ def write_tables(plan: Plan, results: Path) -> Path:
     parts = ["# Results\n", "Made by `make results`. How methods are tuned and seeds chosen: docs/protocol.md.\n"]
     found = {setting: groups for setting in plan.settings if (groups := _groups(plan, setting, results))}
     if plan.tuned_together:
-        parts.append(_trials(plan, results))
+        parts += [_trials(plan, results), _mean_over_settings(plan, found)]
     parts += [_section(plan, setting, groups, results) for setting, groups in found.items()]
     parts.append(_NOTES + "\n")
     if plan.figures:
@@ -157,6 +157,42 @@ def _trials(plan: Plan, results: Path) -> str:
             )
             lines.append(_row([method.name, str(len(means)), best, median, worst, values]))
     return "\n".join(lines) + "\n"
+
+
+def _mean_over_settings(plan: Plan, found: Mapping[str, Mapping[str, Group]]) -> str:
+    """Each method with its one choice in all settings: the mean of a seed over these."""
+    measures = ("average_accuracy", "ood_average")
+    means = {
+        method.name: [_over_settings(found, method.name, measure) for measure in measures] for method in plan.methods
+    }
+    means = {name: of for name, of in means.items() if all(of)}
+    references = [name for name in plan.references if name in means]
+    heads = [
+        "method",
+        "accuracy",
+        "OOD",
+        *(f"Δ {what} to {name}" for name in references for what in ("accuracy", "OOD")),
+    ]
+    lines = ["## Mean over the settings\n", "Test streams, the mean of each seed over all settings.\n"]
+    lines += [_row([*heads, "n"]), _row(["---"] * (len(heads) + 1))]
+    for name, of in sorted(means.items(), key=lambda item: -np.mean(list(item[1][0].values()))):
+        spreads = [_spread(Spread.of(list(values.values()))) for values in of]
+        differences = [
+            "" if name == reference else _difference(values, of_reference)
+            for reference in references
+            for values, of_reference in zip(of, means[reference], strict=True)
+        ]
+        lines.append(_row([name, *spreads, *differences, str(len(of[0]))]))
+    return "\n".join(lines) + "\n"
+
+
+def _over_settings(found: Mapping[str, Mapping[str, Group]], name: str, measure: str) -> dict[int, float]:
+    """The mean of each seed that all settings have; empty if the method is not in all of them."""
+    of_settings = [_values(groups[name], measure) for groups in found.values() if name in groups]
+    if not of_settings or len(of_settings) < len(found):
+        return {}
+    seeds = sorted(set.intersection(*(set(values) for values in of_settings)))
+    return {seed: float(np.mean([values[seed] for values in of_settings])) for seed in seeds}
 
 
 def _values(group: Group, measure: str) -> dict[int, float]:
