@@ -1,7 +1,7 @@
 """Puts generated tables and figures into README.md, between markers.
 
 `python tools/update_readme.py --demo demo` takes the table and the figure of a finished demo, and `--results` the
-comparison in short, from results/comparison/summary.csv.
+comparisons in short, from results/comparison/summary.csv and results/defaults/README.md.
 """
 
 import argparse
@@ -63,6 +63,23 @@ def show_results() -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
+def show_one_choice() -> str:
+    """Where one choice of values serves all settings: mean over these, and how the trials to choose from differ."""
+    text = (ROOT / "results" / "defaults" / "README.md").read_text()
+    heads, *means = _table(text, "Mean over the settings")
+    trials = {row[0]: row[2:5] for row in _table(text, "Trials")[1:]}
+    rows = [[*heads[:-1], "n", "trials, on validation: best", "median", "worst"], ["---"] * (len(heads) + 3)]
+    rows += [[METHODS[name], *cells, *trials[name]] for name, *cells in means]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows).replace("to ftp", "to FTP")
+
+
+def _table(text: str, title: str) -> list[list[str]]:
+    """The rows of the table below a heading, its heads first."""
+    lines = text.partition(f"## {title}\n")[2].partition("\n## ")[0].splitlines()
+    rows = [[cell.strip() for cell in line.strip()[1:-1].split("|")] for line in lines if line.startswith("|")]
+    return [row for row in rows if row[0] != "---"]
+
+
 def _cell(pairs: list[tuple[float, float]]) -> str:
     return " / ".join(f"{statistics.fmean(values):.1f}" for values in zip(*pairs, strict=True))
 
@@ -87,6 +104,7 @@ def main() -> None:
         insert("demo", show_demo(arguments.demo))
     if arguments.results:
         insert("results", show_results())
+        insert("one choice", show_one_choice())
 
 
 if __name__ == "__main__":
