@@ -308,12 +308,14 @@ def call_with(function: Callable[..., Any], options: Mapping[str, Any], what: st
         ConfigError: for a key that the function does not take, naming the nearest it does, one that it lacks, or a
             value of a wrong type.
     """
-    parameters = inspect.signature(function).parameters
+    signature = inspect.signature(function)
+    parameters = signature.parameters
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     for key in options:
         if key not in parameters and not takes_any:
             raise ConfigError(f"{what}.{key} is unknown{suggestion(key, list(parameters)[len(args) :])}")
     try:
+        signature.bind(*args, **options)  # which says what is missing in fewer words
         return function(*args, **options)
     except TypeError as error:
         raise ConfigError(f"{what} cannot be built: {str(error).rstrip('.')} (--debug shows where).") from error
