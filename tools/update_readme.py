@@ -68,7 +68,7 @@ def show_one_choice() -> str:
     text = (ROOT / "results" / "defaults" / "README.md").read_text()
     heads, *means = _table(text, "Mean over the settings")
     trials = {row[0]: row[2:5] for row in _table(text, "Trials")[1:]}
-    rows = [[*heads[:-1], "n", "trials, on validation: best", "median", "worst"], ["---"] * (len(heads) + 3)]
+    rows = [[*heads, "trials, on validation: best", "median", "worst"], ["---"] * (len(heads) + 3)]
     rows += [[METHODS[name], *cells, *trials[name]] for name, *cells in means]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows).replace("to ftp", "to FTP")
 

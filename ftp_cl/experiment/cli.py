@@ -85,13 +85,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
     if not 0 < seconds < math.inf:
-        raise ValueError
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
     return seconds
-
-
-_seconds.__name__ = "number of seconds"  # argparse says: invalid number of seconds value
 
 
 def _run(parsed: argparse.Namespace, overrides: list[str]) -> int:

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ftp_cl.optim.checks import check_k, check_kind, check_whole, number, storage
 from ftp_cl.optim.names import Exclude, NamedParameters, aliases, canonical_name, exclude_entries, match, named_list
 from ftp_cl.optim.nesting import is_outermost
 from ftp_cl.optim.turns import Turn, learn_radii, project, take_votes
-from ftp_cl.projection import Storage, TensorState, available_backends, get_backend
+from ftp_cl.projection import TensorState, available_backends, get_backend
 
 logger = logging.getLogger(__name__)
 
@@ -85,8 +86,8 @@ class FTP:
         direction_dtype: torch.dtype | str | None = None,
         anchor_device: torch.device | str | None = None,
     ) -> None:
-        _check_k(k)
-        if not 0 < _number(mu) < math.inf:
+        check_k(k)
+        if not 0 < number(mu) < math.inf:
             raise ValueError(f"mu={mu!r} is no step size: it must be a number above 0 (1e-2 as published).")
         if method not in ("paper", "exact"):
             raise ValueError(f"method={method!r} is unknown; choose 'paper' or 'exact'.")
@@ -95,7 +96,7 @@ class FTP:
         self.method = method
         self.exclude = exclude_entries(exclude)
         self.backend = get_backend(backend)
-        self._storage = _storage(direction_dtype, anchor_device)
+        self._storage = storage(direction_dtype, anchor_device)
         self._anchor: dict[str, Tensor] = {}
         self._model = parameters if isinstance(parameters, nn.Module) else None
         self._names: dict[nn.Parameter, str] = {}
@@ -151,7 +152,7 @@ class FTP:
             if not excluded_names.isdisjoint(names):
                 self._excluded.add(names[0])
                 continue
-            _check_whole(names[0], parameter)
+            check_whole(names[0], parameter)
             if parameter.numel() == 0:
                 self._excluded.add(names[0])
         if anchor is not None:
@@ -313,14 +314,14 @@ class FTP:
             if not group.get("ftp", True):
                 continue
             k, maximize = group.get("ftp_k", self.k), bool(group.get("maximize"))
-            _check_k(k)
+            check_k(k)
             for parameter in group["params"]:
                 gradient = parameter.grad
                 if gradient is None:
                     continue
                 name = self._names.get(parameter) or self._find(parameter)
                 if name not in self._excluded:
-                    _check_kind(name, parameter, gradient)
+                    check_kind(name, parameter, gradient)
                     yield Turn(name, parameter, gradient, self._state_of(name, parameter), k, maximize)
 
     @torch.no_grad()
@@ -460,49 +461,3 @@ class FTP:
             state = self._states.get(name)
             if state is not None and state.radius.steps > 0 and name not in self._excluded:
                 yield name, parameter, state
-
-
-def _check_k(k: float) -> None:
-    if not 0 <= _number(k) <= 1:
-        raise ValueError(f"k={k!r} lies outside [0, 1]; 1 is the paper's default, 0 lets radii only grow.")
-
-
-def _number(value: Any) -> float:
-    """NaN for what is none; a 0-d tensor is one."""
-    try:
-        return math.nan if isinstance(value, str) else float(value)
-    except (TypeError, ValueError, RuntimeError):
-        return math.nan
-
-
-def _storage(direction_dtype: torch.dtype | str | None, anchor_device: torch.device | str | None) -> Storage:
-    if isinstance(direction_dtype, str):
-        named = getattr(torch, direction_dtype, None)
-        if not isinstance(named, torch.dtype):
-            raise ValueError(f"direction_dtype={direction_dtype!r} is no dtype of torch; try 'bfloat16'.")
-        direction_dtype = named
-    if direction_dtype is not None and not direction_dtype.is_floating_point:
-        raise ValueError(f"direction_dtype={direction_dtype} does not hold fractions; try 'bfloat16'.")
-    try:
-        device = None if anchor_device is None else torch.device(anchor_device)
-    except (RuntimeError, TypeError):
-        device = torch.device("meta")
-    if device is not None and device.type == "meta":
-        raise ValueError(f"anchor_device={anchor_device!r} is no device that holds numbers; try 'cpu'.")
-    return Storage(direction_dtype, device)
-
-
-def _check_whole(name: str, parameter: nn.Parameter) -> None:
-    # The marks of FSDP's first version, and of distributed tensors, which the second makes.
-    if getattr(parameter, "_fsdp_flattened", False) or hasattr(parameter, "placements"):
-        raise ValueError(
-            f"{name} is one of FSDP's parameters or a distributed tensor; FTP needs plain tensors, whole in each "
-            "process, as DistributedDataParallel has them."
-        )
-
-
-def _check_kind(name: str, parameter: nn.Parameter, gradient: Tensor) -> None:
-    if parameter.dtype.is_complex:
-        raise ValueError(f"{name} is complex; FTP projects real weights only: exclude it.")
-    if gradient.layout != torch.strided:
-        raise ValueError(f"{name} has a sparse gradient; FTP needs dense ones: exclude it or use sparse=False.")

@@ -31,4 +31,4 @@ def test_watch_tells_finished_running_failed_and_interrupted_runs_apart(ftp_cl, 
 def test_an_interval_that_is_none_is_refused(ftp_cl, capsys, every):
     with pytest.raises(SystemExit):
         ftp_cl("watch", "--every", every)
-    assert f"--every: invalid number of seconds value: '{every}'" in capsys.readouterr().err
+    assert f"--every: '{every}' is no number of seconds above 0" in capsys.readouterr().err

@@ -120,10 +120,11 @@ class Plan:
         return f"{self.prefix}{setting}"
 
     def tuning_settings(self, setting: str, method: ComparedMethod | None = None) -> tuple[str, ...]:
-        """Where the values that a setting uses are chosen, for a method that does not take part in all settings."""
+        """Where the values that a setting uses are chosen; `method`: tuned together, where it takes part."""
         settings = self.tuned_in.get(setting, (setting,))
-        partial = self.tuned_together and method is not None and method.settings
-        return tuple(s for s in settings if s in method.settings) if partial and method else settings
+        if self.tuned_together and method is not None and method.settings:
+            return tuple(other for other in settings if other in method.settings)
+        return settings
 
 
 def load_plan(name: str = DEFAULT_PLAN, quick: bool = False, only: Sequence[str] = ()) -> Plan:

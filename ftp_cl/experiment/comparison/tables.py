@@ -130,11 +130,7 @@ def _section(plan: Plan, setting: str, groups: dict[str, Group], results: Path) 
             _spread(group.spread(lambda run: run.peak_memory_mb), digits=0, deviation=False),
             str(len(group.results)),
             str(len(trials)),
-            ", ".join(
-                f"`{word}`"
-                for word in chosen(plan, methods[name], setting, results) or ()
-                if word not in methods[name].overrides
-            ),
+            _choice(plan, methods[name], setting, results),
         ]
         lines.append(_row(cells))
     return "\n".join(lines) + "\n"
@@ -152,11 +148,15 @@ def _trials(plan: Plan, results: Path) -> str:
     for method in plan.methods:
         if means := trial_means(plan, method, plan.settings[0], results) if method.space else None:
             best, median, worst = (f"{of(list(means.values())):.1f}" for of in (max, np.median, min))
-            values = ", ".join(
-                f"`{word}`" for word in max(means, key=means.__getitem__) if word not in method.overrides
-            )
+            values = _choice(plan, method, plan.settings[0], results)
             lines.append(_row([method.name, str(len(means)), best, median, worst, values]))
     return "\n".join(lines) + "\n"
+
+
+def _choice(plan: Plan, method: ComparedMethod, setting: str, results: Path) -> str:
+    """The values that tuning has chosen."""
+    words = chosen(plan, method, setting, results) or ()
+    return ", ".join(f"`{word}`" for word in words if word not in method.overrides)
 
 
 def _mean_over_settings(plan: Plan, found: Mapping[str, Mapping[str, Group]]) -> str:

@@ -1,0 +1,59 @@
+"""Checks of what FTP is given: a failure is one sentence."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ftp_cl.projection import Storage
+
+
+def check_k(k: float) -> None:
+    """Raise a ValueError for a factor outside [0, 1]."""
+    if not 0 <= number(k) <= 1:
+        raise ValueError(f"k={k!r} lies outside [0, 1]; 1 is the paper's default, 0 lets radii only grow.")
+
+
+def number(value: Any) -> float:
+    """NaN for what is none; a 0-d tensor is one."""
+    try:
+        return math.nan if isinstance(value, str) else float(value)
+    except (TypeError, ValueError, RuntimeError):
+        return math.nan
+
+
+def storage(direction_dtype: torch.dtype | str | None, anchor_device: torch.device | str | None) -> Storage:
+    """What these two ask for; raise a ValueError for a dtype or device that cannot hold it."""
+    if isinstance(direction_dtype, str):
+        named = getattr(torch, direction_dtype, None)
+        if not isinstance(named, torch.dtype):
+            raise ValueError(f"direction_dtype={direction_dtype!r} is no dtype of torch; try 'bfloat16'.")
+        direction_dtype = named
+    if direction_dtype is not None and not direction_dtype.is_floating_point:
+        raise ValueError(f"direction_dtype={direction_dtype} does not hold fractions; try 'bfloat16'.")
+    try:
+        device = None if anchor_device is None else torch.device(anchor_device)
+    except (RuntimeError, TypeError):
+        device = torch.device("meta")
+    if device is not None and device.type == "meta":
+        raise ValueError(f"anchor_device={anchor_device!r} is no device that holds numbers; try 'cpu'.")
+    return Storage(direction_dtype, device)
+
+
+def check_whole(name: str, parameter: nn.Parameter) -> None:
+    """Raise a ValueError for a parameter that may be spread over processes."""
+    # The marks of FSDP's first version, and of distributed tensors, which the second makes.
+    if getattr(parameter, "_fsdp_flattened", False) or hasattr(parameter, "placements"):
+        raise ValueError(
+            f"{name} is one of FSDP's parameters or a distributed tensor; FTP needs plain tensors, whole in each "
+            "process, as DistributedDataParallel has them."
+        )
+
+
+def check_kind(name: str, parameter: nn.Parameter, gradient: Tensor) -> None:
+    """Raise a ValueError for complex weights and sparse gradients."""
+    if parameter.dtype.is_complex:
+        raise ValueError(f"{name} is complex; FTP projects real weights only: exclude it.")
+    if gradient.layout != torch.strided:
+        raise ValueError(f"{name} has a sparse gradient; FTP needs dense ones: exclude it or use sparse=False.")
