@@ -10,7 +10,7 @@ from ftp_cl.projection.backends import Pairs
 from ftp_cl.projection.rows import NORM_EPSILON, accumulation_dtype, as_rows, same_layout
 from ftp_cl.projection.tensor_state import TensorState
 
-ELEMENTS_AT_ONCE = 1 << 18
+ELEMENTS_AT_ONCE = 1 << 17
 """Rows of large tensors on CPU, and small tensors, are worked on in blocks of about so many elements.
 
 Temporaries of that size stay in the cache, and it takes less time to copy small tensors together than to call torch's
