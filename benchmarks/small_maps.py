@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from ftp_cl.models.backbones import efficientnet_lite0_classifier
+from ftp_cl.models.backbones import efficientnet_lite_classifier
 from ftp_cl.models.small_maps import quicken_small_maps
 
 LAYERS = ((480, 5, 3), (672, 5, 3), (1152, 5, 2), (1152, 3, 2), (672, 5, 4), (1152, 5, 8))  # channels, kernel, map
@@ -56,7 +56,7 @@ def main() -> None:
     for channels, kernel, size in LAYERS:
         layer = nn.Sequential(nn.Conv2d(channels, channels, kernel, padding=kernel // 2, groups=channels, bias=False))
         cases.append((f"{channels} channels, kernel {kernel}, map {size}", layer, (channels, size)))
-    backbone = efficientnet_lite0_classifier().eval()
+    backbone = efficientnet_lite_classifier().eval()
     cases += [(f"EfficientNet-Lite0, {size} px", backbone, (3, size)) for size in (32, 48, 64)]
     for name, model, (channels, size) in cases:
         images = torch.randn(options.batch, channels, size, size).to(memory_format=torch.channels_last)

@@ -4,7 +4,7 @@
 >>> strategy = Naive(model=model, optimizer=SGD(model.parameters(), lr=1e-3), criterion=CrossEntropyLoss())
 """
 
-from ftp_cl.models.backbones import efficientnet_lite0_classifier, pretrained
+from ftp_cl.models.backbones import efficientnet_lite_classifier, pretrained
 from ftp_cl.models.continual_classifier import ContinualClassifier, Normalization
 from ftp_cl.models.ensemble import EnsembleHead, TwoBackbones
 from ftp_cl.models.heads import HEADS, ClassifierHead, CosineHead, LinearHead
@@ -28,7 +28,7 @@ __all__ = [
     "RandomProjectionHead",
     "TwoBackbones",
     "build_model",
-    "efficientnet_lite0_classifier",
+    "efficientnet_lite_classifier",
     "pretrained",
     "small_cnn",
 ]

