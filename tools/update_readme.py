@@ -13,16 +13,21 @@ from collections import defaultdict
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-SETTINGS = {
+TUNED = {
     "class_incremental": "class-incremental, 5 experiences",
     "class_incremental_10": "class-incremental, 10 experiences",
-    "class_incremental_twemoji": "class-incremental, twemoji's style¹",
     "domain_incremental": "domain-incremental, 4 styles",
     "robust": "one task, 20 classes",
     "shots_4": "one task, 4 shots per class",
-    "domain_incremental_others": "domain-incremental, other styles¹",
-    "robust_twemoji": "one task, twemoji's style¹",
-    "robust_line_art": "one task, line art¹",
+}
+TRANSFERRED = {
+    "class_incremental_twemoji": "class-incremental, twemoji's style",
+    "domain_incremental_others": "domain-incremental, other styles",
+    "robust_twemoji": "one task, twemoji's style",
+    "robust_line_art": "one task, line art",
+    "class_incremental_lite2": "class-incremental, EfficientNet-Lite2, 64 px",
+    "domain_incremental_lite2": "domain-incremental, EfficientNet-Lite2, 64 px",
+    "robust_lite2": "one task, EfficientNet-Lite2, 64 px",
 }
 METHODS = {
     "naive": "fine-tuning",
@@ -30,7 +35,8 @@ METHODS = {
     "l2_sp": "L2-SP",
     "lda": "frozen + LDA",
     "lda_ensemble": "fine-tuning + LDA ensemble",
-    "ftp_default": "FTP, its defaults²",
+    "ftp_default": "FTP, its defaults¹",
+    "ftp_lda_ensemble_default": "FTP + LDA ensemble, its defaults¹",
     "ftp": "FTP",
     "ftp_warmup": "FTP + warm-up",
     "ftp_lda_ensemble": "FTP + LDA ensemble",
@@ -47,16 +53,16 @@ def show_demo(demo: Path) -> str:
     return "\n".join(table).strip() + f"\n\n{image}"
 
 
-def show_results() -> str:
-    """Mean accuracy and OOD average of each method in each setting, over the seeds that all methods have."""
+def show_results(settings: dict[str, str]) -> str:
+    """Mean accuracy and OOD average of each method in these settings, over the seeds that all methods have."""
     values: dict[tuple[str, str], dict[str, tuple[float, float]]] = defaultdict(dict)
     with (ROOT / "results" / "comparison" / "summary.csv").open(newline="") as file:
         for row in csv.DictReader(file):
             pair = float(row["average_accuracy"]), float(row["ood_average"])
             values[row["setting"], row["method"]][row["seed"]] = pair
-    common = {setting: set.intersection(*(set(values[setting, name]) for name in METHODS)) for setting in SETTINGS}
-    shown = [setting for setting in SETTINGS if common[setting]]
-    heads = [f"{SETTINGS[setting]} (n = {len(common[setting])})" for setting in shown]
+    common = {setting: set.intersection(*(set(values[setting, name]) for name in METHODS)) for setting in settings}
+    shown = [setting for setting in settings if common[setting]]
+    heads = [f"{settings[setting]} (n = {len(common[setting])})" for setting in shown]
     rows = [["method", *heads], ["---"] * (1 + len(shown))]
     for method, name in METHODS.items():
         rows.append([name, *(_cell([values[setting, method][seed] for seed in common[setting]]) for setting in shown)])
@@ -103,7 +109,8 @@ def main() -> None:
     if arguments.demo:
         insert("demo", show_demo(arguments.demo))
     if arguments.results:
-        insert("results", show_results())
+        insert("results", show_results(TUNED))
+        insert("results elsewhere", show_results(TRANSFERRED))
         insert("one choice", show_one_choice())
 
 
