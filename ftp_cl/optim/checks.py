@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from ftp_cl.projection import Storage
 
@@ -39,6 +40,18 @@ def storage(direction_dtype: torch.dtype | str | None, anchor_device: torch.devi
     if device is not None and device.type == "meta":
         raise ValueError(f"anchor_device={anchor_device!r} is no device that holds numbers; try 'cpu'.")
     return Storage(direction_dtype, device)
+
+
+def check_optimizer(optimizer: Any) -> None:
+    """Raise a TypeError for what is no torch optimizer, or has none of torch's hooks."""
+    kind, wrapped = type(optimizer).__name__, getattr(optimizer, "optimizer", None)
+    way_out = "unwrap it first (the real optimizer is often its attribute `optimizer` or `opt`)."
+    if isinstance(wrapped, Optimizer):
+        way_out = "attach to its attribute `optimizer`."
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"attach() takes a torch.optim.Optimizer, not {kind}: {way_out}")
+    if not all(hasattr(optimizer, f"_optimizer_{hooks}_hooks") for hooks in ("step_pre", "state_dict_post")):
+        raise TypeError(f"{kind} does not call Optimizer.__init__, so that torch gives it no hooks: {way_out}")
 
 
 def check_whole(name: str, parameter: nn.Parameter) -> None:

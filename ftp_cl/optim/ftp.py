@@ -3,14 +3,14 @@
 import logging
 import math
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ftp_cl.optim.checks import check_k, check_kind, check_whole, number, storage
+from ftp_cl.optim.checks import check_k, check_kind, check_optimizer, check_whole, number, storage
 from ftp_cl.optim.names import Exclude, NamedParameters, aliases, canonical_name, exclude_entries, match, named_list
 from ftp_cl.optim.nesting import is_outermost
 from ftp_cl.optim.turns import Turn, learn_radii, project, take_votes
@@ -105,6 +105,7 @@ class FTP:
         self.turns: list[Turn] = []
         self._warned: set[str] = set()
         self._optimizer: weakref.ref[Optimizer] | None = None
+        self._was_attached = False
         self._handles: list[Any] = []
         self.track(parameters)
         self._anchor = self._checked_anchor(anchor)
@@ -207,30 +208,27 @@ class FTP:
     def attach(self, optimizer: Optimizer) -> "FTP":
         """Project after each step of `optimizer`, and let the state ride in its state dict.
 
-        An optimizer attached before is detached. Returns self.
+        An optimizer attached before is detached. Attach before a checkpoint is loaded into the optimizer: torch drops
+        what nobody takes. Returns self.
 
         Raises:
             TypeError: if it is not a torch optimizer, or a wrapper without torch's hooks.
             ValueError: if another FTP is attached to it.
         """
-        if not isinstance(optimizer, Optimizer):
-            raise TypeError(
-                f"attach() takes a torch.optim.Optimizer, not {type(optimizer).__name__}: unwrap it first (the real "
-                "optimizer is often its attribute `optimizer` or `opt`)."
-            )
-        if not (
-            hasattr(optimizer, "_optimizer_step_pre_hooks") and hasattr(optimizer, "_optimizer_state_dict_post_hooks")
-        ):
-            raise TypeError(
-                f"{type(optimizer).__name__} does not call Optimizer.__init__, so that torch gives it no hooks: attach "
-                "to the optimizer that it wraps."
-            )
-        if self.is_attached_to(optimizer):
+        check_optimizer(optimizer)
+        hooks = optimizer._optimizer_state_dict_post_hooks.values()
+        attached = [other for hook in hooks if isinstance(other := getattr(hook, "__self__", None), FTP)]
+        if self in attached:  # possibly through a wrapper, which shares its optimizer's hooks
+            self._optimizer = weakref.ref(optimizer)
             return self
-        if any(
-            isinstance(getattr(h, "__self__", None), FTP) for h in optimizer._optimizer_state_dict_post_hooks.values()
-        ):
+        if attached:
             raise ValueError("Another FTP is attached to this optimizer; detach() that one first.")
+        if optimizer.state and not (self._states or self._anchor or self._was_attached):
+            logger.warning(
+                "The optimizer has a state already: FTP anchors the weights as they are now. If that state is from a "
+                "checkpoint, attach before loading it, so that anchors and radii come back, too."
+            )
+        self._was_attached = True
         self.detach()
         self._optimizer = weakref.ref(optimizer)
         untraced = torch.compiler.disable  # a compiled step calls these as they are
@@ -334,9 +332,7 @@ class FTP:
             return  # a fused optimizer under GradScaler has left this step out
         waiting = [turn for turn in turns if not turn.finished]
         project(learn_radii(waiting, self.mu, 1.0 if scale is None else scale.item()), self.backend)
-        for turn in turns:
-            if turn.skipped:
-                self._count_skip(turn)
+        self._count_skips([turn for turn in turns if turn.skipped])
 
     def _find(self, parameter: nn.Parameter) -> str:
         """The name of a parameter that the model has gained; one from elsewhere gets a name and is excluded."""
@@ -368,13 +364,16 @@ class FTP:
         state.follow(parameter)
         return state
 
-    def _count_skip(self, turn: Turn) -> None:
-        turn.state.skipped += 1
-        self._warn(
-            f"{turn.name}:finite",
-            f"{turn.name}: a gradient or weight is not finite; the projection leaves this step out for it and counts "
-            "it (FTP.skipped()).",
-        )
+    def _count_skips(self, turns: Sequence[Turn]) -> None:
+        for turn in turns:
+            turn.state.skipped += 1
+        if new := [turn.name for turn in turns if f"{turn.name}:finite" not in self._warned]:
+            self._warned.update(f"{name}:finite" for name in new)
+            logger.warning(
+                "%s: a gradient or weight is not finite; the projection leaves this step out there and counts it "
+                "(FTP.skipped()).",
+                new[0] if len(new) == 1 else f"{new[0]} and {len(new) - 1} more",
+            )
 
     def _warn(self, key: str, message: str) -> None:
         if key not in self._warned:

@@ -9,12 +9,14 @@ from torch import nn
 NamedParameters = nn.Module | Mapping[str, nn.Parameter] | Iterable[tuple[str, nn.Parameter]]
 Exclude = str | type[nn.Module] | Iterable[str | type[nn.Module]]
 
-_COMPILED = "_orig_mod."
+# What torch.compile puts into a name, and Lightning's Fabric in front of it, under one of two names.
+_WRAPPERS = ("_orig_mod.", "_forward_module.", "_original_module.")
 
 
 def canonical_name(name: str) -> str:
-    """A parameter's name without what DataParallel and torch.compile put into it."""
-    name = name.replace(_COMPILED, "")
+    """A parameter's name without what DataParallel, torch.compile and Fabric put into it."""
+    for wrapper in _WRAPPERS:
+        name = name.replace(wrapper, "")
     while name.startswith("module."):
         name = name.removeprefix("module.")
     return name

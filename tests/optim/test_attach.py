@@ -232,11 +232,24 @@ class WithoutHooks(torch.optim.Optimizer):
 
 def test_a_wrapper_without_hooks_is_refused_and_nothing_is_half_attached(model, optimizer, train):
     ftp = FTP(model).attach(optimizer)
-    with pytest.raises(TypeError, match="attach to the optimizer that it wraps"):
+    with pytest.raises(TypeError, match="torch gives it no hooks"):
         ftp.attach(WithoutHooks(optimizer))
     assert ftp.is_attached_to(optimizer)
     train(model, optimizer, range(2))
     assert ftp.radii()
+
+
+def test_attaching_to_an_optimizer_with_a_state_says_where_the_anchor_is(model, train, caplog):
+    optimizer = torch.optim.Adam(model.parameters())
+    train(model, optimizer, range(2))
+    FTP(model, anchor=model.state_dict()).attach(optimizer).detach()
+    assert not caplog.text
+    ftp = FTP(model).attach(optimizer)
+    assert caplog.text.count("attach before loading it") == 1
+    ftp.restart()
+    ftp.detach()
+    ftp.attach(optimizer)
+    assert caplog.text.count("attach before loading it") == 1
 
 
 def test_a_learning_rate_scheduler_works_as_before(model, optimizer, train):

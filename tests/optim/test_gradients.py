@@ -241,6 +241,19 @@ def test_a_bad_gradient_is_skipped_counted_and_leaves_the_state(bad, at_step, ca
     assert caplog.text.count("is not finite") == 1
 
 
+def test_many_tensors_that_are_not_finite_are_told_in_one_line(caplog):
+    weights = {name: nn.Parameter(torch.ones(2, 2)) for name in "abc"}
+    optimizer = torch.optim.SGD(weights.values(), lr=0.1)
+    ftp = FTP(weights).attach(optimizer)
+    for bad in ("a", "abc", "abc"):
+        for name, weight in weights.items():
+            weight.grad = torch.full_like(weight, torch.nan if name in bad else 0.1)
+        optimizer.step()
+    told = [record.getMessage().partition(":")[0] for record in caplog.records]
+    assert told == ["a", "b and 1 more"]
+    assert ftp.skipped() == {"a": 3, "b": 2, "c": 2}
+
+
 def test_bad_weights_are_left_as_they_are_and_never_enter_the_state():
     weight = nn.Parameter(torch.ones(3, 2))
     optimizer = torch.optim.SGD([weight], lr=0.1)

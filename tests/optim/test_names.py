@@ -21,6 +21,8 @@ def model(make_model):
         ("module._orig_mod.conv.weight", "conv.weight"),
         ("_orig_mod.module.conv.weight", "conv.weight"),
         ("blocks.0._orig_mod.conv.weight", "blocks.0.conv.weight"),
+        ("_forward_module.conv.weight", "conv.weight"),
+        ("_original_module.conv.weight", "conv.weight"),
         ("submodule.weight", "submodule.weight"),
     ],
 )
