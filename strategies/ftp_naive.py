@@ -1,6 +1,7 @@
 """Fine-tune a pretrained model on a class-incremental stream with FTP, in plain Avalanche.
 
     python strategies/ftp_naive.py
+    python strategies/ftp_naive.py --ensemble         # decided together with LDA: the most accurate on such streams
     python strategies/ftp_naive.py --without-ftp      # the same without the projection
 
 Copy this file and change what you need.
@@ -16,7 +17,7 @@ from avalanche.training.plugins import EvaluationPlugin
 
 from ftp_cl.benchmarks import split_emoji
 from ftp_cl.models import pretrained
-from ftp_cl.plugins import FreezeBatchNorm, FreshOptimizer, FTPPlugin, SeparatedSoftmax
+from ftp_cl.plugins import FreezeBatchNorm, FreshOptimizer, FTPPlugin, LDAEnsemble, SeparatedSoftmax
 
 
 def main() -> None:
@@ -25,6 +26,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10, help="per experience")
     parser.add_argument("--lr", type=float, default=3e-3, help="one rate for backbone and head")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--ensemble", action="store_true", help="with LDA on adapted and on frozen features")
     parser.add_argument("--without-ftp", action="store_true")
     arguments = parser.parse_args()
 
@@ -40,6 +42,8 @@ def main() -> None:
     # FTP anchors each weight tensor at the start of an experience and learns how far it may go. The head is left free.
     if not arguments.without_ftp:
         plugins.append(FTPPlugin(k=0, mu=5e-3, scale_by_classes=3))  # published and default: 1, 1e-2, 0
+    if arguments.ensemble:
+        plugins.append(LDAEnsemble())
 
     strategy = Naive(
         model=model,

@@ -1,7 +1,7 @@
 """Puts generated tables and figures into README.md, between markers.
 
 `python tools/update_readme.py --demo demo` takes the table and the figure of a finished demo, and `--results` the
-comparisons in short, from results/comparison/summary.csv and results/defaults/README.md.
+comparison in short, from results/comparison.
 """
 
 import argparse
@@ -42,6 +42,8 @@ METHODS = {
     "ftp_lda_ensemble": "FTP + LDA ensemble",
 }
 
+RECIPE = "ftp_lda_ensemble_default"
+
 
 def show_demo(demo: Path) -> str:
     """The demo's table, and its figure, which goes to docs/figures."""
@@ -69,14 +71,15 @@ def show_results(settings: dict[str, str]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def show_one_choice() -> str:
-    """Where one choice of values serves all settings: mean over these, and how the trials to choose from differ."""
-    text = (ROOT / "results" / "defaults" / "README.md").read_text()
-    heads, *means = _table(text, "Mean over the settings")
-    trials = {row[0]: row[2:5] for row in _table(text, "Trials")[1:]}
-    rows = [[*heads, "trials, on validation: best", "median", "worst"], ["---"] * (len(heads) + 3)]
-    rows += [[METHODS[name], *cells, *trials[name]] for name, *cells in means]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows).replace("to ftp", "to FTP")
+def show_mean() -> str:
+    """The mean over the settings of `TUNED`, and what the recommended recipe is ahead by."""
+    text = (ROOT / "results" / "comparison" / "README.md").read_text()
+    heads, *rows = _table(text, "Mean over the settings")
+    shown = [i for i, head in enumerate(heads) if not head.endswith("to ftp")]
+    lines = [[heads[i].replace(RECIPE, "the first") for i in shown], ["---"] * len(shown)]
+    lines += [[METHODS[row[0]], *(row[i] for i in shown[1:])] for row in rows if row[0] == RECIPE]
+    lines += [[METHODS[row[0]], *(row[i] for i in shown[1:])] for row in rows if row[0] in METHODS and row[0] != RECIPE]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _table(text: str, title: str) -> list[list[str]]:
@@ -111,7 +114,7 @@ def main() -> None:
     if arguments.results:
         insert("results", show_results(TUNED))
         insert("results elsewhere", show_results(TRANSFERRED))
-        insert("one choice", show_one_choice())
+        insert("mean", show_mean())
 
 
 if __name__ == "__main__":

@@ -105,7 +105,8 @@ def test_values_of_a_range():
         ({"settings": ["a", "b"], "tuned_in": {"a": "b", "b": "a"}}, "a cannot be tuned in b"),
         ({"tuned_together": True, "tuned_in": {"shots_2": "shots_2"}}, "tuned_together and tuned_in exclude"),
         ({"figures": {"label": ["shots_2"]}}, "there is no figure label"),
-        ({"figures": {"labels": ["shots_3"]}}, "the figure labels shows shots_3, which is none of the settings"),
+        ({"mean_over": ["shots_3"]}, "mean_over has shots_3, which is none of the settings"),
+        ({"figures": {"labels": ["shots_3"]}}, "the figure labels has shots_3, which is none of the settings"),
     ],
 )
 def test_a_wrong_plan_is_refused_in_one_sentence(plan_file, changes, sentence):
@@ -116,16 +117,31 @@ def test_a_wrong_plan_is_refused_in_one_sentence(plan_file, changes, sentence):
 RESULTS = Path(__file__).parents[2] / "results"
 
 
-def test_the_shipped_tables_follow_from_the_shipped_results(tmp_path):
-    shutil.copytree(RESULTS / "defaults", tmp_path / "defaults", ignore=shutil.ignore_patterns("*.md", "*.csv"))
-    table = write_tables(load_plan("defaults"), tmp_path / "defaults")
-    for name in ("README.md", "summary.csv", "differences.csv"):
-        assert table.with_name(name).read_bytes() == (RESULTS / "defaults" / name).read_bytes()
-    with (RESULTS / "defaults" / "summary.csv").open() as file:
-        runs = [run for run in csv.DictReader(file) if run["method"] == "lda"]
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["comparison", "defaults"])
+def test_the_shipped_tables_follow_from_the_shipped_results(name, tmp_path):
+    plan = load_plan(name)
+    shutil.copytree(RESULTS / name, tmp_path / name, ignore=shutil.ignore_patterns("*.md", "*.csv"))
+    table = write_tables(plan, tmp_path / name)
+    for file in ("README.md", "summary.csv", "differences.csv"):
+        assert table.with_name(file).read_bytes() == (RESULTS / name / file).read_bytes()
+    with (RESULTS / name / "summary.csv").open() as rows:
+        runs = [run for run in csv.DictReader(rows) if run["method"] == "lda" and run["setting"] in plan.mean_over]
     mean = np.mean([float(run["average_accuracy"]) for run in runs])
     section = table.read_text().partition("## Mean over the settings")[2].partition("\n## ")[0]
     assert f"| lda | {mean:.1f} ± " in section and "| 10 |" in section
+
+
+def test_the_mean_over_settings_waits_for_all_of_them(tmp_path, plan_file):
+    changes = {"methods": {"ncm": PLAN["methods"]["ncm"]}, "settings": ["shots_2", "robust"], "seeds": [0]}
+    plan = load_plan(plan_file(**changes, mean_over=["shots_2", "robust"]))
+    results = tmp_path / "results"
+    source = RESULTS / "comparison" / "robust" / "ncm" / "seed0.json"
+    for setting, shown in (("shots_2", False), ("robust", True)):
+        (results / setting / "ncm").mkdir(parents=True)
+        shutil.copy(source, results / setting / "ncm")
+        assert ("## Mean over the settings" in write_tables(plan, results).read_text()) == shown
+    assert "over shots_2, robust." in (results / "README.md").read_text()
 
 
 def test_an_unknown_setting_is_refused_with_the_nearest(capsys):

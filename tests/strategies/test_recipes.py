@@ -20,18 +20,25 @@ def all_cores():
     torch.set_num_threads(before)
 
 
+SCRIPTS = sorted(STRATEGIES.glob("*.py"))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("script", sorted(STRATEGIES.glob("*.py")), ids=lambda path: path.stem)
-def test_recipe_trains_and_prints_every_stream(script, tmp_path, monkeypatch, capsys, all_cores):
+@pytest.mark.parametrize(
+    ("script", "options"),
+    [*((script, []) for script in SCRIPTS), (STRATEGIES / "ftp_naive.py", ["--ensemble"])],
+    ids=lambda value: value.stem if isinstance(value, Path) else "".join(value),
+)
+def test_recipe_trains_and_prints_every_stream(script, options, tmp_path, monkeypatch, capsys, all_cores):
     """In this process, which has loaded torch and Avalanche already."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", [str(script), "--epochs", "1"])
+    monkeypatch.setattr(sys, "argv", [str(script), "--epochs", "1", *options])
     runpy.run_path(str(script), run_name="__main__")
     printed = capsys.readouterr().out
     streams = [line.split()[0] for line in printed.splitlines() if line.endswith(" %")]
     assert streams[0] == "test" and len(streams) == 7
 
 
-@pytest.mark.parametrize("script", sorted(STRATEGIES.glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_recipe_is_short(script):
     assert len(script.read_text().splitlines()) < 80

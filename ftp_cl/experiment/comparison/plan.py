@@ -97,6 +97,7 @@ class Plan:
         tuning_seeds: each trial is the mean over these, on the validation stream.
         seeds: what is reported, on the test stream, with the best trial.
         references: methods that the others are told the difference to, where they take part.
+        mean_over: settings whose mean is told for each method; all of them with `tuned_together`.
         figures: kind, of `FIGURES` -> the settings that it shows.
     """
 
@@ -109,6 +110,7 @@ class Plan:
     tuning_seeds: tuple[int, ...]
     seeds: tuple[int, ...]
     references: tuple[str, ...]
+    mean_over: tuple[str, ...]
     figures: Mapping[str, tuple[str, ...]]
 
     def in_setting(self, setting: str) -> list[ComparedMethod]:
@@ -159,16 +161,18 @@ def load_plan(name: str = DEFAULT_PLAN, quick: bool = False, only: Sequence[str]
 
 def _plan(content: Mapping[str, Any]) -> Plan:
     chosen = content.get("only", list(content["methods"]))
+    tuned_together = bool(content.get("tuned_together", False))
     plan = Plan(
         settings=tuple(content["settings"]),
         prefix=str(content.get("prefix", _EXPERIMENT_PREFIX)),
         methods=tuple(method for name in chosen for method in _methods(name, content["methods"][name])),
         trials=int(content["trials"]),
         tuned_in=_tuned_in(content),
-        tuned_together=bool(content.get("tuned_together", False)),
+        tuned_together=tuned_together,
         tuning_seeds=tuple(content["tuning_seeds"]),
         seeds=tuple(content["seeds"]),
         references=tuple(content["references"]),
+        mean_over=tuple(content["settings"] if tuned_together else content.get("mean_over", ())),
         figures={kind: tuple(settings) for kind, settings in content.get("figures", {}).items()},
     )
     for setting, others in plan.tuned_in.items():
@@ -177,9 +181,12 @@ def _plan(content: Mapping[str, Any]) -> Plan:
                 raise ValueError(f"{setting} cannot be tuned in {other}: it must be a setting that is tuned itself")
     if strange := sorted(set(plan.figures) - set(FIGURES)):
         raise ValueError(f"there is no figure {strange[0]}: there are {', '.join(FIGURES)}")
-    for kind, shown in plan.figures.items():
+    for what, shown in (
+        ("mean_over", plan.mean_over),
+        *((f"the figure {kind}", s) for kind, s in plan.figures.items()),
+    ):
         if missing := sorted(set(shown) - set(plan.settings)):
-            raise ValueError(f"the figure {kind} shows {missing[0]}, which is none of the settings")
+            raise ValueError(f"{what} has {missing[0]}, which is none of the settings")
     if shared := sorted(set(plan.seeds) & set(plan.tuning_seeds)):
         raise ValueError(f"seed {shared[0]} both tunes and is reported")
     if unknown := sorted(set(plan.references) - {method.name for method in plan.methods}):

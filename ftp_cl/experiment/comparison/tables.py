@@ -48,7 +48,9 @@ def write_tables(plan: Plan, results: Path) -> Path:
     parts = ["# Results\n", "Made by `make results`. How methods are tuned and seeds chosen: docs/protocol.md.\n"]
     found = {setting: groups for setting in plan.settings if (groups := _groups(plan, setting, results))}
     if plan.tuned_together:
-        parts += [_trials(plan, results), _mean_over_settings(plan, found)]
+        parts.append(_trials(plan, results))
+    if plan.mean_over and found.keys() >= set(plan.mean_over):
+        parts.append(_mean_over_settings(plan, {setting: found[setting] for setting in plan.mean_over}))
     parts += [_section(plan, setting, groups, results) for setting, groups in found.items()]
     parts.append(_NOTES + "\n")
     if plan.figures:
@@ -160,7 +162,7 @@ def _choice(plan: Plan, method: ComparedMethod, setting: str, results: Path) -> 
 
 
 def _mean_over_settings(plan: Plan, found: Mapping[str, Mapping[str, Group]]) -> str:
-    """Each method with its one choice in all settings: the mean of a seed over these."""
+    """Each method that takes part in all these settings: the mean of a seed over them."""
     measures = ("average_accuracy", "ood_average")
     means = {
         method.name: [_over_settings(found, method.name, measure) for measure in measures] for method in plan.methods
@@ -173,7 +175,7 @@ def _mean_over_settings(plan: Plan, found: Mapping[str, Mapping[str, Group]]) ->
         "OOD",
         *(f"Δ {what} to {name}" for name in references for what in ("accuracy", "OOD")),
     ]
-    lines = ["## Mean over the settings\n", "Test streams, the mean of each seed over all settings.\n"]
+    lines = ["## Mean over the settings\n", f"Test streams, the mean of each seed over {', '.join(found)}.\n"]
     lines += [_row([*heads, "n"]), _row(["---"] * (len(heads) + 1))]
     for name, of in sorted(means.items(), key=lambda item: -np.mean(list(item[1][0].values()))):
         spreads = [_spread(Spread.of(list(values.values()))) for values in of]
