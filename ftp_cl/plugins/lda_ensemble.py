@@ -33,8 +33,8 @@ class LDAEnsemble(PrototypeClassifier):
         frozen_head: that on frozen ones; None before training.
 
     Raises:
-        ValueError: an argument is out of range.
-        TypeError: at the first experience, if the model is no `ContinualClassifier` or its head none that grows.
+        ValueError: an argument is out of range, or as `PrototypeClassifier`.
+        TypeError: when training starts, if the model is no `ContinualClassifier` or its head none that grows.
     """
 
     def __init__(self, shrinkage: float = 0.9, bandwidth: float = 0.3) -> None:
@@ -46,14 +46,17 @@ class LDAEnsemble(PrototypeClassifier):
 
     def before_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:
         """Give the model its own backbone and head back; keep a copy of the backbone before it is trained."""
+        super().before_train_dataset_adaptation(strategy, **kwargs)
         model = strategy.model
         if self._own_backbone is not None:
             model.backbone, self._own_backbone = self._own_backbone, None
             model.num_features //= 2
-        super().before_train_dataset_adaptation(strategy, **kwargs)
         if self._frozen is None:
             if not isinstance(model.head, ClassifierHead):
-                raise TypeError(f"LDAEnsemble needs a head that grows, not {type(model.head).__name__}.")
+                raise TypeError(
+                    f"LDAEnsemble needs a head that grows, such as the models' own (head='cosine'), not "
+                    f"{type(model.head).__name__}."
+                )
             self._keep_frozen(model)
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:

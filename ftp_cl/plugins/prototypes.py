@@ -8,6 +8,7 @@ from torch import Tensor
 from ftp_cl.models import ContinualClassifier, LinearDiscriminantHead, NearestMeanHead, RandomProjectionHead
 from ftp_cl.models.imprinting import class_features
 from ftp_cl.models.prototypes import ClassMeansHead, PrototypeHead
+from ftp_cl.plugins.served import ServedModel
 from ftp_cl.plugins.skip_training import SkipTraining
 
 _CLASSIFIERS = ("ncm", "lda", "ranpac")
@@ -37,8 +38,9 @@ class PrototypeClassifier(SkipTraining):
         head: the prototype head; None before training. `model.head = plugin.head` makes it the model's own.
 
     Raises:
-        ValueError: for an unknown classifier or features, or drift with "ranpac", which has no means to be moved.
-        TypeError: at the first experience, if the model is no `ContinualClassifier`.
+        ValueError: for an unknown classifier or features, or drift with "ranpac", which has no means to be moved; when
+            training starts, if the plugin has served another model, or the strategy has two of the kind.
+        TypeError: when training starts, if the model is no `ContinualClassifier`.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class PrototypeClassifier(SkipTraining):
         self.head: PrototypeHead | None = None
         self._new_head(1)  # checks the options of the classifier
         self._own_head: Any = None
+        self._served = ServedModel()
         self._in_training = False
         self._features_before: Tensor | None = None
 
@@ -71,9 +74,8 @@ class PrototypeClassifier(SkipTraining):
 
     def before_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:
         """Give the model its own head back, before it grows and enters the optimizer; skip what is not trained."""
+        self._check(strategy)
         model = strategy.model
-        if not isinstance(model, ContinualClassifier):
-            raise TypeError(f"PrototypeClassifier needs a ContinualClassifier, not {type(model).__name__}.")
         if self.head is None:
             self.head = self._new_head(model.num_features).to(strategy.device)
         if self._own_head is not None:
@@ -82,6 +84,19 @@ class PrototypeClassifier(SkipTraining):
         if self.features == "frozen" or (self.features == "first" and strategy.experience.current_experience > 0):
             model.backbone.requires_grad_(False)
             self.skip(strategy)
+
+    def _check(self, strategy: Any) -> None:
+        name, model = type(self).__name__, strategy.model
+        if not isinstance(model, ContinualClassifier):
+            raise TypeError(
+                f"{name} needs a ContinualClassifier of ftp_cl.models, not {type(model).__name__}: wrap your backbone, "
+                "ContinualClassifier(backbone, num_features)."
+            )
+        if self._served.is_other_than(model):
+            raise ValueError(f"{name} knows the classes of another model: give each strategy a plugin of its own.")
+        if sum(isinstance(plugin, PrototypeClassifier) for plugin in strategy.plugins) > 1:
+            raise ValueError(f"{name} and another prototype classifier would take each other's place: keep one.")
+        self._served.remember(model)
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Look at the new images with the old features, to see later how these drift."""

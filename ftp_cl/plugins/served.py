@@ -12,12 +12,21 @@ class ServedModel:
         self._model: weakref.ref[nn.Module] | None = None
 
     def changes_to(self, model: nn.Module) -> bool:
-        """Whether another model, without any of these parameters, was served before; this one is remembered."""
-        before, self._model = self._model, weakref.ref(model)
-        if before is None:
+        """Whether another model was served before; this one is remembered."""
+        is_other = self.is_other_than(model)
+        self.remember(model)
+        return is_other
+
+    def is_other_than(self, model: nn.Module) -> bool:
+        """Whether another model, without any of these parameters, was served before."""
+        if self._model is None:
             return False
-        served = before()
+        served = self._model()
         return served is None or set(served.parameters()).isdisjoint(model.parameters())
+
+    def remember(self, model: nn.Module) -> None:
+        """This one is served from now on."""
+        self._model = weakref.ref(model)
 
     def __getstate__(self) -> dict[str, None]:
         """References to living objects do not travel."""

@@ -222,6 +222,29 @@ def test_the_ensemble_decides_in_evaluation_and_training_is_as_without_it(
     assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
 
 
+@pytest.mark.parametrize("make", [LDAEnsemble, PrototypeClassifier])
+def test_prototypes_serve_one_model_alone_in_its_strategy(
+    benchmark, vector_classifier, make_strategy, body_and_head, make
+):
+    plugin, experience = make(), benchmark.train_stream[0]
+    model = vector_classifier()
+    strategy = make_strategy(model, plugin)
+    strategy.train(experience)
+    strategy.eval(benchmark.test_stream)
+    other = vector_classifier()
+    before = copy.deepcopy(other.state_dict())
+    with pytest.raises(ValueError, match="knows the classes of another model: give each strategy"):
+        make_strategy(other, plugin).train(experience)
+    assert before.keys() == other.state_dict().keys()
+    make_strategy(model, plugin).train(experience)
+    with pytest.raises(ValueError, match="would take each other's place"):
+        make_strategy(vector_classifier(), make(), PrototypeClassifier("ncm")).train(experience)
+    with pytest.raises(
+        TypeError, match=f"{make.__name__} needs a ContinualClassifier of ftp_cl.models, not Sequential"
+    ):
+        make_strategy(body_and_head(), make()).train(experience)
+
+
 # ---- joint training -------------------------------------------------------------------------------------------------
 
 
