@@ -25,7 +25,7 @@ class ServedModel:
         return served is None or set(served.parameters()).isdisjoint(model.parameters())
 
     def remember(self, model: nn.Module) -> None:
-        """This one is served from now on."""
+        """Serve it from now on."""
         self._model = weakref.ref(model)
 
     def __getstate__(self) -> dict[str, None]:
