@@ -35,11 +35,11 @@ METHODS = {
     "l2_sp": "L2-SP",
     "lda": "frozen + LDA",
     "lda_ensemble": "fine-tuning + LDA ensemble",
-    "ftp_default": "FTP, its defaults¹",
-    "ftp_lda_ensemble_default": "FTP + LDA ensemble, its defaults¹",
-    "ftp": "FTP",
-    "ftp_warmup": "FTP + warm-up",
-    "ftp_lda_ensemble": "FTP + LDA ensemble",
+    "ftp_default": "FTP, as it comes¹",
+    "ftp_lda_ensemble_default": "FTP + LDA ensemble, as it comes¹",
+    "ftp": "FTP²",
+    "ftp_warmup": "FTP + warm-up²",
+    "ftp_lda_ensemble": "FTP + LDA ensemble²",
 }
 
 RECIPE = "ftp_lda_ensemble_default"
@@ -76,7 +76,7 @@ def show_mean() -> str:
     text = (ROOT / "results" / "comparison" / "README.md").read_text()
     heads, *rows = _table(text, "Mean over the settings")
     shown = [i for i, head in enumerate(heads) if not head.endswith("to ftp")]
-    lines = [[heads[i].replace(RECIPE, "the first") for i in shown], ["---"] * len(shown)]
+    lines = [[heads[i].replace(RECIPE, "the first row") for i in shown], ["---"] * len(shown)]
     lines += [[METHODS[row[0]], *(row[i] for i in shown[1:])] for row in rows if row[0] == RECIPE]
     lines += [[METHODS[row[0]], *(row[i] for i in shown[1:])] for row in rows if row[0] in METHODS and row[0] != RECIPE]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
