@@ -21,7 +21,7 @@ def refused(call, *words):
     [
         ("method=ftpp", "did you mean ftp?"),
         ("benchmark=split_emojis", "did you mean split_emoji?"),
-        ("model=efficientnet", "did you mean efficientnet_lite0?"),
+        ("model=eficientnet_lite0", "did you mean efficientnet_lite0?"),
         ("train.epoch=3", "did you mean train.epochs?"),
         ("epochs=3", "did you mean train.epochs?"),
         ("optimizer.learning_rate=1", "optimizer.lr"),
