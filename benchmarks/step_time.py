@@ -62,10 +62,14 @@ def parameters_of(shapes: list[Any], dtype: torch.dtype) -> dict[str, nn.Paramet
 def contenders(parameters: dict[str, nn.Parameter], drop_in: bool, literal: bool) -> Contenders:
     """One optimizer step each, on the same weights and gradients; the first is what the others are compared with."""
     adamw = torch.optim.AdamW(parameters.values(), lr=1e-3, fused=True)
+    dtype = next(iter(parameters.values())).dtype
     steps: Contenders = {BASE: adamw.step}
     for backend in backends():
         ftp = FTP(parameters.items(), backend=backend)
         steps[f"+ FTP, {backend}"] = lambda ftp=ftp: attached_step(ftp, adamw)
+        if drop_in and dtype == torch.float32:
+            halved = FTP(parameters.items(), backend=backend, direction_dtype="bfloat16")
+            steps[f"+ FTP, {backend}, change in bfloat16"] = lambda ftp=halved: attached_step(ftp, adamw)
         if drop_in:
             group = {"params": list(parameters.values()), "name": list(parameters)}
             steps[f"AdamP, {backend}"] = AdamP([group], backend=backend).step

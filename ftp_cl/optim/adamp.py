@@ -31,7 +31,8 @@ class AdamP(DropIn, torch.optim.AdamW):
         k: factor in [0, 1] on votes that shrink a radius.
         exclude_set: names or shell patterns that are not projected.
         backend: "torch", "numba", "triton" or "auto", as in `FTP`. With Numba, Adam's update and the projection
-            are one pass over memory, for CPU tensors in float32 and float64 without amsgrad, maximize and the like.
+            are one pass over memory, for CPU tensors in float32, float64 and bfloat16 without amsgrad, maximize and the
+            like.
         options: further ones of torch.optim.AdamW (foreach, fused, maximize, capturable).
 
     Attributes:

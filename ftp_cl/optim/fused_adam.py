@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ftp_cl.optim.turns import Turn, finish, learn_radii, take_votes
-from ftp_cl.projection.numba_backend import NumbaBackend, can_take
+from ftp_cl.projection.numba_backend import Kind, NumbaBackend, kind_of
 from ftp_cl.projection.torch_backend import to_floats
 
 
@@ -22,12 +22,13 @@ class AdamTurn:
     second: Tensor
     steps: Tensor
 
-    def can_be_fused(self) -> bool:
-        """Whether compiled loops can work on weights, gradient, moments, anchor and change side by side."""
+    def kind(self) -> Kind | None:
+        """See `kind_of`: here moments, too, have the dtype and layout of the weights."""
         state, weights = self.turn.state, self.turn.weights
         alike = self.first.dtype == self.second.dtype == weights.dtype
         alike = alike and self.first.stride() == self.second.stride() == weights.stride()
-        return alike and can_take(state, weights) and can_take(state, self.turn.gradient)
+        fits = alike and kind_of(state, self.turn.gradient) is not None
+        return kind_of(state, weights) if fits else None
 
 
 def take_over(
@@ -46,14 +47,13 @@ def take_over(
     lists = [entry for entry in lists if isinstance(entry, list)]  # torch 2.4 has a flag among them
     parameters, _, firsts, seconds, _, steps = lists
     turn_of = {id(turn.weights): turn for turn in turns}
-    kinds: dict[torch.dtype | None, list[AdamTurn]] = {}
+    kinds: dict[Kind | None, list[AdamTurn]] = {}
     group_fits = _group_can_be_fused(group)
     for parameter, *moments in zip(parameters, firsts, seconds, steps, strict=True):
         turn = turn_of.get(id(parameter))
         if turn is not None:
             adam_turn = AdamTurn(turn, *moments)
-            fits = group_fits and adam_turn.can_be_fused()
-            kinds.setdefault(parameter.dtype if fits else None, []).append(adam_turn)
+            kinds.setdefault(adam_turn.kind() if group_fits else None, []).append(adam_turn)
     take_votes([adam_turn.turn for adam_turn in kinds.pop(None, [])], backend)
     done: set[int] = set()
     for adam_turns in kinds.values():
@@ -71,7 +71,7 @@ def _group_can_be_fused(group: dict[str, Any]) -> bool:
 def _update_and_project(
     adam_turns: Sequence[AdamTurn], group: dict[str, Any], backend: NumbaBackend, mu: float
 ) -> set[int]:
-    """Vote, take AdamW's step and project, for tensors of one dtype.
+    """Vote, take AdamW's step and project, for tensors of one kind.
 
     Returns:
         The ids of the parameters done; the others have a bad gradient, and their weights and moments are untouched.

@@ -1,6 +1,6 @@
-"""Vote and project by loops that Numba compiles: one pass over memory for each, on CPU, in float32 and float64.
+"""Vote and project by loops that Numba compiles: one pass over memory for each, on CPU.
 
-Tensors of other kinds go through plain torch.
+In float32, float64 and bfloat16; other tensors go through plain torch.
 """
 
 import itertools
@@ -27,7 +27,19 @@ logger = logging.getLogger(__name__)
 
 Work = Sequence[tuple[TensorState, Sequence[Tensor]]]
 
-_ZEROS = {torch.float32: np.float32(0), torch.float64: np.float64(0)}
+Kind = tuple[torch.dtype, torch.dtype]
+"""Dtype of weights, anchor and gradient, and that of the change."""
+
+_ZEROS = {torch.float32: np.float32(0), torch.float64: np.float64(0), torch.bfloat16: np.uint16(0)}
+"""As `numba_kernels` has these dtypes."""
+
+_KINDS = {
+    (torch.float32, torch.float32),
+    (torch.float32, torch.bfloat16),
+    (torch.float64, torch.float64),
+    (torch.bfloat16, torch.bfloat16),
+}
+"""Those that the loops take, each compiled by itself. Tensors of others go through plain torch."""
 
 _SMALLEST_SHARE = 1 << 16
 """A thread is worth its start from about so many elements on."""
@@ -43,17 +55,17 @@ class NumbaBackend:
 
     def votes(self, gradients: Pairs) -> Sequence[Tensor | float]:
         """See `Backend.votes`."""
-        return by_kind(gradients, _kind, self.votes_of_one_kind, self._torch.votes)
+        return by_kind(gradients, kind_of, self.votes_of_one_kind, self._torch.votes)
 
     def project(self, weights: Pairs) -> list[float]:
         """See `Backend.project`."""
-        return by_kind(weights, _kind, self._project, self._torch.project)
+        return by_kind(weights, kind_of, self._project, self._torch.project)
 
     def adam(self, work: Work, hyper: Sequence[Sequence[float]]) -> list[float]:
         """AdamW's step and the projection, in one pass over memory.
 
         Args:
-            work: (state, (weights, gradient, exp_avg, exp_avg_sq)) of tensors of one dtype that `can_take` accepts.
+            work: (state, (weights, gradient, exp_avg, exp_avg_sq)) of tensors that are alike in `kind_of`.
             hyper: for each, the numbers that `numba_kernels.adam_rows` takes.
 
         Returns:
@@ -65,7 +77,7 @@ class NumbaBackend:
         return [state.confirmed(t[0], norm) for (state, t), norm in zip(work, largest, strict=True)]
 
     def votes_of_one_kind(self, gradients: Pairs) -> list[float]:
-        """As `votes`, for tensors of one dtype that `can_take` accepts."""
+        """As `votes`, for tensors that are alike in `kind_of`."""
         table = _table_of([state for state, _ in gradients])
         return table.run(numba_kernels.vote_rows, [[gradient for _, gradient in gradients]], [], np.add)
 
@@ -92,7 +104,7 @@ class _Plan:
     Attributes:
         shape: of the anchor.
         stride: of the anchor.
-        dtype: of anchor and change; None: the compiled loops cannot take them.
+        kind: dtypes of anchor and change; None: the compiled loops cannot take them.
         rows: number of rows.
         columns: elements per row.
         addresses: of norms, change and anchor.
@@ -100,7 +112,7 @@ class _Plan:
 
     shape: torch.Size
     stride: tuple[int, ...]
-    dtype: torch.dtype | None
+    kind: Kind | None
     rows: int
     columns: int
     addresses: tuple[int, int, int]
@@ -110,11 +122,11 @@ def _plan(state: TensorState) -> _Plan:
     plan: _Plan | None = state.plan
     if plan is None:
         anchor, change, rows = state.anchor, state.change, state.norms.numel()
-        fits = anchor.dtype in _ZEROS and anchor.dtype == change.dtype and anchor.is_cpu and change.is_cpu
+        kind = anchor.dtype, change.dtype
         plan = state.plan = _Plan(
             shape=anchor.shape,
             stride=anchor.stride(),
-            dtype=anchor.dtype if fits else None,
+            kind=kind if kind in _KINDS and anchor.is_cpu and change.is_cpu else None,
             rows=rows,
             columns=anchor.numel() // rows,
             addresses=(state.norms.data_ptr(), change.data_ptr(), anchor.data_ptr()),
@@ -122,25 +134,21 @@ def _plan(state: TensorState) -> _Plan:
     return plan
 
 
-def can_take(state: TensorState, tensor: Tensor) -> bool:
-    """Whether the compiled loops can work on a tensor beside this state: equal dtype and layout, on CPU."""
+def kind_of(state: TensorState, tensor: Tensor) -> Kind | None:
+    """What the compiled loops take together: tensors on CPU, of the layout of their anchor; None: not this one."""
     plan = state.plan or _plan(state)
-    if tensor.dtype != plan.dtype or not tensor.is_cpu:
-        return False
+    if plan.kind is None or tensor.dtype != plan.kind[0] or not tensor.is_cpu:
+        return None
     if tensor.stride() == plan.stride and tensor.shape == plan.shape:
-        return True
-    return same_layout(state.covered(tensor), state.anchor)
-
-
-def _kind(state: TensorState, tensor: Tensor) -> torch.dtype | None:
-    return tensor.dtype if can_take(state, tensor) else None
+        return plan.kind
+    return plan.kind if same_layout(state.covered(tensor), state.anchor) else None
 
 
 # ---- running loops on them ---------------------------------------------------------------------------------------
 
 
 class _Table:
-    """Tensors of one dtype, cut between rows into pieces, so that each thread has as many elements as the others.
+    """Tensors of one kind, cut between rows into pieces, so that each thread has as many elements as the others.
 
     Args:
         plans: of the tensors.
@@ -151,17 +159,18 @@ class _Table:
         elements = sum(plan.rows * plan.columns for plan in plans)
         threads = max(1, min(threads, elements // _SMALLEST_SHARE))
         cuts = _cuts(plans, elements / threads)
-        dtype = plans[0].dtype
-        assert dtype is not None
-        self._dtype = dtype
+        kind = plans[0].kind
+        assert kind is not None
+        self._kind = kind
         # One entry for each piece: its tensor, and the distance in bytes from that tensor's first element.
         self._owners = np.array([owner for owner, _, _ in cuts])
-        self._offsets = np.array([start * plans[owner].columns * dtype.itemsize for owner, start, _ in cuts])
+        before = np.array([start * plans[owner].columns for owner, start, _ in cuts])
+        self._offsets = before * kind[0].itemsize
         self._fixed = np.empty((len(cuts), 5), dtype=np.int64)
         for line, (owner, start, end) in enumerate(cuts):
             norms, change, anchor = plans[owner].addresses
-            offset = self._offsets[line]
-            self._fixed[line] = end - start, plans[owner].columns, norms + 8 * start, change + offset, anchor + offset
+            change, anchor = change + before[line] * kind[1].itemsize, anchor + self._offsets[line]
+            self._fixed[line] = end - start, plans[owner].columns, norms + 8 * start, change, anchor
         sizes = self._fixed[:, 0] * self._fixed[:, 1]
         middles = np.cumsum(sizes) - sizes / 2
         bounds = [*np.searchsorted(middles, elements / threads * np.arange(threads)), len(cuts)]
@@ -182,16 +191,17 @@ class _Table:
             parameters: arguments of the kernel that have one entry for each tensor.
             combine: puts together the results of one tensor's pieces.
         """
-        _announce(kernel, self._dtype)
+        _announce(kernel, self._kind)
         addresses = np.array([[tensor.data_ptr() for tensor in column] for column in columns], dtype=np.int64)
         table = np.empty((len(self._owners), 5 + len(columns)), dtype=np.int64)
         table[:, :5] = self._fixed
         table[:, 5:] = (addresses[:, self._owners] + self._offsets).T
         arrays = [np.asarray(values, dtype=np.float64)[self._owners] for values in parameters]
         partial = np.empty(len(self._owners))
+        zeros = [_ZEROS[dtype] for dtype in self._kind]
 
         def work(share: slice) -> None:
-            kernel(table[share], _ZEROS[self._dtype], *[array[share] for array in arrays], partial[share])
+            kernel(table[share], *zeros, *[array[share] for array in arrays], partial[share])
 
         waiting = [_pool(os.getpid()).submit(work, share) for share in self._shares[1:]]
         work(self._shares[0])
@@ -236,6 +246,7 @@ def _pool(process: int) -> ThreadPoolExecutor:
 
 
 @cache
-def _announce(kernel: Callable[..., None], dtype: torch.dtype) -> None:
+def _announce(kernel: Callable[..., None], kind: Kind) -> None:
     """Say that the first use compiles, which takes seconds unless the code is kept on disk from an earlier run."""
-    logger.info("Compiling %s for %s (kept on disk for later runs).", kernel.__name__, dtype)
+    names = " and ".join(sorted({str(dtype) for dtype in kind}))
+    logger.info("Compiling %s for %s (kept on disk for later runs).", kernel.__name__, names)

@@ -1,0 +1,82 @@
+"""The compiled loops in bfloat16: weights, or the change alone."""
+
+import math
+import struct
+
+import pytest
+import torch
+from torch import nn
+
+from ftp_cl.optim import FTP, AdamP
+from ftp_cl.projection import available_backends, get_backend
+from ftp_cl.projection.tensor_state import Storage, TensorState
+
+pytestmark = pytest.mark.skipif("numba" not in available_backends(), reason="numba is not installed")
+
+SHAPES = [(50, 300), (40, 7), (900,), (64, 3, 3, 3), (3, 5000), ()]
+CHANGE_ONLY = Storage(direction_dtype=torch.bfloat16)
+
+
+@pytest.mark.parametrize("columns", [100, 1000])  # few elements, and lines past the cache
+def test_a_change_is_rounded_as_torch_rounds(columns):
+    """Ties go to even, and the smallest numbers do not vanish."""
+    generator = torch.Generator().manual_seed(0)
+    bits = torch.randint(-(2**31), 2**31, (40, columns), generator=generator, dtype=torch.int64).to(torch.int32)
+    bits[::2] &= ~0xFFFF
+    bits[::4] |= 0x8000  # halfway between two numbers
+    weights = bits.view(torch.float32)
+    weights[~(weights.abs() < 1e30)] = 1.0
+    state = TensorState(torch.zeros_like(weights), like=weights, storage=CHANGE_ONLY)
+    state.radius.value = math.inf
+    expected = weights.bfloat16()
+    largest = get_backend("numba").project([(state, weights)])
+    assert ((expected != 0) & (expected.abs() < 2.0**-126)).any(), (
+        "numbers below the smallest normal one are among them"
+    )
+    assert largest == [pytest.approx(weights.double().abs().sum(dim=1).max().item(), rel=1e-6)]
+    assert torch.equal(state.change, expected)
+
+
+@pytest.mark.parametrize("bits", [0x7FC00000, 0x7FFFFFFF, 0xFFFFFFFF, 0x7F800001])
+@pytest.mark.parametrize("place", [3, 200])
+def test_no_number_stays_no_number(bits, place):
+    weights = torch.ones(2, 300)
+    weights[1, place] = struct.unpack("f", struct.pack("I", bits))[0]
+    state = TensorState(torch.zeros_like(weights), like=weights, storage=CHANGE_ONLY)
+    state.radius.value = 5.0
+    assert math.isnan(get_backend("numba").project([(state, weights)])[0])
+    assert weights[1, place].isnan() and weights.isnan().sum() == 1
+    assert not state.change.any()
+
+
+@pytest.mark.parametrize(("dtype", "storage"), [(torch.bfloat16, None), (torch.float32, CHANGE_ONLY)])
+def test_plain_torch_is_not_needed(dtype, storage, monkeypatch):
+    monkeypatch.setattr("ftp_cl.projection.torch_backend.TorchBackend.votes", None)
+    monkeypatch.setattr("ftp_cl.projection.torch_backend.TorchBackend.project", None)
+    pairs = []
+    for shape in SHAPES:
+        weights = torch.ones(shape, dtype=dtype)
+        pairs.append((TensorState(0 * weights, like=weights, storage=storage), weights))
+    backend = get_backend("numba")
+    backend.votes(pairs)
+    assert backend.project(pairs) == pytest.approx([300, 7, 900, 27, 5000, 1], rel=1e-6)
+    assert {state.change.dtype for state, _ in pairs} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_adam_fused_in_equals_torchs_fused_adam_to_the_last_bit(shape):
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(shape, generator=generator).bfloat16()
+    gradients = [torch.randn(shape, generator=generator).bfloat16() for _ in range(12)]
+    one, two = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    in_one_pass = AdamP([{"params": [one], "name": ["weight"]}], lr=0.05, weight_decay=0.01, backend="numba")
+    in_two = torch.optim.AdamW([two], lr=0.05, weight_decay=0.01, fused=True)
+    ftp = FTP([("weight", two)], backend="numba").attach(in_two)
+    for gradient in gradients:
+        one.grad, two.grad = gradient.clone(), gradient.clone()
+        in_one_pass.step()
+        in_two.step()
+    assert in_one_pass.ftp.radii() == pytest.approx(ftp.radii(), rel=1e-6)
+    assert torch.equal(one, two)
+    for name, moment in in_one_pass.state[one].items():
+        assert torch.equal(moment, in_two.state[two][name])
