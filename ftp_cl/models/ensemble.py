@@ -50,7 +50,16 @@ class EnsembleHead(DynamicModule):
             end += width
 
     def adaptation(self, experience: CLExperience) -> None:
-        """Let all heads make room for the classes of ``experience``."""
+        """Let all heads make room for the classes of ``experience``.
+
+        Raises:
+            RuntimeError: in training mode: standardised logits are there to decide, not to be trained.
+        """
+        if self.training:
+            raise RuntimeError(
+                "This model is the ensemble that LDAEnsemble made of it for evaluation: train it with the same plugin, "
+                "which gives the model its own head back."
+            )
         for head in self.heads:
             head.adaptation(experience)
 

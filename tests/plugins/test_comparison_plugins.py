@@ -222,6 +222,18 @@ def test_the_ensemble_decides_in_evaluation_and_training_is_as_without_it(
     assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
 
 
+def test_an_ensemble_is_not_trained_by_a_strategy_that_does_not_know_it(benchmark, vector_classifier, make_strategy):
+    model = vector_classifier()
+    strategy = make_strategy(model, LDAEnsemble())
+    first, second = benchmark.train_stream
+    strategy.train(first)
+    strategy.eval(benchmark.test_stream)
+    with pytest.raises(
+        RuntimeError, match="ensemble that LDAEnsemble made of it for evaluation: train it with the same"
+    ):
+        make_strategy(model).train(second)
+
+
 @pytest.mark.parametrize("make", [LDAEnsemble, PrototypeClassifier])
 def test_prototypes_serve_one_model_alone_in_its_strategy(
     benchmark, vector_classifier, make_strategy, body_and_head, make
