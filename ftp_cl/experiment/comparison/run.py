@@ -180,7 +180,7 @@ def _carry_out(
             console.print(f"{where} failed: {error}", highlight=False)
             continue
         _keep(job, result, results / job.setting / job.method)
-        score = f"{'validation' if job.tunes else 'test'} {result[OBJECTIVE]:.1f} %"
+        score = f"{result['config']['eval']['stream']} {result[OBJECTIVE]:.1f} %"
         console.print(f"{where}: {score} ({' '.join(job.overrides)})", highlight=False)
 
 
