@@ -42,7 +42,7 @@ def main() -> None:
     ]
     # FTP anchors each weight tensor at the start of an experience and learns how far it may go. The head is left free.
     if not arguments.without_ftp:
-        plugins.append(FTPPlugin(k=0, mu=5e-3, scale_by_classes=3))  # published and default: 1, 1e-2, 0
+        plugins.append(FTPPlugin.recommended())  # FTPPlugin() has the published values
 
     strategy = Naive(
         model=model,

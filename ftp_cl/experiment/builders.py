@@ -76,6 +76,7 @@ def ftp(
     k: float,
     mu: float,
     scale_by_classes: float,
+    pretrained_classes: float,
     anchor: str,
     exclude: str | list[str],
     when: str,
@@ -88,7 +89,7 @@ def ftp(
 ) -> Plugins:
     """Fast Trainable Projection."""
     radii: dict[str, Any] = {"radius_data": radius_data, "radius_iterations": radius_iterations, "mu": mu}
-    radii["scale_by_classes"] = scale_by_classes
+    radii |= {"scale_by_classes": scale_by_classes, "pretrained_classes": pretrained_classes}
     storage: dict[str, Any] = {"direction_dtype": direction_dtype, "anchor_device": anchor_device}
     plugin = FTPPlugin(k, anchor, exclude, when, method=method, backend=backend, **radii, **storage)  # type: ignore[arg-type]
     return [plugin]

@@ -118,18 +118,18 @@ RESULTS = Path(__file__).parents[2] / "results"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["comparison", "defaults"])
-def test_the_shipped_tables_follow_from_the_shipped_results(name, tmp_path):
+@pytest.mark.parametrize(("name", "method"), [("comparison", "lda"), ("defaults", "lda"), ("recommended", "published")])
+def test_the_shipped_tables_follow_from_the_shipped_results(name, method, tmp_path):
     plan = load_plan(name)
     shutil.copytree(RESULTS / name, tmp_path / name, ignore=shutil.ignore_patterns("*.md", "*.csv"))
     table = write_tables(plan, tmp_path / name)
     for file in ("README.md", "summary.csv", "differences.csv"):
         assert table.with_name(file).read_bytes() == (RESULTS / name / file).read_bytes()
     with (RESULTS / name / "summary.csv").open() as rows:
-        runs = [run for run in csv.DictReader(rows) if run["method"] == "lda" and run["setting"] in plan.mean_over]
+        runs = [run for run in csv.DictReader(rows) if run["method"] == method and run["setting"] in plan.mean_over]
     mean = np.mean([float(run["average_accuracy"]) for run in runs])
     section = table.read_text().partition("## Mean over the settings")[2].partition("\n## ")[0]
-    assert f"| lda | {mean:.1f} ± " in section and "| 10 |" in section
+    assert f"| {method} | {mean:.1f} ± " in section and "| 10 |" in section
 
 
 def test_the_mean_over_settings_waits_for_all_of_them(tmp_path, plan_file):
@@ -148,7 +148,7 @@ def test_an_unknown_setting_is_refused_with_the_nearest(capsys):
     assert main(["compare", "robst"]) == 2
     assert "did you mean robust?" in capsys.readouterr().err
     assert main(["compare", "--plan", "ablation"]) == 2
-    assert "one of comparison, defaults, ablations, rates, few_labels" in capsys.readouterr().err
+    assert "one of comparison, defaults, recommended, ablations, rates, few_labels" in capsys.readouterr().err
 
 
 def test_tuned_together_a_method_is_tuned_where_it_takes_part(plan_file):

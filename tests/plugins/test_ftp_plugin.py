@@ -40,8 +40,10 @@ from avalanche.training.supervised.lamaml_v2 import LaMAML
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from ftp_cl.experiment.config import load_config
 from ftp_cl.optim import FTP
 from ftp_cl.plugins import FTPPlugin, find_classifier
+from ftp_cl.plugins.ftp import RECOMMENDED
 
 FEATURES, CLASSES, EXPERIENCES = 12, 6, 3
 
@@ -350,16 +352,17 @@ def test_online_stream_without_boundaries_can_move_the_anchor_by_iterations(benc
     assert len(anchors) == 2  # six iterations in all
 
 
-@pytest.mark.parametrize(("when", "power"), [("step", 1), ("step", 3), ("experience", 2)])
-def test_the_step_size_follows_a_power_of_the_share_of_the_seen_classes(benchmark, when, power):
-    plugin = FTPPlugin(mu=6e-3, scale_by_classes=power, when=when, radius_iterations=1)
+@pytest.mark.parametrize(("when", "power", "before"), [("step", 1, 0), ("step", 1.5, 5), ("experience", 2, 0)])
+def test_the_step_size_follows_a_power_of_the_share_of_the_seen_classes(benchmark, when, power, before):
+    radii = {"mu": 6e-3, "scale_by_classes": power, "pretrained_classes": before}
+    plugin = FTPPlugin(**radii, when=when, radius_iterations=1)
     strategy = make_strategy(Naive, plugin)
     seen = set()
     for experience in benchmark.train_stream:
         strategy.train(experience)
         here = set(experience.classes_in_this_experience)
         seen |= here
-        assert plugin.ftp.mu == pytest.approx(6e-3 * (len(here) / len(seen)) ** power)
+        assert plugin.ftp.mu == pytest.approx(6e-3 * (len(here) / (before + len(seen))) ** power)
         steps = 2 if when == "step" else 1
         largest = max(entry["radius"] for entry in plugin.summary().values())
         assert 0 < largest <= plugin.ftp.mu * steps * 1.01
@@ -495,6 +498,8 @@ def test_explicit_exclude_overrides_the_head(benchmark):
         {"mu": 0},
         {"scale_by_classes": -1},
         {"scale_by_classes": float("inf")},
+        {"pretrained_classes": -1},
+        {"pretrained_classes": float("nan")},
         {"reanchor_every": 1.5},
         {"when": "epoch"},
         {"radius_data": "test"},
@@ -508,6 +513,13 @@ def test_explicit_exclude_overrides_the_head(benchmark):
 def test_wrong_arguments_are_refused_at_once(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         FTPPlugin(**options)
+
+
+def test_the_recommended_values_are_those_of_the_command_line():
+    method = load_config(["method=ftp"]).method
+    assert {name: method[name] for name in RECOMMENDED} == RECOMMENDED
+    plugin = FTPPlugin.recommended(mu=1e-3, when="experience")
+    assert (plugin.scale_by_classes, plugin.pretrained_classes, plugin.when) == (1.5, 20, "experience")
 
 
 @pytest.mark.parametrize("options", [{"exclude": None}, {"exclude": [3]}, {"anchor": None}, {"anchor": 3}])

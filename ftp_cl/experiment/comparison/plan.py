@@ -13,7 +13,7 @@ from scipy.stats import qmc
 from ftp_cl.experiment.config import ConfigError, config_directory
 
 DEFAULT_PLAN = "comparison"
-PLANS = (DEFAULT_PLAN, "defaults", "ablations", "rates", "few_labels")
+PLANS = (DEFAULT_PLAN, "defaults", "recommended", "ablations", "rates", "few_labels")
 FIGURES = ("rates", "labels", "pseudo_labels")
 
 _EXPERIMENT_PREFIX = "compare_"

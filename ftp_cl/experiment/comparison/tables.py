@@ -163,19 +163,21 @@ def _choice(plan: Plan, method: ComparedMethod, setting: str, results: Path) -> 
 
 def _mean_over_settings(plan: Plan, found: Mapping[str, Mapping[str, Group]]) -> str:
     """Each method that takes part in all these settings: the mean of a seed over them."""
-    measures = ("average_accuracy", "ood_average")
+    measures = {"accuracy": "average_accuracy", "OOD": "ood_average"}
+    if not any(_values(group, measures["OOD"]) for groups in found.values() for group in groups.values()):
+        del measures["OOD"]  # what is chosen on validation images sees no other styles
     means = {
-        method.name: [_over_settings(found, method.name, measure) for measure in measures] for method in plan.methods
+        method.name: [_over_settings(found, method.name, measure) for measure in measures.values()]
+        for method in plan.methods
     }
     means = {name: of for name, of in means.items() if all(of)}
     references = [name for name in plan.references if name in means]
     heads = [
         "method",
-        "accuracy",
-        "OOD",
-        *(f"Δ {what} to {name}" for name in references for what in ("accuracy", "OOD")),
+        *measures,
+        *(f"Δ {what} to {name}" for name in references for what in measures),
     ]
-    lines = ["## Mean over the settings\n", f"Test streams, the mean of each seed over {', '.join(found)}.\n"]
+    lines = ["## Mean over the settings\n", f"The mean of each seed over {', '.join(found)}.\n"]
     lines += [_row([*heads, "n"]), _row(["---"] * (len(heads) + 1))]
     for name, of in sorted(means.items(), key=lambda item: -np.mean(list(item[1][0].values()))):
         spreads = [_spread(Spread.of(list(values.values()))) for values in of]
