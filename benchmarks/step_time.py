@@ -12,6 +12,7 @@ is the median over the rounds. Every row of every tensor lies outside its ball, 
 import argparse
 import contextlib
 import json
+import logging
 import platform
 import statistics
 import time
@@ -321,6 +322,7 @@ def main() -> None:
     parser.add_argument("--docs", type=Path, help="put the tables between the markers in this Markdown file")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where weights and gradients are")
     arguments = parser.parse_args()
+    logging.getLogger("ftp_cl").setLevel(logging.ERROR)  # one optimizer serves all contenders, which FTP would warn of
     if arguments.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch finds no GPU here.")
     if arguments.device == "cuda" and "memory" in arguments.only:
