@@ -343,7 +343,7 @@ def _place(w, a, c, ratio, ahead):  # type: ignore[no-untyped-def]
 
 @_inlined
 def _adam_row(w, a, g, m, v, sums, hyper):  # type: ignore[no-untyped-def]
-    """AdamW's step of a row; returns n_r of the new w - a. `sums` is scratch of one line."""
+    """AdamW's step of a row; returns n_r of the new w - a. `sums` is scratch, a number for each weight of a line."""
     norm, size, zero = NORM_EPSILON, w.itemsize, w.dtype.type(0)
     pw, pa, pg, pm, pv, ps = w.ctypes.data, a.ctypes.data, g.ctypes.data, m.ctypes.data, v.ctypes.data, sums.ctypes.data
     for start in range(0, len(w), BLOCK):
