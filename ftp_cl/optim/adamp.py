@@ -1,14 +1,10 @@
 """AdamP, the paper's drop-in optimizer: AdamW followed by FTP."""
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import torch
 
 from ftp_cl.optim.drop_in import DropIn, ParamGroups
-from ftp_cl.optim.nesting import has_step_of
-
-if TYPE_CHECKING:
-    from ftp_cl.projection.numba_backend import NumbaBackend
 
 
 class AdamP(DropIn, torch.optim.AdamW):
@@ -30,9 +26,7 @@ class AdamP(DropIn, torch.optim.AdamW):
         amsgrad: use the maximum of second moments.
         k: factor in [0, 1] on votes that shrink a radius.
         exclude_set: names or shell patterns that are not projected.
-        backend: "torch", "numba", "triton" or "auto", as in `FTP`. With Numba, Adam's update and the projection
-            are one pass over memory, for CPU tensors in float32, float64 and bfloat16 without amsgrad, maximize and the
-            like.
+        backend: "torch", "numba", "triton" or "auto", as in `FTP`.
         options: further ones of torch.optim.AdamW (foreach, fused, maximize, capturable).
 
     Attributes:
@@ -65,19 +59,3 @@ class AdamP(DropIn, torch.optim.AdamW):
             **options,
         )
         self._start_projection(k, exclude_set or set(), backend)
-
-    @property
-    def takes_votes(self) -> bool:
-        """Whether this optimizer votes within its step, in `_init_group`, and not the hook before it."""
-        under_scaler = getattr(self, "found_inf", None) is not None
-        own_step = has_step_of(type(self), torch.optim.AdamW)  # another one may change weights after AdamW's
-        return self.ftp.backend.name == "numba" and own_step and not under_scaler
-
-    def _init_group(self, group: dict[str, Any], *lists: Any) -> bool:
-        """Here torch's AdamW collects what it is about to update; fused tensors are updated now and taken out."""
-        has_complex: bool = super()._init_group(group, *lists)
-        if self.takes_votes:
-            from ftp_cl.optim.fused_adam import take_over
-
-            take_over(self.ftp.turns, group, lists, cast("NumbaBackend", self.ftp.backend), self.ftp.mu)
-        return has_complex

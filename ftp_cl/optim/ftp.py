@@ -4,17 +4,21 @@ import logging
 import math
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ftp_cl.optim import fused_adam
 from ftp_cl.optim.checks import check_k, check_kind, check_optimizer, check_whole, number, storage
 from ftp_cl.optim.names import Exclude, NamedParameters, aliases, canonical_name, exclude_entries, match, named_list
 from ftp_cl.optim.nesting import is_outermost
 from ftp_cl.optim.turns import Turn, learn_radii, project, take_votes
 from ftp_cl.projection import TensorState, available_backends, get_backend
+
+if TYPE_CHECKING:
+    from ftp_cl.projection.numba_backend import NumbaBackend
 
 logger = logging.getLogger(__name__)
 
@@ -232,9 +236,12 @@ class FTP:
         self.detach()
         self._optimizer = weakref.ref(optimizer)
         untraced = torch.compiler.disable  # a compiled step calls these as they are
+        before = optimizer.register_step_pre_hook(untraced(self._before_step))
+        after = optimizer.register_step_post_hook(untraced(self._after_step))
+        self._step_hooks = before.id, after.id
         self._handles = [
-            optimizer.register_step_pre_hook(untraced(self._before_step)),
-            optimizer.register_step_post_hook(untraced(self._after_step)),
+            before,
+            after,
             optimizer.register_state_dict_post_hook(self._add_state),
             optimizer.register_load_state_dict_pre_hook(self._take_state),
         ]
@@ -302,16 +309,23 @@ class FTP:
         return closure_then_begin
 
     def _begin(self, optimizer: Optimizer) -> None:
-        self.turns = list(self._turns_of(optimizer))
-        if not getattr(optimizer, "takes_votes", False):
-            take_votes(self.turns, self.backend, exact=self.method == "exact")
+        waiting = self.turns = list(self._turns_of(optimizer))
+        if self._can_fuse(optimizer):
+            waiting = fused_adam.step_and_project(optimizer, waiting, cast("NumbaBackend", self.backend), self.mu)
+        take_votes(waiting, self.backend, exact=self.method == "exact")
+
+    def _can_fuse(self, optimizer: Optimizer) -> bool:
+        """Whether this step may be taken and projected in one pass: nobody else's hook may come in between."""
+        before, after = optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks
+        alone = (next(reversed(before)), next(iter(after))) == self._step_hooks
+        return alone and self.backend.name == "numba" and self.method == "paper" and fused_adam.can_fuse(optimizer)
 
     def _turns_of(self, optimizer: Optimizer) -> Iterator[Turn]:
         """A turn for each parameter that is projected in this step."""
         for group in optimizer.param_groups:
             if not group.get("ftp", True):
                 continue
-            k, maximize = group.get("ftp_k", self.k), bool(group.get("maximize"))
+            k = group.get("ftp_k", self.k)
             check_k(k)
             for parameter in group["params"]:
                 gradient = parameter.grad
@@ -320,13 +334,14 @@ class FTP:
                 name = self._names.get(parameter) or self._find(parameter)
                 if name not in self._excluded:
                     check_kind(name, parameter, gradient)
-                    yield Turn(name, parameter, gradient, self._state_of(name, parameter), k, maximize)
+                    yield Turn(name, parameter, gradient, self._state_of(name, parameter), group, k)
 
     @torch.no_grad()
     def _after_step(self, optimizer: Optimizer, args: tuple, kwargs: dict) -> None:
         if not is_outermost(optimizer):
             return
         turns, self.turns = self.turns, []
+        fused_adam.give_back(turns)
         found_inf, scale = getattr(optimizer, "found_inf", None), getattr(optimizer, "grad_scale", None)
         if found_inf is not None and found_inf.item() > 0:
             return  # a fused optimizer under GradScaler has left this step out

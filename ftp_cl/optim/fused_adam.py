@@ -1,107 +1,122 @@
-"""AdamW's update and the projection in one pass over memory, for the tensors that allow it."""
+"""AdamW's update and the projection in one pass over memory, for the tensors that allow it.
+
+What is done here is done before torch's own step, which finds no gradients at these tensors and leaves them alone.
+"""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.optim import Adam, AdamW, Optimizer
 
-from ftp_cl.optim.turns import Turn, finish, learn_radii, take_votes
-from ftp_cl.projection.numba_backend import Kind, NumbaBackend, kind_of
-from ftp_cl.projection.torch_backend import to_floats
+from ftp_cl.optim.nesting import has_step_of
+from ftp_cl.optim.turns import Turn, finish
 
-
-@dataclass(slots=True, eq=False)
-class AdamTurn:
-    """A turn with what AdamW keeps of its tensor: two moments, and the number of steps as a 0-d tensor."""
-
-    turn: Turn
-    first: Tensor
-    second: Tensor
-    steps: Tensor
-
-    def kind(self) -> Kind | None:
-        """See `kind_of`: here moments, too, have the dtype and layout of the weights."""
-        state, weights = self.turn.state, self.turn.weights
-        alike = self.first.dtype == self.second.dtype == weights.dtype
-        alike = alike and self.first.stride() == self.second.stride() == weights.stride()
-        fits = alike and kind_of(state, self.turn.gradient) is not None
-        return kind_of(state, weights) if fits else None
+if TYPE_CHECKING:
+    from ftp_cl.projection.numba_backend import Kind, NumbaBackend
 
 
-def take_over(
-    turns: Sequence[Turn], group: dict[str, Any], lists: Sequence[Any], backend: NumbaBackend, mu: float
-) -> None:
-    """Update and project what can be fused, and leave the rest to torch, with its votes taken.
+def can_fuse(optimizer: Optimizer) -> bool:
+    """Whether the step that begins is torch's fused Adam or AdamW, not under a GradScaler."""
+    scaled = any(getattr(optimizer, name, None) is not None for name in ("found_inf", "grad_scale"))
+    return _is_adam(type(optimizer)) and any(group["fused"] for group in optimizer.param_groups) and not scaled
+
+
+def _is_adam(kind: type[Optimizer]) -> bool:
+    """Not so a class that changes weights after Adam's step."""
+    return any(issubclass(kind, base) and has_step_of(kind, base) for base in (Adam, AdamW))
+
+
+def step_and_project(optimizer: Optimizer, turns: Sequence[Turn], backend: "NumbaBackend", mu: float) -> list[Turn]:
+    """Vote, take Adam's step and project where the compiled loops can; `give_back` is to follow the optimizer's step.
 
     Args:
+        optimizer: one that `can_fuse`.
         turns: of this step.
-        group: AdamW's parameter group.
-        lists: what torch's AdamW is about to update in this group: parameters, gradients, first and second moments,
-            largest second moments, steps. What is done here is taken out of them.
         backend: runs the loops.
         mu: step size of the radii.
-    """
-    lists = [entry for entry in lists if isinstance(entry, list)]  # torch 2.4 has a flag among them
-    parameters, _, firsts, seconds, _, steps = lists
-    turn_of = {id(turn.weights): turn for turn in turns}
-    kinds: dict[Kind | None, list[AdamTurn]] = {}
-    group_fits = _group_can_be_fused(group)
-    for parameter, *moments in zip(parameters, firsts, seconds, steps, strict=True):
-        turn = turn_of.get(id(parameter))
-        if turn is not None:
-            adam_turn = AdamTurn(turn, *moments)
-            kinds.setdefault(adam_turn.kind() if group_fits else None, []).append(adam_turn)
-    take_votes([adam_turn.turn for adam_turn in kinds.pop(None, [])], backend)
-    done: set[int] = set()
-    for adam_turns in kinds.values():
-        done |= _update_and_project(adam_turns, group, backend, mu)
-    kept = [i for i, parameter in enumerate(parameters) if id(parameter) not in done]
-    for entries in lists:
-        entries[:] = [entries[i] for i in kept] if entries else []
-
-
-def _group_can_be_fused(group: dict[str, Any]) -> bool:
-    """Whether AdamW's settings in this parameter group are those of the compiled loop."""
-    return not (group["amsgrad"] or group["maximize"] or group["capturable"] or group["differentiable"])
-
-
-def _update_and_project(
-    adam_turns: Sequence[AdamTurn], group: dict[str, Any], backend: NumbaBackend, mu: float
-) -> set[int]:
-    """Vote, take AdamW's step and project, for tensors of one kind.
 
     Returns:
-        The ids of the parameters done; the others have a bad gradient, and their weights and moments are untouched.
+        The turns that are left to torch, because Adam has no state of their tensors yet, their parameter groups have
+        settings that the loops lack, they cannot be taken by the loops, or they have gradients that are not finite.
     """
-    votes = backend.votes_of_one_kind([(a.turn.state, a.turn.gradient) for a in adam_turns])
-    for adam_turn, vote in zip(adam_turns, votes, strict=True):
-        adam_turn.turn.vote = vote
-    learn_radii([a.turn for a in adam_turns], mu)
-    good = [a for a in adam_turns if not a.turn.skipped]
-    if not good:
-        return set()
-    hyper = _hyper_parameters(group)
-    torch._foreach_add_([a.steps for a in good], 1)
-    largest = backend.adam(
-        [(a.turn.state, (a.turn.weights, a.turn.gradient, a.first, a.second)) for a in good],
-        [hyper(steps) for steps in to_floats([a.steps for a in good])],
-    )
-    finish([a.turn for a in good], largest)
-    return {id(a.turn.weights) for a in good}
+    fusible = {id(group) for group in optimizer.param_groups if _can_be_fused(group, isinstance(optimizer, AdamW))}
+    kinds: dict[Kind | None, list[tuple[Turn, dict[str, Tensor]]]] = {}
+    for turn in turns:
+        state: dict[str, Tensor] = optimizer.state.get(turn.weights, {})
+        kind = _kind(turn, state, backend) if state and id(turn.group) in fusible else None
+        kinds.setdefault(kind, []).append((turn, state))
+    left = [turn for turn, _ in kinds.pop(None, [])]
+    for work in kinds.values():
+        left += _of_one_kind(work, backend, mu)
+    return left
 
 
-def _hyper_parameters(group: dict[str, Any]) -> Callable[[float], tuple[float, ...]]:
-    """What `numba_kernels.adam_rows` takes, as a function of the number of steps."""
+def give_back(turns: Sequence[Turn]) -> None:
+    """Give the tensors that `step_and_project` has done their gradients back."""
+    for turn in turns:
+        if turn.finished:
+            turn.weights.grad = turn.gradient
+
+
+def _can_be_fused(group: dict[str, Any], adamw: bool) -> bool:
+    """Whether a parameter group asks for torch's fused AdamW, with settings that the compiled loop has."""
+    decoupled = not group["weight_decay"] or group.get("decoupled_weight_decay", adamw)
+    return group["fused"] and decoupled and not (group["amsgrad"] or group["capturable"] or group["differentiable"])
+
+
+def _kind(turn: Turn, state: dict[str, Tensor], backend: "NumbaBackend") -> "Kind | None":
+    """See `NumbaBackend.kind_of`; None, too, for a tensor that has grown, of which FTP covers a part only."""
+    weights, steps = turn.weights, state["step"]
+    if weights.shape != turn.state.anchor.shape or steps.dtype != torch.float32 or not steps.is_cpu:
+        return None
+    return backend.kind_of(turn.state, weights, turn.gradient, state["exp_avg"], state["exp_avg_sq"])
+
+
+def _of_one_kind(work: Sequence[tuple[Turn, dict[str, Tensor]]], backend: "NumbaBackend", mu: float) -> list[Turn]:
+    """Vote, take Adam's step and project; returns the turns whose votes are not finite, to which nothing is done."""
+    turns, states = [turn for turn, _ in work], [state for _, state in work]
+    columns: list[list[Tensor]] = [
+        [turn.weights for turn in turns],
+        [turn.gradient for turn in turns],
+        [state["exp_avg"] for state in states],
+        [state["exp_avg_sq"] for state in states],
+    ]
+    steps = backend.count_up([state["step"] for state in states])
+    results = backend.adam([turn.state for turn in turns], columns, _hyper_parameters(turns, steps.tolist(), mu))
+    done, largest_rows, left = [], [], []
+    for turn, state, (vote, radius, largest) in zip(turns, states, results, strict=True):
+        if not math.isfinite(vote):
+            state["step"].sub_(1)  # torch counts it
+            left.append(turn)
+            continue
+        turn.before, turn.state.radius = turn.state.radius, radius
+        turn.weights.grad = None
+        done.append(turn)
+        largest_rows.append(largest)
+    finish(done, largest_rows)
+    return left
+
+
+def _hyper_parameters(turns: Sequence[Turn], steps: Sequence[float], mu: float) -> np.ndarray:
+    """What `numba_kernels.adam_rows` takes, a line for each tensor; `steps` are Adam's, with this one."""
+    lines: list[tuple[float, ...]] = []
+    line_of: dict[tuple[int, float], int] = {}
+    order = []
+    for turn, step in zip(turns, steps, strict=True):
+        key = id(turn.group), step
+        if key not in line_of:  # few differ
+            line_of[key] = len(lines)
+            lines.append(_hyper_parameters_at(step, turn.group, turn.k, mu))
+        order.append(line_of[key])
+    return np.array(lines)[order]
+
+
+def _hyper_parameters_at(step: float, group: dict[str, Any], k: float, mu: float) -> tuple[float, ...]:
     lr, (beta1, beta2) = float(group["lr"]), (float(beta) for beta in group["betas"])
-    known: dict[float, tuple[float, ...]] = {}
-
-    def at(steps: float) -> tuple[float, ...]:
-        if steps not in known:
-            rate, root = lr / (1 - beta1**steps), 1 / math.sqrt(1 - beta2**steps)
-            known[steps] = (1 - lr * group["weight_decay"], 1 - beta1, beta2, 1 - beta2, rate, root, group["eps"])
-        return known[steps]
-
-    return at
+    rate, root = lr / (1 - beta1**step), math.sqrt(1 - beta2**step)
+    keep, sign = 1 - lr * group["weight_decay"], -1 if group["maximize"] else 1
+    return keep, 1 - beta1, beta2, 1 - beta2, rate, root, group["eps"], sign, k, mu

@@ -7,6 +7,7 @@ around an optimizer's step, or an optimizer that projects within its own.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +25,8 @@ class Turn:
         weights: the parameter.
         gradient: that of this step; some optimizers overwrite it once the vote is taken.
         state: anchor, previous change and radius.
+        group: the optimizer's parameter group.
         k: factor on votes that shrink the radius.
-        maximize: the optimizer climbs, so that votes count the other way round.
         vote: d, once taken; its value may still be computing on a device.
         before: the radius before this step, once learned.
         skipped: something was not finite, and the tensor's state is as before the step.
@@ -36,8 +37,8 @@ class Turn:
     weights: nn.Parameter
     gradient: Tensor
     state: TensorState
+    group: dict[str, Any]
     k: float
-    maximize: bool
     vote: Tensor | float | None = None
     before: Radius | None = None
     skipped: bool = False
@@ -73,7 +74,8 @@ def learn_radii(turns: Sequence[Turn], mu: float, scale: float = 1.0) -> list[Tu
                 continue
             vote = 0.0
         turn.before = turn.state.radius
-        turn.state.radius = turn.before.after((-vote if turn.maximize else vote) / scale, k=turn.k, mu=mu)
+        vote = -vote if turn.group.get("maximize") else vote  # an optimizer that climbs
+        turn.state.radius = turn.before.after(vote / scale, k=turn.k, mu=mu)
         good.append(turn)
     return good
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,13 +18,12 @@ from torch import Tensor
 from ftp_cl.projection import numba_kernels
 from ftp_cl.projection.backends import Pairs
 from ftp_cl.projection.kinds import by_kind
+from ftp_cl.projection.radius import Radius
 from ftp_cl.projection.rows import same_layout
 from ftp_cl.projection.tensor_state import TensorState
 from ftp_cl.projection.torch_backend import TorchBackend
 
 logger = logging.getLogger(__name__)
-
-Work = Sequence[tuple[TensorState, Sequence[Tensor]]]
 
 Kind = tuple[torch.dtype, torch.dtype]
 """Dtype of weights, anchor and gradient, and that of the change."""
@@ -55,41 +53,80 @@ class NumbaBackend:
 
     def votes(self, gradients: Pairs) -> Sequence[Tensor | float]:
         """See `Backend.votes`."""
-        return by_kind(gradients, kind_of, self.votes_of_one_kind, self._torch.votes)
+        return by_kind(gradients, self.kind_of, self.votes_of_one_kind, self._torch.votes)
 
     def project(self, weights: Pairs) -> list[float]:
         """See `Backend.project`."""
-        return by_kind(weights, kind_of, self._project, self._torch.project)
+        return by_kind(weights, self.kind_of, self._project, self._torch.project)
 
-    def adam(self, work: Work, hyper: Sequence[Sequence[float]]) -> list[float]:
-        """AdamW's step and the projection, in one pass over memory.
-
-        Args:
-            work: (state, (weights, gradient, exp_avg, exp_avg_sq)) of tensors that are alike in `kind_of`.
-            hyper: for each, the numbers that `numba_kernels.adam_rows` takes.
-
-        Returns:
-            As `project`.
-        """
-        states = [state for state, _ in work]
-        columns = list(zip(*(tensors for _, tensors in work), strict=True))
-        largest = _table_of(states).run(numba_kernels.adam_rows, columns, [_radii(states), hyper], np.maximum)
-        return [state.confirmed(t[0], norm) for (state, t), norm in zip(work, largest, strict=True)]
+    @staticmethod
+    def kind_of(state: TensorState, *tensors: Tensor) -> Kind | None:
+        """What the loops take together: tensors on CPU, of the layout of their anchor; None: not these."""
+        plan = state.plan or _plan(state)
+        if plan.kind is None:
+            return None
+        dtype, stride, shape = plan.kind[0], plan.stride, plan.shape
+        for tensor in tensors:
+            if tensor.dtype != dtype or not tensor.is_cpu:
+                return None
+            same = tensor.stride() == stride and tensor.shape == shape
+            if not same and not same_layout(state.covered(tensor), state.anchor):
+                return None
+        return plan.kind
 
     def votes_of_one_kind(self, gradients: Pairs) -> list[float]:
         """As `votes`, for tensors that are alike in `kind_of`."""
         table = _table_of([state for state, _ in gradients])
-        return table.run(numba_kernels.vote_rows, [[gradient for _, gradient in gradients]], [], np.add)
+        votes = np.empty(len(table.owners))
+        table.run(numba_kernels.vote_rows, [[gradient for _, gradient in gradients]], votes)
+        return table.combined(votes, np.add)
+
+    def adam(
+        self, states: Sequence[TensorState], columns: Sequence[Sequence[Tensor]], hyper: np.ndarray
+    ) -> list[tuple[float, Radius, float]]:
+        """Vote, learn the radii, take AdamW's step and project, in one pass over memory; states keep their radii.
+
+        Args:
+            states: of tensors that are alike in `kind_of`.
+            columns: their weights, gradients, exp_avg and exp_avg_sq.
+            hyper: for each, the numbers that `numba_kernels.adam_rows` takes.
+
+        Returns:
+            For each tensor its vote, its new radius, and what `project` returns. Where the vote is not finite,
+            nothing was done.
+        """
+        table = _table_of(states)
+        votes, partial = np.zeros(len(states)), np.zeros(len(states), dtype=bool)
+        if table.cut:  # such a tensor's vote is known only when all threads have read their pieces
+            votes[table.cut] = self.votes_of_one_kind([(states[i], columns[1][i]) for i in table.cut])
+            partial[table.cut] = True
+        radii = np.array([(r.value, r.first_moment, r.second_moment, r.steps) for r in (s.radius for s in states)])
+        of_pieces = [values[table.owners] for values in (hyper, partial, votes, radii)]
+        largest = np.zeros(len(table.owners))
+        table.run(numba_kernels.adam_rows, columns, *of_pieces, largest)
+        votes[table.owners], radii[table.owners] = of_pieces[2:]
+        results = zip(
+            votes.tolist(),
+            [Radius(value, first, second, int(steps)) for value, first, second, steps in radii.tolist()],
+            map(TensorState.confirmed, states, columns[0], table.combined(largest, np.maximum)),
+            strict=True,
+        )
+        return list(results)
+
+    @staticmethod
+    def count_up(numbers: Sequence[Tensor]) -> np.ndarray:
+        """Add one to each of these 0-d tensors, on CPU in float32; returns the sums. Torch takes longer for each."""
+        sums = np.empty(len(numbers))
+        numba_kernels.count_up(np.array([number.data_ptr() for number in numbers]), sums)
+        return sums
 
     def _project(self, weights: Pairs) -> list[float]:
-        states = [state for state, _ in weights]
-        columns = [[tensor for _, tensor in weights]]
-        largest = _table_of(states).run(numba_kernels.project_rows, columns, [_radii(states)], np.maximum)
-        return [state.confirmed(tensor, norm) for (state, tensor), norm in zip(weights, largest, strict=True)]
-
-
-def _radii(states: Sequence[TensorState]) -> list[float]:
-    return [state.radius.value for state in states]
+        states, tensors = [state for state, _ in weights], [tensor for _, tensor in weights]
+        table = _table_of(states)
+        radii = np.array([state.radius.value for state in states])[table.owners]
+        largest = np.empty(len(table.owners))
+        table.run(numba_kernels.project_rows, [tensors], radii, largest)
+        return list(map(TensorState.confirmed, states, tensors, table.combined(largest, np.maximum)))
 
 
 # ---- which tensors -----------------------------------------------------------------------------------------------
@@ -134,16 +171,6 @@ def _plan(state: TensorState) -> _Plan:
     return plan
 
 
-def kind_of(state: TensorState, tensor: Tensor) -> Kind | None:
-    """What the compiled loops take together: tensors on CPU, of the layout of their anchor; None: not this one."""
-    plan = state.plan or _plan(state)
-    if plan.kind is None or tensor.dtype != plan.kind[0] or not tensor.is_cpu:
-        return None
-    if tensor.stride() == plan.stride and tensor.shape == plan.shape:
-        return plan.kind
-    return plan.kind if same_layout(state.covered(tensor), state.anchor) else None
-
-
 # ---- running loops on them ---------------------------------------------------------------------------------------
 
 
@@ -153,6 +180,10 @@ class _Table:
     Args:
         plans: of the tensors.
         threads: number of threads at most.
+
+    Attributes:
+        owners: the tensor that each piece is of, shape [pieces].
+        cut: those tensors that are more than one piece.
     """
 
     def __init__(self, plans: Sequence[_Plan], threads: int) -> None:
@@ -162,10 +193,10 @@ class _Table:
         kind = plans[0].kind
         assert kind is not None
         self._kind = kind
-        # One entry for each piece: its tensor, and the distance in bytes from that tensor's first element.
-        self._owners = np.array([owner for owner, _, _ in cuts])
+        self.owners = np.array([owner for owner, _, _ in cuts])
+        self.cut: list[int] = np.flatnonzero(np.bincount(self.owners) > 1).tolist()
         before = np.array([start * plans[owner].columns for owner, start, _ in cuts])
-        self._offsets = before * kind[0].itemsize
+        self._offsets = before * kind[0].itemsize  # in bytes, from the tensor's first element
         self._fixed = np.empty((len(cuts), 5), dtype=np.int64)
         for line, (owner, start, end) in enumerate(cuts):
             norms, change, anchor = plans[owner].addresses
@@ -176,40 +207,34 @@ class _Table:
         bounds = [*np.searchsorted(middles, elements / threads * np.arange(threads)), len(cuts)]
         self._shares = [slice(start, end) for start, end in itertools.pairwise(bounds) if start < end]
 
-    def run(
-        self,
-        kernel: Callable[..., None],
-        columns: Sequence[Sequence[Tensor]],
-        parameters: Sequence[Any],
-        combine: np.ufunc,
-    ) -> list[float]:
-        """Results of a kernel of `numba_kernels`, one for each tensor.
+    def run(self, kernel: Callable[..., None], columns: Sequence[Sequence[Tensor]], *arrays: np.ndarray) -> None:
+        """Run a kernel of `numba_kernels` on all pieces.
 
         Args:
             kernel: what to run.
             columns: the tensors whose addresses the kernel's table holds after the norms, change and anchor.
-            parameters: arguments of the kernel that have one entry for each tensor.
-            combine: puts together the results of one tensor's pieces.
+            arrays: the kernel's further arguments, with a line for each piece, that it reads or writes.
         """
         _announce(kernel, self._kind)
         addresses = np.array([[tensor.data_ptr() for tensor in column] for column in columns], dtype=np.int64)
-        table = np.empty((len(self._owners), 5 + len(columns)), dtype=np.int64)
+        table = np.empty((len(self.owners), 5 + len(columns)), dtype=np.int64)
         table[:, :5] = self._fixed
-        table[:, 5:] = (addresses[:, self._owners] + self._offsets).T
-        arrays = [np.asarray(values, dtype=np.float64)[self._owners] for values in parameters]
-        partial = np.empty(len(self._owners))
+        table[:, 5:] = (addresses[:, self.owners] + self._offsets).T
         zeros = [_ZEROS[dtype] for dtype in self._kind]
 
         def work(share: slice) -> None:
-            kernel(table[share], *zeros, *[array[share] for array in arrays], partial[share])
+            kernel(table[share], *zeros, *[array[share] for array in arrays])
 
         waiting = [_pool(os.getpid()).submit(work, share) for share in self._shares[1:]]
         work(self._shares[0])
         for future in waiting:
             future.result()
-        results = np.zeros(addresses.shape[1])
+
+    def combined(self, values: np.ndarray, combine: np.ufunc) -> list[float]:
+        """One number for each tensor, from one for each of its pieces."""
+        results = np.zeros(self.owners[-1] + 1)
         with np.errstate(invalid="ignore"):  # NaN is an answer here
-            combine.at(results, self._owners, partial)
+            combine.at(results, self.owners, values)
         return results.tolist()
 
 

@@ -7,6 +7,24 @@ SMALLEST_RADIUS = 1e-8
 """The radius at a tensor's first step, and its lower bound ever after, as published."""
 
 
+def moved(
+    value: float, first: float, second: float, steps: float, vote: float, k: float, mu: float
+) -> tuple[float, float, float, float]:
+    """A radius, its two moments and its number of steps, one step along a vote; see `Radius.after`.
+
+    Plain floats, because the compiled loops have this function, too.
+    """
+    steps += 1.0
+    if steps == 1.0:
+        return value, first, second, steps
+    d = k * vote if vote > 0 else vote
+    first = 0.9 * first + 0.1 * d
+    second = 0.999 * second + 0.001 * d * d
+    # The bias correction counts the first step although it brought no vote: the published code does so.
+    mean, deviation = first / (1 - 0.9**steps), math.sqrt(second / (1 - 0.999**steps))
+    return max(value - mu * mean / (deviation + 1e-8), SMALLEST_RADIUS), first, second, steps
+
+
 @dataclass(slots=True)
 class Radius:
     """gamma and its Adam state, as Python floats: they are few, and in float64 they cannot lose small votes.
@@ -31,15 +49,10 @@ class Radius:
             k: factor in [0, 1] on positive votes (gradient annealing).
             mu: Adam's step size for gamma.
         """
-        steps = self.steps + 1
-        if steps == 1:
-            return Radius(self.value, self.first_moment, self.second_moment, steps)
-        d = k * vote if vote > 0 else vote
-        first = 0.9 * self.first_moment + 0.1 * d
-        second = 0.999 * self.second_moment + 0.001 * d * d
-        # The bias correction counts the first step although it brought no vote: the published code does so.
-        mean, deviation = first / (1 - 0.9**steps), math.sqrt(second / (1 - 0.999**steps))
-        return Radius(max(self.value - mu * mean / (deviation + 1e-8), SMALLEST_RADIUS), first, second, steps)
+        value, first, second, steps = moved(
+            self.value, self.first_moment, self.second_moment, float(self.steps), vote, k, mu
+        )
+        return Radius(value, first, second, int(steps))
 
     def clip(self, largest_row: float) -> None:
         """Bound gamma by the largest row norm of the current change.
