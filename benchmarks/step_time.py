@@ -31,6 +31,9 @@ MODELS = {"EfficientNet-Lite0": "tf_efficientnet_lite0", "ResNet-50": "resnet50"
 BASE = "AdamW fused"
 Contenders = dict[str, Callable[[], None]]
 
+device = torch.device("cpu")
+"""Where all tensors are. Not torch's default device, which makes each call of torch take longer."""
+
 
 # ---- tensors ---------------------------------------------------------------------------------------------------------
 
@@ -43,7 +46,7 @@ def shapes_of(model: str) -> list[torch.Size]:
 
 def backends() -> list[str]:
     """Those with code of their own for the device that is measured; on others they would be plain torch twice."""
-    other = "triton" if torch.get_default_device().type == "cpu" else "numba"
+    other = "triton" if device.type == "cpu" else "numba"
     return [name for name in available_backends() if name != other]
 
 
@@ -51,8 +54,8 @@ def parameters_of(shapes: list[Any], dtype: torch.dtype) -> dict[str, nn.Paramet
     """Random weights of these shapes, with small random gradients."""
     parameters = {}
     for number, shape in enumerate(shapes):
-        parameter = nn.Parameter(torch.randn(shape).to(dtype))
-        parameter.grad = torch.randn(shape).mul_(1e-2).to(dtype)
+        parameter = nn.Parameter(torch.randn(shape, device=device).to(dtype))
+        parameter.grad = torch.randn(shape, device=device).mul_(1e-2).to(dtype)
         parameters[f"tensor{number}"] = parameter
     return parameters
 
@@ -104,8 +107,9 @@ def literal_contender(parameters: dict[str, nn.Parameter], optimizer: torch.opti
 
 def iteration_contenders(batch_size: int, pixels: int) -> Contenders:
     """Whole training iterations of EfficientNet-Lite0: forward, backward, step."""
-    model = timm.create_model(MODELS["EfficientNet-Lite0"], num_classes=20)
-    images, labels = torch.randn(batch_size, 3, pixels, pixels), torch.randint(0, 20, (batch_size,))
+    model = timm.create_model(MODELS["EfficientNet-Lite0"], num_classes=20).to(device)
+    images = torch.randn(batch_size, 3, pixels, pixels, device=device)
+    labels = torch.randint(0, 20, (batch_size,), device=device)
     adamw = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
 
     def iterate() -> None:
@@ -159,7 +163,7 @@ def time_in_turns(steps: Contenders, rounds: int) -> dict[str, float]:
 
 def wait_for_gpu() -> None:
     """Let it finish what it was told to do; nothing on CPU."""
-    if torch.get_default_device().type == "cuda":
+    if device.type == "cuda":
         torch.cuda.synchronize()
 
 
@@ -327,7 +331,8 @@ def main() -> None:
         parser.error("--device cuda: torch finds no GPU here.")
     if arguments.device == "cuda" and "memory" in arguments.only:
         arguments.only.remove("memory")  # it reads torch's record of allocations on CPU
-    torch.set_default_device(arguments.device)
+    global device
+    device = torch.device(arguments.device)
     machine = f"{platform.machine()}, {torch.get_num_threads()} threads at most, torch {torch.__version__}"
     if arguments.device == "cuda":
         machine = f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
