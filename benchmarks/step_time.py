@@ -12,7 +12,6 @@ is the median over the rounds. Every row of every tensor lies outside its ball, 
 import argparse
 import contextlib
 import json
-import logging
 import platform
 import statistics
 import time
@@ -69,11 +68,10 @@ def contenders(parameters: dict[str, nn.Parameter], drop_in: bool, literal: bool
     dtype = next(iter(parameters.values())).dtype
     steps: Contenders = {BASE: adamw.step}
     for backend in backends():
-        ftp = FTP(parameters.items(), backend=backend)
-        steps[f"+ FTP, {backend}"] = lambda ftp=ftp: attached_step(ftp, adamw)
+        steps[f"+ FTP, {backend}"] = with_ftp(adamw, parameters, backend=backend).step
         if drop_in and dtype == torch.float32:
-            halved = FTP(parameters.items(), backend=backend, direction_dtype="bfloat16")
-            steps[f"+ FTP, {backend}, change in bfloat16"] = lambda ftp=halved: attached_step(ftp, adamw)
+            halved = with_ftp(adamw, parameters, backend=backend, direction_dtype="bfloat16")
+            steps[f"+ FTP, {backend}, change in bfloat16"] = halved.step
         if drop_in:
             group = {"params": list(parameters.values()), "name": list(parameters)}
             steps[f"AdamP, {backend}"] = AdamP([group], backend=backend).step
@@ -83,11 +81,12 @@ def contenders(parameters: dict[str, nn.Parameter], drop_in: bool, literal: bool
     return steps
 
 
-def attached_step(ftp: FTP, optimizer: torch.optim.Optimizer) -> None:
-    """Attach for this step only: the optimizer serves other contenders too."""
-    ftp.attach(optimizer)
-    optimizer.step()
-    ftp.detach()
+def with_ftp(adamw: torch.optim.AdamW, parameters: dict[str, nn.Parameter], **options: Any) -> torch.optim.AdamW:
+    """Another optimizer of these parameters, with the same state, to which FTP is attached."""
+    optimizer = torch.optim.AdamW(adamw.param_groups[0]["params"], lr=adamw.defaults["lr"], fused=True)
+    FTP(parameters.items(), **options).attach(optimizer)
+    optimizer.state = adamw.state
+    return optimizer
 
 
 def literal_contender(parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> Callable[[], None]:
@@ -112,21 +111,15 @@ def iteration_contenders(batch_size: int, pixels: int) -> Contenders:
     labels = torch.randint(0, 20, (batch_size,), device=device)
     adamw = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
 
-    def iterate() -> None:
-        adamw.zero_grad()
+    def iterate(optimizer: torch.optim.AdamW = adamw) -> None:
+        optimizer.zero_grad()
         nn.functional.cross_entropy(model(images), labels).backward()
-        adamw.step()
+        optimizer.step()
 
     steps: Contenders = {"naive": iterate}
     for backend in backends():
-        ftp = FTP(model, exclude="classifier", backend=backend)
-
-        def iterate_with_ftp(ftp: FTP = ftp) -> None:
-            ftp.attach(adamw)
-            iterate()
-            ftp.detach()
-
-        steps[f"FTP, {backend}"] = iterate_with_ftp
+        projecting = with_ftp(adamw, dict(model.named_parameters()), exclude="classifier.*", backend=backend)
+        steps[f"FTP, {backend}"] = lambda projecting=projecting: iterate(projecting)
 
     projected = {name: p for name, p in model.named_parameters() if not name.startswith("classifier")}
     tpgm = TPGM(projected, {name: parameter.detach().clone() for name, parameter in projected.items()})
@@ -326,7 +319,6 @@ def main() -> None:
     parser.add_argument("--docs", type=Path, help="put the tables between the markers in this Markdown file")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where weights and gradients are")
     arguments = parser.parse_args()
-    logging.getLogger("ftp_cl").setLevel(logging.ERROR)  # one optimizer serves all contenders, which FTP would warn of
     if arguments.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch finds no GPU here.")
     if arguments.device == "cuda" and "memory" in arguments.only:

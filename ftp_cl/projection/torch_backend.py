@@ -1,10 +1,13 @@
 """Vote and project in plain torch, on any device."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 
 from ftp_cl.projection.backends import Pairs
 from ftp_cl.projection.rows import NORM_EPSILON, accumulation_dtype, as_rows, same_layout
@@ -13,9 +16,11 @@ from ftp_cl.projection.tensor_state import TensorState
 ELEMENTS_AT_ONCE = 1 << 17
 """Rows of large tensors on CPU, and small tensors, are worked on in blocks of about so many elements.
 
-Temporaries of that size stay in the cache, and it takes less time to copy small tensors together than to call torch's
-operations for each.
+Temporaries of that size stay in the cache.
 """
+
+SMALL = 1 << 13
+"""Tensors of so many elements or fewer are taken together: copying them takes less time than calling torch for each."""
 
 
 class TorchBackend:
@@ -23,71 +28,130 @@ class TorchBackend:
 
     name = "torch"
 
-    def votes(self, gradients: Pairs) -> list[Tensor]:
+    def votes(self, gradients: Pairs) -> list[Tensor | float]:
         """See `Backend.votes`."""
-        return _in_groups(gradients, _vote, _votes_of_equals)
+        return _small_ones_together(gradients, _vote, _votes_together)
 
     def project(self, weights: Pairs) -> list[float]:
         """See `Backend.project`."""
-        norms = to_floats(_in_groups(weights, _project, _project_equals))
+        norms = to_floats(_small_ones_together(weights, _project, _project_together))
         return [state.confirmed(tensor, norm) for (state, tensor), norm in zip(weights, norms, strict=True)]
 
 
-def _in_groups(
-    pairs: Pairs, work: Callable[[TensorState, Tensor], Tensor], work_on_equals: Callable[[Pairs], Sequence[Tensor]]
-) -> list[Tensor]:
-    """Results for each pair, in order; small tensors that differ in nothing but their numbers are taken together."""
-    groups: dict[Any, list[int]] = {}
+# ---- small tensors -------------------------------------------------------------------------------------------------
+
+
+def _small_ones_together(
+    pairs: Pairs,
+    work: Callable[[TensorState, Tensor], Tensor],
+    work_together: Callable[[Pairs], Sequence[Tensor | float]],
+) -> list[Tensor | float]:
+    """Results for each pair, in order."""
+    results: dict[int, Tensor | float] = {}
+    blocks: dict[Any, list[int]] = {}
+    filled: dict[Any, int] = {}
+
+    def finish(block: list[int]) -> None:
+        if len(block) == 1:
+            results[block[0]] = work(*pairs[block[0]])
+        else:
+            results.update(zip(block, work_together([pairs[i] for i in block]), strict=True))
+
     for i, (state, tensor) in enumerate(pairs):
-        groups.setdefault(_kind(state, tensor) or i, []).append(i)
-    results: dict[int, Tensor] = {}
-    for group in groups.values():
-        at_once = max(1, ELEMENTS_AT_ONCE // pairs[group[0]][1].numel())
-        for start in range(0, len(group), at_once):
-            indices = group[start : start + at_once]
-            if len(indices) == 1:
-                results[indices[0]] = work(*pairs[indices[0]])
-            else:
-                results.update(zip(indices, work_on_equals([pairs[i] for i in indices]), strict=True))
+        kind = _small_kind(state, tensor)
+        if kind is None:
+            results[i] = work(state, tensor)
+            continue
+        blocks.setdefault(kind, []).append(i)
+        filled[kind] = filled.get(kind, 0) + tensor.numel()
+        if filled[kind] >= ELEMENTS_AT_ONCE:
+            finish(blocks.pop(kind))
+            del filled[kind]
+    for block in blocks.values():
+        finish(block)
     return [results[i] for i in range(len(pairs))]
 
 
-def _kind(state: TensorState, tensor: Tensor) -> tuple | None:
-    """What tensors must have in common to be stacked; None: this one cannot be."""
+def _small_kind(state: TensorState, tensor: Tensor) -> tuple | None:
+    """What small tensors must have in common to be put in a row; None: this one is not to be."""
     anchor, change = state.anchor, state.change
-    if tensor.shape != anchor.shape or not (tensor.is_contiguous() and anchor.is_contiguous()):
+    if tensor.numel() > SMALL or tensor.shape != anchor.shape or tensor.device.type not in ("cpu", "cuda"):
         return None
-    return tensor.shape, tensor.dtype, tensor.device, anchor.dtype, change.dtype
+    if not (tensor.is_contiguous() and anchor.is_contiguous()):
+        return None
+    return tensor.dtype, tensor.device, anchor.device, change.dtype
 
 
-def _rows_of_equals(tensors: Sequence[Tensor], rows: int) -> Tensor:
-    """Contiguous tensors of one shape as a new one of shape [tensors, rows, elements per row]."""
-    return torch.stack(list(tensors)).view(len(tensors), rows, -1)
+@dataclass(frozen=True)
+class _Segments:
+    """The rows of several tensors in a row, each with its elements one after the other.
+
+    Attributes:
+        columns: elements of each row, shape [rows].
+        rows: rows of each tensor, shape [tensors].
+        tensor_of_row: shape [rows].
+        row_of_element: shape [elements].
+    """
+
+    columns: Tensor
+    rows: Tensor
+    tensor_of_row: Tensor
+    row_of_element: Tensor
 
 
-def _votes_of_equals(gradients: Pairs) -> Sequence[Tensor]:
-    """As `_vote`, for tensors of one kind."""
-    norms = torch.stack([state.norms for state, _ in gradients])
-    rows, precise = norms.shape[1], accumulation_dtype(gradients[0][1].dtype)
-    dots = _rows_of_equals([gradient for _, gradient in gradients], rows).to(precise)
-    dots = dots.mul_(_rows_of_equals([state.change for state, _ in gradients], rows)).sum(dim=2)
-    return dots.div(norms).sum(dim=1).unbind()
+def _segments_of(states: Sequence[TensorState], device: torch.device) -> _Segments:
+    sizes = [(state.norms.numel(), state.anchor.numel()) for state in states]
+    return _segments(tuple(sizes), device)
 
 
-def _project_equals(weights: Pairs) -> Sequence[Tensor]:
-    """As `_project`, for tensors of one kind."""
+@lru_cache(maxsize=64)
+def _segments(sizes: tuple[tuple[int, int], ...], device: torch.device) -> _Segments:
+    """Kept, because steps usually work on the same tensors; `sizes` are rows and elements of each."""
+    rows = torch.tensor([rows for rows, _ in sizes])
+    tensor_of_row = torch.arange(len(sizes)).repeat_interleave(rows)
+    columns = torch.tensor([elements // rows for rows, elements in sizes])[tensor_of_row]
+    row_of_element = torch.arange(len(columns)).repeat_interleave(columns)
+    return _Segments(columns.to(device), rows.to(device), tensor_of_row.to(device), row_of_element.int().to(device))
+
+
+def _sums(values: Tensor, lengths: Tensor) -> Tensor:
+    """Sums of consecutive segments, in float64, because they are taken one number after the other."""
+    return torch.segment_reduce(values.double(), "sum", lengths=lengths, unsafe=True)
+
+
+def _numbers(values: Tensor) -> Sequence[Tensor | float]:
+    """Each by itself: from a GPU, which may still be computing, as 0-d tensors."""
+    return values.tolist() if values.is_cpu else values.unbind()
+
+
+def _votes_together(gradients: Pairs) -> Sequence[Tensor | float]:
+    """As `_vote`, for small tensors of one kind."""
+    states = [state for state, _ in gradients]
+    flat = _flatten_dense_tensors([gradient for _, gradient in gradients])
+    segments = _segments_of(states, flat.device)
+    products = flat.to(accumulation_dtype(flat.dtype)).mul_(_flatten_dense_tensors([state.change for state in states]))
+    of_rows = _sums(products, segments.columns).div_(torch.cat([state.norms for state in states]))
+    return _numbers(_sums(of_rows, segments.rows))
+
+
+def _project_together(weights: Pairs) -> Sequence[Tensor | float]:
+    """As `_project`, for small tensors of one kind."""
     states, tensors = [state for state, _ in weights], [tensor for _, tensor in weights]
-    rows, first = states[0].norms.numel(), tensors[0]
-    anchors = _rows_of_equals([state.anchor.to(first.device) for state in states], rows)
-    changes = _rows_of_equals(tensors, rows).sub_(anchors)
-    norms = _norms(changes)
-    radii = torch.tensor([state.radius.value for state in states], dtype=norms.dtype, device=first.device)
-    projected = torch.addcmul(anchors, changes, (radii.view(-1, 1) / norms).clamp_(max=1.0).unsqueeze(2), out=anchors)
-    shape = (len(states), *first.shape)
-    torch._foreach_copy_(tensors, projected.view(shape).unbind())
-    torch._foreach_copy_([state.change for state in states], changes.view(shape).unbind())
-    torch._foreach_copy_([state.norms for state in states], norms.unbind())
-    return norms.amax(dim=1).unbind()
+    changes = _flatten_dense_tensors(tensors)
+    anchors = _flatten_dense_tensors([state.anchor for state in states]).to(changes.device)
+    segments = _segments_of(states, changes.device)
+    changes.sub_(anchors)
+    norms = _sums(changes.abs(), segments.columns).add_(NORM_EPSILON)
+    radii = torch.tensor([state.radius.value for state in states], dtype=norms.dtype).to(norms.device)
+    ratios = radii[segments.tensor_of_row].div_(norms).clamp_(max=1.0).to(accumulation_dtype(changes.dtype))
+    projected = torch.addcmul(anchors, changes, ratios.index_select(0, segments.row_of_element), out=anchors)
+    torch._foreach_copy_(tensors, _unflatten_dense_tensors(projected, tensors))
+    torch._foreach_copy_([state.change for state in states], _unflatten_dense_tensors(changes, tensors))
+    torch._foreach_copy_([state.norms for state in states], norms.split([state.norms.numel() for state in states]))
+    return _numbers(torch.segment_reduce(norms, "max", lengths=segments.rows, unsafe=True))
+
+
+# ---- one tensor ------------------------------------------------------------------------------------------------------
 
 
 def _norms(changes: Tensor) -> Tensor:
