@@ -1,12 +1,14 @@
 """Checks of what FTP is given: a failure is one sentence."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ftp_cl.optim.names import canonical_name
 from ftp_cl.projection import Storage
 
 
@@ -40,6 +42,38 @@ def storage(direction_dtype: torch.dtype | str | None, anchor_device: torch.devi
     if device is not None and device.type == "meta":
         raise ValueError(f"anchor_device={anchor_device!r} is no device that holds numbers; try 'cpu'.")
     return Storage(direction_dtype, device)
+
+
+def check_anchor(
+    anchor: Mapping[str, Tensor], projected: Mapping[str, nn.Parameter], complete: bool
+) -> dict[str, Tensor]:
+    """The anchor by canonical name, with copies of what are the weights themselves.
+
+    Args:
+        anchor: weights by name, such as a state dict.
+        projected: the parameters that it is for, by canonical name.
+        complete: whether it must have all of them.
+
+    Raises:
+        TypeError: if it is no mapping.
+        ValueError: if a tensor is missing or has another shape.
+    """
+    if not isinstance(anchor, Mapping):
+        raise TypeError(
+            f"anchor takes weights by name, such as a state dict, not {anchor!r}; FTPPlugin reads files, too."
+        )
+    checked = {canonical_name(name): value for name, value in anchor.items()}
+    for name, parameter in projected.items():
+        if name not in checked:
+            if complete:
+                raise ValueError(f"The anchor has no tensor {name!r}; exclude it or pass weights for it.")
+        elif checked[name].shape != parameter.shape:
+            raise ValueError(
+                f"The anchor's {name!r} has shape {tuple(checked[name].shape)}, the model's {tuple(parameter.shape)}."
+            )
+        elif checked[name].data_ptr() == parameter.data_ptr():
+            checked[name] = checked[name].detach().clone()  # `model.state_dict()` would move along
+    return checked
 
 
 def check_optimizer(optimizer: Any) -> None:

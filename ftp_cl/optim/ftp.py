@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ftp_cl.optim import fused_adam
-from ftp_cl.optim.checks import check_k, check_kind, check_optimizer, check_whole, number, storage
-from ftp_cl.optim.names import Exclude, NamedParameters, aliases, canonical_name, exclude_entries, match, named_list
+from ftp_cl.optim.checks import check_anchor, check_k, check_kind, check_optimizer, check_whole, number, storage
+from ftp_cl.optim.names import Exclude, NamedParameters, aliases, exclude_entries, match, named_list
 from ftp_cl.optim.nesting import is_outermost
 from ftp_cl.optim.turns import Turn, learn_radii, project, take_votes
 from ftp_cl.projection import TensorState, available_backends, get_backend
@@ -56,7 +56,8 @@ class FTP:
             L1 norm.
         backend: "torch", which is always there, "numba" (`pip install 'ftp-cl[fast]'`; for CPU), "triton" (for GPUs;
             not timed on one yet), or "auto": numba if it is installed, plain torch otherwise. All give the same
-            results but for rounding, and read each other's state.
+            results but for rounding, and read each other's state. Behind torch's fused Adam and AdamW, Numba takes
+            their update and the projection in one pass over memory (docs/speed.md).
         direction_dtype: of the previous change, which only votes on radii; `"bfloat16"` halves its memory. None: that
             of the weights, as published.
         anchor_device: keeps anchors elsewhere, for example on "cpu" while the weights are on a GPU; they are fetched
@@ -185,27 +186,8 @@ class FTP:
 
     def _checked_anchor(self, anchor: Mapping[str, Tensor] | None, *, complete: bool = True) -> dict[str, Tensor]:
         """`anchor` by canonical name; `complete`: it must have every tensor that will be projected."""
-        if anchor is None:
-            return {}
-        if not isinstance(anchor, Mapping):
-            raise TypeError(
-                f"anchor takes weights by name, such as a state dict, not {anchor!r}; FTPPlugin reads files, too."
-            )
-        anchor = {canonical_name(name): value for name, value in anchor.items()}
-        for parameter, name in self._names.items():
-            if name in self._excluded or not parameter.requires_grad:
-                continue
-            if name not in anchor:
-                if complete:
-                    raise ValueError(f"The anchor has no tensor {name!r}; exclude it or pass weights for it.")
-            elif anchor[name].shape != parameter.shape:
-                raise ValueError(
-                    f"The anchor's {name!r} has shape {tuple(anchor[name].shape)}, the model's "
-                    f"{tuple(parameter.shape)}."
-                )
-            elif anchor[name].data_ptr() == parameter.data_ptr():
-                anchor[name] = anchor[name].detach().clone()  # `model.state_dict()` would move along
-        return anchor
+        projected = {name: p for p, name in self._names.items() if name not in self._excluded and p.requires_grad}
+        return {} if anchor is None else check_anchor(anchor, projected, complete)
 
     # ---- attaching --------------------------------------------------------------------------------------------------
 
