@@ -282,11 +282,11 @@ def project_rows(table, zero, kept, radii, largest):  # type: ignore[no-untyped-
 
 
 @_compiled
-def count_up(addresses, sums):  # type: ignore[no-untyped-def]
-    """Add one to the float32 at each address; `sums` are the results."""
+def add_to_each(addresses, amount, sums):  # type: ignore[no-untyped-def]
+    """Add a float32 to that at each address; `sums` are the results."""
     for i in range(len(addresses)):
-        number = carray(_pointer(addresses[i], np.float32(0)), (1,))
-        number[0] += np.float32(1)
+        number = carray(_pointer(addresses[i], amount), (1,))
+        number[0] += amount
         sums[i] = number[0]
 
 
