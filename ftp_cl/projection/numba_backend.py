@@ -1,4 +1,4 @@
-"""Vote and project by loops that Numba compiles, on CPU: one pass over memory for each, or one for both and Adam's step.
+"""Vote and project by loops that Numba compiles, on CPU: one pass over memory for each, or for both and Adam's step.
 
 In float32, float64 and bfloat16; other tensors go through plain torch.
 """
