@@ -29,6 +29,10 @@ TRANSFERRED = {
     "domain_incremental_lite2": "domain-incremental, EfficientNet-Lite2, 64 px",
     "robust_lite2": "one task, EfficientNet-Lite2, 64 px",
 }
+OTHER_DATA = {
+    "class_incremental_digits": "class-incremental, 5 experiences of 2 digits",
+    "robust_digits": "one task, 10 digits",
+}
 METHODS = {
     "naive": "fine-tuning",
     "naive_warmup": "fine-tuning + warm-up",
@@ -114,6 +118,7 @@ def main() -> None:
     if arguments.results:
         insert("results", show_results(TUNED))
         insert("results elsewhere", show_results(TRANSFERRED))
+        insert("results digits", show_results(OTHER_DATA))
         insert("mean", show_mean())
 
 

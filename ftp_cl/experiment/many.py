@@ -4,8 +4,6 @@ import contextlib
 import json
 import os
 import sys
-import time
-import traceback
 import uuid
 import warnings
 from collections.abc import Iterator, Sequence
@@ -21,11 +19,10 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from ftp_cl.experiment.config import ConfigError, check, config_directory, load_config
+from ftp_cl.experiment.errors import SWEEP_VARIABLE, clear_error, write_error
 from ftp_cl.experiment.quiet import without_warnings_of_others
 from ftp_cl.experiment.record import run_directory
-from ftp_cl.report import ERROR_FILE, replace_files
-
-_SWEEP_VARIABLE = "FTP_CL_SWEEP"
+from ftp_cl.report import ERROR_FILE
 
 
 def run_many(overrides: list[str]) -> int:
@@ -42,7 +39,7 @@ def run_many(overrides: list[str]) -> int:
     check_each_value(overrides)
     sweep = uuid.uuid4().hex
     # Hydra hands the variable to every job, on whatever machine its launcher starts it.
-    command = ["ftp-cl run", "--multirun", *overrides, f"+hydra.job.env_set.{_SWEEP_VARIABLE}={sweep}"]
+    command = ["ftp-cl run", "--multirun", *overrides, f"+hydra.job.env_set.{SWEEP_VARIABLE}={sweep}"]
     main = hydra.main(version_base="1.3", config_path=str(config_directory().resolve()), config_name="config")(_job)
     ended: str | None = None
     with patch.object(sys, "argv", command), patch.dict(os.environ, {"HYDRA_FULL_ERROR": "1"}), _quiet_hydra():
@@ -90,10 +87,10 @@ def _job(config: DictConfig) -> float | None:
             from ftp_cl.experiment.run import run
 
             path = run(config, directory)
-        (directory / ERROR_FILE).unlink(missing_ok=True)
+        clear_error(directory)
         return _objective(config, path)
     except Exception as error:
-        is_written = _write_error(directory, error)
+        is_written = write_error(directory, error)
         if config.objective is not None or not is_written:
             raise  # the sweeper must not take it for a value, nor a failure that nothing tells of for a success
         return None
@@ -113,22 +110,6 @@ def _objective(config: DictConfig, path: Path) -> float | None:
     if value is None:
         raise ConfigError(f"objective={config.objective} does not exist in {path}.")
     return float(value)
-
-
-def _write_error(directory: Path, error: Exception) -> bool:
-    """Whether error.json could be written: a full disk must not hide the error itself."""
-    sentence = " ".join(str(error).split()) or type(error).__name__
-    content = {
-        "sweep": os.environ.get(_SWEEP_VARIABLE),
-        "error": sentence if isinstance(error, ValueError) else f"{type(error).__name__}: {sentence}",
-        "traceback": traceback.format_exc(),
-        "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
-    }
-    try:
-        replace_files({directory / ERROR_FILE: json.dumps(content, indent=1).encode()})
-    except OSError:
-        return False
-    return True
 
 
 def _report_failures(root: Path, sweep: str, ended: str | None) -> int:

@@ -18,6 +18,7 @@ from ftp_cl.experiment.checkpoint_files import CheckpointFiles
 from ftp_cl.experiment.config import ConfigError, call_with, plain
 from ftp_cl.experiment.data import benchmark_of
 from ftp_cl.experiment.environment import describe_environment, set_deterministic
+from ftp_cl.experiment.errors import clear_error, write_error
 from ftp_cl.experiment.imported import imported, is_import_path, own_plugins, own_strategy
 from ftp_cl.experiment.labels import PseudoLabelJudge
 from ftp_cl.experiment.lock import DirectoryLock
@@ -62,10 +63,12 @@ def run(config: DictConfig, directory: Path) -> Path:
         return record.result_path
     with DirectoryLock(directory), Termination() as termination:
         record.remove_leftovers()
+        clear_error(directory)
         try:
             _run(config, record, termination)
-        except OSError as error:
-            if error.errno not in _FULL:
+        except Exception as error:
+            write_error(directory, error)
+            if not isinstance(error, OSError) or error.errno not in _FULL:
                 raise
             words = f"{error.strerror}; once there is room, resume=true goes on"
             raise OSError(error.errno, words, error.filename or str(directory)) from error

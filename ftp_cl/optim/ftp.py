@@ -111,6 +111,7 @@ class FTP:
         self._warned: set[str] = set()
         self._optimizer: weakref.ref[Optimizer] | None = None
         self._was_attached = False
+        self._step_hooks: tuple[int, int] | None = None
         self._handles: list[Any] = []
         self.track(parameters)
         self._anchor = self._checked_anchor(anchor)
@@ -293,7 +294,11 @@ class FTP:
     def _begin(self, optimizer: Optimizer) -> None:
         waiting = self.turns = list(self._turns_of(optimizer))
         if self._can_fuse(optimizer):
-            waiting = fused_adam.step_and_project(optimizer, waiting, cast("NumbaBackend", self.backend), self.mu)
+            try:
+                waiting = fused_adam.step_and_project(optimizer, waiting, cast("NumbaBackend", self.backend), self.mu)
+            except BaseException:
+                fused_adam.give_back(self.turns)
+                raise
         take_votes(waiting, self.backend, exact=self.method == "exact")
 
     def _can_fuse(self, optimizer: Optimizer) -> bool:
@@ -307,8 +312,7 @@ class FTP:
         for group in optimizer.param_groups:
             if not group.get("ftp", True):
                 continue
-            k = group.get("ftp_k", self.k)
-            check_k(k)
+            check_k(k := group.get("ftp_k", self.k))
             for parameter in group["params"]:
                 gradient = parameter.grad
                 if gradient is None:
@@ -316,7 +320,7 @@ class FTP:
                 name = self._names.get(parameter) or self._find(parameter)
                 if name not in self._excluded:
                     check_kind(name, parameter, gradient)
-                    yield Turn(name, parameter, gradient, self._state_of(name, parameter), group, k)
+                    yield Turn(name, parameter, gradient, self._state_of(name, parameter), group, float(k))
 
     @torch.no_grad()
     def _after_step(self, optimizer: Optimizer, args: tuple, kwargs: dict) -> None:

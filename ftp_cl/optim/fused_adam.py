@@ -26,12 +26,17 @@ def can_fuse(optimizer: Optimizer) -> bool:
 
 
 def _is_adam(kind: type[Optimizer]) -> bool:
-    """Not so a class that changes weights after Adam's step."""
-    return any(issubclass(kind, base) and has_step_of(kind, base) for base in (Adam, AdamW))
+    """Not so a class that changes weights after Adam's step, or gradients before it."""
+    return any(
+        issubclass(kind, base) and has_step_of(kind, base) and kind._init_group is base._init_group
+        for base in (Adam, AdamW)
+    )
 
 
 def step_and_project(optimizer: Optimizer, turns: Sequence[Turn], backend: "NumbaBackend", mu: float) -> list[Turn]:
     """Vote, take Adam's step and project where the compiled loops can; `give_back` is to follow the optimizer's step.
+
+    If that step raises, the gradients of what is done here are gone, so that it is not done again.
 
     Args:
         optimizer: one that `can_fuse`.
@@ -43,11 +48,11 @@ def step_and_project(optimizer: Optimizer, turns: Sequence[Turn], backend: "Numb
         The turns that are left to torch, because Adam has no state of their tensors yet, their parameter groups have
         settings that the loops lack, they cannot be taken by the loops, or they have gradients that are not finite.
     """
-    fusible = {id(group) for group in optimizer.param_groups if _can_be_fused(group, isinstance(optimizer, AdamW))}
+    groups = {id(group) for group in optimizer.param_groups if _group_allows(group, isinstance(optimizer, AdamW))}
     kinds: dict[Kind | None, list[tuple[Turn, dict[str, Tensor]]]] = {}
     for turn in turns:
         state: dict[str, Tensor] = optimizer.state.get(turn.weights, {})
-        kind = _kind(turn, state, backend) if state and id(turn.group) in fusible else None
+        kind = _kind(turn, state, backend) if state and id(turn.group) in groups else None
         kinds.setdefault(kind, []).append((turn, state))
     left = [turn for turn, _ in kinds.pop(None, [])]
     for work in kinds.values():
@@ -62,7 +67,7 @@ def give_back(turns: Sequence[Turn]) -> None:
             turn.weights.grad = turn.gradient
 
 
-def _can_be_fused(group: dict[str, Any], adamw: bool) -> bool:
+def _group_allows(group: dict[str, Any], adamw: bool) -> bool:
     """Whether a parameter group asks for torch's fused AdamW, with settings that the compiled loop has."""
     decoupled = not group["weight_decay"] or group.get("decoupled_weight_decay", adamw)
     return group["fused"] and decoupled and not (group["amsgrad"] or group["capturable"] or group["differentiable"])
@@ -85,18 +90,20 @@ def _of_one_kind(work: Sequence[tuple[Turn, dict[str, Tensor]]], backend: "Numba
         [state["exp_avg"] for state in states],
         [state["exp_avg_sq"] for state in states],
     ]
-    steps = backend.count_up([state["step"] for state in states])
-    results = backend.adam([turn.state for turn in turns], columns, _hyper_parameters(turns, steps.tolist(), mu))
-    done, largest_rows, left = [], [], []
-    for turn, state, (vote, radius, largest) in zip(turns, states, results, strict=True):
+    steps = [state["step"] for state in states]
+    hyper = _hyper_parameters(turns, (backend.add_to_each(steps, 0) + 1).tolist(), mu)
+    results = backend.adam([turn.state for turn in turns], columns, hyper)
+    done, counters, largest_rows, left = [], [], [], []
+    for turn, counter, (vote, radius, largest) in zip(turns, steps, results, strict=True):
         if not math.isfinite(vote):
-            state["step"].sub_(1)  # torch counts it
             left.append(turn)
             continue
         turn.before, turn.state.radius = turn.state.radius, radius
         turn.weights.grad = None
         done.append(turn)
+        counters.append(counter)
         largest_rows.append(largest)
+    backend.add_to_each(counters, 1)
     finish(done, largest_rows)
     return left
 

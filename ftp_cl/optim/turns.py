@@ -1,7 +1,7 @@
 """One step of FTP, in its three parts: vote before the weights change, learn the radii, project.
 
-A turn is one tensor's passage through them. Whoever runs the step decides when each part happens: the hooks of `FTP`
-around an optimizer's step, or an optimizer that projects within its own.
+A turn is one tensor's passage through them, in the hooks of `FTP` around an optimizer's step; or, together with Adam's
+own step, before it (`fused_adam`).
 """
 
 import math
@@ -30,7 +30,7 @@ class Turn:
         vote: d, once taken; its value may still be computing on a device.
         before: the radius before this step, once learned.
         skipped: something was not finite, and the tensor's state is as before the step.
-        finished: nothing remains to be done.
+        finished: the weights are projected, or left as they are for good.
     """
 
     name: str

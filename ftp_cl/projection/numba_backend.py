@@ -1,4 +1,4 @@
-"""Vote and project by loops that Numba compiles: one pass over memory for each, on CPU.
+"""Vote and project by loops that Numba compiles, on CPU: one pass over memory for each, or for both and Adam's step.
 
 In float32, float64 and bfloat16; other tensors go through plain torch.
 """
@@ -53,7 +53,7 @@ class NumbaBackend:
 
     def votes(self, gradients: Pairs) -> Sequence[Tensor | float]:
         """See `Backend.votes`."""
-        return by_kind(gradients, self.kind_of, self.votes_of_one_kind, self._torch.votes)
+        return by_kind(gradients, self.kind_of, self._votes, self._torch.votes)
 
     def project(self, weights: Pairs) -> list[float]:
         """See `Backend.project`."""
@@ -74,7 +74,7 @@ class NumbaBackend:
                 return None
         return plan.kind
 
-    def votes_of_one_kind(self, gradients: Pairs) -> list[float]:
+    def _votes(self, gradients: Pairs) -> list[float]:
         """As `votes`, for tensors that are alike in `kind_of`."""
         table = _table_of([state for state, _ in gradients])
         votes = np.empty(len(table.owners))
@@ -98,7 +98,7 @@ class NumbaBackend:
         table = _table_of(states)
         votes, partial = np.zeros(len(states)), np.zeros(len(states), dtype=bool)
         if table.cut:  # such a tensor's vote is known only when all threads have read their pieces
-            votes[table.cut] = self.votes_of_one_kind([(states[i], columns[1][i]) for i in table.cut])
+            votes[table.cut] = self._votes([(states[i], columns[1][i]) for i in table.cut])
             partial[table.cut] = True
         radii = np.array([(r.value, r.first_moment, r.second_moment, r.steps) for r in (s.radius for s in states)])
         of_pieces = [values[table.owners] for values in (hyper, partial, votes, radii)]
@@ -114,10 +114,11 @@ class NumbaBackend:
         return list(results)
 
     @staticmethod
-    def count_up(numbers: Sequence[Tensor]) -> np.ndarray:
-        """Add one to each of these 0-d tensors, on CPU in float32; returns the sums. Torch takes longer for each."""
+    def add_to_each(numbers: Sequence[Tensor], amount: float) -> np.ndarray:
+        """Add to each of these 0-d tensors, on CPU in float32; returns the sums. Torch takes longer for each."""
         sums = np.empty(len(numbers))
-        numba_kernels.count_up(np.array([number.data_ptr() for number in numbers]), sums)
+        addresses = np.array([number.data_ptr() for number in numbers], dtype=np.int64)
+        numba_kernels.add_to_each(addresses, np.float32(amount), sums)
         return sums
 
     def _project(self, weights: Pairs) -> list[float]:

@@ -5,12 +5,12 @@ of the first element of this piece in the tensors that the loop's docstring name
 argument `zero`, those of c and c' that of `kept`, row norms are float64. Sums over a block of a row are taken in the
 tensor's dtype, in as many partial sums as a vector has lanes, and those of blocks in float64: nearly as exact as
 float64 throughout, and faster. bfloat16 stands here as uint16.
-
-Numba compiles a loop kept on disk anew if this file has changed, but not for changes in what it imports.
 """
 
+import hashlib
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -19,8 +19,8 @@ from numba import carray, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from ftp_cl.projection import numba_lanes, radius
 from ftp_cl.projection.numba_lanes import LINE, Lanes, narrow, widen
-from ftp_cl.projection.radius import moved
 from ftp_cl.projection.rows import NORM_EPSILON
 
 logger = logging.getLogger(__name__)
@@ -28,7 +28,12 @@ logger = logging.getLogger(__name__)
 # Sums may be taken in any order, which vector instructions need; NaN and infinities keep their meaning.
 _OPTIONS: Any = {"nogil": True, "fastmath": {"reassoc", "nsz", "contract"}, "error_model": "numpy"}
 
-_moved = numba.njit(forceinline=True, error_model="numpy")(moved)
+_moved = numba.njit(forceinline=True, error_model="numpy")(radius.moved)
+
+# Numba finds out by itself that this file has changed since it compiled a loop, but not that what it imports has.
+_IMPORTED = hashlib.sha256(
+    b"".join(Path(str(part.__file__)).read_bytes() for part in (numba_lanes, radius))
+).hexdigest()
 
 ROWS, COLUMNS, NORMS = 0, 1, 2
 
@@ -41,6 +46,7 @@ LONG = 128
 
 def _compiled(loop: Callable[..., Any]) -> Callable[..., Any]:
     """Compile at the first call, and keep the machine code on disk for later runs where a place can be written."""
+    loop.__qualname__ += f"-{_IMPORTED[:8]}"  # part of the file's name there
     try:
         return numba.njit(cache=True, **_OPTIONS)(loop)
     except RuntimeError:
@@ -282,11 +288,11 @@ def project_rows(table, zero, kept, radii, largest):  # type: ignore[no-untyped-
 
 
 @_compiled
-def count_up(addresses, sums):  # type: ignore[no-untyped-def]
-    """Add one to the float32 at each address; `sums` are the results."""
+def add_to_each(addresses, amount, sums):  # type: ignore[no-untyped-def]
+    """Add a float32 to that at each address; `sums` are the results."""
     for i in range(len(addresses)):
-        number = carray(_pointer(addresses[i], np.float32(0)), (1,))
-        number[0] += np.float32(1)
+        number = carray(_pointer(addresses[i], amount), (1,))
+        number[0] += amount
         sums[i] = number[0]
 
 

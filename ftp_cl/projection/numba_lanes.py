@@ -71,7 +71,7 @@ def narrow(typing_context: Any, number: Any, like: Any) -> Any:
 
 
 class Numbers:
-    """Arithmetic on numbers side by side in a vector of LLVM; each operation is rounded, as torch's are."""
+    """Arithmetic on numbers side by side in a vector of LLVM."""
 
     def __init__(self, builder: Any, value: Any) -> None:
         self.builder, self.value = builder, value

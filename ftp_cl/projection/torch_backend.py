@@ -20,11 +20,12 @@ Temporaries of that size stay in the cache.
 """
 
 SMALL = 1 << 13
-"""Tensors of so many elements or fewer are taken together: copying them takes less time than calling torch for each."""
+"""Tensors of so many elements or fewer are taken together on CPU: copying them takes less time than torch's operations
+on each. On a GPU, where launches are what takes time, it is `ELEMENTS_AT_ONCE`."""
 
 
 class TorchBackend:
-    """See `Backend`. Temporaries are of a block's size on CPU, of one tensor's elsewhere."""
+    """See `Backend`. Temporaries are of a block's size on CPU, of a block's or one tensor's elsewhere."""
 
     name = "torch"
 
@@ -75,9 +76,9 @@ def _small_ones_together(
 def _small_kind(state: TensorState, tensor: Tensor) -> tuple | None:
     """What small tensors must have in common to be put in a row; None: this one is not to be."""
     anchor, change = state.anchor, state.change
-    if tensor.numel() > SMALL or tensor.shape != anchor.shape or tensor.device.type not in ("cpu", "cuda"):
+    if tensor.numel() > (SMALL if tensor.is_cpu else ELEMENTS_AT_ONCE) or not (tensor.is_cpu or tensor.is_cuda):
         return None
-    if not (tensor.is_contiguous() and anchor.is_contiguous()):
+    if tensor.shape != anchor.shape or not (tensor.is_contiguous() and anchor.is_contiguous()):
         return None
     return tensor.dtype, tensor.device, anchor.device, change.dtype
 
@@ -107,11 +108,11 @@ def _segments_of(states: Sequence[TensorState], device: torch.device) -> _Segmen
 @lru_cache(maxsize=64)
 def _segments(sizes: tuple[tuple[int, int], ...], device: torch.device) -> _Segments:
     """Kept, because steps usually work on the same tensors; `sizes` are rows and elements of each."""
-    rows = torch.tensor([rows for rows, _ in sizes])
-    tensor_of_row = torch.arange(len(sizes)).repeat_interleave(rows)
-    columns = torch.tensor([elements // rows for rows, elements in sizes])[tensor_of_row]
-    row_of_element = torch.arange(len(columns)).repeat_interleave(columns)
-    return _Segments(columns.to(device), rows.to(device), tensor_of_row.to(device), row_of_element.int().to(device))
+    rows, elements = (torch.tensor(numbers, device=device) for numbers in zip(*sizes, strict=True))
+    tensor_of_row = torch.arange(len(sizes), device=device).repeat_interleave(rows)
+    columns = (elements // rows)[tensor_of_row]
+    row_of_element = torch.arange(len(columns), device=device).repeat_interleave(columns)
+    return _Segments(columns, rows, tensor_of_row, row_of_element.int())
 
 
 def _sums(values: Tensor, lengths: Tensor) -> Tensor:
@@ -142,7 +143,7 @@ def _project_together(weights: Pairs) -> Sequence[Tensor | float]:
     segments = _segments_of(states, changes.device)
     changes.sub_(anchors)
     norms = _sums(changes.abs(), segments.columns).add_(NORM_EPSILON)
-    radii = torch.tensor([state.radius.value for state in states], dtype=norms.dtype).to(norms.device)
+    radii = torch.tensor([state.radius.value for state in states], dtype=norms.dtype, device=norms.device)
     ratios = radii[segments.tensor_of_row].div_(norms).clamp_(max=1.0).to(accumulation_dtype(changes.dtype))
     projected = torch.addcmul(anchors, changes, ratios.index_select(0, segments.row_of_element), out=anchors)
     torch._foreach_copy_(tensors, _unflatten_dense_tensors(projected, tensors))

@@ -14,7 +14,7 @@ EVENTS_FILE = "metrics.jsonl"
 RESULT_FILE = "result.json"
 LOCK_FILE = ".lock"
 ERROR_FILE = "error.json"
-"""In the directory of a run of a sweep that failed: its error, until it is tried again."""
+"""In the directory of a run that failed: its error, until it is tried again."""
 
 STATES = ("running", "failed", "interrupted", "finished")
 

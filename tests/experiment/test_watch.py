@@ -27,6 +27,22 @@ def test_watch_tells_finished_running_failed_and_interrupted_runs_apart(ftp_cl, 
     assert status == 2 and "nowhere" in error
 
 
+def test_a_single_run_that_is_refused_late_has_failed_until_it_succeeds(ftp_cl, tmp_path, monkeypatch):
+    arguments = ["run", *QUICK, "out=single"]
+    with monkeypatch.context() as patch:
+        patch.setattr("ftp_cl.experiment.run.benchmark_of", refuse)
+        assert ftp_cl(*arguments)[0] == 2
+    (status,) = statuses(tmp_path)
+    assert (status.state, status.latest) == ("failed", "no such images")
+    assert ftp_cl(*arguments)[0] == 0
+    assert [status.state for status in statuses(tmp_path)] == ["finished"]
+    assert not (tmp_path / "single" / "error.json").exists()
+
+
+def refuse(config):
+    raise ValueError("no such images")
+
+
 @pytest.mark.parametrize("every", ["-1", "0", "nan", "inf", "often"])
 def test_an_interval_that_is_none_is_refused(ftp_cl, capsys, every):
     with pytest.raises(SystemExit):

@@ -24,7 +24,7 @@ TWO_PASSES = [
     {"amsgrad": True},
     {"fused": False, "foreach": False},
     {"fused": False, "foreach": True},
-    {"fused": False, "capturable": False},
+    {"capturable": True},
 ]
 
 
@@ -115,21 +115,24 @@ def test_adam_is_fused_unless_it_decays_within_the_gradient(passes):
     assert not passes
 
 
+@pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.Adam])
 @pytest.mark.parametrize("settings", FUSED, ids=str)
-def test_adam_s_own_part_is_torch_s_to_the_last_bit(settings, passes):
+def test_adam_s_own_part_is_torch_s_to_the_last_bit(settings, kind, passes):
     """Within balls without bounds; torch itself rounds otherwise in what remains after whole vectors."""
-    shapes = {"rows": (30, 800), "short": (16, 3, 3), "more": (1, 48), "double": (16, 5)}
+    if kind is torch.optim.Adam:
+        settings = {**settings, "weight_decay": 0.0}
+    shapes = {"rows": (30, 800), "short": (16, 3, 3), "double": (16, 5), "half": (32, 7)}
     numbers = {name: torch.linspace(-1, 1, math.prod(shape)).view(shape) for name, shape in shapes.items()}
-    numbers["double"] = numbers["double"].double()
+    numbers |= {"double": numbers["double"].double(), "half": numbers["half"].bfloat16()}
     weights, plain = ({name: nn.Parameter(value.clone()) for name, value in numbers.items()} for _ in range(2))
-    (one_pass, ftp), (alone, unused) = attached(weights, **settings), attached(plain, **settings)
+    (one_pass, ftp), (alone, unused) = attached(weights, kind=kind, **settings), attached(plain, kind=kind, **settings)
     train(one_pass, weights, [0]), train(alone, plain, [0])
     unused.detach()
     for step in range(1, 8):
         for state in ftp._states.values():
             state.radius.value = math.inf
         train(one_pass, weights, [step]), train(alone, plain, [step])
-    assert len(passes) == 2 * 7
+    assert len(passes) == 3 * 7
     for name, weight in weights.items():
         assert torch.equal(weight, plain[name]), name
         for moment in ("exp_avg", "exp_avg_sq"):
@@ -190,6 +193,49 @@ def test_hooks_from_before_see_weights_that_are_not_projected_yet(passes):
     assert not passes and weight.abs().max() < 1
 
 
+class Centralized(torch.optim.AdamW):
+    """Changes the gradients that it collects."""
+
+    def _init_group(self, group, parameters, gradients, *lists):
+        has_complex = super()._init_group(group, parameters, gradients, *lists)
+        gradients[:] = [gradient - gradient.mean() for gradient in gradients]
+        return has_complex
+
+
+def test_a_subclass_that_works_on_gradients_takes_two_passes(passes):
+    assert_equal_training({}, Centralized)
+    assert not passes
+
+
+def test_a_failure_leaves_gradients_and_counts_as_they_were(monkeypatch):
+    weights = start()
+    optimizer, _ = attached(weights)
+    train(optimizer, weights, range(2))
+
+    def fail(*args):
+        raise MemoryError
+
+    monkeypatch.setattr(NumbaBackend, "adam", fail)
+    with pytest.raises(MemoryError):
+        optimizer.step()
+    assert all(weight.grad is not None for weight in weights.values())
+    assert {state["step"].item() for state in optimizer.state.values()} == {2}
+    monkeypatch.undo()
+    before = weights["linear"].detach().clone()
+    optimizer.step()
+    assert not torch.equal(weights["linear"], before)
+
+
+def test_torch_s_default_device_does_not_matter():
+    weights = start()
+    optimizer, _ = attached(weights, "torch")
+    train(optimizer, weights, [0])
+    before = weights["conv"].detach().clone()
+    with torch.device("meta"):
+        optimizer.step()
+    assert not torch.equal(weights["conv"], before)
+
+
 def test_a_closure_s_gradients_are_used(passes):
     weights, with_closure = start(), start()
     optimizer, _ = attached(weights)
@@ -204,7 +250,7 @@ def test_a_closure_s_gradients_are_used(passes):
 
 
 @pytest.mark.parametrize("kind", [torch.optim.AdamW, AdamP])
-def test_a_compiled_step_is_the_same(kind):
+def test_a_compiled_step_is_the_same(kind, passes):
     results = []
     for compiled in (False, True):
         weights = start()
@@ -220,6 +266,7 @@ def test_a_compiled_step_is_the_same(kind):
         results.append((weights, [state["step"].item() for state in optimizer.state.values()]))
     (plain, counts), (traced, traced_counts) = results
     assert counts == traced_counts
+    assert len(passes) == 2 * 3
     for name in plain:
         torch.testing.assert_close(traced[name], plain[name], rtol=1e-5, atol=1e-6)
 
@@ -265,7 +312,7 @@ def test_an_overflowing_vote_is_no_vote_but_a_step(passes):
     assert optimizer.state[weight]["step"] == 3
 
 
-def test_a_gradient_scaler_changes_nothing():
+def test_a_gradient_scaler_changes_nothing_but_the_number_of_passes(passes):
     results = []
     for scale in (None, 1024.0):
         weight = nn.Parameter(torch.linspace(-1, 1, 12).view(3, 4))
@@ -277,4 +324,5 @@ def test_a_gradient_scaler_changes_nothing():
             scaler.step(optimizer)
             scaler.update()
         results.append(weight.detach())
+    assert passes == [1] * 5, "without one"
     torch.testing.assert_close(*results, rtol=1e-5, atol=1e-6)
