@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ftp_cl.projection import get_backend
+from ftp_cl.projection import available_backends, get_backend
 
 triton = pytest.importorskip("triton", reason="triton is not installed")
 pytestmark = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="this is the interpreter already")
@@ -19,7 +19,8 @@ def test_the_tests_of_backends_pass_in_the_interpreter():
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "triton", str(tests)]
     done = subprocess.run(command, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
-    assert "7 passed" in done.stdout  # and were not skipped
+    passed = 7 if "numba" in available_backends() else 5  # two exchange states with it
+    assert f"{passed} passed" in done.stdout  # and were not skipped
 
 
 @pytest.mark.parametrize("kernel", ["vote_rows", "project_rows"])
