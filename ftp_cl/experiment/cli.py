@@ -1,15 +1,20 @@
 """The command line `ftp-cl`: run, report, compare, watch, list, demo. Errors are one sentence and exit status 2."""
 
 import argparse
+import json
 import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # Heavy imports (torch, Avalanche) stand in the commands that need them: `ftp-cl list` and errors answer at once.
 import ftp_cl
-from ftp_cl.experiment.config import ConfigError, load_config, load_repeated, options_of
+from ftp_cl.experiment.config import ConfigError, load_config, load_repeated, options_of, suggestion
 from ftp_cl.experiment.quiet import without_warnings_of_others
+
+if TYPE_CHECKING:
+    from ftp_cl.experiment.comparison import Store
 
 USER_ERROR = 2
 
@@ -68,11 +73,29 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("settings", nargs="*", metavar="SETTING", help="of the plan (default: all)")
     compare.add_argument("--plan", default="comparison", metavar="NAME", help="of configs/, or a file of your own")
     compare.add_argument("--quick", action="store_true", help="the small version of the plan")
-    compare.add_argument("--results", type=Path, metavar="DIR", help="of finished runs (default: results/NAME)")
+    compare.add_argument("--results", type=Path, metavar="DIR", help="of the plan's rows (default: results/NAME)")
     compare.add_argument("--runs", type=Path, default=Path("runs"), help="run directories, which may go")
     compare.add_argument("--workers", type=int, metavar="N", help="runs at a time, one thread each (default: cores)")
     compare.add_argument("--minutes", type=float, metavar="N", help="start no run after so many")
     compare.set_defaults(act=_compare)
+
+    results = commands.add_parser("results", help="take rows out of a plan's results, remove or add some")
+    acts = results.add_subparsers(dest="results_command", required=True, metavar="act")
+    export = acts.add_parser("export", help="print one row as the JSON that ftp-cl run --from takes")
+    export.set_defaults(act=_export)
+    drop = acts.add_parser("drop", help="remove the rows of a setting, a row or both, so that compare runs them again")
+    drop.set_defaults(act=_drop)
+    merge = acts.add_parser("merge", help="add the results of the same plan from other directories")
+    merge.set_defaults(act=_merge)
+    differences = acts.add_parser("differences", help="print the paired difference of any two rows as CSV")
+    differences.set_defaults(act=_differences)
+    for act in (export, drop, merge, differences):
+        act.add_argument("directory", type=Path, metavar="DIR", help="such as results/comparison")
+    merge.add_argument("others", type=Path, nargs="+", metavar="OTHER")
+    for act in (export, drop):
+        act.add_argument("--setting", required=act is export)
+        act.add_argument("--row", required=act is export, help="name of the row: a method of the plan")
+    export.add_argument("--seed", type=int, required=True)
 
     watch = commands.add_parser("watch", help="what the runs under a directory are doing")
     watch.add_argument("directory", nargs="?", default="runs", metavar="DIR")
@@ -158,16 +181,56 @@ def _demo(parsed: argparse.Namespace, _: list[str]) -> None:
 
 
 def _compare(parsed: argparse.Namespace, _: list[str]) -> int:
-    from ftp_cl.experiment.comparison import compare, load_plan, write_tables
+    from ftp_cl.experiment.comparison import Store, compare, load_plan, write_tables
 
     plan = load_plan(parsed.plan, parsed.quick, parsed.settings)
     name = Path(parsed.plan).stem + ("_quick" if parsed.quick else "")
-    results = parsed.results or Path("results") / name
+    results = Store(parsed.results or Path("results") / name)
     missing = compare(plan, results, parsed.runs / name, parsed.workers, parsed.minutes)
     print(write_tables(load_plan(parsed.plan, parsed.quick), results))
     if missing:
         print(f"ftp-cl: {missing} runs are missing; the same command goes on.", file=sys.stderr)
     return 1 if missing else 0
+
+
+def _export(parsed: argparse.Namespace, _: list[str]) -> None:
+    runs = _store(parsed.directory).runs()
+    wanted = {"setting": parsed.setting, "row": parsed.row, "seed": parsed.seed}
+    for key, value in wanted.items():
+        known = list(dict.fromkeys(str(run[key]) for run in runs))
+        if str(value) not in known:
+            raise ConfigError(f"{parsed.directory} has no {key} {value}{suggestion(str(value), known)}")
+        runs = [run for run in runs if run[key] == value]
+    print(json.dumps({key: value for key, value in runs[0].items() if key not in ("setting", "row")}, indent=1))
+
+
+def _drop(parsed: argparse.Namespace, _: list[str]) -> None:
+    if parsed.setting is None and parsed.row is None:
+        raise ConfigError("drop needs --setting, --row or both: without them it would remove everything.")
+    dropped = _store(parsed.directory).drop(parsed.setting, parsed.row)
+    print(f"{dropped} runs removed from {parsed.directory}; ftp-cl compare runs them again and writes the tables.")
+
+
+def _merge(parsed: argparse.Namespace, _: list[str]) -> None:
+    from ftp_cl.experiment.comparison import Store
+
+    new = Store(parsed.directory).merge([_store(other) for other in parsed.others])
+    print(f"{new} runs added to {parsed.directory}; ftp-cl compare writes the tables.")
+
+
+def _differences(parsed: argparse.Namespace, _: list[str]) -> None:
+    from ftp_cl.experiment.comparison import differences
+
+    print(differences(_store(parsed.directory)), end="")
+
+
+def _store(directory: Path) -> "Store":
+    from ftp_cl.experiment.comparison import Store
+
+    store = Store(directory)
+    if store.is_empty():
+        raise ConfigError(f"{directory} has no results of a plan: it must hold runs.parquet or tuning.parquet.")
+    return store
 
 
 def _sentence(error: Exception) -> str:

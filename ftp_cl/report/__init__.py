@@ -1,8 +1,17 @@
 """Reports: result files of runs -> tables, figures and one HTML page."""
 
+from ftp_cl.report.comparison import paired_interval
 from ftp_cl.report.files import is_temporary, replace_files
 from ftp_cl.report.groups import Group, Spread, aggregate
-from ftp_cl.report.loading import RESULT_SCHEMA, ReportError, Result, TensorProjection, load_results
+from ftp_cl.report.loading import (
+    RESULT_SCHEMA,
+    ReportError,
+    Result,
+    TensorProjection,
+    load_results,
+    results_of_rows,
+)
+from ftp_cl.report.rows import RUNS_FILE, frame_of_runs, read_frame, runs_of_frame
 from ftp_cl.report.run_directory import (
     CONFIG_FILE,
     ERROR_FILE,
@@ -24,6 +33,7 @@ __all__ = [
     "LOCK_FILE",
     "RESULT_FILE",
     "RESULT_SCHEMA",
+    "RUNS_FILE",
     "STATES",
     "Group",
     "ReportError",
@@ -33,10 +43,15 @@ __all__ = [
     "Spread",
     "TensorProjection",
     "aggregate",
+    "frame_of_runs",
     "is_locked",
     "is_temporary",
     "load_results",
+    "paired_interval",
+    "read_frame",
     "replace_files",
+    "results_of_rows",
+    "runs_of_frame",
     "statuses",
     "terminal_table",
     "write_figure",

@@ -1,16 +1,10 @@
 """Decides whether one setting's lead over another holds, given what both reached on the same seeds."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-
-# Two-sided 95 % quantiles of Student's t for 1 to 30 degrees of freedom; for more, the last is used (on the safe side).
-T_QUANTILES = (
-    *(12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281),
-    *(2.2010, 2.1788, 2.1604, 2.1448, 2.1314, 2.1199, 2.1098, 2.1009, 2.0930, 2.0860),
-    *(2.0796, 2.0739, 2.0687, 2.0639, 2.0595, 2.0555, 2.0518, 2.0484, 2.0452, 2.0423),
-)
+from scipy import stats
 
 RULE = (
     "The best value of a column is bold only if its lead over the runner-up holds: the 95 % confidence interval of the "
@@ -28,9 +22,22 @@ def difference_holds(first: Mapping[int, float], second: Mapping[int, float]) ->
     Returns:
         False with fewer than two common seeds: one seed shows no spread.
     """
-    differences = np.array([first[seed] - second[seed] for seed in sorted(first.keys() & second.keys())])
+    low, high = paired_interval([first[seed] - second[seed] for seed in sorted(first.keys() & second.keys())])
+    return low > 0 or high < 0
+
+
+def paired_interval(differences: Sequence[float]) -> tuple[float, float]:
+    """The 95 % confidence interval of the mean of paired differences (Student's t).
+
+    Args:
+        differences: one per seed; fewer than two show no spread, so that nothing is excluded.
+
+    Returns:
+        Its ends, rounded to six digits: results are stored with rounding errors below that, which must not make a
+        difference.
+    """
     if len(differences) < 2:
-        return False
-    degrees = min(len(differences) - 1, len(T_QUANTILES))
-    half_width = T_QUANTILES[degrees - 1] * differences.std(ddof=1) / math.sqrt(len(differences))
-    return bool(abs(differences.mean()) > half_width)
+        return -math.inf, math.inf
+    half_width = stats.t.ppf(0.975, len(differences) - 1) * stats.sem(differences)
+    mean = float(np.mean(differences))
+    return round(mean - half_width, 6), round(mean + half_width, 6)

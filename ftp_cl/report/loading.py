@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ftp_cl.metrics import accuracy_after_each_experience, forgetting_per_experience, relative_robustness, summarize
 from ftp_cl.report.events import projection_after_each_experience
+from ftp_cl.report.rows import RUNS_FILE, read_frame, runs_of_frame
 from ftp_cl.report.run_directory import RESULT_FILE
 
 RESULT_SCHEMA = "ftp_cl.result/1"
@@ -42,7 +43,7 @@ class Result:
     """One run, as its result.json tells it; docs/metrics.md says what each number means.
 
     Attributes:
-        path: the result.json that it was read from.
+        path: the result.json that it was read from; of a row of a plan the file, setting, row and seed.
         accuracy_matrix: T x T, percent; NaN above the diagonal where not evaluated.
         average_forgetting, backward_transfer: percentage points, None if T = 1.
         ood: percent per OOD stream; empty if none was evaluated, and then ood_average is None.
@@ -105,10 +106,10 @@ class Result:
 
 
 def load_results(dirs: Iterable[str | os.PathLike[str]]) -> list[Result]:
-    """Read every result.json under the given directories.
+    """Read every result.json, and every runs.parquet of a plan, under the given directories.
 
     Args:
-        dirs: directories, searched recursively, or result files themselves. One that is reached twice counts once.
+        dirs: directories, searched recursively, or such files themselves. One that is reached twice counts once.
 
     Returns:
         At least one result, in the order of their paths.
@@ -119,18 +120,40 @@ def load_results(dirs: Iterable[str | os.PathLike[str]]) -> list[Result]:
     """
     places = [Path(place) for place in dirs]
     paths = {found.resolve(): found for place in places for found in _result_files(place)}
-    if not paths:
-        raise ReportError(f"no {RESULT_FILE} under {', '.join(map(str, places)) or 'an empty list of directories'}")
-    return [read_result(paths[resolved]) for resolved in sorted(paths)]
+    results = [result for resolved in sorted(paths) for result in _read(paths[resolved])]
+    if not results:
+        raise ReportError(
+            f"no {RESULT_FILE} or {RUNS_FILE} under {', '.join(map(str, places)) or 'an empty list of directories'}"
+        )
+    return results
 
 
-def read_result(path: Path) -> Result:
-    """Read and check one result file.
+def _read(path: Path) -> list[Result]:
+    """The result of a run, or those of a plan."""
+    if path.suffix == ".parquet":
+        return results_of_rows(path, runs_of_frame(read_frame(path)))
+    return [_result(path, _parse(path))]
+
+
+def results_of_rows(path: Path, rows: Iterable[dict[str, Any]]) -> list[Result]:
+    """Check the rows of a plan's file. Settings are told apart in the benchmark's name.
 
     Raises:
-        ReportError: it cannot be read, is no result of this schema, or contradicts itself.
+        ReportError: as `load_results`, naming setting, row and seed.
     """
-    data = _parse(path)
+    results = []
+    for row in rows:
+        place = path / row["setting"] / row["row"] / f"seed{row['seed']}"
+        results.append(_result(place, {**row, "benchmark": f"{row['benchmark']}, {row['setting']}"}))
+    return results
+
+
+def _result(path: Path, data: dict[str, Any]) -> Result:
+    """Check what a result holds.
+
+    Raises:
+        ReportError: it is no result of this schema, or contradicts itself.
+    """
     if data.get("schema") != RESULT_SCHEMA:
         raise ReportError(
             f"{path}: the schema is {reprlib.repr(data.get('schema'))}, but this version reads {RESULT_SCHEMA!r}"
@@ -153,7 +176,8 @@ def _result_files(place: Path) -> list[Path]:
         return [place]
     if not place.is_dir():
         raise ReportError(f"{place}: no such directory")
-    return [Path(folder) / RESULT_FILE for folder, _, files in os.walk(place) if RESULT_FILE in files]
+    names = (RESULT_FILE, RUNS_FILE)
+    return [Path(folder) / name for folder, _, files in os.walk(place) for name in names if name in files]
 
 
 def _parse(path: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from ftp_cl.report import aggregate, load_results, terminal_table, write_report
-from ftp_cl.report.comparison import T_QUANTILES, difference_holds
+from ftp_cl.report.comparison import difference_holds
 from ftp_cl.report.tables import MEASURES, csv_text, markdown, summary_table
 
 
@@ -33,11 +33,6 @@ def write_accuracies(root, make_run, **accuracy_by_method):
             for key in ("average_accuracy", "average_incremental_accuracy", "learning_accuracy"):
                 content[key] = accuracy
             (directory / "result.json").write_text(json.dumps(content))
-
-
-def test_quantiles_are_those_of_students_t():
-    stats = pytest.importorskip("scipy.stats")
-    assert pytest.approx([stats.t.ppf(0.975, degrees) for degrees in range(1, 31)], abs=5e-5) == list(T_QUANTILES)
 
 
 def test_a_difference_holds_where_scipys_paired_test_rejects_at_five_percent():

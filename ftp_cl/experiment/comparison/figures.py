@@ -4,34 +4,40 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ftp_cl.experiment.comparison.plan import Plan, curve_of
 from ftp_cl.experiment.comparison.rates import write_rates
-from ftp_cl.report import Group, Result, replace_files
+from ftp_cl.experiment.comparison.store import Store
+from ftp_cl.report import Group, Result, aggregate, replace_files, results_of_rows
 from ftp_cl.report.label_figures import labels_figure, pseudo_labels_figure, with_label_budgets, with_pseudo_labels
 from ftp_cl.report.style import drawing, file_bytes, looks
 
 
-def write_plan_figures(plan: Plan, groups: Mapping[str, Mapping[str, Group]], results: Path) -> list[str]:
-    """Write each figure of a plan as `<kind>.svg`.
-
-    Args:
-        plan: of the comparison.
-        groups: what is finished, by setting and method.
-        results: directory of the plan; gets the files.
+def write_plan_figures(plan: Plan, results: Store) -> list[str]:
+    """Write each figure of a plan as `<kind>.svg` beside its results.
 
     Returns:
         Sections of Markdown; none for a figure that has nothing to show yet.
 
     Raises:
-        ReportError: a figure cannot be written.
+        ReportError: a result is damaged, or a figure cannot be written.
     """
     parts = []
     for kind, settings in plan.figures.items():
-        chosen = {setting: groups[setting] for setting in settings if groups.get(setting)}
-        if text := _FIGURES[kind](chosen, results / f"{kind}.svg"):
+        chosen = {setting: groups for setting in settings if (groups := _groups(plan, setting, results))}
+        if text := _FIGURES[kind](chosen, results.directory / f"{kind}.svg"):
             parts += [text, f"![{kind.replace('_', '-')}]({kind}.svg)\n"]
     return parts
+
+
+def _groups(plan: Plan, setting: str, results: Store) -> dict[str, Group]:
+    """The runs of each row: keys that the configuration has gained in the meantime do not part them."""
+    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for run in results.runs(setting):
+        found[run["row"]].append(run)
+    rows = {m.name: results_of_rows(results.directory, found[m.name]) for m in plan.in_setting(setting)}
+    return {name: replace(aggregate(of[-1:])[0], results=tuple(of)) for name, of in rows.items() if of}
 
 
 _Chosen = Mapping[str, Mapping[str, Group]]

@@ -8,7 +8,7 @@ import os
 import statistics
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,9 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from ftp_cl.experiment.comparison.plan import ComparedMethod, Plan
+from ftp_cl.experiment.comparison.store import Store
 from ftp_cl.experiment.config import load_config
-from ftp_cl.report import replace_files
 
-TUNING_FILE = "tuning.json"
 OBJECTIVE = "average_accuracy"
 
 _VALIDATE = ("eval.stream=validation", "eval.ood_every=never")
@@ -47,14 +46,13 @@ class _Job:
         return [f"+experiment={self.experiment}", *self.overrides, *stream, *_EACH, label, f"seed={self.seed}"]
 
 
-def compare(plan: Plan, results: Path, runs: Path, workers: int | None = None, minutes: float | None = None) -> int:
+def compare(plan: Plan, results: Store, runs: Path, workers: int | None = None, minutes: float | None = None) -> int:
     """Tune every method on the validation stream of the tuning seeds, then run the best trial on the other seeds.
 
     Args:
         plan: what to compare.
-        results: gets `<setting>/<method>/tuning.json` and `<setting>/<method>/seed<seed>.json`, as runs end. What is
-            there and belongs to the plan is not run again.
-        runs: gets the run directories, which may be removed afterwards.
+        results: gets a row for each run, as runs end. What is there and belongs to the plan is not run again.
+        runs: gets the run directories. A finished one whose row a kill has prevented gives it without being run again.
         workers: runs at a time, one thread each; None for one per core.
         minutes: start no run after so many; None for no limit.
 
@@ -73,31 +71,28 @@ def compare(plan: Plan, results: Path, runs: Path, workers: int | None = None, m
 # ---- what is missing ------------------------------------------------------------------------------------------------
 
 
-def _tuning_jobs(plan: Plan, setting: str, results: Path) -> list[_Job]:
-    jobs = []
-    for method, tuned in [(m, tuned) for m in plan.in_setting(setting) for tuned in plan.tuning_settings(setting, m)]:
-        done = {(tuple(run["overrides"]), run["seed"]) for run in read_tuning(results / tuned / method.name)}
-        for overrides in _trials(plan, method):
-            jobs += [
-                _Job(tuned, plan.experiment(tuned), method.name, overrides, seed, tunes=True)
-                for seed in plan.tuning_seeds
-                if (overrides, seed) not in done
-            ]
-    return jobs
+def _tuning_jobs(plan: Plan, setting: str, results: Store) -> list[_Job]:
+    done = {(run["setting"], run["row"], tuple(run["overrides"]), run["seed"]) for run in results.tuning()}
+    return [
+        _Job(tuned, plan.experiment(tuned), method.name, overrides, seed, tunes=True)
+        for method in plan.in_setting(setting)
+        for tuned in plan.tuning_settings(setting, method)
+        for overrides in _trials(plan, method)
+        for seed in plan.tuning_seeds
+        if (tuned, method.name, overrides, seed) not in done
+    ]
 
 
-def _seed_jobs(plan: Plan, setting: str, results: Path) -> list[_Job]:
-    jobs = []
-    for method in plan.in_setting(setting):
-        directory = results / setting / method.name
-        overrides = chosen(plan, method, setting, results)
-        if overrides is not None:
-            jobs += [
-                _Job(setting, plan.experiment(setting), method.name, overrides, seed, tunes=False)
-                for seed in plan.seeds
-                if not _is_result_of(seed_path(directory, seed), overrides)
-            ]
-    return jobs
+def _seed_jobs(plan: Plan, setting: str, results: Store) -> list[_Job]:
+    done = {(run["row"], run["seed"]): OmegaConf.create(run["config"]) for run in results.runs(setting)}
+    tuning = results.tuning()
+    return [
+        _Job(setting, plan.experiment(setting), method.name, overrides, seed, tunes=False)
+        for method in plan.in_setting(setting)
+        if (overrides := chosen(plan, method, setting, tuning)) is not None
+        for seed in plan.seeds
+        if not _fits(done.get((method.name, seed)), overrides)
+    ]
 
 
 def _trials(plan: Plan, method: ComparedMethod) -> list[tuple[str, ...]]:
@@ -105,27 +100,31 @@ def _trials(plan: Plan, method: ComparedMethod) -> list[tuple[str, ...]]:
     return method.trials(plan.trials) if method.space else []
 
 
-def chosen(plan: Plan, method: ComparedMethod, setting: str, results: Path) -> tuple[str, ...] | None:
+def chosen(
+    plan: Plan, method: ComparedMethod, setting: str, tuning: Sequence[Mapping[str, Any]]
+) -> tuple[str, ...] | None:
     """The overrides of the trial with the best mean over the tuning seeds; None as long as one is missing.
 
     Args:
         plan: of the comparison.
         method: to choose for.
         setting: in which the choice is used.
-        results: directory of the comparison.
+        tuning: all tuning runs of the plan, from `Store.tuning`.
     """
     if not method.space:
         return method.trials(1)[0]
-    means = trial_means(plan, method, setting, results)
+    means = trial_means(plan, method, setting, tuning)
     return None if means is None else max(means, key=means.__getitem__)
 
 
-def trial_means(plan: Plan, method: ComparedMethod, setting: str, results: Path) -> dict[tuple[str, ...], float] | None:
+def trial_means(
+    plan: Plan, method: ComparedMethod, setting: str, tuning: Sequence[Mapping[str, Any]]
+) -> dict[tuple[str, ...], float] | None:
     """The score of each trial, its mean over the tuning seeds and the settings that are tuned in; None as `chosen`."""
     scores = {
-        (tuned, tuple(run["overrides"]), run["seed"]): run[OBJECTIVE]
-        for tuned in plan.tuning_settings(setting, method)
-        for run in read_tuning(results / tuned / method.name)
+        (run["setting"], tuple(run["overrides"]), run["seed"]): run[OBJECTIVE]
+        for run in tuning
+        if run["row"] == method.name
     }
     cells = list(itertools.product(plan.tuning_settings(setting, method), plan.tuning_seeds))
     try:
@@ -137,22 +136,10 @@ def trial_means(plan: Plan, method: ComparedMethod, setting: str, results: Path)
         return None
 
 
-def read_tuning(directory: Path) -> list[dict[str, Any]]:
-    """The tuning runs of one method in one setting: overrides, seed, score and training time of each."""
-    path = directory / TUNING_FILE
-    return json.loads(path.read_text()) if path.exists() else []
-
-
-def seed_path(directory: Path, seed: int) -> Path:
-    """Where the result of a reported seed is."""
-    return directory / f"seed{seed}.json"
-
-
-def _is_result_of(path: Path, overrides: Sequence[str]) -> bool:
-    """Whether a result is there, with the values that these overrides ask for."""
-    if not path.exists():
+def _fits(config: Any, overrides: Sequence[str]) -> bool:
+    """Whether a run is there, with the values that these overrides ask for."""
+    if config is None:
         return False
-    config = OmegaConf.create(json.loads(path.read_text())["config"])
     for override in overrides:
         key, _, value = override.partition("=")
         found = OmegaConf.select(config, f"{key}.name" if key in ("method", "model", "benchmark") else key)
@@ -165,7 +152,7 @@ def _is_result_of(path: Path, overrides: Sequence[str]) -> bool:
 
 
 def _carry_out(
-    jobs: Sequence[_Job], results: Path, runs: Path, workers: int, end: float | None, console: Console
+    jobs: Sequence[_Job], results: Store, runs: Path, workers: int, end: float | None, console: Console
 ) -> None:
     if not jobs:
         return
@@ -179,7 +166,10 @@ def _carry_out(
         if result is None:
             console.print(f"{where} failed: {error}", highlight=False)
             continue
-        _keep(job, result, results / job.setting / job.method)
+        if job.tunes:
+            results.add_tuning(job.setting, job.method, job.overrides, result)
+        else:
+            results.add_run(job.setting, job.method, result)
         score = f"{result['config']['eval']['stream']} {result[OBJECTIVE]:.1f} %"
         console.print(f"{where}: {score} ({' '.join(job.overrides)})", highlight=False)
 
@@ -197,17 +187,3 @@ def _run(job: _Job, runs: Path) -> tuple[_Job, dict[str, Any] | None, str | None
         return job, json.loads(path.read_text()), None
     except Exception as error:  # the others go on
         return job, None, f"{type(error).__name__}: {error}".splitlines()[0]
-
-
-def _keep(job: _Job, result: dict[str, Any], directory: Path) -> None:
-    if job.tunes:
-        run = {"overrides": list(job.overrides), "seed": job.seed}
-        run |= {key: result[key] for key in (OBJECTIVE, "train_seconds")}
-        others = [
-            old for old in read_tuning(directory) if (old["overrides"], old["seed"]) != (run["overrides"], job.seed)
-        ]
-        content: Any = [*others, run]
-        path = directory / TUNING_FILE
-    else:
-        content, path = {**result, "projection": {}}, seed_path(directory, job.seed)
-    replace_files({path: (json.dumps(content, indent=1) + "\n").encode()})

@@ -3,214 +3,183 @@
 import csv
 import io
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import bootstrap
+import polars as pl
 
 from ftp_cl.experiment.comparison.plan import ComparedMethod, Plan
-from ftp_cl.experiment.comparison.run import chosen, read_tuning, seed_path, trial_means
+from ftp_cl.experiment.comparison.run import chosen, trial_means
+from ftp_cl.experiment.comparison.store import Store
 from ftp_cl.experiment.config import config_directory
-from ftp_cl.report import Group, Spread, aggregate, load_results, replace_files
+from ftp_cl.report import RUNS_FILE, Spread, paired_interval, replace_files
 
-_RESAMPLES = 10_000
-
-_DIGITS = 6
-"""Of an interval's ends: results are stored with rounding errors below that, which must not make a difference."""
-
-_MEASURES = ("average_accuracy", "ood_average", "average_forgetting")
+_MEASURES = {"accuracy": "average_accuracy", "OOD": "ood_average", "forgetting": "average_forgetting"}
 
 _NOTES = (
     "Mean ± standard deviation over n seeds, percent; forgetting in points. Differences (Δ): method minus reference on "
-    "the seeds that both have, with the 95 % percentile bootstrap interval over seeds; **bold** where it excludes 0. "
-    "With few seeds such an interval is too narrow rather than too wide. Training time is the median, on one thread, "
-    "other runs beside it; memory is the largest of the whole process, with Python, torch and the images. "
-    "`differences.csv` has the difference of any two methods, `summary.csv` each run."
+    "the seeds that both have, with the 95 % confidence interval of their mean (Student's t); **bold** where it "
+    "excludes 0. Training time is the median, on one thread, other runs beside it; memory is the largest of the whole "
+    "process, with Python, torch and the images. `ftp-cl results differences` gives the difference of any two methods."
 )
 
 
-def write_tables(plan: Plan, results: Path) -> Path:
-    """Write README.md (all tables), summary.csv, differences.csv and the plan's figures from what is in `results`.
-
-    Args:
-        plan: of the comparison.
-        results: its directory.
+def write_tables(plan: Plan, results: Store) -> Path:
+    """Write README.md (all tables) and the plan's figures from what is in `results`.
 
     Returns:
         The path of README.md.
 
     Raises:
-        ReportError: a result is damaged.
+        ConfigError, ReportError: a result is damaged.
     """
     parts = ["# Results\n", "Made by `make results`. How methods are tuned and seeds chosen: docs/protocol.md.\n"]
-    found = {setting: groups for setting in plan.settings if (groups := _groups(plan, setting, results))}
+    runs = _runs_of(plan, results)
+    tuning = results.tuning()
+    found = [setting for setting in plan.settings if setting in runs["setting"]]
     if plan.tuned_together:
-        parts.append(_trials(plan, results))
-    if plan.mean_over and found.keys() >= set(plan.mean_over):
-        parts.append(_mean_over_settings(plan, {setting: found[setting] for setting in plan.mean_over}))
-    parts += [_section(plan, setting, groups, results) for setting, groups in found.items()]
+        parts.append(_trials(plan, tuning))
+    if plan.mean_over and set(found) >= set(plan.mean_over):
+        parts.append(_mean_over_settings(plan, results))
+    parts += [_section(plan, setting, runs.filter(setting=setting), tuning) for setting in found]
     parts.append(_NOTES + "\n")
     if plan.figures:
         from ftp_cl.experiment.comparison.figures import write_plan_figures  # matplotlib
 
-        parts += write_plan_figures(plan, found, results)
-    path = results / "README.md"
-    written = {"summary.csv": _csv(_summary(found)), "differences.csv": _csv(_differences(found))}
-    replace_files({path: "\n".join(parts).encode(), **{results / name: text for name, text in written.items()}})
+        parts += write_plan_figures(plan, results)
+    path = results.directory / "README.md"
+    replace_files({path: "\n".join(parts).encode()})
     return path
 
 
-def _csv(rows: Iterator[Sequence[Any]]) -> bytes:
+def differences(results: Store) -> str:
+    """The difference of every two rows of a setting in each measure, as CSV."""
     buffer = io.StringIO(newline="")
-    csv.writer(buffer, lineterminator="\n").writerows(rows)
-    return buffer.getvalue().encode()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["setting", "row", "reference", "measure", "difference", "low", "high", "n"])
+    runs = results.frame(RUNS_FILE)
+    for (setting,), of_setting in runs.group_by("setting", maintain_order=True):
+        for name, reference in itertools.combinations(of_setting["row"].unique(maintain_order=True), 2):
+            for measure in _MEASURES.values():
+                pairs = _paired(_values(of_setting, name, measure), _values(of_setting, reference, measure))
+                if len(pairs) > 1:
+                    ends = (np.mean(pairs), *paired_interval(pairs))
+                    writer.writerow([setting, name, reference, measure, *(f"{end:.2f}" for end in ends), len(pairs)])
+    return buffer.getvalue()
 
 
-def _summary(found: Mapping[str, Mapping[str, Group]]) -> Iterator[Sequence[Any]]:
-    """One line for each run."""
-    yield "setting", "method", "seed", *_MEASURES
-    for setting, groups in found.items():
-        for name, group in groups.items():
-            for run in group.results:
-                yield setting, name, run.seed, *(getattr(run, measure) for measure in _MEASURES)
+def _runs_of(plan: Plan, results: Store) -> pl.DataFrame:
+    """What belongs to the plan, in its order."""
+    order = [(setting, method.name) for setting in plan.settings for method in plan.in_setting(setting)]
+    places = pl.DataFrame(order, schema={"setting": pl.String, "row": pl.String}, orient="row")
+    return places.join(results.frame(RUNS_FILE), on=["setting", "row"], maintain_order="left_right")
 
 
-def _differences(found: Mapping[str, Mapping[str, Group]]) -> Iterator[Sequence[Any]]:
-    """One line for each two methods of a setting and each measure."""
-    yield "setting", "method", "reference", "measure", "difference", "low", "high", "n"
-    for setting, groups in found.items():
-        for (name, group), (other, reference) in itertools.combinations(groups.items(), 2):
-            for measure in _MEASURES:
-                differences = _paired(_values(group, measure), _values(reference, measure))
-                if len(differences) > 1:
-                    ends = (np.mean(differences), *paired_interval(differences))
-                    yield setting, name, other, measure, *(f"{end:.2f}" for end in ends), len(differences)
+def _values(runs: pl.DataFrame, name: str, measure: str) -> dict[int, float]:
+    """Of each seed that has it."""
+    return dict(runs.filter(row=name).select("seed", measure).drop_nulls().iter_rows())
 
 
-def _groups(plan: Plan, setting: str, results: Path) -> dict[str, Group]:
-    return {method.name: group for method in plan.in_setting(setting) if (group := _group(results, setting, method))}
-
-
-def _group(results: Path, setting: str, method: ComparedMethod) -> Group | None:
-    files = sorted((results / setting / method.name).glob(seed_path(Path(), 0).name.replace("0", "*")))
-    if not files:
-        return None
-    # A directory is a row: keys that the configuration has gained in the meantime do not part its results.
-    found = sorted(load_results(files), key=lambda result: result.seed)
-    return replace(aggregate(found[-1:])[0], results=tuple(found))
-
-
-def _section(plan: Plan, setting: str, groups: dict[str, Group], results: Path) -> str:
+def _section(plan: Plan, setting: str, runs: pl.DataFrame, tuning: Sequence[Mapping[str, Any]]) -> str:
     file = config_directory() / "experiment" / f"{plan.experiment(setting)}.yaml"
     title = file.read_text().splitlines()[2].removeprefix("# ")
-    references = [name for name in plan.references if name in groups]
-    heads = ["method", "accuracy", "OOD", "forgetting"]
-    heads += [f"Δ {what} to {name}" for name in references for what in ("accuracy", "OOD")]
-    heads += ["train s", "MiB", "n", "trials", "chosen on validation"]
+    methods = {method.name: method for method in plan.methods}
     lines = [f"## {setting}\n", f"{title}\n"]
     if (tuned := plan.tuning_settings(setting)) != (setting,) and not plan.tuned_together:
         lines.append(f"All methods have the values that were chosen in {', '.join(tuned)}.\n")
-    lines += [_row(heads), _row(["---"] * len(heads))]
-    methods = {method.name: method for method in plan.methods}
-    for name, group in sorted(groups.items(), key=lambda item: -_mean_accuracy(item[1])):
-        trials = {tuple(run["overrides"]) for where in tuned for run in read_tuning(results / where / name)}
-        differences = [
-            "" if name == reference else _difference(_values(group, measure), _values(groups[reference], measure))
-            for reference in references
-            for measure in ("average_accuracy", "ood_average")
-        ]
+    heads, rows = _compared(runs, plan.references, list(_MEASURES))
+    lines += _heads(["method", *heads, "train s", "MiB", "n", "trials", "chosen on validation"])
+    for name, cells in rows.items():
+        of_row = runs.filter(row=name)
+        trials = {tuple(run["overrides"]) for run in tuning if run["row"] == name and run["setting"] in tuned}
         cells = [
-            name,
-            _spread(group.spread(lambda run: run.average_accuracy)),
-            _spread(group.spread(lambda run: run.ood_average)),
-            _spread(group.spread(lambda run: run.average_forgetting)),
-            *differences,
-            f"{np.median([run.train_seconds for run in group.results]):.0f}",
-            _spread(group.spread(lambda run: run.peak_memory_mb), digits=0, deviation=False),
-            str(len(group.results)),
+            *(name, *cells),
+            f"{np.median(of_row['train_seconds']):.0f}",
+            _spread(of_row["peak_memory_mb"].drop_nulls().to_list(), digits=0, deviation=False),
+            str(of_row.height),
             str(len(trials)),
-            _choice(plan, methods[name], setting, results),
+            _choice(plan, methods[name], setting, tuning),
         ]
         lines.append(_row(cells))
     return "\n".join(lines) + "\n"
 
 
-def _trials(plan: Plan, results: Path) -> str:
+def _mean_over_settings(plan: Plan, results: Store) -> str:
+    heads, rows = mean_over_settings(plan, results)
+    lines = ["## Mean over the settings\n", f"The mean of each seed over {', '.join(plan.mean_over)}.\n"]
+    lines += [*_heads(["method", *heads]), *(_row([name, *cells]) for name, cells in rows.items())]
+    return "\n".join(lines) + "\n"
+
+
+def mean_over_settings(plan: Plan, results: Store) -> tuple[list[str], dict[str, list[str]]]:
+    """Each row that takes part in all settings of `mean_over`: the mean over them of each seed that all have.
+
+    Returns:
+        Heads of the columns behind the name, and the cells of each row by its name, the highest accuracy first.
+    """
+    runs = _runs_of(plan, results).filter(pl.col("setting").is_in(plan.mean_over))
+    means = runs.group_by("row", "seed", maintain_order=True).agg(
+        pl.len(), *(pl.col(measure).mean() for measure in _MEASURES.values())
+    )
+    means = means.filter(pl.col("len") == len(plan.mean_over))
+    # What is chosen on validation images sees no other styles.
+    shown = ["accuracy", "OOD"] if means["ood_average"].is_not_null().any() else ["accuracy"]
+    heads, rows = _compared(means, plan.references, shown)
+    return [*heads, "n"], {name: [*cells, str(means.filter(row=name).height)] for name, cells in rows.items()}
+
+
+def _compared(
+    runs: pl.DataFrame, references: Sequence[str], measures: Sequence[str]
+) -> tuple[list[str], dict[str, list[str]]]:
+    """Mean and deviation of each row, and its differences to the references: the heads, and the cells by row."""
+    means = runs.group_by("row", maintain_order=True).agg(pl.col("average_accuracy").mean())
+    names = means.sort("average_accuracy", descending=True, nulls_last=True, maintain_order=True)["row"].to_list()
+    references = [name for name in references if name in names]
+    deltas = [measure for measure in measures if measure != "forgetting"]
+    values = {(name, measure): _values(runs, name, _MEASURES[measure]) for name in names for measure in measures}
+    heads = [*measures, *(f"Δ {measure} to {name}" for name in references for measure in deltas)]
+    rows = {
+        name: [
+            *(_spread(list(values[name, measure].values())) for measure in measures),
+            *(
+                "" if name == other else _difference(_paired(values[name, measure], values[other, measure]))
+                for other in references
+                for measure in deltas
+            ),
+        ]
+        for name in names
+    }
+    return heads, rows
+
+
+def _trials(plan: Plan, tuning: Sequence[Mapping[str, Any]]) -> str:
     """How much a method's trials differ, where one is chosen for all settings."""
     lines = [
         "## Trials\n",
         f"Mean accuracy on the validation streams of {', '.join(plan.tuning_settings(plan.settings[0]))}, seeds "
         f"{', '.join(map(str, plan.tuning_seeds))}. The best trial is what the tables below report, on other seeds.\n",
-        _row(["method", "trials", "best", "median", "worst", "chosen for all settings"]),
-        _row(["---"] * 6),
+        *_heads(["method", "trials", "best", "median", "worst", "chosen for all settings"]),
     ]
     for method in plan.methods:
-        if means := trial_means(plan, method, plan.settings[0], results) if method.space else None:
+        if means := trial_means(plan, method, plan.settings[0], tuning) if method.space else None:
             best, median, worst = (f"{of(list(means.values())):.1f}" for of in (max, np.median, min))
-            values = _choice(plan, method, plan.settings[0], results)
+            values = _choice(plan, method, plan.settings[0], tuning)
             lines.append(_row([method.name, str(len(means)), best, median, worst, values]))
     return "\n".join(lines) + "\n"
 
 
-def _choice(plan: Plan, method: ComparedMethod, setting: str, results: Path) -> str:
+def _choice(plan: Plan, method: ComparedMethod, setting: str, tuning: Sequence[Mapping[str, Any]]) -> str:
     """The values that tuning has chosen."""
-    words = chosen(plan, method, setting, results) or ()
+    words = chosen(plan, method, setting, tuning) or ()
     return ", ".join(f"`{word}`" for word in words if word not in method.overrides)
 
 
-def _mean_over_settings(plan: Plan, found: Mapping[str, Mapping[str, Group]]) -> str:
-    """Each method that takes part in all these settings: the mean of a seed over them."""
-    measures = {"accuracy": "average_accuracy", "OOD": "ood_average"}
-    if not any(_values(group, measures["OOD"]) for groups in found.values() for group in groups.values()):
-        del measures["OOD"]  # what is chosen on validation images sees no other styles
-    means = {
-        method.name: [_over_settings(found, method.name, measure) for measure in measures.values()]
-        for method in plan.methods
-    }
-    means = {name: of for name, of in means.items() if all(of)}
-    references = [name for name in plan.references if name in means]
-    heads = [
-        "method",
-        *measures,
-        *(f"Δ {what} to {name}" for name in references for what in measures),
-    ]
-    lines = ["## Mean over the settings\n", f"The mean of each seed over {', '.join(found)}.\n"]
-    lines += [_row([*heads, "n"]), _row(["---"] * (len(heads) + 1))]
-    for name, of in sorted(means.items(), key=lambda item: -np.mean(list(item[1][0].values()))):
-        spreads = [_spread(Spread.of(list(values.values()))) for values in of]
-        differences = [
-            "" if name == reference else _difference(values, of_reference)
-            for reference in references
-            for values, of_reference in zip(of, means[reference], strict=True)
-        ]
-        lines.append(_row([name, *spreads, *differences, str(len(of[0]))]))
-    return "\n".join(lines) + "\n"
-
-
-def _over_settings(found: Mapping[str, Mapping[str, Group]], name: str, measure: str) -> dict[int, float]:
-    """The mean of each seed that all settings have; empty if the method is not in all of them."""
-    of_settings = [_values(groups[name], measure) for groups in found.values() if name in groups]
-    if not of_settings or len(of_settings) < len(found):
-        return {}
-    seeds = sorted(set.intersection(*(set(values) for values in of_settings)))
-    return {seed: float(np.mean([values[seed] for values in of_settings])) for seed in seeds}
-
-
-def _values(group: Group, measure: str) -> dict[int, float]:
-    """Of each seed that has it."""
-    return group.by_seed(lambda run: getattr(run, measure))
-
-
-def _mean_accuracy(group: Group) -> float:
-    return float(np.mean(list(_values(group, "average_accuracy").values())))
-
-
-def _spread(spread: Spread | None, digits: int = 1, deviation: bool = True) -> str:
-    if spread is None:
+def _spread(values: Sequence[float], digits: int = 1, deviation: bool = True) -> str:
+    if not values:
         return ""
+    spread = Spread.of(values)
     text = f"{spread.mean:.{digits}f}"
     return text if spread.std is None or not deviation else f"{text} ± {spread.std:.{digits}f}"
 
@@ -220,8 +189,7 @@ def _paired(values: Mapping[int, float], reference: Mapping[int, float]) -> list
     return [values[seed] - reference[seed] for seed in sorted(values.keys() & reference.keys())]
 
 
-def _difference(values: Mapping[int, float], reference: Mapping[int, float]) -> str:
-    differences = _paired(values, reference)
+def _difference(differences: Sequence[float]) -> str:
     if len(differences) < 2:
         return ""
     low, high = paired_interval(differences)
@@ -229,17 +197,8 @@ def _difference(values: Mapping[int, float], reference: Mapping[int, float]) -> 
     return f"**{text}**" if low > 0 or high < 0 else text
 
 
-def paired_interval(differences: Sequence[float]) -> tuple[float, float]:
-    """The 95 % percentile bootstrap interval of the mean of paired differences (Efron and Tibshirani 1993, ch. 13).
-
-    Args:
-        differences: one per seed, at least two.
-    """
-    found = bootstrap(
-        (np.asarray(differences),), np.mean, n_resamples=_RESAMPLES, method="percentile", rng=np.random.default_rng(0)
-    )
-    low, high = (round(float(end), _DIGITS) for end in found.confidence_interval)
-    return low, high
+def _heads(cells: Sequence[str]) -> list[str]:
+    return [_row(cells), _row(["---"] * len(cells))]
 
 
 def _row(cells: Sequence[str]) -> str:
