@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 RULE = (
     "The best value of a column is bold only if its lead over the runner-up holds: the 95 % confidence interval of the "
@@ -38,6 +38,6 @@ def paired_interval(differences: Sequence[float]) -> tuple[float, float]:
     """
     if len(differences) < 2:
         return -math.inf, math.inf
-    half_width = stats.t.ppf(0.975, len(differences) - 1) * stats.sem(differences)
+    half_width = stdtrit(len(differences) - 1, 0.975) * np.std(differences, ddof=1) / math.sqrt(len(differences))
     mean = float(np.mean(differences))
     return round(mean - half_width, 6), round(mean + half_width, 6)
