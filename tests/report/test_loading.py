@@ -55,7 +55,7 @@ def test_control_characters_in_names_become_spaces(tmp_path, make_run):
 @pytest.mark.parametrize("dirs", [[], ["empty"]])
 def test_no_result_is_an_error(tmp_path, dirs):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ReportError, match=r"no result\.json under"):
+    with pytest.raises(ReportError, match=r"no result\.json or runs\.parquet under"):
         load_results([tmp_path / name for name in dirs])
 
 
