@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-from avalanche.benchmarks.utils.utils import concat_datasets
 from avalanche.models.dynamic_modules import avalanche_model_adaptation
 
 from ftp_cl.plugins.separated_softmax import SeparatedCriterion
 from ftp_cl.plugins.served import ServedModel
 from ftp_cl.plugins.skip_training import SkipTraining
-from ftp_cl.plugins.stages import refuse_parts
+from ftp_cl.plugins.stages import joined, refuse_parts
 
 
 class JointTraining(SkipTraining):
@@ -54,7 +53,7 @@ class JointTraining(SkipTraining):
         for experience in experiences:
             avalanche_model_adaptation(strategy.model, experience)
         strategy.model.to(strategy.device)
-        strategy.adapted_dataset = concat_datasets([experience.dataset for experience in experiences]).train()
+        strategy.adapted_dataset = joined(experiences).train()
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """No class is absent."""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from avalanche.benchmarks import OnlineCLExperience
+from avalanche.benchmarks.utils.utils import concat_datasets
 from avalanche.training import JointTraining
 
 from ftp_cl.models.heads import classes_of
@@ -47,14 +48,27 @@ class PartsDone:
             self.count = 0
         return begins(experience)
 
-    def end(self, experience: Any) -> bool:
-        """Once after training on each part: whether the whole experience has ended; never where that is hidden."""
+    def end(self, experience: Any, *, if_hidden: bool = False) -> bool:
+        """Once after training on each part: whether the whole experience has ended; `if_hidden` where none can tell."""
         self.count += 1
-        if not isinstance(experience, OnlineCLExperience):
-            return True
         if has_hidden_boundaries(experience):
-            return False
-        return experience.is_last_subexp or self.count == experience.sub_stream_length
+            return if_hidden
+        if isinstance(experience, OnlineCLExperience):
+            return experience.is_last_subexp or self.count == experience.sub_stream_length
+        return True
+
+
+def number_of_parts(experience: Any) -> int:
+    """How many parts the experience has that this one belongs to; 1 where it is whole.
+
+    Raises:
+        ValueError: if it is a part that does not say so.
+    """
+    if not isinstance(experience, OnlineCLExperience):
+        return 1
+    if has_hidden_boundaries(experience) or not experience.sub_stream_length:
+        raise ValueError("This online stream does not say in how many parts it shows an experience.")
+    return experience.sub_stream_length
 
 
 def experiences_trained_on(strategy: Any) -> Sequence[Any]:
@@ -80,6 +94,27 @@ def classes_trained_on(strategy: Any) -> list[int]:
     return sorted({label for experience in experiences_trained_on(strategy) for label in classes_of(experience)})
 
 
+def joined(experiences: Sequence[Any]) -> Any:
+    """The images of several experiences, at least one, as one dataset."""
+    datasets = [experience.dataset for experience in experiences]
+    return datasets[0] if len(datasets) == 1 else concat_datasets(datasets)
+
+
+def matching(experiences: Sequence[Any], stream: Any, what: str) -> list[Any]:
+    """The experiences of another stream of the benchmark that belong to these.
+
+    Raises:
+        ValueError: if the stream has not as many experiences as theirs.
+    """
+    training = experiences[0].origin_stream
+    if len(stream) != len(training):
+        raise ValueError(
+            f"The {what} stream has {len(stream)} experiences and the training stream {len(training)}: they "
+            "must have as many."
+        )
+    return [stream[experience.current_experience] for experience in experiences]
+
+
 def refuse_parts(experience: Any, what: str) -> None:
     """For what needs all images of an experience at once.
 
@@ -87,7 +122,7 @@ def refuse_parts(experience: Any, what: str) -> None:
         ValueError: in an online stream.
     """
     if isinstance(experience, OnlineCLExperience):
-        raise ValueError(f"{what} needs whole experiences, and an online stream shows parts of them.")
+        raise ValueError(f"{what} needs whole experiences, and an online stream has none.")
 
 
 def refuse_hidden(experience: Any, what: str) -> None:
