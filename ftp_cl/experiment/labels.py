@@ -32,8 +32,9 @@ class PseudoLabelJudge:
         """Write one event per epoch since the last call."""
         for plugin in strategy.plugins:
             if isinstance(plugin, SemiSupervisedPlugin):
+                true_labels = [self._true_labels[number] for number in plugin.numbers] if self._true_labels else []
                 for epoch, found in enumerate(plugin.take_pseudo_labels()):
-                    truth = self._true_labels[experience][found.indices] if self._true_labels else None
+                    truth = torch.cat(true_labels)[found.indices] if true_labels else None
                     share, precision = pseudo_label_quality(found.labels, found.used, truth)
                     self._record.add_event(
                         "pseudo_labels",

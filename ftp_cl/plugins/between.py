@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ftp_cl.models.imprinting import evaluating
 from ftp_cl.optim.once import project_once
-from ftp_cl.plugins.anchor import refuse_online, take_anchor
+from ftp_cl.plugins.anchor import take_anchor
 from ftp_cl.plugins.radius_data import check_source, endless_losses, radius_dataset
 
 
@@ -59,7 +59,6 @@ class ExperienceProjection:
         Raises:
             ValueError: if the source has no data for this experience.
         """
-        refuse_online(strategy.experience, "when='experience'")
         anchored = {name: weight for name, weight in weights.items() if name in self._anchor}
         # Running statistics must not see these batches, and dropout would make the derivative noisy.
         with evaluating(strategy.model), torch.enable_grad():

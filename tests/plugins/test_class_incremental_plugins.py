@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from avalanche.benchmarks import nc_benchmark
+from avalanche.benchmarks import nc_benchmark, split_online_stream
 from avalanche.benchmarks.utils import as_classification_dataset
 from avalanche.core import SupervisedPlugin
 from avalanche.training import Naive
@@ -110,3 +110,19 @@ def test_linear_discriminant_masks_classes_that_were_not_seen_and_survives_a_sta
 def test_linear_discriminant_refuses_what_it_cannot_use():
     with pytest.raises(ValueError, match="shrinkage"):
         LinearDiscriminantHead(3, shrinkage=2)
+
+
+def test_the_optimizer_is_fresh_when_an_experience_begins_not_in_each_of_its_parts(benchmark):
+    class Watch(SupervisedPlugin):
+        seen = ()
+
+        def before_update(self, strategy, **kwargs):
+            steps = {int(state["step"]) for state in strategy.optimizer.state.values()}
+            self.seen = (*self.seen, max(steps, default=0))
+
+    for boundaries, expected in ((True, (0, 1, 2, 3, 0, 1, 2, 3)), (False, tuple(range(8)))):
+        watch = Watch()
+        strategy = make_strategy(nn.Linear(6, 4), [FreshOptimizer(), watch])
+        for experience in split_online_stream(benchmark.train_stream, 5, access_task_boundaries=boundaries):
+            strategy.train(experience)
+        assert watch.seen == expected
