@@ -5,7 +5,6 @@ from typing import Any
 from avalanche.benchmarks.utils.utils import concat_datasets
 from avalanche.models.dynamic_modules import avalanche_model_adaptation
 
-from ftp_cl.plugins.separated_softmax import SeparatedCriterion
 from ftp_cl.plugins.skip_training import SkipTraining
 
 
@@ -15,8 +14,6 @@ class JointTraining(SkipTraining):
     As Avalanche's strategy of this name, but within the usual loop over experiences: evaluating after each of them
     gives an accuracy matrix with equal rows. The softmax is over all classes, because images of all are there. Epochs
     count passes over the whole stream: as many gradient steps as training one by one takes.
-
-    Put it after `SeparatedSoftmax`.
     """
 
     def after_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:
@@ -31,8 +28,3 @@ class JointTraining(SkipTraining):
             avalanche_model_adaptation(strategy.model, experience)
         strategy.model.to(strategy.device)
         strategy.adapted_dataset = concat_datasets([experience.dataset for experience in stream]).train()
-
-    def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """No class is absent."""
-        if isinstance(strategy._criterion, SeparatedCriterion):
-            strategy._criterion.begin([])
