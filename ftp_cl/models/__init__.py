@@ -5,7 +5,7 @@
 """
 
 from ftp_cl.models.backbones import efficientnet_lite_classifier, pretrained
-from ftp_cl.models.continual_classifier import ContinualClassifier, Normalization
+from ftp_cl.models.continual_classifier import ContinualClassifier, MultiTaskContinualClassifier, Normalization
 from ftp_cl.models.ensemble import EnsembleHead, TwoBackbones
 from ftp_cl.models.heads import HEADS, ClassifierHead, CosineHead, LinearHead
 from ftp_cl.models.linear_discriminant import LinearDiscriminantHead
@@ -23,6 +23,7 @@ __all__ = [
     "EnsembleHead",
     "LinearDiscriminantHead",
     "LinearHead",
+    "MultiTaskContinualClassifier",
     "NearestMeanHead",
     "Normalization",
     "RandomProjectionHead",

@@ -5,7 +5,6 @@ from typing import Any
 
 from avalanche.models.dynamic_modules import avalanche_model_adaptation
 
-from ftp_cl.plugins.separated_softmax import SeparatedCriterion
 from ftp_cl.plugins.served import ServedModel
 from ftp_cl.plugins.skip_training import SkipTraining
 from ftp_cl.plugins.stages import joined, refuse_parts
@@ -18,8 +17,6 @@ class JointTraining(SkipTraining):
     gives an accuracy matrix with equal rows. The softmax is over all classes, because images of all are there. Epochs
     count passes over the whole stream: as many gradient steps as training one by one takes. With another model than
     before, the plugin begins anew.
-
-    Put it after `SeparatedSoftmax`.
 
     Raises:
         ValueError: when training starts, in an online stream, which does not hold all its images at once.
@@ -54,11 +51,6 @@ class JointTraining(SkipTraining):
             avalanche_model_adaptation(strategy.model, experience)
         strategy.model.to(strategy.device)
         strategy.adapted_dataset = joined(experiences).train()
-
-    def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """No class is absent."""
-        if isinstance(strategy._criterion, SeparatedCriterion):
-            strategy._criterion.begin([])
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Now the stream is trained; other plugins may still ask in this hook what it was."""
