@@ -1,8 +1,8 @@
 """Reports: result files of runs -> tables, figures and one HTML page."""
 
-from ftp_cl.report.files import is_temporary, replace_files
+from ftp_cl.report.files import is_temporary, open_file, replace_files
 from ftp_cl.report.groups import Group, Spread, aggregate
-from ftp_cl.report.loading import RESULT_SCHEMA, ReportError, Result, TensorProjection, load_results
+from ftp_cl.report.loading import RESULT_SCHEMA, ReportError, Result, TensorProjection, find_results, load_results
 from ftp_cl.report.run_directory import (
     CONFIG_FILE,
     ERROR_FILE,
@@ -10,11 +10,13 @@ from ftp_cl.report.run_directory import (
     LOCK_FILE,
     RESULT_FILE,
     STATES,
+    LeftOut,
     RunStatus,
     is_locked,
     statuses,
 )
 from ftp_cl.report.tables import terminal_table
+from ftp_cl.report.text import printable
 from ftp_cl.report.write import ReportPaths, write_figure, write_report
 
 __all__ = [
@@ -26,6 +28,7 @@ __all__ = [
     "RESULT_SCHEMA",
     "STATES",
     "Group",
+    "LeftOut",
     "ReportError",
     "ReportPaths",
     "Result",
@@ -33,9 +36,12 @@ __all__ = [
     "Spread",
     "TensorProjection",
     "aggregate",
+    "find_results",
     "is_locked",
     "is_temporary",
     "load_results",
+    "open_file",
+    "printable",
     "replace_files",
     "statuses",
     "terminal_table",
