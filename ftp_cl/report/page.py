@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from ftp_cl.report.figures import FIGURE_KINDS, group_looks
+from ftp_cl.report.figures import MOST_DRAWN, all_figures
 from ftp_cl.report.groups import Group, by_benchmark, differing_settings
 from ftp_cl.report.heatmap import matrix_svg
 from ftp_cl.report.loading import Result
@@ -79,6 +79,7 @@ def render_page(
     return environment.get_template("report.html.j2").render(
         sections=sections,
         measures=MEASURES,
+        most_drawn=MOST_DRAWN,
         run_count=len(runs),
         unfinished=[(run, _relative(run.directory, run_root)) for run in unfinished],
         left_out=[(printable(path), printable(reason)) for path, reason in left_out],
@@ -87,11 +88,9 @@ def render_page(
 
 
 def _section(benchmark: str, groups: list[Group], anchor: str, run_root: str) -> Section:
-    looks_of = group_looks(groups)
     figures = [
-        PageFigure(kind.title, kind.caption, Markup(page_svg(kind.draw(shown, looks_of), f"{anchor}-{kind.name}")))
-        for kind in FIGURE_KINDS
-        if (shown := kind.select(groups))
+        PageFigure(kind.title, kind.caption, Markup(page_svg(figure, f"{anchor}-{kind.name}")))
+        for kind, figure in all_figures(groups)
     ]
     return Section(
         benchmark=benchmark,
@@ -101,7 +100,7 @@ def _section(benchmark: str, groups: list[Group], anchor: str, run_root: str) ->
         labels=[group.label for group in groups],
         table=summary_table(groups),
         figures=figures,
-        matrices=[(group.label, Markup(matrix_svg(group.mean_matrix()))) for group in groups],
+        matrices=[(group.label, Markup(matrix_svg(group.mean_matrix()))) for group in groups[:MOST_DRAWN]],
         settings=differing_settings(group.settings for group in groups),
         runs=[(group.label, run, _relative(run.path.parent, run_root)) for group in groups for run in group.results],
     )

@@ -113,7 +113,7 @@ def _unfinished(places: list[Path]) -> list[RunStatus]:
 
 
 def _figure_files(groups: list[Group], folder: Path, kind: str) -> dict[Path, bytes]:
-    from ftp_cl.report.figures import FIGURE_KINDS, group_looks  # matplotlib
+    from ftp_cl.report.figures import all_figures  # matplotlib
     from ftp_cl.report.style import drawing, file_bytes
 
     if f".{kind}" not in FIGURE_SUFFIXES:
@@ -122,12 +122,9 @@ def _figure_files(groups: list[Group], folder: Path, kind: str) -> dict[Path, by
     names = _file_names(by_benchmark(groups))
     with drawing():
         for benchmark, members in by_benchmark(groups).items():
-            looks_of = group_looks(members)
-            name = names[benchmark]
-            for figure in FIGURE_KINDS:
-                if shown := figure.select(members):
-                    path = folder / f"{name}-{figure.name}.{kind}"
-                    files[path] = file_bytes(figure.draw(shown, looks_of), path.suffix)
+            for shown, figure in all_figures(members):
+                path = folder / f"{names[benchmark]}-{shown.name}.{kind}"
+                files[path] = file_bytes(figure, path.suffix)
     return files
 
 
