@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,9 @@ USER_ERROR = 2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     parsed, words = _parser().parse_known_args(arguments)
+    # Figures go to files here. In a notebook's shell the variable names a module that this Python may not have, and
+    # importing matplotlib would fail.
+    os.environ.pop("MPLBACKEND", None)
     try:
         if words and parsed.command != "run":
             raise ConfigError(
@@ -145,11 +149,14 @@ def _run(parsed: argparse.Namespace, overrides: list[str]) -> int:
 def _report(parsed: argparse.Namespace, _: list[str]) -> None:
     from rich.console import Console
 
-    from ftp_cl.report import load_results, terminal_table, write_report
+    from ftp_cl.report import printable, terminal_table, write_report
 
     paths = write_report(parsed.directories, parsed.out, parsed.figures)
-    Console().print(terminal_table(load_results(parsed.directories)))
-    print(*(paths.html, paths.markdown, paths.csv, paths.latex, *paths.figures), sep="\n")
+    Console().print(terminal_table(paths.results))
+    for written in (paths.html, paths.markdown, paths.csv, paths.latex, *paths.figures):
+        print(printable(written))
+    for found in paths.left_out:
+        print(f"ftp-cl: left out: {found}", file=sys.stderr)
 
 
 def _watch(parsed: argparse.Namespace, _: list[str]) -> None:

@@ -1,7 +1,7 @@
 """The events of a run, sent on to TensorBoard, Weights & Biases or MLflow as they happen."""
 
-import json
 import math
+import re
 import shutil
 import statistics
 import time
@@ -11,7 +11,8 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from ftp_cl.experiment.config import ConfigError
-from ftp_cl.report import EVENTS_FILE
+from ftp_cl.report import printable
+from ftp_cl.report.events import events
 
 
 class ScalarLog(Protocol):
@@ -41,9 +42,12 @@ class EventForwarder:
 
     def __call__(self, event: Mapping[str, Any]) -> None:
         """Send on one event, as metrics.jsonl has it."""
+        self._try(lambda log: self._send(log, event))
+
+    def _send(self, log: ScalarLog, event: Mapping[str, Any]) -> None:
         self._iteration = event.get("iteration", self._iteration)
         if scalars := dict(_scalars(event)):
-            self._try(lambda log: log.add(scalars, self._iteration))
+            log.add(scalars, self._iteration)
 
     def __enter__(self) -> "EventForwarder":
         return self
@@ -65,14 +69,19 @@ class EventForwarder:
 
 def _scalars(event: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     if event["event"] == "train":
-        yield "train/loss", math.nan if event["loss"] is None else event["loss"]
+        yield "train/loss", _number(event["loss"])
     elif event["event"] == "eval":
         yield f"accuracy/{event['stream']}", statistics.fmean(event["accuracy"])
         for i, accuracy in enumerate(event["accuracy"]):
             yield f"accuracy/{event['stream']}/experience_{i + 1}", accuracy
     elif event["event"] == "projection":
         for name, tensor in event["tensors"].items():
-            yield f"radius/{name}", tensor["radius"]
+            yield f"radius/{name}", _number(tensor["radius"])
+
+
+def _number(value: float | None) -> float:
+    """A number that was not finite is null in metrics.jsonl."""
+    return math.nan if value is None else value
 
 
 def make_logger(name: str, directory: Path, config: Mapping[str, Any], say: Callable[[str], None]) -> EventForwarder:
@@ -93,13 +102,18 @@ def make_logger(name: str, directory: Path, config: Mapping[str, Any], say: Call
         raise ConfigError(f"loggers={name} needs a package: pip install 'ftp-cl[{name}]'.") from error
     except Exception as error:
         raise ConfigError(f"loggers={name} cannot begin: {_first_line(error)}") from error
-    for line in (directory / EVENTS_FILE).read_text().splitlines():
-        forwarder(json.loads(line))
+    for event in events(directory):
+        forwarder(event)
     return forwarder
 
 
 def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    return printable(next(iter(str(error).splitlines()), type(error).__name__))
+
+
+def _run_name(directory: Path) -> str:
+    """What the run is called in a log: the same for out=. as from beside the directory."""
+    return printable(directory.resolve().name)
 
 
 class TensorBoard:
@@ -130,7 +144,7 @@ class WeightsAndBiases:
     def __init__(self, directory: Path, config: Mapping[str, Any]) -> None:
         import wandb
 
-        self._run = wandb.init(project="ftp-cl", name=directory.name, dir=str(directory), config=dict(config))
+        self._run = wandb.init(project="ftp-cl", name=_run_name(directory), dir=str(directory), config=dict(config))
 
     def add(self, scalars: Mapping[str, float], step: int) -> None:
         """Queue them."""
@@ -150,19 +164,33 @@ class MLflow:
 
         self._client = mlflow.MlflowClient()
         experiment = mlflow.set_experiment("ftp-cl")
-        self._id = self._client.create_run(experiment.experiment_id, run_name=directory.name).info.run_id
-        self._client.log_batch(self._id, params=[Param(key, str(value)) for key, value in _flat(config)])
+        self._id = self._client.create_run(experiment.experiment_id, run_name=_run_name(directory)).info.run_id
+        params = [Param(key, str(value)[:_MLFLOW_LONGEST]) for key, value in _flat(config)]
+        for some in _batches(params, _MLFLOW_PARAMS):
+            self._client.log_batch(self._id, params=some)
 
     def add(self, scalars: Mapping[str, float], step: int) -> None:
         """Write them together."""
         from mlflow.entities import Metric
 
         now = int(1000 * time.time())
-        self._client.log_batch(self._id, metrics=[Metric(name, value, now, step) for name, value in scalars.items()])
+        metrics = [Metric(_MLFLOW_NO_NAME.sub("_", name), value, now, step) for name, value in scalars.items()]
+        for some in _batches(metrics, _MLFLOW_METRICS):
+            self._client.log_batch(self._id, metrics=some)
 
     def close(self, done: bool) -> None:
         """Say how the run ended."""
         self._client.set_terminated(self._id, "FINISHED" if done else "FAILED")
+
+
+# What MLflow takes at a time, in a value, and in a name.
+_MLFLOW_PARAMS, _MLFLOW_METRICS, _MLFLOW_LONGEST = 100, 1000, 6000
+_MLFLOW_NO_NAME = re.compile(r"[^/\w.\- :]")
+
+
+def _batches(items: list[Any], size: int) -> Iterator[list[Any]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -9,7 +9,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ftp_cl.report import STATES, statuses
+from ftp_cl.report import STATES, LeftOut, ReportError, printable, statuses
 
 
 def watch(root: Path, every: float | None) -> None:
@@ -33,18 +33,27 @@ def status_table(root: Path) -> Table:
     """The runs under a directory, those in progress first.
 
     Raises:
-        FileNotFoundError: there is no such directory.
+        ReportError: there is no such directory.
     """
     if not root.is_dir():
-        raise FileNotFoundError(2, "no such directory", str(root))
-    runs = sorted(statuses(root), key=lambda run: (STATES.index(run.state), run.directory))
+        raise ReportError(f"{root}: no such directory")
+    left_out: list[LeftOut] = []
+    runs = sorted(statuses(root, left_out), key=lambda run: (STATES.index(run.state), run.directory))
     counts = ", ".join(f"{sum(run.state == state for run in runs)} {state}" for state in STATES)
-    table = Table(box=box.SIMPLE, caption=counts, caption_justify="left")
+    # Above the table, whose end a terminal cuts off where there are more runs than lines.
+    heading = Text("\n".join([counts, *map(str, left_out)]))
+    table = Table(box=box.SIMPLE, title=heading, title_justify="left")
     table.add_column("run", overflow="fold", min_width=20)
     table.add_column("state", no_wrap=True)
     table.add_column("latest", min_width=24)
     table.add_column("ago", no_wrap=True)
     for run in runs:
-        age = "" if run.age is None else time.strftime("%H:%M:%S", time.gmtime(run.age))
-        table.add_row(Text(str(run.directory.relative_to(root))), run.state, Text(run.latest), age)
+        age = "" if run.age is None else _hours(run.age)
+        table.add_row(Text(printable(run.directory.relative_to(root))), run.state, Text(run.latest), age)
     return table
+
+
+def _hours(seconds: float) -> str:
+    """HH:MM:SS, with as many hours as there are."""
+    minutes, second = divmod(int(seconds), 60)
+    return f"{minutes // 60:02d}:{minutes % 60:02d}:{second:02d}"

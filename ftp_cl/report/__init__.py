@@ -1,13 +1,14 @@
 """Reports: result files of runs -> tables, figures and one HTML page."""
 
 from ftp_cl.report.comparison import paired_interval
-from ftp_cl.report.files import is_temporary, replace_files
+from ftp_cl.report.files import is_temporary, open_file, replace_files
 from ftp_cl.report.groups import Group, Spread, aggregate
 from ftp_cl.report.loading import (
     RESULT_SCHEMA,
     ReportError,
     Result,
     TensorProjection,
+    find_results,
     load_results,
     results_of_rows,
 )
@@ -19,11 +20,13 @@ from ftp_cl.report.run_directory import (
     LOCK_FILE,
     RESULT_FILE,
     STATES,
+    LeftOut,
     RunStatus,
     is_locked,
     statuses,
 )
 from ftp_cl.report.tables import terminal_table
+from ftp_cl.report.text import printable
 from ftp_cl.report.write import ReportPaths, write_figure, write_report
 
 __all__ = [
@@ -36,6 +39,7 @@ __all__ = [
     "RUNS_FILE",
     "STATES",
     "Group",
+    "LeftOut",
     "ReportError",
     "ReportPaths",
     "Result",
@@ -43,11 +47,14 @@ __all__ = [
     "Spread",
     "TensorProjection",
     "aggregate",
+    "find_results",
     "frame_of_runs",
     "is_locked",
     "is_temporary",
     "load_results",
+    "open_file",
     "paired_interval",
+    "printable",
     "read_frame",
     "replace_files",
     "results_of_rows",

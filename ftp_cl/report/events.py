@@ -1,75 +1,85 @@
-"""Reads from a run's metrics.jsonl what result.json does not hold: radii over experiences, worth of pseudo-labels."""
+"""Reads a run's metrics.jsonl: what result.json does not hold, as radii over experiences and worth of pseudo-labels."""
 
+import contextlib
 import json
+import math
+from collections.abc import Iterator
+from itertools import count, takewhile
 from pathlib import Path
+from typing import Any
 
+from ftp_cl.report.files import open_file
 from ftp_cl.report.run_directory import EVENTS_FILE
+from ftp_cl.report.text import printable
+
+_LARGEST = 1e38  # about what float32 holds: the weights of a run that goes beyond are not finite
+
+_MALFORMED = (ValueError, TypeError, KeyError, AttributeError, OverflowError)
+
+
+def events(run_dir: Path, kind: str = "") -> Iterator[dict[str, Any]]:
+    """The events that a run has written, in the order of their lines.
+
+    Lines that cannot be read are passed over, wherever they stand: a killed run cuts its last line, and a resumed one
+    may write on behind the cut.
+
+    Args:
+        run_dir: directory of the run; a missing or unreadable metrics.jsonl has no events.
+        kind: of the events; default: all.
+    """
+    # Nearly all lines are training steps: parse only those that can matter.
+    needle = f'"{kind}"'.encode() if kind else b""
+    with contextlib.suppress(OSError), open_file(run_dir / EVENTS_FILE) as lines:
+        for line in lines:
+            if needle in line:
+                try:
+                    event = json.loads(line.decode(errors="replace"))
+                except (ValueError, RecursionError):
+                    continue
+                if isinstance(event, dict) and "event" in event and kind in ("", event["event"]):
+                    yield event
 
 
 def projection_after_each_experience(run_dir: Path, what: str) -> list[dict[str, float]]:
     """Radius or distance of every projected tensor after each experience, in the order of the experiences.
 
-    Lines that cannot be read are passed over, wherever they stand: a killed run cuts its last line, and a resumed one
-    may write on behind the cut. Of several lines on one experience, as after a resume, the last one counts.
+    Of several events on one experience, as after a resume, the last one counts. Numbers that are not finite are left
+    out, as are the experiences from the first one on of which nothing is known.
 
     Args:
-        run_dir: directory of the run; a missing or unreadable metrics.jsonl gives an empty list.
+        run_dir: directory of the run.
         what: "radius" or "mean_distance".
 
     Returns:
         One dict {tensor name: value} per experience.
     """
     found: dict[int, dict[str, float]] = {}
-    try:
-        with (run_dir / EVENTS_FILE).open(encoding="utf-8", errors="replace") as lines:
-            for line in lines:
-                # Nearly all lines are training steps: parse only those that can matter.
-                if '"projection"' in line:
-                    found.update(_projection_event(line, what))
-    except OSError:
-        return []
-    return [found[experience] for experience in sorted(found)]
-
-
-def _projection_event(line: str, what: str) -> dict[int, dict[str, float]]:
-    try:
-        event = json.loads(line)
-        if event["event"] != "projection":
-            return {}
-        values = {name: float(tensor[what]) for name, tensor in event["tensors"].items()}
-        return {int(event["experience"]): values} if values else {}
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return {}
+    for event in events(run_dir, "projection"):
+        with contextlib.suppress(*_MALFORMED):
+            values = {printable(name): _finite(tensor[what]) for name, tensor in event["tensors"].items()}
+            found[int(event["experience"])] = {name: value for name, value in values.items() if value is not None}
+    return [found[experience] for experience in takewhile(found.get, count())]
 
 
 def pseudo_labels_per_epoch(run_dir: Path) -> list[tuple[float, float | None]]:
     """Share of pseudo-labels that were used and how many of these were right, percent, epoch by epoch.
 
-    Lines that cannot be read are passed over; of several on one epoch the last one counts.
+    Of several events on one epoch the last one counts.
 
     Args:
-        run_dir: directory of the run; a missing or unreadable metrics.jsonl gives an empty list.
+        run_dir: directory of the run.
 
     Returns:
         One (share, precision) per epoch over all experiences; precision is None where none was used.
     """
     epochs: dict[tuple[int, int], tuple[float, float | None]] = {}
-    try:
-        with (run_dir / EVENTS_FILE).open(encoding="utf-8", errors="replace") as lines:
-            for line in lines:
-                if '"pseudo_labels"' in line:
-                    epochs.update(_pseudo_labels_event(line))
-    except OSError:
-        return []
+    for event in events(run_dir, "pseudo_labels"):
+        with contextlib.suppress(*_MALFORMED):
+            precision = None if event["precision"] is None else float(event["precision"])
+            epochs[int(event["experience"]), int(event["epoch"])] = float(event["share"]), precision
     return [epochs[place] for place in sorted(epochs)]
 
 
-def _pseudo_labels_event(line: str) -> dict[tuple[int, int], tuple[float, float | None]]:
-    try:
-        event = json.loads(line)
-        if event["event"] != "pseudo_labels":
-            return {}
-        precision = None if event["precision"] is None else float(event["precision"])
-        return {(int(event["experience"]), int(event["epoch"])): (float(event["share"]), precision)}
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return {}
+def _finite(value: Any) -> float | None:
+    number = math.nan if value is None else float(value)
+    return number if abs(number) < _LARGEST else None

@@ -3,8 +3,9 @@
 import math
 import re
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -36,6 +37,9 @@ from ftp_cl.report.style import (
     shortened,
 )
 
+MOST_DRAWN = 100  # groups: more can neither be told apart nor drawn in reasonable time
+_MOST_STREAMS = 60
+
 _SHORTEST_TIME = 1e-3  # seconds; the least that the logarithmic axis shows
 _CORRUPTION = re.compile(r"ood_(\w+)_(\d)")  # as the corrupted streams of ftp_cl.benchmarks are named: ood_fog_3
 
@@ -62,8 +66,21 @@ def group_looks(groups: Sequence[Group]) -> dict[str, Look]:
     return dict(zip((group.label for group in groups), looks(len(groups)), strict=True))
 
 
+def all_figures(groups: Sequence[Group]) -> Iterator[tuple[FigureKind, Figure]]:
+    """Each figure that there is something to show in, of the first `MOST_DRAWN` groups of a benchmark."""
+    drawn = groups[:MOST_DRAWN]
+    looks_of = group_looks(drawn)
+    for kind in FIGURE_KINDS:
+        if shown := kind.select(drawn):
+            yield kind, kind.draw(shown, looks_of)
+
+
 def main_figure(groups: Sequence[Group]) -> Figure:
-    """Accuracy after each experience, and beside it ID against OOD accuracy where a run has OOD streams."""
+    """Accuracy after each experience, and beside it ID against OOD accuracy where a run has OOD streams.
+
+    Shows the first `MOST_DRAWN` groups of a benchmark.
+    """
+    groups = groups[:MOST_DRAWN]
     looks_of = group_looks(groups)
     with_ood = _with_ood(groups)
     figure, axes = new_figure(9.4 if with_ood else PAGE_WIDTH, 3.4, panels=2 if with_ood else 1)
@@ -150,6 +167,7 @@ def _draw_id_ood(axes: Axes, groups: Sequence[Group], looks_of: dict[str, Look])
 
 def _ood_streams_figure(groups: Sequence[Group], looks_of: dict[str, Look]) -> Figure:
     rows = _ood_rows(stream for group in groups for run in group.results for stream in run.ood)
+    rows = dict(islice(rows.items(), _MOST_STREAMS))
     row_height = min(0.9, 0.18 + 0.08 * len(groups))
     figure, (axes,) = new_figure(PAGE_WIDTH, 0.9 + max(1.2, row_height * len(rows)))
     for offset, group in zip(_offsets(len(groups)), groups, strict=True):
@@ -341,7 +359,7 @@ FIGURE_KINDS = (
         "ood-streams",
         "OOD accuracy per stream",
         "Accuracy on each OOD stream after the last experience, for a corruption the mean over its severities; dot: "
-        "mean over seeds, bar: ± one standard deviation.",
+        f"mean over seeds, bar: ± one standard deviation. The first {_MOST_STREAMS} streams.",
         _with_ood,
         _ood_streams_figure,
     ),

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ftp_cl.report.loading import ReportError, Result
+from ftp_cl.report.text import printable
 
 # Top keys of the configuration that say where and how a run was carried out, not what was computed.
 RUN_LOCAL_KEYS = frozenset(
@@ -143,8 +144,7 @@ def _unified(value: Any) -> Any:
 
 def _name(result: Result) -> str:
     label = result.config.get("label")
-    printable = "".join(character for character in label if character.isprintable()) if isinstance(label, str) else ""
-    return printable.strip() or result.method
+    return (printable(label).strip() if isinstance(label, str) else "") or result.method
 
 
 def _settings(result: Result) -> dict[str, Any]:
@@ -159,7 +159,7 @@ def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         if isinstance(value, Mapping) and value:
             flat.update(_flatten(value, f"{prefix}{key}."))
         else:
-            flat[f"{prefix}{key}"] = value
+            flat[printable(f"{prefix}{key}")] = value
     return flat
 
 
@@ -208,9 +208,7 @@ def _differences(runs: list[Result]) -> list[str]:
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, str):
-        return "".join(character if character.isprintable() else " " for character in value)
-    return json.dumps(value, ensure_ascii=False)
+    return printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 
 def _shortened(value: str | None) -> str:

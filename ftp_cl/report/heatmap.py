@@ -14,40 +14,59 @@ from numpy.typing import NDArray
 _CELL, _SMALL_CELL = 34.0, 26.0
 _LEFT, _BELOW = 44.0, 40.0  # room for the axes
 _MOST_TICKS = 10
+_MOST_NUMBERS = 40  # experiences; with more the numbers could not be read
+_MOST_CELLS = 80  # in a row; of more experiences, neighbours share a cell: a page must stay one that opens
 
 
 def matrix_svg(matrix: NDArray[np.float64]) -> str:
     """An <svg> element: one coloured cell with its number per accuracy, axes named, empty where nothing was evaluated.
 
+    Large matrices have no numbers; in very large ones a cell is the mean of neighbours.
+
     Args:
         matrix: T x T, percent; NaN where not evaluated.
     """
-    size = len(matrix)
+    shared = -(-len(matrix) // _MOST_CELLS)
+    cells = _block_means(matrix, shared)
+    size = len(cells)
     cell = max(_CELL if size <= _MOST_TICKS else _SMALL_CELL, 150 / size)  # the axes' names need 150
-    side, font = size * cell, min(14.0, 0.42 * cell)
+    side, font = size * cell, min(14.0, 0.42 * cell) if len(matrix) <= _MOST_NUMBERS else None
     width, height = _LEFT + side, side + _BELOW
     parts = [
         f'<svg viewBox="0 0 {width:g} {height:g}" style="max-width:{1.2 * width:.0f}px" aria-hidden="true" '
         f'font-size="13" text-anchor="middle" fill="currentColor">'
     ]
-    for (row, column), accuracy in np.ndenumerate(matrix):
+    for (row, column), accuracy in np.ndenumerate(cells):
         if not math.isnan(accuracy):
             parts.append(_cell(_LEFT + column * cell, row * cell, cell, float(accuracy), font))
     for i in range(0, size, -(-size // _MOST_TICKS)):
         middle = (i + 0.5) * cell
-        parts.append(f'<text x="{_LEFT - 6:g}" y="{middle + 4:.1f}" text-anchor="end">{i + 1}</text>')
-        parts.append(f'<text x="{_LEFT + middle:.1f}" y="{side + 16:g}">{i + 1}</text>')
+        parts.append(f'<text x="{_LEFT - 6:g}" y="{middle + 4:.1f}" text-anchor="end">{i * shared + 1}</text>')
+        parts.append(f'<text x="{_LEFT + middle:.1f}" y="{side + 16:g}">{i * shared + 1}</text>')
     middle = side / 2
     parts.append(f'<text x="{_LEFT + middle:g}" y="{side + 34:g}">test experience</text>')
     parts.append(f'<text transform="translate(12 {middle:g}) rotate(-90)">after experience</text></svg>')
     return "".join(parts)
 
 
-def _cell(x: float, y: float, side: float, accuracy: float, font: float) -> str:
+def _block_means(matrix: NDArray[np.float64], size: int) -> NDArray[np.float64]:
+    """Mean of the known entries of each block of `size` x `size`; NaN where none is known."""
+    starts = np.arange(0, len(matrix), size)
+    known = ~np.isnan(matrix)
+    total, number = (
+        np.add.reduceat(np.add.reduceat(values, starts, axis=0), starts, axis=1)
+        for values in (np.where(known, matrix, 0.0), known.astype(np.float64))
+    )
+    return np.divide(total, number, out=np.full(total.shape, np.nan), where=number > 0)
+
+
+def _cell(x: float, y: float, side: float, accuracy: float, font: float | None) -> str:
     red, green, blue, _ = colour = colormaps["cividis"](min(accuracy, 100.0) / 100)
+    rect = f'<rect x="{x:.1f}" y="{y:.1f}" width="{side:.1f}" height="{side:.1f}" fill="{to_hex(colour)}"/>'
+    if font is None:
+        return rect
     text = "#000" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "#fff"
     return (
-        f'<rect x="{x:.1f}" y="{y:.1f}" width="{side:.1f}" height="{side:.1f}" fill="{to_hex(colour)}"/>'
-        f'<text x="{x + side / 2:.1f}" y="{y + side / 2 + 0.36 * font:.1f}" font-size="{font:.1f}" fill="{text}">'
+        f'{rect}<text x="{x + side / 2:.1f}" y="{y + side / 2 + 0.36 * font:.1f}" font-size="{font:.1f}" fill="{text}">'
         f"{accuracy:.0f}</text>"
     )

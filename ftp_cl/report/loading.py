@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 
 from ftp_cl.metrics import accuracy_after_each_experience, forgetting_per_experience, relative_robustness, summarize
 from ftp_cl.report.events import projection_after_each_experience
+from ftp_cl.report.files import open_file
 from ftp_cl.report.rows import RUNS_FILE, read_frame, runs_of_frame
-from ftp_cl.report.run_directory import RESULT_FILE
+from ftp_cl.report.run_directory import RESULT_FILE, LeftOut, directories
+from ftp_cl.report.text import printable
 
 RESULT_SCHEMA = "ftp_cl.result/1"
 
@@ -26,6 +28,9 @@ _AGREEMENT = 0.01
 
 class ReportError(ValueError):
     """A report cannot be made; the message is one sentence that names the file and what is wrong with it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 @dataclass(frozen=True)
@@ -106,7 +111,7 @@ class Result:
 
 
 def load_results(dirs: Iterable[str | os.PathLike[str]]) -> list[Result]:
-    """Read every result.json, and every runs.parquet of a plan, under the given directories.
+    """Read every result under the given directories, or none: `find_results` reads what can be read.
 
     Args:
         dirs: directories, searched recursively, or such files themselves. One that is reached twice counts once.
@@ -115,17 +120,45 @@ def load_results(dirs: Iterable[str | os.PathLike[str]]) -> list[Result]:
         At least one result, in the order of their paths.
 
     Raises:
-        ReportError: a directory does not exist, there is no result at all, or one is damaged, of another schema, or
-            contradicts itself (its summary numbers do not follow from its accuracy matrix).
+        ReportError: as `find_results`, or one file or directory cannot be read.
+    """
+    results, left_out = find_results(dirs)
+    if left_out:
+        raise ReportError(str(left_out[0]))
+    return results
+
+
+def find_results(dirs: Iterable[str | os.PathLike[str]]) -> tuple[list[Result], list[LeftOut]]:
+    """Read every result.json, and every runs.parquet of a plan, under the given directories that can be read.
+
+    Args:
+        dirs: directories, searched recursively and through links, or such files themselves. One that is reached twice
+            counts once.
+
+    Returns:
+        At least one result, in the order of their paths; and what was left out: results that are damaged, of another
+        schema or contradict themselves (their summary numbers do not follow from their accuracy matrix), and
+        directories that cannot be looked into.
+
+    Raises:
+        ReportError: a directory does not exist, or there is no result at all.
     """
     places = [Path(place) for place in dirs]
-    paths = {found.resolve(): found for place in places for found in _result_files(place)}
-    results = [result for resolved in sorted(paths) for result in _read(paths[resolved])]
+    results: list[Result] = []
+    left_out: list[LeftOut] = []
+    paths = {found.resolve(): found for place in places for found in _result_files(place, left_out)}
+    for resolved in sorted(paths):
+        path = paths[resolved]
+        try:
+            results += _read(path)
+        except ValueError as error:
+            left_out.append(LeftOut(path, str(error).removeprefix(printable(f"{path}: "))))
+    if not results and not left_out:
+        raise ReportError(f"no {RESULT_FILE} or {RUNS_FILE} under {', '.join(map(str, places)) or 'an empty list'}")
     if not results:
-        raise ReportError(
-            f"no {RESULT_FILE} or {RUNS_FILE} under {', '.join(map(str, places)) or 'an empty list of directories'}"
-        )
-    return results
+        more = f" (and {len(left_out) - 1} more cannot be read)" if len(left_out) > 1 else ""
+        raise ReportError(f"{left_out[0]}{more}")
+    return results, list(dict.fromkeys(left_out))
 
 
 def _read(path: Path) -> list[Result]:
@@ -171,18 +204,19 @@ def _result(path: Path, data: dict[str, Any]) -> Result:
     return Result(path=path, **values)
 
 
-def _result_files(place: Path) -> list[Path]:
-    if place.is_file():
-        return [place]
-    if not place.is_dir():
+def _result_files(place: Path, left_out: list[LeftOut]) -> list[Path]:
+    if place.is_dir():
+        known = (RESULT_FILE, RUNS_FILE)
+        return [folder / name for folder, names in directories(place, left_out) for name in known if name in names]
+    if not os.path.lexists(place):
         raise ReportError(f"{place}: no such directory")
-    names = (RESULT_FILE, RUNS_FILE)
-    return [Path(folder) / name for folder, _, files in os.walk(place) for name in names if name in files]
+    return [place]
 
 
 def _parse(path: Path) -> dict[str, Any]:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        with open_file(path) as file:
+            data = json.loads(file.read().decode(), parse_constant=_refuse_constant)
     except OSError as error:
         raise ReportError(f"{path}: cannot be read ({error.strerror})") from None
     except RecursionError:
@@ -226,11 +260,10 @@ def _shown(value: float | None) -> str:
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError(f"must be text, but is {reprlib.repr(value)}")
-    # Control and direction characters would break tables and the page.
-    printable = "".join(character if character.isprintable() else " " for character in value).strip()
-    if not printable:
+    text = printable(value).strip()
+    if not text:
         raise ValueError("must not be empty")
-    return printable
+    return text
 
 
 def _integer(value: Any) -> int:

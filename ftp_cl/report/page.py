@@ -1,5 +1,6 @@
 """The HTML page of a report: one self-contained file with tables and figures, no network, no script."""
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,13 +10,14 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from ftp_cl.report.figures import FIGURE_KINDS, group_looks
+from ftp_cl.report.figures import MOST_DRAWN, all_figures
 from ftp_cl.report.groups import Group, by_benchmark, differing_settings
 from ftp_cl.report.heatmap import matrix_svg
 from ftp_cl.report.loading import Result
-from ftp_cl.report.run_directory import RunStatus
+from ftp_cl.report.run_directory import LeftOut, RunStatus
 from ftp_cl.report.style import drawing, page_svg
 from ftp_cl.report.tables import MEASURES, SummaryTable, summary_table
+from ftp_cl.report.text import printable
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,15 @@ class Section:
     runs: list[tuple[str, Result, str]]
 
 
-def render_page(groups: Sequence[Group], unfinished: Sequence[RunStatus], run_root: Path) -> str:
+def render_page(
+    groups: Sequence[Group], unfinished: Sequence[RunStatus], left_out: Sequence[LeftOut], run_root: str
+) -> str:
     """The page as text.
 
     Args:
         groups: from `aggregate`, at least one.
         unfinished: runs without a result.
+        left_out: what could not be read, relative to `run_root`.
         run_root: paths of runs are shown relative to it.
     """
     environment = Environment(
@@ -74,18 +79,18 @@ def render_page(groups: Sequence[Group], unfinished: Sequence[RunStatus], run_ro
     return environment.get_template("report.html.j2").render(
         sections=sections,
         measures=MEASURES,
+        most_drawn=MOST_DRAWN,
         run_count=len(runs),
         unfinished=[(run, _relative(run.directory, run_root)) for run in unfinished],
+        left_out=[(printable(path), printable(reason)) for path, reason in left_out],
         environment=_environment(runs),
     )
 
 
-def _section(benchmark: str, groups: list[Group], anchor: str, run_root: Path) -> Section:
-    looks_of = group_looks(groups)
+def _section(benchmark: str, groups: list[Group], anchor: str, run_root: str) -> Section:
     figures = [
-        PageFigure(kind.title, kind.caption, Markup(page_svg(kind.draw(shown, looks_of), f"{anchor}-{kind.name}")))
-        for kind in FIGURE_KINDS
-        if (shown := kind.select(groups))
+        PageFigure(kind.title, kind.caption, Markup(page_svg(figure, f"{anchor}-{kind.name}")))
+        for kind, figure in all_figures(groups)
     ]
     return Section(
         benchmark=benchmark,
@@ -95,7 +100,7 @@ def _section(benchmark: str, groups: list[Group], anchor: str, run_root: Path) -
         labels=[group.label for group in groups],
         table=summary_table(groups),
         figures=figures,
-        matrices=[(group.label, Markup(matrix_svg(group.mean_matrix()))) for group in groups],
+        matrices=[(group.label, Markup(matrix_svg(group.mean_matrix()))) for group in groups[:MOST_DRAWN]],
         settings=differing_settings(group.settings for group in groups),
         runs=[(group.label, run, _relative(run.path.parent, run_root)) for group in groups for run in group.results],
     )
@@ -106,9 +111,8 @@ def _breakable(text: str) -> Markup:
     return Markup(re.sub(r"([._=/])", r"\1<wbr>", str(escape(text))))
 
 
-def _relative(path: Path, root: Path) -> str:
-    resolved = path.resolve()
-    return resolved.relative_to(root).as_posix() if resolved.is_relative_to(root) else path.as_posix()
+def _relative(path: Path, root: str) -> str:
+    return printable(os.path.relpath(path, root))
 
 
 def _environment(runs: Iterable[Result]) -> dict[str, list[str]]:
@@ -121,4 +125,4 @@ def _environment(runs: Iterable[Result]) -> dict[str, list[str]]:
 
 
 def _shown(value: Any) -> str:
-    return "–" if value is None else str(value)  # noqa: RUF001
+    return "–" if value is None else printable(value)  # noqa: RUF001

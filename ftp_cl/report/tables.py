@@ -10,24 +10,12 @@ from typing import TYPE_CHECKING, Literal
 from ftp_cl.report.comparison import RULE, difference_holds
 from ftp_cl.report.groups import Group, Spread, aggregate, by_benchmark
 from ftp_cl.report.loading import Result
+from ftp_cl.report.text import csv_cell, latex_text, markdown_text
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 MISSING = "–"  # noqa: RUF001 (an en dash, as tables use it)
-
-
-_LATEX = {
-    **{character: f"\\{character}" for character in "&%$#_{}"},
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "\\": r"\textbackslash{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "±": r"$\pm$",
-    "–": "--",  # noqa: RUF001
-    "…": r"\dots{}",
-}
 
 
 @dataclass(frozen=True)
@@ -107,12 +95,6 @@ def markdown(table: SummaryTable) -> str:
     return "\n".join([*lines, "", *(f"- {note}" for note in table.notes)]) + "\n"
 
 
-def markdown_text(text: str) -> str:
-    """Text from a result file so that Markdown shows it as it is."""
-    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return "".join(f"\\{character}" if character in "\\`*_[]|#~" else character for character in escaped)
-
-
 def latex(table: SummaryTable) -> str:
     """The table as LaTeX, for the package booktabs; its notes as comments."""
     heads = [latex_text(head) for head in ("method", *(measure.title for measure in MEASURES), "n")]
@@ -124,11 +106,6 @@ def latex(table: SummaryTable) -> str:
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", *(f"% {note}" for note in table.notes)]) + "\n"
 
 
-def latex_text(text: str) -> str:
-    """Text from a result file so that LaTeX shows it as it is."""
-    return "".join(_LATEX.get(character, character) for character in text)
-
-
 def csv_text(groups: Iterable[Group]) -> str:
     """All groups as CSV: a mean, a standard deviation and a number of runs per measure, unrounded; empty if missing."""
     buffer = io.StringIO(newline="")
@@ -136,7 +113,8 @@ def csv_text(groups: Iterable[Group]) -> str:
     heads = [f"{measure.key}_{part}" for measure in MEASURES for part in ("mean", "std", "n")]
     writer.writerow(["benchmark", "label", "method", "model", "n", *heads])
     for group in groups:
-        row: list[object] = [group.benchmark, group.label, group.method, group.model, len(group.results)]
+        names = map(csv_cell, (group.benchmark, group.label, group.method, group.model))
+        row: list[object] = [*names, len(group.results)]
         for measure in MEASURES:
             spread = group.spread(measure.read)
             row += [None, None, 0] if spread is None else [spread.mean, spread.std, spread.n]

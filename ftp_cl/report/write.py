@@ -4,26 +4,33 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from ftp_cl.report.files import replace_files
 from ftp_cl.report.groups import Group, aggregate, by_benchmark
-from ftp_cl.report.loading import ReportError, Result, load_results
-from ftp_cl.report.run_directory import STATES, RunStatus, statuses
-from ftp_cl.report.tables import csv_text, latex, markdown, markdown_text, summary_table
+from ftp_cl.report.loading import ReportError, Result, find_results
+from ftp_cl.report.run_directory import STATES, LeftOut, RunStatus, statuses
+from ftp_cl.report.tables import csv_text, latex, markdown, summary_table
+from ftp_cl.report.text import markdown_text
 
 FIGURE_SUFFIXES = (".svg", ".png")
 
 
+_LONGEST_NAME = 60  # characters of a benchmark's name in that of a figure's file; file systems take 255 bytes
+
+
 @dataclass(frozen=True)
 class ReportPaths:
-    """The files of a written report."""
+    """The files of a written report, the results that it shows, and what it leaves out."""
 
     html: Path
     markdown: Path
     csv: Path
     latex: Path
     figures: list[Path]
+    results: list[Result]
+    left_out: list[LeftOut]
 
 
 def write_report(
@@ -31,7 +38,7 @@ def write_report(
 ) -> ReportPaths:
     """Make report.html, report.md, report.csv and report.tex of all results under some directories.
 
-    The page lists the runs that have no result yet, too.
+    The page lists the runs that have no result yet, too; page and Markdown list what cannot be read (`find_results`).
 
     The same results give byte-identical files. An existing report stays as it is until the new one is complete.
 
@@ -41,25 +48,28 @@ def write_report(
         figures: "svg" or "png": each figure of the page as a file too, below figures/.
 
     Raises:
-        ReportError: another kind of figure, no result, one that is damaged or doubled, or a file that cannot be
+        ReportError: another kind of figure, no result that can be read, one that is doubled, or a file that cannot be
             written.
     """
     from ftp_cl.report.page import render_page  # matplotlib: not for those who want a table only
 
     places = [Path(place) for place in dirs]
-    results = load_results(places)
+    results, left_out = find_results(places)
     unfinished = _unfinished(places)
     groups = aggregate(results)
-    shown = [result.path.parent for result in results] + [run.directory for run in unfinished]
-    root = Path(os.path.commonpath([directory.resolve() for directory in shown]))
+    shown = [found.path.parent for found in (*results, *left_out)] + [run.directory for run in unfinished]
+    root = os.path.commonpath([os.path.abspath(directory) for directory in shown])
+    lost = [LeftOut(Path(os.path.relpath(path, root)), reason) for path, reason in left_out]
     folder = Path(out)
     drawn = {} if figures is None else _figure_files(groups, folder / "figures", figures)
     written = {suffix: folder / f"report.{suffix}" for suffix in ("html", "md", "csv", "tex")}
-    paths = ReportPaths(written["html"], written["md"], written["csv"], written["tex"], list(drawn))
+    paths = ReportPaths(
+        *(written["html"], written["md"], written["csv"], written["tex"]), list(drawn), results, left_out
+    )
     _write(
         {
-            paths.html: render_page(groups, unfinished, root).encode(),
-            paths.markdown: _markdown_report(groups).encode(),
+            paths.html: render_page(groups, unfinished, lost, root).encode(),
+            paths.markdown: _markdown_report(groups, lost).encode(),
             paths.csv: csv_text(groups).encode(),
             paths.latex: _latex_report(groups).encode(),
             **drawn,
@@ -97,26 +107,37 @@ def write_figure(results: Iterable[Result], path: str | os.PathLike[str]) -> Pat
 
 def _unfinished(places: list[Path]) -> list[RunStatus]:
     """The runs under some directories that have no result yet, each once, those in progress first."""
-    found = {run.directory.resolve(): run for place in places for run in statuses(place) if run.state != "finished"}
+    folders = [place for place in places if place.is_dir()]
+    found = {run.directory.resolve(): run for place in folders for run in statuses(place) if run.state != "finished"}
     return sorted(found.values(), key=lambda run: (STATES.index(run.state), run.directory))
 
 
 def _figure_files(groups: list[Group], folder: Path, kind: str) -> dict[Path, bytes]:
-    from ftp_cl.report.figures import FIGURE_KINDS, group_looks  # matplotlib
+    from ftp_cl.report.figures import all_figures  # matplotlib
     from ftp_cl.report.style import drawing, file_bytes
 
     if f".{kind}" not in FIGURE_SUFFIXES:
         raise ReportError(f"{kind}: a figure is written as {' or '.join(FIGURE_SUFFIXES)}")
     files = {}
+    names = _file_names(by_benchmark(groups))
     with drawing():
         for benchmark, members in by_benchmark(groups).items():
-            looks_of = group_looks(members)
-            name = re.sub(r"[^\w-]+", "_", benchmark)
-            for figure in FIGURE_KINDS:
-                if shown := figure.select(members):
-                    path = folder / f"{name}-{figure.name}.{kind}"
-                    files[path] = file_bytes(figure.draw(shown, looks_of), path.suffix)
+            for shown, figure in all_figures(members):
+                path = folder / f"{names[benchmark]}-{shown.name}.{kind}"
+                files[path] = file_bytes(figure, path.suffix)
     return files
+
+
+def _file_names(benchmarks: Iterable[str]) -> dict[str, str]:
+    """For each benchmark a name of its own that every file system takes, also one that ignores upper case."""
+    names: dict[str, str] = {}
+    for benchmark in benchmarks:
+        name = re.sub(r"[^\w-]+", "_", benchmark)[:_LONGEST_NAME]
+        taken = {other.casefold() for other in names.values()}
+        names[benchmark] = next(
+            numbered for i in count(1) if (numbered := name if i == 1 else f"{name}-{i}").casefold() not in taken
+        )
+    return names
 
 
 def _latex_report(groups: list[Group]) -> str:
@@ -126,10 +147,12 @@ def _latex_report(groups: list[Group]) -> str:
     return "\n".join(parts)
 
 
-def _markdown_report(groups: list[Group]) -> str:
+def _markdown_report(groups: list[Group], lost: list[LeftOut]) -> str:
     parts = ["# Report\n"]
     for benchmark, members in by_benchmark(groups).items():
         parts += [f"## {markdown_text(benchmark)}\n", markdown(summary_table(members))]
+    if lost:
+        parts += ["## Left out\n", *(f"- {markdown_text(str(found))}" for found in lost), ""]
     return "\n".join(parts)
 
 

@@ -47,9 +47,9 @@ def test_one_experience_without_ood_is_a_result(tmp_path, make_run):
     assert (result.average_forgetting, result.ood_average, result.relative_robustness) == (None, None, None)
 
 
-def test_control_characters_in_names_become_spaces(tmp_path, make_run):
+def test_control_characters_in_names_are_escaped(tmp_path, make_run):
     (result,) = load_results([make_run(tmp_path, method="na\u202eï\nve\x00")])
-    assert result.method == "na ï ve"
+    assert result.method == r"na\u202eï ve\x00"
 
 
 @pytest.mark.parametrize("dirs", [[], ["empty"]])

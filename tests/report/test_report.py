@@ -15,6 +15,8 @@ from ftp_cl.report import ReportError, load_results, write_figure, write_report
 from ftp_cl.report.figures import _ood_rows
 from ftp_cl.report.style import short_tensor_names
 
+CONFIG = "seed: 0\nmodel:\n  name: small_cnn\nmethod:\n  k: 0\n  name: ftp\nbenchmark:\n  name: split_digits\n"
+
 VOID = {"meta", "br", "wbr", "link", "img", "input", "hr"}
 
 
@@ -143,7 +145,7 @@ def test_runs_without_a_result_are_listed_with_their_state(runs, tmp_path):
     assert "Without a result" not in page.read_text()
     for name in ("running", "failed", "interrupted"):
         (runs / name).mkdir()
-        (runs / name / "config.yaml").write_text("seed: 0\n")
+        (runs / name / "config.yaml").write_text(CONFIG)
     event = {"event": "eval", "experience": 2, "stream": "test", "accuracy": [70, 60, 50]}
     (runs / "running" / "metrics.jsonl").write_text(json.dumps(event) + '\n{"event": "tra')
     (runs / "failed" / "error.json").write_text('{"error": "<b>the disk</b> is full"}')
@@ -160,7 +162,7 @@ def test_runs_without_a_result_are_listed_with_their_state(runs, tmp_path):
 
 
 def test_no_result_writes_nothing(tmp_path):
-    (tmp_path / "config.yaml").write_text("seed: 0\n")
+    (tmp_path / "config.yaml").write_text(CONFIG)
     with pytest.raises(ReportError, match="no result"):
         write_report([tmp_path], tmp_path / "out")
     assert not (tmp_path / "out").exists()
