@@ -77,11 +77,17 @@ class AdamSPD(torch.optim.Adam):
         return {**super().__getstate__(), "_decay": self._decay, "_steps": []}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        before: list[dict[str, Any]] = getattr(self, "param_groups", [])
         super().__setstate__(state)
-        for group in self.param_groups:
-            if "selective_decay" not in group:  # a state of the published AdamSPD
+        for index, group in enumerate(self.param_groups):
+            if "selective_decay" in group:
+                continue
+            if "pre" in group or not before:  # a state of the published AdamSPD
                 group["selective_decay"], group["weight_decay"] = group["weight_decay"], 0.0
                 group["pre"] = list(group.get("pre") or [])
+            else:  # one of plain Adam, which knows of no anchors: those given stay
+                kept = ("selective_decay", "weight_decay", "pre")
+                group.update({name: before[index][name] for name in kept})
         self._follow()  # of a copy, which has no hooks yet, or with the anchors of a loaded state
 
 
