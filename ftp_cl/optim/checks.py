@@ -1,6 +1,5 @@
 """Checks of what FTP is given: a failure is one sentence."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -123,10 +122,8 @@ def _held(optimizer: Any) -> dict[str, Optimizer]:
     own = getattr(optimizer, "_optimizer_step_post_hooks", None)
     held = {}
     for name, value in getattr(optimizer, "__dict__", {}).items():
-        values = (
-            value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else [value]
-        )
-        for other in values:
+        several = value.values() if isinstance(value, Mapping) else value
+        for other in several if isinstance(value, (Mapping, list, tuple)) else [value]:
             shared = own is not None and getattr(other, "_optimizer_step_post_hooks", None) is own
             if isinstance(other, Optimizer) and not shared:
                 held[name] = other

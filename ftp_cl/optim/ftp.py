@@ -396,9 +396,7 @@ class FTP:
                 anchor = parameter
             state = TensorState(anchor, like=parameter, storage=self._storage)
             if not torch.isfinite(state.anchor).all():
-                self._warn(
-                    f"{name}:anchor", f"{name} is not finite: it is not projected until it has an anchor that is."
-                )
+                self._warn(f"{name}:anchor", f"{name} is not finite: it is projected once it has a finite anchor.")
                 return None
             self._states[name] = state
         state.follow(parameter)
@@ -453,13 +451,14 @@ class FTP:
         return states
 
     def _take_over(self, states: dict[str, TensorState]) -> None:
+        lacking = [name for name, p in self._projected().items() if p.requires_grad and name not in states]
         unknown = [name for name in states if name not in self._names.values()]
-        if unknown and self._names:
-            lacking = [name for name, p in self._projected().items() if p.requires_grad and name not in states]
+        if self._names and states and (lacking or unknown):
             logger.warning(
-                "The loaded state of FTP has tensors that the model has not (%s)%s.",
-                ", ".join(unknown),
-                f"; without a state, so with new anchors and radii, are {', '.join(lacking)}" if lacking else "",
+                "The loaded state of FTP and the model do not have the same tensors. "
+                "Only the state has, for later: %s. Only the model has, with new anchors and radii: %s.",
+                _listed(unknown),
+                _listed(lacking),
             )
         self._states = states
 
@@ -564,6 +563,10 @@ class FTP:
             state = self._states.get(name)
             if state is not None and state.radius.steps > 0 and name not in self._excluded:
                 yield name, parameter, state
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join([*names[:20], *[f"{len(names) - 20} more"] * (len(names) > 20)]) or "none"
 
 
 def _sample(weights: Tensor) -> Tensor:

@@ -17,8 +17,8 @@ class AdamSPD(torch.optim.Adam):
     Source and rule: see `SelectiveDecay`. On another optimizer, attach `AnchoredSteps(SelectiveDecay(...), anchors)`.
 
     Args:
-        params: one or several parameter groups with "params" and optionally "pre", as many anchors. A group without
-            "pre" is trained by plain Adam: the head. (Where the published one decays towards zero, for adapters, give
+        params: one or several parameter groups with "params" and optionally "pre", as many anchors, copied. A group
+            without "pre" is trained by plain Adam: the head. (Where the published one decays towards zero, for adapters, give
             zeros.) Anchors ride in `state_dict()` with their group.
         lr: step size.
         betas: decay of Adam's moments.
@@ -57,7 +57,8 @@ class AdamSPD(torch.optim.Adam):
         # Adam itself decays nothing: its own "weight_decay" would be towards zero.
         group["selective_decay"] = group.pop("weight_decay", self._decay)
         anchors = group.get("pre", [])
-        group["pre"] = [anchors] if isinstance(anchors, Tensor) else list(anchors or [])
+        anchors = [anchors] if isinstance(anchors, Tensor) else anchors or []
+        group["pre"] = [anchor.detach().clone() for anchor in anchors]
         super().add_param_group(group)
         parameters = self.param_groups[-1]["params"]
         if group["pre"] and len(group["pre"]) != len(parameters):

@@ -164,7 +164,7 @@ def _check_saved(state: Any) -> None:
     for name in _TENSORS:
         if problem := problem_of(state[name]):
             raise ValueError(f"its {name} {problem}")
-    anchor, change, norms = (state[name] for name in _TENSORS)
+    anchor = state["anchor"]
     if not anchor.numel():
         raise ValueError("its anchor is empty")
     for name, shape in (("change", anchor.shape), ("norms", anchor.shape[:1] if anchor.dim() > 1 else (1,))):
@@ -173,7 +173,7 @@ def _check_saved(state: Any) -> None:
     for name in ("anchor", "change"):
         if not torch.isfinite(state[name]).all():
             raise ValueError(f"its {name} is not finite")
-    if not (norms > 0).all():  # infinite ones are those of rows whose sum has overflowed
+    if not (state["norms"] > 0).all():  # infinite ones are those of rows whose sum has overflowed
         raise ValueError("its norms are not all above 0")
     numbers = {name: number(state[name]) for name in (*_RADIUS, "skipped")}
     for name, value in numbers.items():
