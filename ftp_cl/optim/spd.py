@@ -18,8 +18,8 @@ class AdamSPD(torch.optim.Adam):
 
     Args:
         params: one or several parameter groups with "params" and optionally "pre", as many anchors, copied. A group
-            without "pre" is trained by plain Adam: the head. (Where the published one decays towards zero, for adapters, give
-            zeros.) Anchors ride in `state_dict()` with their group.
+            without "pre" is trained by plain Adam: the head. (Where the published one decays towards zero, for
+            adapters, give zeros.) Anchors ride in `state_dict()` with their group.
         lr: step size.
         betas: decay of Adam's moments.
         eps: added to Adam's denominator.
