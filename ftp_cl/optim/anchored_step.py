@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ftp_cl.optim.checks import stepping
 from ftp_cl.optim.nesting import is_outermost
 from ftp_cl.projection.rows import per_row, row_norms
 
@@ -101,18 +102,23 @@ class AnchoredSteps:
 
     Args:
         rule: `SelectiveDecay`, `FixedRadius`, or another `StepRule`.
-        anchors: the anchor of each parameter, in the same shape; they follow their parameters to another device or
-            dtype.
+        anchors: the anchor of each parameter, in the same shape; copied. They follow their parameters to another device
+            or dtype.
     """
 
     def __init__(self, rule: StepRule, anchors: Mapping[nn.Parameter, Tensor]) -> None:
         self.rule = rule
-        self.anchors = dict(anchors)
+        self.anchors = {weights: anchor.detach().clone() for weights, anchor in anchors.items()}
         self._handles: list[Any] = []
         self._seen: dict[nn.Parameter, Any] = {}
 
     def attach(self, optimizer: Optimizer) -> "AnchoredSteps":
-        """Follow the steps of this optimizer; returns self."""
+        """Follow the steps of this optimizer, one that `FTP.attach` takes; returns self.
+
+        Raises:
+            TypeError: as `FTP.attach`.
+        """
+        optimizer = stepping(optimizer)
         self.detach()
         self._handles = [
             optimizer.register_step_pre_hook(self._before_step),

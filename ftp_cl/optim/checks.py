@@ -1,6 +1,5 @@
 """Checks of what FTP is given: a failure is one sentence."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,20 +9,13 @@ from torch.optim import Optimizer
 
 from ftp_cl.optim.names import canonical_name
 from ftp_cl.projection import Storage
+from ftp_cl.projection.checks import COMPUTED, number, problem_of
 
 
 def check_k(k: float) -> None:
     """Raise a ValueError for a factor outside [0, 1]."""
     if not 0 <= number(k) <= 1:
         raise ValueError(f"k={k!r} lies outside [0, 1]; 1 is the paper's default, 0 lets radii only grow.")
-
-
-def number(value: Any) -> float:
-    """NaN for what is none; a 0-d tensor is one."""
-    try:
-        return math.nan if isinstance(value, str) else float(value)
-    except (TypeError, ValueError, RuntimeError):
-        return math.nan
 
 
 def storage(direction_dtype: torch.dtype | str | None, anchor_device: torch.device | str | None) -> Storage:
@@ -33,59 +25,109 @@ def storage(direction_dtype: torch.dtype | str | None, anchor_device: torch.devi
         if not isinstance(named, torch.dtype):
             raise ValueError(f"direction_dtype={direction_dtype!r} is no dtype of torch; try 'bfloat16'.")
         direction_dtype = named
-    if direction_dtype is not None and not direction_dtype.is_floating_point:
-        raise ValueError(f"direction_dtype={direction_dtype} does not hold fractions; try 'bfloat16'.")
+    if direction_dtype is not None and direction_dtype not in COMPUTED:
+        raise ValueError(f"direction_dtype={direction_dtype} cannot be computed with; try 'bfloat16'.")
     try:
-        device = None if anchor_device is None else torch.device(anchor_device)
-    except (RuntimeError, TypeError):
+        device = None if anchor_device is None else torch.empty(0, device=anchor_device).device
+    except (RuntimeError, TypeError, AssertionError, ImportError):  # all of them torch's, by kind of device
         device = torch.device("meta")
     if device is not None and device.type == "meta":
-        raise ValueError(f"anchor_device={anchor_device!r} is no device that holds numbers; try 'cpu'.")
+        raise ValueError(f"anchor_device={anchor_device!r} is no device that holds numbers here; try 'cpu'.")
     return Storage(direction_dtype, device)
 
 
 def check_anchor(
-    anchor: Mapping[str, Tensor], projected: Mapping[str, nn.Parameter], complete: bool
+    anchor: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter], complete: bool
 ) -> dict[str, Tensor]:
-    """The anchor by canonical name, with copies of what are the weights themselves.
+    """The anchor by canonical name: copies, because a state dict moves along with the weights.
 
     Args:
         anchor: weights by name, such as a state dict.
-        projected: the parameters that it is for, by canonical name.
-        complete: whether it must have all of them.
+        parameters: those that it is for, by canonical name.
+        complete: whether it must have all of them that are trained.
 
     Raises:
-        TypeError: if it is no mapping.
-        ValueError: if a tensor is missing or has another shape.
+        TypeError: if it is no mapping from names.
+        ValueError: if a tensor is missing, has another shape, or is no dense tensor of finite real numbers.
+    """
+    values = anchor_values(anchor)
+    for name, parameter in parameters.items():
+        if name in values:
+            check_value(name, values[name], parameter)
+        elif complete and parameter.requires_grad:
+            raise ValueError(f"The anchor has no tensor {name!r}; exclude it or pass weights for it.")
+    return {name: value for name, value in values.items() if problem_of(value) is None}
+
+
+def anchor_values(anchor: Mapping[str, Any]) -> dict[str, Any]:
+    """By canonical name, copies of the tensors; what is no tensor of real numbers, such as a counter, as it is.
+
+    Raises:
+        TypeError: if it is no mapping from names.
     """
     if not isinstance(anchor, Mapping):
         raise TypeError(
-            f"anchor takes weights by name, such as a state dict, not {anchor!r}; FTPPlugin reads files, too."
+            f"anchor takes weights by name, such as a state dict, not {anchor!r:.50}; FTPPlugin reads files, too."
         )
-    checked = {canonical_name(name): value for name, value in anchor.items()}
-    for name, parameter in projected.items():
-        if name not in checked:
-            if complete:
-                raise ValueError(f"The anchor has no tensor {name!r}; exclude it or pass weights for it.")
-        elif checked[name].shape != parameter.shape:
-            raise ValueError(
-                f"The anchor's {name!r} has shape {tuple(checked[name].shape)}, the model's {tuple(parameter.shape)}."
-            )
-        elif checked[name].data_ptr() == parameter.data_ptr():
-            checked[name] = checked[name].detach().clone()  # `model.state_dict()` would move along
-    return checked
+    for name in anchor:
+        if not isinstance(name, str):
+            raise TypeError(f"anchor takes weights by name, and {name!r:.50} is no name.")
+    return {
+        canonical_name(name): value if problem_of(value) else value.detach().clone() for name, value in anchor.items()
+    }
 
 
-def check_optimizer(optimizer: Any) -> None:
-    """Raise a TypeError for what is no torch optimizer, or has none of torch's hooks."""
-    kind, wrapped = type(optimizer).__name__, getattr(optimizer, "optimizer", None)
+def check_value(name: str, value: Any, parameter: nn.Parameter) -> None:
+    """Raise a ValueError for a value of an anchor that cannot be the anchor of this parameter."""
+    if problem := problem_of(value):
+        raise ValueError(f"The anchor's {name!r} {problem}.")
+    if value.shape != parameter.shape:
+        raise ValueError(f"The anchor's {name!r} has shape {tuple(value.shape)}, the model's {tuple(parameter.shape)}.")
+    if not torch.isfinite(value.to(parameter.dtype)).all():
+        raise ValueError(f"The anchor's {name!r} is not finite: no weights can stay near it.")
+
+
+def stepping(optimizer: Any) -> Optimizer:
+    """The optimizer whose own step changes the weights: SAM and its relatives hold it, and undo what they do before.
+
+    Raises:
+        TypeError: for what is no torch optimizer, has none of torch's hooks, holds another one whose steps these hooks
+            may not see, or evaluates other weights than it trains.
+    """
+    kind, held = type(optimizer).__name__, _held(optimizer)
+    if len(held) == 1 and all(callable(getattr(optimizer, part, None)) for part in ("first_step", "second_step")):
+        return stepping(*held.values())
     way_out = "unwrap it first (the real optimizer is often its attribute `optimizer` or `opt`)."
-    if isinstance(wrapped, Optimizer):
-        way_out = "attach to its attribute `optimizer`."
+    if held:
+        way_out = f"attach to its attribute {' or '.join(f'`{name}`' for name in held)}."
+    if all(callable(getattr(optimizer, mode, None)) for mode in ("train", "eval")):
+        raise TypeError(
+            f"{kind} has train() and eval(), as schedule-free optimizers do, which evaluate other weights than they "
+            f"train: those would leave their balls{f'. If it only passes these calls on, {way_out}' if held else '.'}"
+        )
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"attach() takes a torch.optim.Optimizer, not {kind}: {way_out}")
     if not all(hasattr(optimizer, f"_optimizer_{hooks}_hooks") for hooks in ("step_pre", "state_dict_post")):
         raise TypeError(f"{kind} does not call Optimizer.__init__, so that torch gives it no hooks: {way_out}")
+    if held:
+        raise TypeError(
+            f"{kind} holds another optimizer, and not all that moves weights may be seen from outside: {way_out} What "
+            f"{kind} itself then does to weights after a step is not projected."
+        )
+    return optimizer
+
+
+def _held(optimizer: Any) -> dict[str, Optimizer]:
+    """Optimizers that an object has as attributes, or in lists or mappings there; not one whose hooks are its own."""
+    own = getattr(optimizer, "_optimizer_step_post_hooks", None)
+    held = {}
+    for name, value in getattr(optimizer, "__dict__", {}).items():
+        several = value.values() if isinstance(value, Mapping) else value
+        for other in several if isinstance(value, (Mapping, list, tuple)) else [value]:
+            shared = own is not None and getattr(other, "_optimizer_step_post_hooks", None) is own
+            if isinstance(other, Optimizer) and not shared:
+                held[name] = other
+    return held
 
 
 def check_whole(name: str, parameter: nn.Parameter) -> None:

@@ -17,7 +17,7 @@ class DropIn(Optimizer):
     ftp: FTP
 
     def __init__(self, params: ParamGroups, **options: Any) -> None:
-        # add_param_group, which the base class calls for each group, fills these two.
+        # add_param_group, which the base class calls for each group, fills these two; FTP copies the anchors.
         self._named: list[tuple[str, nn.Parameter]] = []
         self._anchors: dict[str, Tensor] = {}
         groups = [params] if isinstance(params, Mapping) else list(params)
@@ -49,14 +49,19 @@ class DropIn(Optimizer):
         self._named += zip(names, parameters, strict=True)
         self._anchors.update(zip(names, anchors, strict=False))
         if hasattr(self, "ftp"):
-            self.ftp.track(self._named, anchor=self._anchors)
+            self._track()
 
     def _start_projection(self, k: float, exclude: Iterable[str], backend: str) -> None:
         self.ftp = FTP(self._named, k=k, exclude=exclude, backend=backend).attach(self)
-        self.ftp.track(self._named, anchor=self._anchors)  # unlike FTP's own, a partial anchor is fine here
+        self._track()
+
+    def _track(self) -> None:
+        """Names and anchors of groups that are new; unlike FTP's own anchor, a partial one is fine here."""
+        self.ftp.track(self._named, anchor=self._anchors)
+        self._anchors.clear()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "ftp": self.ftp, "_named": self._named, "_anchors": self._anchors}
+        return {**super().__getstate__(), "ftp": self.ftp, "_named": self._named, "_anchors": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ftp_cl.optim import fused_adam
-from ftp_cl.optim.checks import check_anchor, check_k, check_kind, check_optimizer, check_whole, number, storage
-from ftp_cl.optim.names import Exclude, NamedParameters, aliases, exclude_entries, match, named_list
+from ftp_cl.optim.checks import check_anchor, check_k, check_kind, check_whole, stepping, storage
+from ftp_cl.optim.names import Exclude, NamedParameters, aliases, canonical_name, exclude_entries, match, named_list
 from ftp_cl.optim.nesting import is_outermost
 from ftp_cl.optim.turns import Turn, learn_radii, project, take_votes
 from ftp_cl.projection import TensorState, available_backends, get_backend
+from ftp_cl.projection.checks import number, problem_of
 
 if TYPE_CHECKING:
     from ftp_cl.projection.numba_backend import NumbaBackend
@@ -24,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 STATE_KEY = "ftp"
 """The key beside "state" and "param_groups" under which FTP's state rides in `optimizer.state_dict()`."""
+
+_GROUP_KEYS = ("ftp", "ftp_k")
+"""What a parameter group may say to FTP."""
 
 
 class FTP:
@@ -47,7 +51,8 @@ class FTP:
             themselves, and `exclude` takes module types; otherwise call `track`.
         k: factor in [0, 1] on votes that shrink a radius ("gradient annealing", section 4 of the paper). 1, the
             paper's default, leaves them; 0 lets radii only grow, which underfits less.
-        anchor: weights to stay near, by name. None: each tensor's weights right before its first optimizer step.
+        anchor: weights to stay near, by name, as they are now: they are copied. None: each tensor's weights right
+            before its first optimizer step.
         exclude: what is not projected: parameter names, module names, shell patterns, module types. A new classifier
             belongs here. A weight that is tied is excluded if any of its names is.
         method: "paper", the published rule, in which all rows vote on the radius; or "exact", in which only rows that
@@ -74,7 +79,8 @@ class FTP:
 
     Raises:
         ValueError: for a k outside [0, 1], a mu that is not positive, an unknown method, a backend that is unknown or
-            not installed, an `exclude` or `anchor` that does not fit the parameters, or sharded parameters.
+            not installed, an `exclude` or `anchor` that does not fit the parameters, an anchor that is not finite,
+            a dtype or device that is not there, or sharded parameters.
         TypeError: for parameters without names, or an `exclude` or `anchor` of another kind.
     """
 
@@ -110,11 +116,15 @@ class FTP:
         self.turns: list[Turn] = []
         self._warned: set[str] = set()
         self._optimizer: weakref.ref[Optimizer] | None = None
+        self._given: weakref.ref[Optimizer] | None = None
         self._was_attached = False
         self._step_hooks: tuple[int, int] | None = None
         self._handles: list[Any] = []
+        self._loading: dict[str, TensorState] | None = None
+        self._at_rest: dict[str, Tensor] = {}
         self.track(parameters)
         self._anchor = self._checked_anchor(anchor)
+        self._remember_weights()
 
     # ---- which parameters -------------------------------------------------------------------------------------------
 
@@ -167,7 +177,7 @@ class FTP:
 
     def projected_names(self) -> list[str]:
         """Names of the parameters that are projected once they get a gradient, in the model's order."""
-        return [name for name in self._names.values() if name not in self._excluded]
+        return list(self._projected())
 
     def restart(self) -> None:
         """Forget anchors and radii: each tensor is anchored anew at its weights right before its next step.
@@ -175,6 +185,7 @@ class FTP:
         An anchor that was given by name stays where it is; only radii start again.
         """
         self._states.clear()
+        self._at_rest.clear()
 
     def move_anchor(self, anchor: Mapping[str, Tensor] | None) -> None:
         """Restart around other weights; None: around those that each tensor has right before its next step.
@@ -187,47 +198,60 @@ class FTP:
 
     def _checked_anchor(self, anchor: Mapping[str, Tensor] | None, *, complete: bool = True) -> dict[str, Tensor]:
         """`anchor` by canonical name; `complete`: it must have every tensor that will be projected."""
-        projected = {name: p for p, name in self._names.items() if name not in self._excluded and p.requires_grad}
-        return {} if anchor is None else check_anchor(anchor, projected, complete)
+        return {} if anchor is None else check_anchor(anchor, self._projected(), complete)
+
+    def _projected(self) -> dict[str, nn.Parameter]:
+        """Also those that are frozen now."""
+        return {name: parameter for parameter, name in self._names.items() if name not in self._excluded}
 
     # ---- attaching --------------------------------------------------------------------------------------------------
 
     def attach(self, optimizer: Optimizer) -> "FTP":
         """Project after each step of `optimizer`, and let the state ride in its state dict.
 
-        An optimizer attached before is detached. Attach before a checkpoint is loaded into the optimizer: torch drops
-        what nobody takes. Returns self.
+        An optimizer attached before is detached, with a warning while it is in use. Attach before a checkpoint is
+        loaded into the optimizer: torch drops what nobody takes. Of SAM and its relatives (`first_step`, `second_step`)
+        the steps of the optimizer that they hold are followed. Returns self.
 
         Raises:
-            TypeError: if it is not a torch optimizer, or a wrapper without torch's hooks.
+            TypeError: if it is not a torch optimizer, a wrapper without torch's hooks or around another optimizer, or
+                one that evaluates other weights than it trains (schedule-free).
             ValueError: if another FTP is attached to it.
         """
-        check_optimizer(optimizer)
-        hooks = optimizer._optimizer_state_dict_post_hooks.values()
+        inner = stepping(optimizer)
+        hooks = inner._optimizer_state_dict_post_hooks.values()
         attached = [other for hook in hooks if isinstance(other := getattr(hook, "__self__", None), FTP)]
         if self in attached:  # possibly through a wrapper, which shares its optimizer's hooks
-            self._optimizer = weakref.ref(optimizer)
+            self._optimizer, self._given = weakref.ref(inner), weakref.ref(optimizer)
             return self
         if attached:
             raise ValueError("Another FTP is attached to this optimizer; detach() that one first.")
-        if optimizer.state and not (self._states or self._anchor or self._was_attached):
+        if inner.state and not (self._states or self._anchor or self._was_attached):
             logger.warning(
                 "The optimizer has a state already: FTP anchors the weights as they are now. If that state is from a "
                 "checkpoint, attach before loading it, so that anchors and radii come back, too."
             )
+        if self._optimizer is not None and (before := self._optimizer()) is not None:
+            logger.warning(
+                "FTP follows one optimizer: steps of the %s that it was attached to before are not projected any more; "
+                "detach() first if that is meant.",
+                type(before).__name__,
+            )
         self._was_attached = True
         self.detach()
-        self._optimizer = weakref.ref(optimizer)
+        self._optimizer, self._given = weakref.ref(inner), weakref.ref(optimizer)
         untraced = torch.compiler.disable  # a compiled step calls these as they are
-        before = optimizer.register_step_pre_hook(untraced(self._before_step))
-        after = optimizer.register_step_post_hook(untraced(self._after_step))
-        self._step_hooks = before.id, after.id
-        self._handles = [
-            before,
-            after,
-            optimizer.register_state_dict_post_hook(self._add_state),
-            optimizer.register_load_state_dict_pre_hook(self._take_state),
-        ]
+        before_step = inner.register_step_pre_hook(untraced(self._before_step))
+        after_step = inner.register_step_post_hook(untraced(self._after_step))
+        self._step_hooks = before_step.id, after_step.id
+        self._handles = [before_step, after_step]
+        for keeper in dict.fromkeys((inner, optimizer)):
+            self._handles += [
+                keeper.register_state_dict_post_hook(self._add_state),
+                keeper.register_load_state_dict_pre_hook(self._take_state),
+                keeper.register_load_state_dict_post_hook(self._state_is_loaded),
+            ]
+        self._remember_weights()
         return self
 
     def detach(self) -> None:
@@ -236,17 +260,22 @@ class FTP:
             handle.remove()
         self._handles = []
         self.turns = []
-        self._optimizer = None
+        self._optimizer = self._given = None
 
     def is_attached_to(self, optimizer: Any) -> bool:
         """Whether steps of this very optimizer object are followed by a projection."""
-        return optimizer is not None and self._optimizer is not None and self._optimizer() is optimizer
+        return optimizer is not None and any(
+            followed is not None and followed() is optimizer for followed in (self._optimizer, self._given)
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         """Hooks do not travel: torch drops them when an optimizer is copied or pickled, so a copy is unattached."""
         states = {name: state.state_dict() for name, state in self._states.items()}
         own: dict[str, Any] = {
             "_optimizer": None,
+            "_given": None,
+            "_loading": None,
+            "_at_rest": {},
             "_handles": [],
             "turns": [],
             "_states": states,
@@ -255,7 +284,7 @@ class FTP:
         return {**self.__dict__, **own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
+        self.__dict__.update({"_given": None, "_loading": None, "_at_rest": {}, **state})  # an older one lacks these
         self.backend = get_backend(state["backend"] if state["backend"] in available_backends() else "auto")
         self._states = self._read(state["_states"])
 
@@ -318,9 +347,11 @@ class FTP:
                 if gradient is None:
                     continue
                 name = self._names.get(parameter) or self._find(parameter)
-                if name not in self._excluded:
-                    check_kind(name, parameter, gradient)
-                    yield Turn(name, parameter, gradient, self._state_of(name, parameter), group, float(k))
+                if name in self._excluded:
+                    continue
+                check_kind(name, parameter, gradient)
+                if (state := self._state_of(name, parameter)) is not None:
+                    yield Turn(name, parameter, gradient, state, group, float(k))
 
     @torch.no_grad()
     def _after_step(self, optimizer: Optimizer, args: tuple, kwargs: dict) -> None:
@@ -350,18 +381,24 @@ class FTP:
             )
         return self._names[parameter]
 
-    def _state_of(self, name: str, parameter: nn.Parameter) -> TensorState:
+    def _state_of(self, name: str, parameter: nn.Parameter) -> TensorState | None:
+        """The state that fits the parameter; None, with a warning, while there are no finite weights to stay near."""
         state = self._states.get(name)
         if state is not None and state.follows(parameter):
             return state
         if state is not None and not state.fits(parameter):
             self._warn(f"{name}:shape", f"{name} has another shape than its anchor; it is anchored anew.")
             state = None
+            del self._states[name]
         if state is None:
             anchor = self._anchor.get(name)
             if anchor is None or not TensorState(anchor, like=anchor).fits(parameter):
                 anchor = parameter
-            state = self._states[name] = TensorState(anchor, like=parameter, storage=self._storage)
+            state = TensorState(anchor, like=parameter, storage=self._storage)
+            if not torch.isfinite(state.anchor).all():
+                self._warn(f"{name}:anchor", f"{name} is not finite: it is projected once it has a finite anchor.")
+                return None
+            self._states[name] = state
         state.follow(parameter)
         return state
 
@@ -385,15 +422,24 @@ class FTP:
 
     def state_dict(self) -> dict[str, Any]:
         """Per tensor, by name: anchor, previous change, radius and its Adam state, steps, skipped steps."""
+        if self._was_attached:
+            self.warn_of_unseen_steps()
         return {"version": 1, "tensors": {name: state.state_dict() for name, state in self._states.items()}}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over a state; tensors are copied. Names that the model lacks now are kept for when it gains them.
 
+        Names are compared without what wrappers put into them; those without a partner are named in a warning.
+
         Raises:
-            ValueError: if it is not a state of FTP or one tensor in it does not fit the model's.
+            ValueError: if it is not a state of FTP, or something in it is missing, unknown, of another kind or shape,
+                negative or not finite, or does not fit the model's tensor. Nothing has changed then.
         """
-        if not isinstance(state_dict, Mapping) or state_dict.get("version") != 1 or "tensors" not in state_dict:
+        self._take_over(self._parse(state_dict))
+
+    def _parse(self, state_dict: Mapping[str, Any]) -> dict[str, TensorState]:
+        known = isinstance(state_dict, Mapping) and state_dict.keys() == {"version", "tensors"}
+        if not known or number(state_dict["version"]) != 1 or not isinstance(state_dict["tensors"], Mapping):
             raise ValueError("This is no state dict of FTP (version 1).")
         states = self._read(state_dict["tensors"])
         for parameter, name in self._names.items():
@@ -402,32 +448,57 @@ class FTP:
                     f"The saved state of {name!r} has shape {tuple(states[name].anchor.shape)}, the model's tensor "
                     f"{tuple(parameter.shape)}."
                 )
-        if states and self._names and states.keys().isdisjoint(self._names.values()):
+        return states
+
+    def _take_over(self, states: dict[str, TensorState]) -> None:
+        lacking = [name for name, p in self._projected().items() if p.requires_grad and name not in states]
+        unknown = [name for name in states if name not in self._names.values()]
+        if self._names and states and (lacking or unknown):
             logger.warning(
-                "The loaded state of FTP has none of this model's parameters (%s, ...; the model: %s, ...): they get "
-                "new anchors and radii.",
-                next(iter(states)),
-                next(iter(self._names.values())),
+                "The loaded state of FTP and the model do not have the same tensors. "
+                "Only the state has, for later: %s. Only the model has, with new anchors and radii: %s.",
+                _listed(unknown),
+                _listed(lacking),
             )
         self._states = states
 
-    def _read(self, saved: Mapping[str, dict[str, Any]]) -> dict[str, TensorState]:
-        return {name: TensorState.from_state_dict(tensor, self._storage) for name, tensor in saved.items()}
+    def _read(self, saved: Mapping[str, Any]) -> dict[str, TensorState]:
+        states: dict[str, TensorState] = {}
+        for name, tensor in saved.items():
+            try:
+                state = TensorState.from_state_dict(tensor, self._storage)
+            except ValueError as error:
+                raise ValueError(f"The saved state of {name!r:.80} cannot be used: {error}.") from None
+            if not isinstance(name, str) or canonical_name(name) in states:
+                raise ValueError(f"The saved state's {name!r:.80} is no name, or that of another tensor in it, too.")
+            states[canonical_name(name)] = state
+        return states
 
     def _add_state(self, optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
         return {**state_dict, STATE_KEY: self.state_dict()}
 
     def _take_state(self, optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
-        if STATE_KEY in state_dict:
-            self.load_state_dict(state_dict[STATE_KEY])
-        else:
+        """Check FTP's part; it is taken over once the optimizer has taken its own, which it may refuse."""
+        self._loading = self._parse(state_dict[STATE_KEY]) if STATE_KEY in state_dict else None
+        if self._loading is None:
             logger.warning("The loaded optimizer state holds none of FTP's: anchors and radii stay as they are.")
-        return {key: value for key, value in state_dict.items() if key != STATE_KEY}
+        state_dict = {key: value for key, value in state_dict.items() if key != STATE_KEY}
+        groups, saved = optimizer.param_groups, state_dict.get("param_groups", ())
+        if len(groups) == len(saved):  # torch drops what a group says to FTP if the saved one does not say it
+            told = [{key: group[key] for key in _GROUP_KEYS if key in group} for group in groups]
+            state_dict["param_groups"] = [{**own, **group} for own, group in zip(told, saved, strict=True)]
+        return state_dict
+
+    def _state_is_loaded(self, optimizer: Optimizer) -> None:
+        states, self._loading = self._loading, None
+        if states is not None:
+            self._take_over(states)
 
     # ---- for people -------------------------------------------------------------------------------------------------
 
     def radii(self) -> dict[str, float]:
         """Gamma of each tensor that has been projected, in units of a row's L1 norm."""
+        self.warn_of_unseen_steps()
         return {name: state.radius.value for name, _, state in self._active()}
 
     def distances(self) -> dict[str, Tensor]:
@@ -444,6 +515,7 @@ class FTP:
         Per tensor: `radius`, `mean_distance` and `max_distance` (row-wise L1, as `distances`), and `boundary_share`,
         the share of rows that the last step pulled back onto the boundary.
         """
+        self.warn_of_unseen_steps()
         table = {}
         for name, weights, state in self._active():
             distance = state.distance(weights)
@@ -455,9 +527,54 @@ class FTP:
             }
         return table
 
+    def warn_of_unseen_steps(self) -> None:
+        """Warn, once, of tensors that have changed since `attach` without a step that was followed by a projection."""
+        optimizer = None if self._optimizer is None else self._optimizer()
+        free = {
+            parameter
+            for group in ([] if optimizer is None else optimizer.param_groups)
+            if not group.get("ftp", True)
+            for parameter in group["params"]
+        }
+        changed = [
+            name
+            for name, parameter in self._projected().items()
+            if name in self._at_rest and name not in self._states and parameter not in free
+            if _differs(parameter, self._at_rest[name])
+        ]
+        if changed:
+            self._warn(
+                "unseen",
+                f"{changed[0]}{f' and {len(changed) - 1} more' * (len(changed) > 1)} changed without a step that FTP "
+                f"saw, and are not projected: attach() FTP to the optimizer whose step() is called.",
+            )
+
+    def _remember_weights(self) -> None:
+        """For `warn_of_unseen_steps`."""
+        self._at_rest = {
+            name: _sample(parameter)
+            for name, parameter in self._projected().items()
+            if parameter.requires_grad and name not in self._states and problem_of(parameter) is None
+        }
+
     def _active(self) -> Iterator[tuple[str, nn.Parameter, TensorState]]:
         """Tensors that are projected now and have been before, in the model's order."""
         for parameter, name in self._names.items():
             state = self._states.get(name)
             if state is not None and state.radius.steps > 0 and name not in self._excluded:
                 yield name, parameter, state
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join([*names[:20], *[f"{len(names) - 20} more"] * (len(names) > 20)]) or "none"
+
+
+def _sample(weights: Tensor) -> Tensor:
+    """Copies of up to about two thousand of the elements."""
+    return weights.detach().flatten()[:: max(1, weights.numel() // 1024)].clone()
+
+
+def _differs(weights: Tensor, sample: Tensor) -> bool:
+    """Not if only device or dtype has changed."""
+    now = _sample(weights).to(sample.device)
+    return now.dtype == sample.dtype and not torch.allclose(now, sample, rtol=0, atol=0, equal_nan=True)

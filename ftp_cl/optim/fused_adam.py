@@ -75,10 +75,12 @@ def _group_allows(group: dict[str, Any], adamw: bool) -> bool:
 
 def _kind(turn: Turn, state: dict[str, Tensor], backend: "NumbaBackend") -> "Kind | None":
     """See `NumbaBackend.kind_of`; None, too, for a tensor that has grown, of which FTP covers a part only."""
-    weights, steps = turn.weights, state["step"]
-    if weights.shape != turn.state.anchor.shape or steps.dtype != torch.float32 or not steps.is_cpu:
+    weights, steps, moments = turn.weights, state["step"], (state["exp_avg"], state["exp_avg_sq"])
+    if steps.numel() != 1 or steps.dtype != torch.float32 or not steps.is_cpu:
         return None
-    return backend.kind_of(turn.state, weights, turn.gradient, state["exp_avg"], state["exp_avg_sq"])
+    if any(tensor.shape != turn.state.anchor.shape for tensor in (weights, *moments)):  # a loaded state may be wrong
+        return None
+    return backend.kind_of(turn.state, weights, turn.gradient, *moments)
 
 
 def _of_one_kind(work: Sequence[tuple[Turn, dict[str, Tensor]]], backend: "NumbaBackend", mu: float) -> list[Turn]:

@@ -9,17 +9,26 @@ from torch import nn
 NamedParameters = nn.Module | Mapping[str, nn.Parameter] | Iterable[tuple[str, nn.Parameter]]
 Exclude = str | type[nn.Module] | Iterable[str | type[nn.Module]]
 
-# What torch.compile puts into a name, and Lightning's Fabric in front of it, under one of two names.
-_WRAPPERS = ("_orig_mod.", "_forward_module.", "_original_module.")
+_WRAPPERS = {
+    "module",  # DataParallel, DistributedDataParallel
+    "_orig_mod",  # torch.compile
+    "_fsdp_wrapped_module",
+    "_checkpoint_wrapped_module",
+    "_forward_module",  # Lightning's Fabric, under one of two names
+    "_original_module",
+    "base_layer",  # peft, around each layer that it adapts
+}
+_PEFT = ["base_model", "model"]  # and around the whole
 
 
 def canonical_name(name: str) -> str:
-    """A parameter's name without what DataParallel, torch.compile and Fabric put into it."""
-    for wrapper in _WRAPPERS:
-        name = name.replace(wrapper, "")
-    while name.startswith("module."):
-        name = name.removeprefix("module.")
-    return name
+    """A parameter's name without the parts that wrappers put into it, of the whole model or of modules in it."""
+    *modules, last = name.split(".")
+    modules = [module for module in modules if module not in _WRAPPERS]
+    for i in range(len(modules) - 2, -1, -1):
+        if modules[i : i + 2] == _PEFT:
+            del modules[i : i + 2]
+    return ".".join([*modules, last])
 
 
 def named_list(parameters: Mapping[str, nn.Parameter] | Iterable[tuple[str, nn.Parameter]]) -> list:
@@ -57,12 +66,12 @@ def match(exclude: Exclude, parameters: NamedParameters) -> set[str]:
     Raises:
         ValueError: if an entry selects nothing (it names the nearest names), or a type is given without a module.
     """
-    names = {canonical_name(name): None for name, _ in _named(parameters)}.keys()
+    names = {name: canonical_name(name) for name, _ in _named(parameters)}
     selected: set[str] = set()
     for entry in exclude_entries(exclude):
         chosen = _of_type(entry, parameters) if isinstance(entry, type) else _of_pattern(entry, names)
         if not chosen:
-            raise ValueError(_nothing_matches(entry, names))
+            raise ValueError(_nothing_matches(entry, dict.fromkeys(names.values())))
         selected |= chosen
     return selected
 
@@ -88,9 +97,14 @@ def _named(parameters: NamedParameters) -> Iterator[tuple[str, nn.Parameter]]:
     return iter(parameters.items() if isinstance(parameters, Mapping) else parameters)
 
 
-def _of_pattern(entry: str, names: Iterable[str]) -> set[str]:
-    pattern = canonical_name(entry)
-    return {name for name in names if fnmatchcase(name, pattern) or name.startswith(f"{pattern}.")}
+def _of_pattern(entry: str, names: Mapping[str, str]) -> set[str]:
+    """By names as they are, which tell peft's base layers from its adapters, and canonical ones; `names` has both."""
+    found = {canonical for name, canonical in names.items() if _matches(name, entry) or _matches(canonical, entry)}
+    return found or {canonical for canonical in names.values() if _matches(canonical, canonical_name(entry))}
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return fnmatchcase(name, pattern) or name.startswith(f"{pattern}.")
 
 
 def _of_type(entry: type[nn.Module], parameters: NamedParameters) -> set[str]:

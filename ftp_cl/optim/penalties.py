@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from ftp_cl.projection.rows import as_rows
+from ftp_cl.projection.rows import as_rows, dense_rows
 
 
 def l2_sp(weights: Mapping[str, Tensor], anchor: Mapping[str, Tensor]) -> Tensor | float:
@@ -30,4 +30,5 @@ def mars_sp(weights: Mapping[str, Tensor], anchor: Mapping[str, Tensor]) -> Tens
         weights: by name; gradients go to them.
         anchor: the starting point of each, in the same shape.
     """
-    return sum((as_rows(weight - anchor[name]).abs().sum(dim=1).max() for name, weight in weights.items()), 0.0)
+    changes = (weight - anchor[name] for name, weight in weights.items())
+    return sum((as_rows(dense_rows(change)).abs().sum(dim=1).max() for change in changes), 0.0)

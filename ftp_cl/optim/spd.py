@@ -17,9 +17,9 @@ class AdamSPD(torch.optim.Adam):
     Source and rule: see `SelectiveDecay`. On another optimizer, attach `AnchoredSteps(SelectiveDecay(...), anchors)`.
 
     Args:
-        params: one or several parameter groups with "params" and optionally "pre", as many anchors. A group without
-            "pre" is trained by plain Adam: the head. (Where the published one decays towards zero, for adapters, give
-            zeros.) Anchors ride in `state_dict()` with their group.
+        params: one or several parameter groups with "params" and optionally "pre", as many anchors, copied. A group
+            without "pre" is trained by plain Adam: the head. (Where the published one decays towards zero, for
+            adapters, give zeros.) Anchors ride in `state_dict()` with their group.
         lr: step size.
         betas: decay of Adam's moments.
         eps: added to Adam's denominator.
@@ -57,7 +57,8 @@ class AdamSPD(torch.optim.Adam):
         # Adam itself decays nothing: its own "weight_decay" would be towards zero.
         group["selective_decay"] = group.pop("weight_decay", self._decay)
         anchors = group.get("pre", [])
-        group["pre"] = [anchors] if isinstance(anchors, Tensor) else list(anchors or [])
+        anchors = [anchors] if isinstance(anchors, Tensor) else anchors or []
+        group["pre"] = [anchor.detach().clone() for anchor in anchors]
         super().add_param_group(group)
         parameters = self.param_groups[-1]["params"]
         if group["pre"] and len(group["pre"]) != len(parameters):
@@ -77,11 +78,17 @@ class AdamSPD(torch.optim.Adam):
         return {**super().__getstate__(), "_decay": self._decay, "_steps": []}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        before: list[dict[str, Any]] = getattr(self, "param_groups", [])
         super().__setstate__(state)
-        for group in self.param_groups:
-            if "selective_decay" not in group:  # a state of the published AdamSPD
+        for index, group in enumerate(self.param_groups):
+            if "selective_decay" in group:
+                continue
+            if "pre" in group or not before:  # a state of the published AdamSPD
                 group["selective_decay"], group["weight_decay"] = group["weight_decay"], 0.0
                 group["pre"] = list(group.get("pre") or [])
+            else:  # one of plain Adam, which knows of no anchors: those given stay
+                kept = ("selective_decay", "weight_decay", "pre")
+                group.update({name: before[index][name] for name in kept})
         self._follow()  # of a copy, which has no hooks yet, or with the anchors of a loaded state
 
 

@@ -28,7 +28,7 @@ class TPGM:
 
     Args:
         weights: the parameters to project, by name; changed in place.
-        anchor: W0 of each, in the same shape; taken as it is, not copied.
+        anchor: W0 of each, in the same shape; copied.
         mu: Adam's step size for the radii, in units of a row's L1 norm; 1e-2 as published.
 
     Attributes:
@@ -42,7 +42,7 @@ class TPGM:
         if not mu > 0:
             raise ValueError(f"mu={mu} is no step size: it must be above 0 (1e-2 as published).")
         self.weights = list(weights.values())
-        self.anchor = [anchor[name] for name in weights]
+        self.anchor = [anchor[name].detach().clone() for name in weights]
         self.names = list(weights)
         self.mu = mu
         self.radii: Tensor | None = None

@@ -12,7 +12,8 @@ from avalanche.core import SupervisedPlugin
 from torch import Tensor, nn
 
 from ftp_cl.models.weights import read_tensors
-from ftp_cl.optim.names import Exclude, aliases, canonical_name, exclude_entries, match
+from ftp_cl.optim.checks import anchor_values, check_value
+from ftp_cl.optim.names import Exclude, aliases, exclude_entries, match
 from ftp_cl.plugins.classifier import find_classifier
 from ftp_cl.plugins.served import ServedModel
 from ftp_cl.plugins.stages import PartsDone, begins
@@ -81,7 +82,7 @@ class AnchoredPlugin(SupervisedPlugin[Any]):
     def restore_state(self, state: dict[str, Any], strategy: Any) -> None:
         """Take over what `checkpoint_state` gave, for a strategy whose model is as it was then."""
         self._served = ServedModel()
-        self.anchor_weights, self._begun, self._moved = state["anchor_weights"], state["begun"], state["moved"]
+        self.anchor_weights, self._begun, self._moved = dict(state["anchor_weights"]), state["begun"], state["moved"]
         self._parts.count = state["parts"]
         if self._begun:
             self._candidates = not_excluded(strategy.model, self.exclude)
@@ -93,14 +94,14 @@ class AnchoredPlugin(SupervisedPlugin[Any]):
 
 
 def read_anchor(anchor: Anchor) -> Mapping[str, Tensor] | None:
-    """The weights that were given to stay near, by canonical name; None for "previous" and "initial".
+    """Copies of the weights that were given to stay near, by canonical name; None for "previous" and "initial".
 
     Raises:
         ValueError: for a word that is neither of these nor the path of a file.
         TypeError: for anything but words, paths and weights by name.
     """
     if isinstance(anchor, Mapping):
-        return {canonical_name(name): value for name, value in anchor.items()}
+        return anchor_values(anchor)
     if not isinstance(anchor, (str, os.PathLike)):
         raise TypeError(
             f"anchor={anchor!r:.50} is neither 'previous' nor 'initial' nor the path of a weight file nor a state dict."
@@ -112,7 +113,7 @@ def read_anchor(anchor: Anchor) -> Mapping[str, Tensor] | None:
         raise ValueError(
             f"anchor={anchor!r} is neither 'previous' nor 'initial' nor the path of an existing weight file."
         )
-    return {canonical_name(name): value for name, value in read_tensors(path).items()}
+    return anchor_values(read_tensors(path))
 
 
 def anchor_moves(anchor: Anchor, experience: Any) -> bool:
@@ -134,7 +135,7 @@ def take_anchor(
     """Anchor those tensors that have no anchor of their shape yet: at the given weights, or at the current ones.
 
     Raises:
-        ValueError: if none of the given weights fits.
+        ValueError: if none of the given weights fits, or one that does is not dense, real and finite.
     """
     if given is not None and weights and not any(_fits(given, name, weight) for name, weight in weights.items()):
         raise ValueError(
@@ -143,9 +144,12 @@ def take_anchor(
         )
     for name, weight in weights.items():
         if name not in anchors or anchors[name].shape != weight.shape:
-            fits = given is not None and _fits(given, name, weight)
-            anchors[name] = (given[name].to(weight) if fits and given is not None else weight.detach()).clone()
+            if given is not None and _fits(given, name, weight):
+                check_value(name, given[name], weight)
+                anchors[name] = given[name].to(weight)
+            else:
+                anchors[name] = weight.detach().clone()
 
 
 def _fits(given: Mapping[str, Tensor], name: str, weight: nn.Parameter) -> bool:
-    return name in given and given[name].shape == weight.shape
+    return name in given and getattr(given[name], "shape", None) == weight.shape

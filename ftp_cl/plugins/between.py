@@ -51,7 +51,7 @@ class ExperienceProjection:
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """The inverse of `state_dict`."""
-        self._anchor, self.summary = state_dict["anchor"], state_dict["summary"]
+        self._anchor, self.summary = dict(state_dict["anchor"]), state_dict["summary"]
 
     def end(self, strategy: Any, weights: Mapping[str, nn.Parameter]) -> None:
         """Project the change since the anchor, in place.

@@ -188,11 +188,17 @@ class FTPPlugin(SupervisedPlugin[Any]):
         optimizer = optimizer_of(strategy)
         if optimizer is not None and not self.ftp.is_attached_to(optimizer):
             self._take_over(optimizer)
+            self.ftp.detach()  # many strategies make another optimizer as they go on
             self.ftp.attach(optimizer)
         if self.reanchor_every is not None and has_hidden_boundaries(strategy.experience):
             if self._iterations_at_anchor == self.reanchor_every:
                 self._restart()
             self._iterations_at_anchor += 1
+
+    def after_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
+        """Warn, once, if nothing was projected that should have been."""
+        if self.ftp is not None and self.when == "step":
+            self.ftp.warn_of_unseen_steps()
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """With when="experience": project what this experience has changed."""

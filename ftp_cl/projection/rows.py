@@ -36,6 +36,11 @@ def has_dense_rows(tensor: Tensor) -> bool:
     return tensor.permute(0, *_by_stride(tensor)).is_contiguous()
 
 
+def dense_rows(tensor: Tensor) -> Tensor:
+    """The tensor, or a copy whose rows lie densely: those of a transposed one do not."""
+    return tensor if has_dense_rows(tensor) else tensor.contiguous()
+
+
 def empty_like_rows(tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """An uninitialised tensor of the same shape and device with dense rows, in the same strides where possible."""
     layout = torch.preserve_format if has_dense_rows(tensor) else torch.contiguous_format
@@ -44,13 +49,14 @@ def empty_like_rows(tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
 
 def row_norms(change: Tensor) -> Tensor:
     """n_r(A) = sum |A_r| + 1e-8 for each row, shape [rows] (arXiv 2303.10720, section 3.2, "MARS")."""
-    rows = as_rows(change)
+    rows = as_rows(dense_rows(change))
     # The sum of a temporary takes half the time of torch.linalg.vector_norm on CPU.
     return rows.abs().sum(dim=1, dtype=accumulation_dtype(change.dtype)).add_(NORM_EPSILON)
 
 
 def row_dots(left: Tensor, right: Tensor) -> Tensor:
-    """<A_r, B_r> for each row, shape [rows]; both tensors have the same shape, `right` has dense rows."""
+    """<A_r, B_r> for each row, shape [rows]; both tensors have the same shape."""
+    right = dense_rows(right)
     if not same_layout(left, right):
         left = torch.empty_like(right, dtype=left.dtype).copy_(left)
     dtype = accumulation_dtype(torch.promote_types(left.dtype, right.dtype))
@@ -69,11 +75,18 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def kept_norms(change: Tensor) -> Tensor:
     """`row_norms` as the state keeps them: in float64, where the device has it, because some backends sum in it."""
-    return row_norms(change).to(torch.float32 if change.device.type == "mps" else torch.float64)
+    return row_norms(change).to(kept_dtype(change.device))
+
+
+def kept_dtype(device: torch.device) -> torch.dtype:
+    """The dtype in which the state keeps norms on a device."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def same_layout(left: Tensor, right: Tensor) -> bool:
     """Whether equal positions in memory hold equal indices; the stride of a dimension of size 1 means nothing."""
+    if left.shape != right.shape:
+        return False
     return left.stride() == right.stride() or all(
         size == 1 or own == other for size, own, other in zip(left.shape, left.stride(), right.stride(), strict=True)
     )

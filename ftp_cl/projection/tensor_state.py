@@ -1,14 +1,19 @@
 """What FTP keeps of one weight tensor between two steps: anchor, previous change, radius."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ftp_cl.projection.checks import number, problem_of
 from ftp_cl.projection.radius import Radius
-from ftp_cl.projection.rows import NORM_EPSILON, empty_like_rows, kept_norms, row_norms
+from ftp_cl.projection.rows import NORM_EPSILON, empty_like_rows, kept_dtype, kept_norms, row_norms
+
+_TENSORS = ("anchor", "change", "norms")
+_RADIUS = tuple(field.name for field in fields(Radius))
 
 
 @dataclass(frozen=True)
@@ -130,14 +135,51 @@ class TensorState:
         }
 
     @classmethod
-    def from_state_dict(cls, state: dict[str, Any], storage: Storage | None = None) -> "TensorState":
-        """The inverse of `state_dict`; tensors are copied, on the device they are on."""
-        new = cls(state["anchor"], like=state["anchor"], storage=storage)
-        new.change = state["change"].clone()
-        new.norms = state["norms"].clone()
+    def from_state_dict(cls, state: Mapping[str, Any], storage: Storage | None = None) -> "TensorState":
+        """The inverse of `state_dict`; tensors are copied, on the device they are on, and in the layout of the anchor.
+
+        Raises:
+            ValueError: if something is missing, unknown, of another kind or shape, not finite, or negative.
+        """
+        _check_saved(state)
+        new = cls(state["anchor"].detach(), like=state["anchor"], storage=storage)
+        change, norms = state["change"].detach(), state["norms"].detach()
+        new.change = torch.empty_like(new.anchor, dtype=change.dtype, device=change.device).copy_(change)
+        new.norms = torch.empty(norms.shape, dtype=kept_dtype(change.device), device=change.device).copy_(norms)
         new._followed = None  # they may be of another dtype or device than `storage` asks for
-        new.radius = Radius(
-            float(state["value"]), float(state["first_moment"]), float(state["second_moment"]), int(state["steps"])
-        )
+        value, first, second, steps = (float(state[name]) for name in _RADIUS)
+        new.radius = Radius(value, first, second, int(steps))
         new.skipped = int(state["skipped"])
         return new
+
+
+def _check_saved(state: Any) -> None:
+    """Raise a ValueError for what is no `TensorState.state_dict`: backends trust shapes and dtypes of a state."""
+    expected = {*_TENSORS, *_RADIUS, "skipped"}
+    if not isinstance(state, Mapping):
+        raise ValueError(f"it is no mapping but a {type(state).__name__}")
+    if wrong := expected ^ state.keys():
+        key = min(map(str, wrong))
+        raise ValueError(f"its {key!r} is missing" if key in expected else f"it has an unknown {key!r}")
+    for name in _TENSORS:
+        if problem := problem_of(state[name]):
+            raise ValueError(f"its {name} {problem}")
+    anchor = state["anchor"]
+    if not anchor.numel():
+        raise ValueError("its anchor is empty")
+    for name, shape in (("change", anchor.shape), ("norms", anchor.shape[:1] if anchor.dim() > 1 else (1,))):
+        if state[name].shape != shape:
+            raise ValueError(f"its {name} has shape {tuple(state[name].shape)} instead of {tuple(shape)}")
+    for name in ("anchor", "change"):
+        if not torch.isfinite(state[name]).all():
+            raise ValueError(f"its {name} is not finite")
+    if not (state["norms"] > 0).all():  # infinite ones are those of rows whose sum has overflowed
+        raise ValueError("its norms are not all above 0")
+    numbers = {name: number(state[name]) for name in (*_RADIUS, "skipped")}
+    for name, value in numbers.items():
+        if not math.isfinite(value) or (value < 0 and name != "first_moment"):
+            raise ValueError(f"its {name!r} is {state[name]!r}, no number that it can be")
+        if name in ("steps", "skipped") and value != int(value):
+            raise ValueError(f"its {name!r} is {state[name]!r}, no whole number")
+    if numbers["value"] == 0:
+        raise ValueError("its 'value', the radius, is 0, below the smallest")

@@ -72,6 +72,149 @@ def test_attach_moves_to_a_new_optimizer_with_its_state(model, optimizer, train)
     assert ftp.state_dict()["tensors"]["conv.weight"]["steps"] == 5
 
 
+def test_moving_on_from_an_optimizer_in_use_says_so(model, optimizer, caplog):
+    ftp = FTP(model).attach(optimizer)
+    ftp.attach(optimizer)
+    ftp.detach()
+    ftp.attach(optimizer)
+    assert not caplog.text
+    ftp.attach(torch.optim.Adam(model.parameters()))
+    assert "steps of the SGD that it was attached to before are not projected any more" in caplog.text
+
+
+class SAM(torch.optim.Optimizer):
+    """Sharpness-aware minimisation as published code has it: up the gradient, and back before the real step."""
+
+    def __init__(self, parameters, base, rho=0.5, **options):
+        super().__init__(parameters, {"rho": rho, **options})
+        self.base_optimizer = base(self.param_groups, **options)
+        self.param_groups = self.base_optimizer.param_groups
+
+    @torch.no_grad()
+    def first_step(self):
+        for p in self.param_groups[0]["params"]:
+            self.state[p]["old"] = p.detach().clone()
+            p.add_(p.grad, alpha=self.defaults["rho"])
+
+    @torch.no_grad()
+    def second_step(self):
+        for p in self.param_groups[0]["params"]:
+            p.data = self.state[p]["old"]
+        self.base_optimizer.step()
+
+    def step(self, closure=None):
+        closure()
+        self.first_step()
+        loss = closure()
+        self.second_step()
+        return loss
+
+
+@pytest.mark.parametrize("in_two", [True, False])
+def test_sam_is_projected_around_the_weights_before_its_ascent(make_model, batch, in_two):
+    model = make_model()
+    optimizer = SAM(model.parameters(), torch.optim.SGD, lr=0.1)
+    anchor = {name: p.detach().clone() for name, p in model.named_parameters()}
+    ftp = FTP(model).attach(optimizer)
+    assert ftp.is_attached_to(optimizer) and ftp.is_attached_to(optimizer.base_optimizer)
+    for number in range(4):
+        images, labels = batch(number)
+
+        def closure(images=images, labels=labels):
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(images), labels)
+            loss.backward()
+            return loss
+
+        if in_two:
+            closure()
+            optimizer.first_step()
+            closure()
+            optimizer.second_step()
+        else:
+            optimizer.step(closure)
+    for name, p in model.named_parameters():
+        rows = (p.detach() - anchor[name]).reshape(len(p) if p.dim() > 1 else 1, -1).abs().sum(dim=1)
+        assert rows.max() <= ftp.radii()[name] + 1e-6
+        assert torch.equal(ftp.state_dict()["tensors"][name]["anchor"], anchor[name])
+    again = make_model()
+    resumed = SAM(again.parameters(), torch.optim.SGD, lr=0.1)
+    resumed_ftp = FTP(again).attach(resumed)
+    resumed.load_state_dict(optimizer.state_dict())
+    assert resumed_ftp.radii() == ftp.radii()
+
+
+class Lookahead(torch.optim.Optimizer):
+    """Another optimizer, in an attribute of any name, and weights of its own that follow it."""
+
+    def __init__(self, parameters, **held):
+        super().__init__(parameters, {})
+        self.__dict__.update(held)
+
+
+class ScheduleFree(torch.optim.SGD):
+    """Evaluates averages of the weights that it trains."""
+
+    def train(self):
+        """Back to those that are trained."""
+
+    def eval(self):
+        """To the averages."""
+
+
+def test_optimizers_that_move_weights_outside_their_own_step_are_refused(model, optimizer):
+    ftp, steps = FTP(model), AnchoredSteps(FixedRadius(1.0), {p: p.detach() for p in model.parameters()})
+    for wrong, message in [
+        (Lookahead(model.parameters(), inner=optimizer), "holds another optimizer.*attribute `inner`"),
+        (Lookahead(model.parameters(), all=[optimizer]), "attribute `all`"),
+        (Lookahead(model.parameters(), x={"a": optimizer}), "attribute `x`"),
+        (ScheduleFree(model.parameters()), "train.. and eval.., as schedule-free"),
+    ]:
+        for follower in (ftp, steps):
+            with pytest.raises(TypeError, match=message):
+                follower.attach(wrong)
+        assert hooks(wrong) == hooks(torch.optim.SGD(model.parameters()))
+    assert not ftp.is_attached_to(optimizer)
+
+
+def told(caplog):
+    return caplog.text.count("without a step that FTP saw")
+
+
+@pytest.mark.parametrize("ask", ["radii", "summary", "state_dict"])
+def test_asking_after_steps_that_were_not_seen_warns_once(model, optimizer, train, caplog, ask):
+    ftp = FTP(model, exclude="head").attach(torch.optim.SGD(model.parameters(), lr=0.1))
+    getattr(ftp, ask)()
+    assert not told(caplog), "no weight has changed yet"
+    train(model, optimizer, range(2))
+    getattr(ftp, ask)()
+    assert told(caplog) == 1 and "conv.weight" not in ftp.radii()
+    getattr(ftp, ask)()
+    assert told(caplog) == 1
+
+
+def test_asking_an_ftp_that_was_never_attached_warns(model, optimizer, train, caplog):
+    ftp = FTP(model)
+    train(model, optimizer, range(1))
+    assert ftp.radii() == {} and told(caplog) == 1
+
+
+def test_weights_changed_by_hand_are_noticed_and_free_frozen_moved_or_seen_ones_are_not(make_model, train, caplog):
+    model = make_model()
+    model.conv.requires_grad_(False)
+    groups = [{"params": [*model.norm.parameters(), *model.conv.parameters(), model.scale]}]
+    optimizer = torch.optim.SGD([*groups, {"params": model.head.parameters(), "ftp": False}], lr=0.1)
+    ftp = FTP(model).attach(optimizer)
+    model.double().float()
+    assert ftp.radii() == {} and not told(caplog)
+    train(model, optimizer, range(2))
+    assert len(ftp.radii()) == 3 and not told(caplog)
+    model = make_model()
+    ftp = FTP(model, exclude="norm").attach(torch.optim.SGD(model.parameters(), lr=0.1))
+    model.conv.weight.data.sub_(0.1)
+    assert ftp.radii() == {} and told(caplog) == 1
+
+
 def test_a_second_ftp_on_one_optimizer_is_refused(model, optimizer):
     FTP(model).attach(optimizer)
     with pytest.raises(ValueError, match="Another FTP is attached"):
@@ -104,6 +247,10 @@ def test_ftp_does_not_keep_the_optimizer_alive(model):
         ({"mu": float("inf")}, "no step size"),
         ({"anchor_device": "gpu"}, "anchor_device='gpu' is no device"),
         ({"anchor_device": "meta"}, "no device that holds numbers"),
+        ({"anchor_device": "cuda:99"}, "no device that holds numbers"),
+        ({"anchor_device": "hpu"}, "no device that holds numbers"),
+        ({"direction_dtype": "float8_e4m3fn"}, "cannot be computed with"),
+        ({"direction_dtype": torch.complex64}, "cannot be computed with"),
         ({"method": "other"}, "unknown"),
     ],
 )

@@ -24,6 +24,13 @@ def model(make_model):
         ("_forward_module.conv.weight", "conv.weight"),
         ("_original_module.conv.weight", "conv.weight"),
         ("submodule.weight", "submodule.weight"),
+        ("blocks.0._checkpoint_wrapped_module.conv.weight", "blocks.0.conv.weight"),
+        ("_fsdp_wrapped_module.blocks.0._fsdp_wrapped_module.weight", "blocks.0.weight"),
+        ("encoder.module.conv.weight", "encoder.conv.weight"),
+        ("base_model.model.model.layers.0.q.base_layer.weight", "model.layers.0.q.weight"),
+        ("module.encoder.base_model.model.q.lora_A.default.weight", "encoder.q.lora_A.default.weight"),
+        ("my_orig_mod.database_model.model.weight", "my_orig_mod.database_model.model.weight"),
+        ("module", "module"),
     ],
 )
 def test_canonical_names_lack_what_wrappers_add(name, expected):
@@ -46,6 +53,14 @@ def test_canonical_names_lack_what_wrappers_add(name, expected):
 )
 def test_exclude_selects_by_name_module_pattern_and_type(model, exclude, expected):
     assert match(exclude, model) == expected
+
+
+def test_patterns_see_names_as_they_are_and_without_wrappers():
+    names = ["m.0.base_layer.weight", "m.0.lora_A.weight", "m.1._orig_mod.weight"]
+    named = {name: nn.Parameter(nn.Linear(1, 1).weight.detach()) for name in names}
+    assert match("*.base_layer.*", named) == {"m.0.weight"}
+    assert match("m.?.weight", named) == {"m.0.weight", "m.1.weight"}
+    assert match("m.1", named) == match("m._orig_mod.1", named) == {"m.1.weight"}
 
 
 @pytest.mark.parametrize(

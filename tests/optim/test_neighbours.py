@@ -248,6 +248,56 @@ def test_tpgm_once_from_the_same_radius_equals_project_once():
     torch.testing.assert_close(models[0].weight, models[1].weight, rtol=1e-5, atol=1e-6)
 
 
+def in_any_layout(values):
+    """The same numbers: as they are, with the rows innermost in memory, with gaps."""
+    return values.clone(), values.transpose(0, 1).contiguous().transpose(0, 1), torch.stack([values] * 2, -1)[..., 0]
+
+
+@pytest.mark.parametrize("values", [torch.tensor([[1.0, -1, 2], [0, 0.1, 0.2]]), torch.arange(24.0).view(2, 3, 2, 2)])
+def test_weights_in_any_memory_layout_are_projected_alike(values):
+    norms = values.flatten(1).abs().sum(dim=1)
+
+    def shortened(radius):
+        return values * torch.minimum(radius / norms, torch.ones(2)).view(-1, *[1] * (values.dim() - 1))
+
+    for layout in range(3):
+        for anchor in in_any_layout(torch.zeros_like(values)):
+            weights = nn.Parameter(in_any_layout(values)[layout])
+            optimizer = torch.optim.SGD([weights], lr=0.0)
+            AnchoredSteps(FixedRadius(0.5), {weights: anchor}).attach(optimizer)
+            weights.grad = torch.zeros_like(weights)
+            assert mars_sp({"w": weights}, {"w": anchor}).item() == pytest.approx(norms.max().item())
+            optimizer.step()
+            torch.testing.assert_close(weights.detach(), shortened(0.5))
+            weights = nn.Parameter(in_any_layout(values)[layout])
+            table = project_once({"w": weights}, {"w": anchor}, lambda w=weights: -w.abs().sum(), iterations=20)
+            # Rows move out at a constant rate, and Adam's steps are 0.01 then, up to where the shorter row ends.
+            assert table["w"]["radius"] == pytest.approx(0.2, rel=1e-3)
+            torch.testing.assert_close(weights.detach(), shortened(table["w"]["radius"]), rtol=1e-5, atol=1e-6)
+
+
+def test_anchors_are_the_weights_as_they_were_given():
+    weights = nn.Parameter(torch.tensor([[3.0, 4.0]]))
+    optimizer = torch.optim.SGD([weights], lr=1.0)
+    AnchoredSteps(FixedRadius(0.7), {weights: weights.detach()}).attach(optimizer)
+    tpgm = TPGM({"w": weights}, {"w": weights.detach()})
+    spd = AdamSPD([{"params": [weights], "pre": [weights.detach()]}])
+    weights.grad = torch.tensor([[1.0, 1.0]])
+    optimizer.step()
+    assert weights.tolist()[0] == pytest.approx([2.65, 3.65])
+    assert tpgm.anchor[0].tolist() == spd.param_groups[0]["pre"][0].tolist() == [[3.0, 4.0]]
+
+
+def test_adam_spd_keeps_its_anchors_where_a_state_of_plain_adam_has_none():
+    weights = [nn.Parameter(torch.ones(2)) for _ in range(2)]
+    saved = torch.optim.Adam([weights[0]], lr=0.5, weight_decay=0.1).state_dict()
+    optimizer = AdamSPD([{"params": [weights[1]], "pre": [torch.zeros(2)]}], weight_decay=0.3)
+    optimizer.load_state_dict(saved)
+    group = optimizer.param_groups[0]
+    assert (group["lr"], group["selective_decay"], group["weight_decay"]) == (0.5, 0.3, 0.0)
+    assert torch.equal(group["pre"][0], torch.zeros(2))
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_tpgm_takes_norms_and_radii_of_half_precision_weights_in_float32(dtype):
     weights = {"w": nn.Parameter(torch.ones(2, 2, dtype=dtype)), "b": nn.Parameter(torch.tensor([0.0, 1.0]).to(dtype))}

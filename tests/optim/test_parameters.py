@@ -272,6 +272,67 @@ def test_an_anchor_must_have_the_same_shape():
         FTP(linear(), anchor={"weight": torch.zeros(3, 3)})
 
 
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (torch.zeros(3, 2, dtype=torch.complex64), "is of torch.complex64"),
+        (torch.zeros(3, 2, dtype=torch.int8), "is of torch.int8"),
+        (torch.tensor([[0.0, 1], [2, 3], [4, float("nan")]]), "is not finite"),
+        (torch.full((3, 2), -float("inf")), "is not finite"),
+        (torch.full((3, 2), 1e300, dtype=torch.float64), "is not finite"),
+        (torch.zeros(3, 2).to_sparse(), "is not a plain dense tensor"),
+        (torch.zeros(3, 2, device="meta"), "is on the meta device"),
+        ([[0.0, 0.0]] * 3, "is no tensor but a list"),
+    ],
+)
+def test_an_anchor_that_no_weights_can_stay_near_is_refused(value, message):
+    with pytest.raises(ValueError, match=f"The anchor's 'weight' {message}"):
+        FTP(linear(), anchor={"weight": value})
+    frozen = linear().requires_grad_(False)
+    with pytest.raises(ValueError, match=f"The anchor's 'weight' {message}"):
+        FTP(frozen, anchor={"weight": value})
+    if isinstance(value, torch.Tensor):
+        with pytest.raises(ValueError, match=f"The anchor's 'weight' {message}"):
+            AdamP([{"params": [linear().weight], "name": ["weight"], "pre": [value]}])
+    FTP(linear(), anchor={"weight": torch.zeros(3, 2, dtype=torch.float64), "batches": 3, "count": torch.tensor(1)})
+
+
+def test_an_anchors_keys_are_names():
+    with pytest.raises(TypeError, match="3 is no name"):
+        FTP(linear(), anchor={3: torch.zeros(3, 2)})
+
+
+def test_an_anchor_is_the_weights_as_they_were_given_for_free_and_frozen_tensors_too():
+    model = nn.Sequential(linear(), linear(), linear())
+    model[1].requires_grad_(False)
+    given = {name: weights.detach().clone() for name, weights in model.named_parameters()}
+    ftp = FTP(model, anchor=model.state_dict(), exclude="0")
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    ftp.attach(optimizer)
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights.add_(1.0)
+    ftp.track(model, exclude=())
+    model[1].requires_grad_(True)
+    step(optimizer, *model.parameters())
+    for name, weights in model.named_parameters():
+        torch.testing.assert_close(weights.detach(), given[name], rtol=0, atol=1e-7)
+
+
+def test_a_tensor_that_is_not_finite_is_projected_once_it_has_a_finite_anchor(caplog):
+    model = linear()
+    with torch.no_grad():
+        model.weight[0, 0] = torch.nan
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    ftp = FTP(model).attach(optimizer)
+    step(optimizer, model.weight)
+    assert ftp.state_dict()["tensors"] == {} and "weight is not finite" in caplog.text
+    with torch.no_grad():
+        model.weight.fill_(1.0)
+    step(optimizer, model.weight)
+    assert (ftp.state_dict()["tensors"]["weight"]["anchor"] == 1).all()
+
+
 def test_restart_anchors_anew_at_the_current_weights():
     model = linear()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

@@ -113,18 +113,59 @@ def test_loading_a_state_without_ftp_keeps_its_own_and_says_so(make_model, train
     assert "none of FTP's" in caplog.text
 
 
-def test_a_state_of_another_model_is_taken_for_later_and_says_so(make_model, train, caplog):
-    ftp = FTP(make_model())
+def test_tensors_without_a_partner_in_the_loaded_state_are_named(make_model, train, caplog):
+    ftp = FTP(make_model(), exclude=["norm", "conv"])
     ftp.load_state_dict(FTP(make_model()).state_dict())
     assert not caplog.text  # an empty state is nobody's
     model = make_model()
-    other = FTP([(f"encoder.{name}", p) for name, p in model.named_parameters()])
+    other = FTP([(name.replace("scale", "factor"), p) for name, p in model.named_parameters()], exclude="head.bias")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     other.attach(optimizer)
     train(model, optimizer, range(2))
-    with caplog.at_level("WARNING"):
-        ftp.load_state_dict(other.state_dict())
-    assert "has none of this model's parameters (encoder.scale, ...; the model: scale, ...)" in caplog.text
+    ftp.load_state_dict(other.state_dict())
+    assert "Only the state has, for later: factor." in caplog.text
+    assert "Only the model has, with new anchors and radii: scale, head.bias." in caplog.text
+
+
+def wrapped(name):
+    """As with compiled blocks that are wrapped for activation checkpointing, in FSDP's way, below peft and DDP."""
+    module, _, last = name.rpartition(".")
+    inside = f"{module}._checkpoint_wrapped_module._orig_mod.base_layer.{last}" if module else last
+    return f"module.base_model.model._fsdp_wrapped_module.{inside}"
+
+
+def test_wrapped_modules_resume_with_the_state_of_plain_ones_and_the_other_way_round(make_model, train, caplog):
+    model = make_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    ftp = FTP(model).attach(optimizer)
+    train(model, optimizer, range(5))
+    saved = ftp.state_dict()
+    again = FTP([(wrapped(name), p) for name, p in make_model().named_parameters()], exclude="head")
+    again.load_state_dict(saved)
+    assert again.radii() == {name: radius for name, radius in ftp.radii().items() if "head" not in name}
+    tensors = {wrapped(name): tensor for name, tensor in saved["tensors"].items()}
+    plain = FTP(make_model())
+    plain.load_state_dict({"version": 1, "tensors": tensors})
+    assert plain.radii() == ftp.radii() and not caplog.text
+
+
+@pytest.mark.parametrize("with_ftp", [False, True])
+def test_a_free_group_stays_free_after_loading_a_state_that_says_nothing_of_it(make_model, train, with_ftp):
+    def prepare(model, **told):
+        head = {*model.head.parameters()}
+        groups = [{"params": [p for p in model.parameters() if p not in head]}, {"params": list(head), **told}]
+        return torch.optim.SGD(groups, lr=0.05)
+
+    before = prepare(make_model())
+    if with_ftp:
+        FTP(make_model()).attach(before)
+    saved, model = before.state_dict(), make_model()
+    optimizer = prepare(model, ftp=False, ftp_k=0.5)
+    ftp = FTP(model).attach(optimizer)
+    optimizer.load_state_dict(saved)
+    train(model, optimizer, range(2))
+    assert {name.split(".")[0] for name in ftp.radii()} == {"scale", "conv", "norm"}
+    assert optimizer.param_groups[1]["ftp_k"] == 0.5 and "ftp" not in saved["param_groups"][1]
 
 
 def test_a_state_with_ftp_loads_into_an_optimizer_without(make_model, train):

@@ -92,7 +92,7 @@ def test_accelerate(tmp_path):
     accelerator.load_state(str(tmp_path))
     train(accelerator, resumed, optimizer, batches[3:])
     assert_ends_alike(resumed, whole, resumed_ftp, ftp)
-    with pytest.raises(TypeError, match="no hooks: attach to its attribute `optimizer`"):
+    with pytest.raises(TypeError, match="only passes these calls on, attach to its attribute `optimizer`"):
         FTP(resumed).attach(optimizer)
 
 

@@ -13,6 +13,7 @@ from ftp_cl.optim import AdamSPD
 from ftp_cl.plugins import (
     AnchorPenalty,
     FixedRadiusPlugin,
+    FTPPlugin,
     HeadFirst,
     SPDPlugin,
     TPGMPlugin,
@@ -226,3 +227,38 @@ def test_anchors_stay_within_an_experience_that_comes_in_parts(benchmark, body_a
         strategy.train(experience)
         assert (model[0].weight - start).abs().sum(1).max() <= 0.02 + 1e-6
         last = model[0].weight.detach().clone()
+
+
+# ---- what is given, and what is not seen ----------------------------------------------------------------------------
+
+
+def test_anchors_given_to_a_plugin_are_the_weights_as_they_were_given(body_and_head, make_strategy, benchmark):
+    model = body_and_head()
+    given = {name: weights.detach().clone() for name, weights in model.named_parameters()}
+    plugins = FTPPlugin(anchor=model.state_dict(), exclude=()), FixedRadiusPlugin(0.0, anchor=model.state_dict())
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights.add_(1.0)
+    make_strategy(model, *plugins).train(benchmark.train_stream[0])
+    for name in given:
+        assert torch.equal(plugins[0].ftp.state_dict()["tensors"][name]["anchor"], given[name])
+    for name, anchor in plugins[1].anchor_weights.items():
+        assert torch.equal(anchor, given[name])
+
+
+@pytest.mark.parametrize("value", [torch.full((5, 6), torch.nan), torch.zeros(5, 6, dtype=torch.complex64)])
+def test_a_given_anchor_must_be_real_and_finite(body_and_head, make_strategy, benchmark, value):
+    strategy = make_strategy(body_and_head(), FixedRadiusPlugin(0.1, anchor={"0.weight": value}))
+    with pytest.raises(ValueError, match=r"The anchor's '0.weight' is"):
+        strategy.train(benchmark.train_stream[0])
+
+
+def test_an_epoch_in_which_nothing_was_projected_is_said_once(body_and_head, make_strategy, benchmark, caplog):
+    model = body_and_head()
+    strategy = make_strategy(model, FTPPlugin(), epochs=2)
+    strategy.optimizer_step = torch.optim.SGD(model.parameters(), lr=0.1).step
+    strategy.train(benchmark.train_stream)
+    assert caplog.text.count("0.weight and 1 more changed without a step that FTP saw") == 1
+    caplog.clear()
+    make_strategy(body_and_head(), FTPPlugin()).train(benchmark.train_stream)
+    assert "FTP saw" not in caplog.text
