@@ -68,11 +68,12 @@ def _scalars(event: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
         yield "train/loss", math.nan if event["loss"] is None else event["loss"]
     elif event["event"] == "eval":
         yield f"accuracy/{event['stream']}", statistics.fmean(event["accuracy"])
-        for i, accuracy in enumerate(event["accuracy"]):
+        numbers = event.get("experiences", range(len(event["accuracy"])))  # older runs did not write them
+        for i, accuracy in zip(numbers, event["accuracy"], strict=True):
             yield f"accuracy/{event['stream']}/experience_{i + 1}", accuracy
     elif event["event"] == "projection":
         for name, tensor in event["tensors"].items():
-            yield f"radius/{name}", tensor["radius"]
+            yield f"radius/{name}", math.nan if tensor["radius"] is None else tensor["radius"]
 
 
 def make_logger(name: str, directory: Path, config: Mapping[str, Any], say: Callable[[str], None]) -> EventForwarder:

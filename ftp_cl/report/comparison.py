@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 # Two-sided 95 % quantiles of Student's t for 1 to 30 degrees of freedom; for more, the last is used (on the safe side).
 T_QUANTILES = (
@@ -14,23 +15,37 @@ T_QUANTILES = (
 
 RULE = (
     "The best value of a column is bold only if its lead over the runner-up holds: the 95 % confidence interval of the "
-    "mean paired difference over the seeds that both have in common (Student's t, at least two seeds) excludes 0."
+    "mean paired difference over the seeds that both have in common (Student's t, at least two seeds) lies on the "
+    "leader's side of 0, and no other row is ahead on common seeds."
 )
 
+# Results are stored with rounding errors below that, which are no lead.
+_DIGITS = 6
 
-def difference_holds(first: Mapping[int, float], second: Mapping[int, float]) -> bool:
-    """Whether the mean paired difference of two settings is told from 0 by its 95 % confidence interval.
+
+def lead_holds(leader: Mapping[int, float], other: Mapping[int, float]) -> bool:
+    """Whether one setting's values are higher than another's, by the 95 % interval of the mean paired difference.
 
     Args:
-        first: {seed: value} of one setting.
-        second: the same of the other. Only seeds that both have count.
+        leader: {seed: value} of the one, which is higher if the lead holds.
+        other: the same of the other. Only seeds that both have count.
 
     Returns:
         False with fewer than two common seeds: one seed shows no spread.
     """
-    differences = np.array([first[seed] - second[seed] for seed in sorted(first.keys() & second.keys())])
+    differences = _paired(leader, other)
     if len(differences) < 2:
         return False
     degrees = min(len(differences) - 1, len(T_QUANTILES))
     half_width = T_QUANTILES[degrees - 1] * differences.std(ddof=1) / math.sqrt(len(differences))
-    return bool(abs(differences.mean()) > half_width)
+    return bool(round(differences.mean() - half_width, _DIGITS) > 0)
+
+
+def is_behind(leader: Mapping[int, float], other: Mapping[int, float]) -> bool:
+    """Whether one setting's mean is below another's on the seeds that both have."""
+    differences = _paired(leader, other)
+    return len(differences) > 0 and bool(round(differences.mean(), _DIGITS) < 0)
+
+
+def _paired(first: Mapping[int, float], second: Mapping[int, float]) -> NDArray[np.float64]:
+    return np.array([first[seed] - second[seed] for seed in sorted(first.keys() & second.keys())])

@@ -1,6 +1,7 @@
 """Reads from a run's metrics.jsonl what result.json does not hold: radii over experiences, worth of pseudo-labels."""
 
 import json
+import math
 from pathlib import Path
 
 from ftp_cl.report.run_directory import EVENTS_FILE
@@ -17,7 +18,7 @@ def projection_after_each_experience(run_dir: Path, what: str) -> list[dict[str,
         what: "radius" or "mean_distance".
 
     Returns:
-        One dict {tensor name: value} per experience.
+        One dict {tensor name: value} per experience, without what is not finite; empty if nothing is.
     """
     found: dict[int, dict[str, float]] = {}
     try:
@@ -28,7 +29,7 @@ def projection_after_each_experience(run_dir: Path, what: str) -> list[dict[str,
                     found.update(_projection_event(line, what))
     except OSError:
         return []
-    return [found[experience] for experience in sorted(found)]
+    return [found[experience] for experience in sorted(found)] if any(found.values()) else []
 
 
 def _projection_event(line: str, what: str) -> dict[int, dict[str, float]]:
@@ -36,8 +37,11 @@ def _projection_event(line: str, what: str) -> dict[int, dict[str, float]]:
         event = json.loads(line)
         if event["event"] != "projection":
             return {}
-        values = {name: float(tensor[what]) for name, tensor in event["tensors"].items()}
-        return {int(event["experience"]): values} if values else {}
+        values = {
+            name: math.nan if tensor[what] is None else float(tensor[what]) for name, tensor in event["tensors"].items()
+        }
+        finite = {name: value for name, value in values.items() if math.isfinite(value)}
+        return {int(event["experience"]): finite} if values else {}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return {}
 

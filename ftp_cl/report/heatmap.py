@@ -20,7 +20,7 @@ def matrix_svg(matrix: NDArray[np.float64]) -> str:
     """An <svg> element: one coloured cell with its number per accuracy, axes named, empty where nothing was evaluated.
 
     Args:
-        matrix: T x T, percent; NaN where not evaluated.
+        matrix: a row for each training, a column for each test experience, percent; NaN where not evaluated.
     """
     size = len(matrix)
     cell = max(_CELL if size <= _MOST_TICKS else _SMALL_CELL, 150 / size)  # the axes' names need 150
