@@ -23,11 +23,11 @@ RULE = (
 _DIGITS = 6
 
 
-def lead_holds(leader: Mapping[int, float], other: Mapping[int, float]) -> bool:
-    """Whether one setting's values are higher than another's, by the 95 % interval of the mean paired difference.
+def difference_holds(leader: Mapping[int, float], other: Mapping[int, float]) -> bool:
+    """Whether one setting is above another: the 95 % interval of the mean paired difference lies above 0.
 
     Args:
-        leader: {seed: value} of the one, which is higher if the lead holds.
+        leader: {seed: value} of the one that is to be above.
         other: the same of the other. Only seeds that both have count.
 
     Returns:

@@ -37,10 +37,8 @@ def _projection_event(line: str, what: str) -> dict[int, dict[str, float]]:
         event = json.loads(line)
         if event["event"] != "projection":
             return {}
-        values = {
-            name: math.nan if tensor[what] is None else float(tensor[what]) for name, tensor in event["tensors"].items()
-        }
-        finite = {name: value for name, value in values.items() if math.isfinite(value)}
+        values = {name: tensor[what] for name, tensor in event["tensors"].items()}
+        finite = {name: float(value) for name, value in values.items() if value is not None and math.isfinite(value)}
         return {int(event["experience"]): finite} if values else {}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return {}

@@ -272,7 +272,7 @@ def _truth(value: Any) -> bool:
 
 def _percentage(value: Any) -> float:
     number = _number(value)
-    if not 0 <= number <= 100 + _AGREEMENT:
+    if not 0 <= number <= 100 + 1e-4:  # rounding
         raise ValueError(f"must be percent, but is {number:g}")
     return number
 

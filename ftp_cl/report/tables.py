@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from ftp_cl.report.comparison import RULE, is_behind, lead_holds
+from ftp_cl.report.comparison import RULE, difference_holds, is_behind
 from ftp_cl.report.groups import DIVERGED, Group, Spread, aggregate, by_benchmark
 from ftp_cl.report.loading import Result
 
@@ -96,9 +96,8 @@ def summary_table(groups: Sequence[Group]) -> SummaryTable:
     """The table of the groups of one benchmark."""
     same_machine = len({_machine(result) for group in groups for result in group.results}) == 1
     columns = [_column(groups, measure, may_be_bold=same_machine or not measure.is_time) for measure in MEASURES]
-    rows = [
-        (group.marked_label, [column[i] for column in columns], len(group.results)) for i, group in enumerate(groups)
-    ]
+    cells = zip(*columns, strict=True)
+    rows = [(group.marked_label, list(own), len(group.results)) for group, own in zip(groups, cells, strict=True)]
     return SummaryTable(groups[0].benchmark, rows, _notes(groups, same_machine))
 
 
@@ -210,7 +209,7 @@ def _leader(groups: Sequence[Group], measure: Measure) -> Group | None:
     if len(ranked) < 2:
         return None
     (leader, values), (_, second), *_ = ranked
-    holds = lead_holds(values, second) and not any(is_behind(values, others) for _, others in ranked[1:])
+    holds = difference_holds(values, second) and not any(is_behind(values, others) for _, others in ranked[1:])
     return leader if holds else None
 
 
