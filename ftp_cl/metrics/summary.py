@@ -30,10 +30,10 @@ def summarize(
             `ftp_cl.metrics.accuracy_matrix`; default: row j, and the matrix is square.
 
     Returns:
-        A dict that JSON can hold, with the keys accuracy_matrix (missing entries None), first_rows, average_accuracy,
+        A dict that JSON can hold, with the keys accuracy_matrix (missing entries None), average_accuracy,
         average_incremental_accuracy, average_forgetting and backward_transfer (None if no experience was trained on
-        before the last training), learning_accuracy, ood, ood_average (None without OOD streams). Units: percent and
-        percentage points.
+        before the last training), learning_accuracy, ood, ood_average (None without OOD streams), and
+        first_rows where they are not the default. Units: percent and percentage points.
 
     Raises:
         ValueError: as `average_incremental_accuracy`: the matrix is not in percent or misses an entry, say.
@@ -41,11 +41,11 @@ def summarize(
     streams = {name: float(accuracy) for name, accuracy in (ood or {}).items()}
     incremental = average_incremental_accuracy(accuracy_matrix, first_rows=first_rows)  # checks all that was seen
     matrix = np.asarray(accuracy_matrix, dtype=np.float64)
-    first = list(range(len(matrix)) if first_rows is None else first_rows)
-    several = any(row is not None and row < len(matrix) - 1 for row in first)
+    rows, columns = matrix.shape
+    first = list(range(rows) if first_rows is None else first_rows)
+    several = any(row is not None and row < rows - 1 for row in first)
     return {
         "accuracy_matrix": [[None if math.isnan(entry) else entry for entry in row] for row in matrix.tolist()],
-        "first_rows": first,
         "average_accuracy": average_accuracy(matrix, first_rows=first),
         "average_incremental_accuracy": incremental,
         "average_forgetting": average_forgetting(matrix, first_rows=first) if several else None,
@@ -53,4 +53,5 @@ def summarize(
         "learning_accuracy": learning_accuracy(matrix, first_rows=first),
         "ood": streams,
         "ood_average": ood_average(streams) if streams else None,
+        **({} if rows == columns and first == list(range(rows)) else {"first_rows": first}),
     }

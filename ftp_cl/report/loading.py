@@ -199,7 +199,8 @@ def _check_summary(path: Path, values: dict[str, Any]) -> None:
     except ValueError as error:
         raise ReportError(f"{path}: {error}") from None
     values["accuracy_matrix"] = np.array(summary.pop("accuracy_matrix"), dtype=np.float64)
-    values["ood"], values["first_rows"] = summary.pop("ood"), summary.pop("first_rows")
+    values["ood"] = summary.pop("ood")
+    values["first_rows"] = summary.pop("first_rows", list(range(len(values["accuracy_matrix"]))))
     for key, expected in summary.items():
         stored = values[key]
         agree = stored is expected if None in (stored, expected) else abs(stored - expected) <= _AGREEMENT
