@@ -72,7 +72,8 @@ def _scalars(event: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
         yield "train/loss", _number(event["loss"])
     elif event["event"] == "eval":
         yield f"accuracy/{event['stream']}", statistics.fmean(event["accuracy"])
-        for i, accuracy in enumerate(event["accuracy"]):
+        numbers = event.get("experiences", range(len(event["accuracy"])))  # older runs did not write them
+        for i, accuracy in zip(numbers, event["accuracy"], strict=True):
             yield f"accuracy/{event['stream']}/experience_{i + 1}", accuracy
     elif event["event"] == "projection":
         for name, tensor in event["tensors"].items():

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -115,16 +116,16 @@ class RunDirectory:
             return file.tell()
 
     def add_event(self, event: str, **values: Any) -> None:
-        """Append one line to metrics.jsonl, whole or not at all.
+        """Append one line to metrics.jsonl, whole or not at all; numbers that are not finite become null.
 
         Raises:
             OSError: it cannot be written; `filename` is the file.
         """
-        line = {"event": event, **values}
+        line = _finite({"event": event, **values})
         size = self.events_path.stat().st_size if self.events_path.exists() else 0
         try:
             with self.events_path.open("a") as file:
-                file.write(json.dumps(line) + os.linesep)
+                file.write(json.dumps(line, allow_nan=False) + os.linesep)
         except OSError as error:
             with contextlib.suppress(OSError):
                 os.truncate(self.events_path, size)
@@ -138,8 +139,19 @@ class RunDirectory:
         replace_files({self.weights_path: save(tensors)})
 
     def write_result(self, result: dict[str, Any]) -> None:
-        """Write result.json, whole or not at all."""
+        """Write result.json, whole or not at all; if numbers are not finite, they become null and `diverged` true."""
+        finite = _finite(result)
+        result = finite if finite == result else {**finite, "diverged": True}
         replace_files({self.result_path: (json.dumps(result, indent=1, allow_nan=False) + "\n").encode()})
+
+
+def _finite(value: Any) -> Any:
+    """The same value with null in place of NaN and infinity, which JSON does not have."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_finite(item) for item in value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _identity(config: DictConfig) -> DictConfig:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from avalanche.evaluation.metrics import accuracy_metrics
 from avalanche.training.determinism.rng_manager import RNGManager
 from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.templates import SupervisedTemplate
@@ -23,12 +22,13 @@ from ftp_cl.experiment.imported import imported, is_import_path, own_plugins, ow
 from ftp_cl.experiment.labels import PseudoLabelJudge
 from ftp_cl.experiment.lock import DirectoryLock
 from ftp_cl.experiment.loggers import make_logger
-from ftp_cl.experiment.loop import Recorder, projection_table, train_and_evaluate
+from ftp_cl.experiment.loop import Evaluation, Recorder, projection_table, train_and_evaluate
 from ftp_cl.experiment.methods import METHODS
 from ftp_cl.experiment.progress import RunProgress
 from ftp_cl.experiment.record import RunDirectory
 from ftp_cl.experiment.termination import Termination
 from ftp_cl.experiment.training import Checkpoints, ResumableNaive, ResumableTraining, resumable
+from ftp_cl.metrics.plugins import PredictionCounts
 from ftp_cl.models import ContinualClassifier, build_model
 from ftp_cl.plugins import FreezeBatchNorm, FreshOptimizer, LearningRateSchedule, SeparatedSoftmax, find_classifier
 from ftp_cl.report import RESULT_SCHEMA, is_locked
@@ -84,7 +84,9 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
     name = f"{config.method.name} on {config.benchmark.name}, seed {config.seed}"
     with RunProgress(name, len(benchmark.train_stream)) as progress, contextlib.ExitStack() as logs:
         recorder = Recorder(record, progress)
-        strategy = _build_strategy(config, recorder)
+        counts = PredictionCounts()
+        evaluation = Evaluation(benchmark, config.eval.stream, counts, record)
+        strategy = _build_strategy(config, recorder, counts)
         checkpoints = Checkpoints(config, record, benchmark, termination, progress.say)
         if isinstance(strategy, ResumableTraining):
             strategy.checkpoints = checkpoints
@@ -99,7 +101,7 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
         for logger in config.loggers:
             record.listeners.append(logs.enter_context(make_logger(logger, record.path, plain(config), progress.say)))
         judge = PseudoLabelJudge(record, hidden)
-        measured = train_and_evaluate(config, benchmark, strategy, checkpoints, recorder, judge)
+        measured = train_and_evaluate(config, benchmark, strategy, checkpoints, recorder, judge, evaluation)
         if config.save_weights:
             record.write_weights(strategy.model)
         measured["pseudo_labels"] = pseudo_labels_per_epoch(record.path)
@@ -111,7 +113,7 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
 # ---- building -------------------------------------------------------------------------------------------------------
 
 
-def _build_strategy(config: DictConfig, recorder: Recorder) -> SupervisedTemplate:
+def _build_strategy(config: DictConfig, recorder: Recorder, counts: PredictionCounts) -> SupervisedTemplate:
     options = plain(config.model)
     name = options.pop("name")
     if is_import_path(name):
@@ -139,7 +141,7 @@ def _build_strategy(config: DictConfig, recorder: Recorder) -> SupervisedTemplat
         "eval_mb_size": config.eval.batch_size,
         "device": _device(config.device),
         "plugins": plugins,
-        "evaluator": _evaluator(),
+        "evaluator": _evaluator(counts),
     }
     if config.strategy is None:
         return ResumableNaive(**arguments)
@@ -148,10 +150,10 @@ def _build_strategy(config: DictConfig, recorder: Recorder) -> SupervisedTemplat
     return call_with(resumable(kind), {**arguments, **options}, "strategy")
 
 
-def _evaluator() -> EvaluationPlugin:
+def _evaluator(counts: PredictionCounts) -> EvaluationPlugin:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "No loggers specified")  # the run directory has its own record
-        return EvaluationPlugin(accuracy_metrics(experience=True, stream=True))
+        return EvaluationPlugin(counts)
 
 
 def _build_optimizer(options: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
@@ -197,8 +199,17 @@ def _result(
         "seed": config.seed,
         "config": OmegaConf.to_container(config, resolve=True),
         **measured,
-        "classes_per_experience": [experience["names"] for experience in benchmark.description["experiences"]],
+        "classes_per_experience": [_class_names(benchmark, i) for i in range(len(benchmark.train_stream))],
         "data": benchmark.description,
         "projection": projection_table(strategy),
         "environment": describe_environment(torch.device(strategy.device)),
     }
+
+
+def _class_names(benchmark: Any, index: int) -> list[str]:
+    """Of a training experience, which may come in another order than the benchmark describes, or again."""
+    described, trained = benchmark.description["experiences"], benchmark.train_stream[index]
+    number = index if len(described) == len(benchmark.train_stream) else trained.current_experience
+    if number < len(described):
+        return described[number]["names"]
+    return [str(label) for label in sorted(map(int, trained.classes_in_this_experience))]

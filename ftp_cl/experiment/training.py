@@ -37,7 +37,7 @@ class Position:
     """How far training has come.
 
     Attributes:
-        experience: number of the experience, from 0.
+        experience: how many experiences of the stream were trained on before it; one may come several times.
         epoch: number of the epoch in it, from 0; None: the experience is trained, and its evaluation comes next.
         batch: batches of that epoch that are done.
     """
@@ -73,7 +73,7 @@ class Measured:
     """What the run has measured so far, beside metrics.jsonl.
 
     Attributes:
-        matrix: accuracies after each experience, percent.
+        matrix: accuracies on each test experience, by number, after each training, percent.
         train_seconds: in training so far.
     """
 
@@ -95,6 +95,7 @@ class Checkpoints:
         measured: saved along; shared with the loop.
         randomness: of the data loaders.
         resumed: where the run goes on; None from the beginning.
+        number: of the experience in the stream that is trained on.
     """
 
     def __init__(
@@ -108,6 +109,7 @@ class Checkpoints:
         self.measured = Measured([])
         self.randomness = LoaderRandomness(config.seed)
         self.resumed: Position | None = None
+        self.number = 0
         self._config = config.checkpoint
         self._record, self._benchmark, self._termination, self._say = record, benchmark, termination, say
         self._files = CheckpointFiles(record.path)
@@ -174,14 +176,13 @@ class Checkpoints:
         running = 0.0 if self._training_since is None else time.perf_counter() - self._training_since
         return self.measured.train_seconds + running
 
-    def train(self, strategy: SupervisedTemplate, experience: Any) -> None:
-        """Train on one experience, or on what is left of it, and save."""
+    def train(self, strategy: SupervisedTemplate, experience: Any, number: int) -> None:
+        """Train on one experience, the `number`-th of the stream, or on what is left of it, and save."""
         if self.resumed is None or self.resumed.epoch is None:
             self._before = self._own_parts(strategy)
-        self._training_since = time.perf_counter()
+        self.number, self._training_since = number, time.perf_counter()
         strategy.train(experience)
         self.measured.train_seconds, self._training_since = self.train_seconds(), None
-        number = experience.current_experience
         self.resumed = self._loaded = None
         self._termination.waits = True
         self.save(strategy, Position(number), self.randomness.state)
@@ -326,7 +327,7 @@ class Batches:
 
     def __iter__(self) -> Iterator[Any]:
         checkpoints, strategy = self._checkpoints, self._strategy
-        number, epoch = strategy.experience.current_experience, self.epoch
+        number, epoch = checkpoints.number, self.epoch
         at_start = checkpoints.randomness.state
         iterator, done = iter(self._loader), 0
         while self._skipped:

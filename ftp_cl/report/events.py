@@ -4,7 +4,6 @@ import contextlib
 import json
 import math
 from collections.abc import Iterator
-from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -51,14 +50,15 @@ def projection_after_each_experience(run_dir: Path, what: str) -> list[dict[str,
         what: "radius" or "mean_distance".
 
     Returns:
-        One dict {tensor name: value} per experience.
+        One dict {tensor name: value} per experience, without what is not finite; empty if nothing is.
     """
     found: dict[int, dict[str, float]] = {}
     for event in events(run_dir, "projection"):
         with contextlib.suppress(*_MALFORMED):
             values = {printable(name): _finite(tensor[what]) for name, tensor in event["tensors"].items()}
-            found[int(event["experience"])] = {name: value for name, value in values.items() if value is not None}
-    return [found[experience] for experience in takewhile(found.get, count())]
+            if values:
+                found[int(event["experience"])] = {name: value for name, value in values.items() if value is not None}
+    return [found[experience] for experience in sorted(found)] if any(found.values()) else []
 
 
 def pseudo_labels_per_epoch(run_dir: Path) -> list[tuple[float, float | None]]:

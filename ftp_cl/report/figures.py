@@ -3,6 +3,7 @@
 import math
 import re
 import statistics
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -120,7 +121,7 @@ def _forgetting_figure(groups: Sequence[Group], looks_of: dict[str, Look]) -> Fi
     axes.axhline(0, color=INK, linewidth=0.8)
     for offset, group in zip(_offsets(len(groups)), groups, strict=True):
         values = np.stack([result.forgetting_per_experience() for result in group.results])
-        x = np.arange(1, values.shape[1] + 1) + offset
+        x = group.results[0].old_experiences + 1 + offset
         _draw_dots(axes, x, values, looks_of[group.label], vertical=True)
     axes.grid(False, axis="x")
     axes.set(xlabel="experience", ylabel="forgetting (percentage points)")
@@ -227,7 +228,9 @@ def _projection_figure(groups: Sequence[Group], looks_of: dict[str, Look]) -> Fi
 
 
 def _mean_over_runs(group: Group, tensor: str, read: Callable[[TensorProjection], float]) -> float:
-    return statistics.fmean(read(run.projection[tensor]) for run in group.results if tensor in run.projection)
+    values = [read(run.projection[tensor]) for run in group.results if tensor in run.projection]
+    finite = [value for value in values if math.isfinite(value)]  # a run may have diverged
+    return statistics.fmean(finite) if finite else math.nan
 
 
 def _radius_over_experiences_figure(groups: Sequence[Group], looks_of: dict[str, Look]) -> Figure:
@@ -236,7 +239,7 @@ def _radius_over_experiences_figure(groups: Sequence[Group], looks_of: dict[str,
         look = looks_of[group.label]
         radii = [run.radii_after_each_experience for run in group.results if run.radii_after_each_experience]
         length = min(len(run) for run in radii)  # a killed run may have written fewer experiences than the others
-        shares = [[np.percentile(list(tensors.values()), (10, 50, 90)) for tensors in run[:length]] for run in radii]
+        shares = [[_percentiles(tensors.values()) for tensors in run[:length]] for run in radii]
         low, median, high = np.mean(shares, axis=0).T
         x = np.arange(1, length + 1)
         axes.plot(x, median, color=look.colour, marker=look.marker, linestyle=look.dash)
@@ -246,6 +249,12 @@ def _radius_over_experiences_figure(groups: Sequence[Group], looks_of: dict[str,
     _logarithmic(axes.yaxis)
     _group_legend(figure, groups, looks_of)
     return figure
+
+
+def _percentiles(radii: Iterable[float]) -> np.ndarray:
+    """The 10th, 50th and 90th; NaN where a run that diverged has no radius that is finite."""
+    values = list(radii)
+    return np.percentile(values, (10, 50, 90)) if values else np.full(3, math.nan)
 
 
 def _cost_figure(groups: Sequence[Group], looks_of: dict[str, Look]) -> Figure:
@@ -283,9 +292,11 @@ def _by_severity(group: Group) -> list[dict[int, list[float]]]:
     runs: list[dict[int, list[float]]] = []
     for result in group.results:
         severities: dict[int, list[float]] = {}
-        for stream, accuracy in result.ood.items():
-            if match := _CORRUPTION.fullmatch(stream):
-                severities.setdefault(int(match[2]), []).append(accuracy)
+        matches = {stream: match for stream in result.ood if (match := _CORRUPTION.fullmatch(stream))}
+        count = Counter(match[1] for match in matches.values())
+        for stream, match in matches.items():
+            if count[match[1]] == max(count.values()):  # the same corruptions at each severity
+                severities.setdefault(int(match[2]), []).append(result.ood[stream])
         if severities and (not runs or severities.keys() == runs[0].keys()):
             runs.append(severities)
     return runs
@@ -318,8 +329,8 @@ def _with_ood(groups: Sequence[Group]) -> list[Group]:
     return [group for group in groups if any(run.ood for run in group.results)]
 
 
-def _with_several_experiences(groups: Sequence[Group]) -> list[Group]:
-    return [group for group in groups if group.results[0].experiences > 1]
+def _with_old_experiences(groups: Sequence[Group]) -> list[Group]:
+    return [group for group in groups if group.results[0].old_experiences.size]
 
 
 def _with_projection(groups: Sequence[Group]) -> list[Group]:
@@ -344,7 +355,7 @@ FIGURE_KINDS = (
         "Forgetting per experience",
         "Best accuracy on an experience before the end of the stream minus its accuracy at the end (maximum-based, "
         "lower is better); dot: mean over seeds, bar: ± one standard deviation.",
-        _with_several_experiences,
+        _with_old_experiences,
         _forgetting_figure,
     ),
     FigureKind(

@@ -18,6 +18,8 @@ RUN_LOCAL_KEYS = frozenset(
     {"seed", "out", "resume", "checkpoint", "save_weights", "loggers", "objective", "debug", "num_workers"}
 )
 
+DIVERGED = "†"
+
 _LONGEST_VALUE = 30
 
 
@@ -51,6 +53,11 @@ class Group:
     model: str
     settings: dict[str, Any]
     results: tuple[Result, ...]
+
+    @property
+    def marked_label(self) -> str:
+        """The label, with `DIVERGED` behind it if a run diverged."""
+        return f"{self.label} {DIVERGED}" if any(result.diverged for result in self.results) else self.label
 
     def by_seed(self, read: Callable[[Result], float | None]) -> dict[int, float]:
         """The number that `read` takes from each run, by seed, without the runs that lack it."""
@@ -175,10 +182,12 @@ def _check_members(runs: list[Result]) -> None:
                 f"{first.path} and {second.path} are the same run twice, with different numbers: one setting "
                 f"({first.method} on {first.benchmark}) and one seed ({first.seed})"
             )
-        if first.experiences != second.experiences:
+        shapes = first.accuracy_matrix.shape, second.accuracy_matrix.shape
+        if shapes[0] != shapes[1]:
+            rows, columns = zip(*shapes, strict=True)
+            what, (one, other) = ("experiences", rows) if rows[0] != rows[1] else ("test experiences", columns)
             raise ReportError(
-                f"{first.path} has {first.experiences} experiences and {second.path} has {second.experiences}, "
-                "though their settings are the same"
+                f"{first.path} has {one} {what} and {second.path} has {other}, though their settings are the same"
             )
 
 

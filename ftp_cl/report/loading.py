@@ -35,7 +35,10 @@ class ReportError(ValueError):
 
 @dataclass(frozen=True)
 class TensorProjection:
-    """One projected tensor after the last experience; distances are row-wise L1 norms of weights minus anchor."""
+    """One projected tensor after the last experience; distances are row-wise L1 norms of weights minus anchor.
+
+    What was not finite is NaN.
+    """
 
     radius: float
     mean_distance: float
@@ -49,9 +52,14 @@ class Result:
 
     Attributes:
         path: the result.json that it was read from; of a row of a plan the file, setting, row and seed.
-        accuracy_matrix: T x T, percent; NaN above the diagonal where not evaluated.
-        average_forgetting, backward_transfer: percentage points, None if T = 1.
+        accuracy_matrix: a row for each training, column j for test experience j, percent; NaN where not evaluated.
+        first_rows: for each column the row after whose training it had first been trained on; None if it never was.
+        average_forgetting, backward_transfer: percentage points, None if nothing was trained on before the last
+            training.
         ood: percent per OOD stream; empty if none was evaluated, and then ood_average is None.
+        ood_reference: for each OOD stream the accuracy on the same classes of the test stream, each with the weight
+            that it has in the OOD stream, percent; None where that is not known.
+        diverged: numbers were not finite.
         step_seconds_median, peak_memory_mb: None where the run could not measure them.
         projection: per projected tensor, in depth order; empty for methods without projection.
         pseudo_labels: share used and precision, percent, per epoch over all experiences; empty for methods without.
@@ -64,12 +72,14 @@ class Result:
     seed: int
     config: dict[str, Any]
     accuracy_matrix: NDArray[np.float64]
+    first_rows: list[int | None]
     average_accuracy: float
     average_incremental_accuracy: float
     average_forgetting: float | None
     backward_transfer: float | None
     learning_accuracy: float
     ood: dict[str, float]
+    ood_reference: dict[str, float | None]
     ood_average: float | None
     train_seconds: float
     step_seconds_median: float | None
@@ -78,18 +88,26 @@ class Result:
     classes_per_experience: list[list[str]]
     projection: dict[str, TensorProjection]
     pseudo_labels: list[tuple[float, float | None]]
+    diverged: bool
 
     @property
     def experiences(self) -> int:
-        """T, the number of experiences."""
+        """T, the number of experiences trained on, one after the other."""
         return len(self.accuracy_matrix)
 
     @property
     def relative_robustness(self) -> float | None:
-        """OOD average over average accuracy; None without OOD streams or at an accuracy of 0."""
-        if self.ood_average is None or self.average_accuracy == 0:
+        """OOD average over the mean of its references; None without OOD streams, at 0, or where one is not known."""
+        references = [reference for reference in self.ood_reference.values() if reference is not None]
+        if self.ood_average is None or len(references) < len(self.ood) or not any(references):
             return None
-        return relative_robustness(self.ood_average, self.average_accuracy)
+        return relative_robustness(self.ood_average, float(np.mean(references)))
+
+    @property
+    def old_experiences(self) -> NDArray[np.intp]:
+        """The test experiences that were trained on before the last training, those of `forgetting_per_experience`."""
+        before_last = [row is not None and row < self.experiences - 1 for row in self.first_rows]
+        return np.flatnonzero(before_last)
 
     @cached_property
     def radii_after_each_experience(self) -> list[dict[str, float]]:
@@ -103,11 +121,11 @@ class Result:
 
     def accuracy_after_each_experience(self) -> NDArray[np.float64]:
         """Average accuracy on the experiences seen so far, percent, shape (T,)."""
-        return accuracy_after_each_experience(self.accuracy_matrix)
+        return accuracy_after_each_experience(self.accuracy_matrix, first_rows=self.first_rows)
 
     def forgetting_per_experience(self) -> NDArray[np.float64]:
-        """Forgetting of every experience but the last, percentage points, shape (T - 1,); needs T > 1."""
-        return forgetting_per_experience(self.accuracy_matrix)
+        """Forgetting of `old_experiences`, percentage points; needs one at least."""
+        return forgetting_per_experience(self.accuracy_matrix, self.first_rows)
 
 
 def load_results(dirs: Iterable[str | os.PathLike[str]]) -> list[Result]:
@@ -235,11 +253,12 @@ def _refuse_constant(name: str) -> None:
 def _check_summary(path: Path, values: dict[str, Any]) -> None:
     """Check the stored summary against the one that follows from the stored accuracies."""
     try:
-        summary = summarize(values["accuracy_matrix"], values["ood"])
+        summary = summarize(values["accuracy_matrix"], values["ood"], values["first_rows"])
     except ValueError as error:
         raise ReportError(f"{path}: {error}") from None
     values["accuracy_matrix"] = np.array(summary.pop("accuracy_matrix"), dtype=np.float64)
     values["ood"] = summary.pop("ood")
+    values["first_rows"] = summary.pop("first_rows", list(range(len(values["accuracy_matrix"]))))
     for key, expected in summary.items():
         stored = values[key]
         agree = stored is expected if None in (stored, expected) else abs(stored - expected) <= _AGREEMENT
@@ -248,6 +267,37 @@ def _check_summary(path: Path, values: dict[str, Any]) -> None:
     experiences, listed = len(values["accuracy_matrix"]), len(values["classes_per_experience"])
     if listed != experiences:
         raise ReportError(f"{path}: classes_per_experience lists {listed} experiences, the matrix has {experiences}")
+    data = values.pop("data")
+    if values["ood_reference"] is None:
+        values["ood_reference"] = {stream: _recorded_reference(values, data, stream) for stream in values["ood"]}
+    if values["ood_reference"].keys() != values["ood"].keys():
+        raise ReportError(f"{path}: ood_reference must name the streams of ood")
+
+
+def _recorded_reference(values: dict[str, Any], data: dict[str, Any], stream: str) -> float | None:
+    """The `Result.ood_reference` of a result without one, from the sizes and classes that it records.
+
+    An experience's accuracy cannot be taken apart, so a stream must have all of its classes or none.
+    """
+    accuracies = values["accuracy_matrix"][-1]
+    try:
+        test = values["config"].get("eval", {}).get("stream", "test")
+        sizes, test_sizes = data["stream_sizes"][stream], data["stream_sizes"][test]
+        classes = [set(experience["classes"]) for experience in data["experiences"]]
+        everything = set().union(*classes)
+        there = set(data.get("ood", {}).get(stream, {}).get("classes", everything))
+        columns = [column for column, of_column in enumerate(classes) if of_column <= there]
+        if len(accuracies) != len(classes) or len(accuracies) != len(test_sizes):
+            return None
+        if there != set().union(*(classes[column] for column in columns)):
+            return None
+        if len(sizes) == 1 and all(of_column == everything for of_column in classes):
+            sizes = test_sizes  # the same classes in each experience, so one OOD experience is about all of them
+        of_columns = [float(accuracies[column]) for column in columns]
+        weighted = sum(size * accuracy for size, accuracy in zip(sizes, of_columns, strict=True))
+        return round(weighted / sum(sizes), 6)  # as the accuracy on the stream
+    except (AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError):
+        return None
 
 
 def _shown(value: float | None) -> str:
@@ -270,6 +320,19 @@ def _integer(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise ValueError(f"must be a whole number, but is {reprlib.repr(value)}")
     return value
+
+
+def _truth(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"must be true or false, but is {reprlib.repr(value)}")
+    return value
+
+
+def _percentage(value: Any) -> float:
+    number = _number(value)
+    if not 0 <= number <= 100 + 1e-4:  # rounding
+        raise ValueError(f"must be percent, but is {number:g}")
+    return number
 
 
 def _number(value: Any) -> float:
@@ -317,7 +380,7 @@ def _tensor_projection(value: Any) -> TensorProjection:
     fields = TensorProjection.__dataclass_fields__
     if not isinstance(value, dict) or not fields.keys() <= value.keys():
         raise ValueError(f"must give {', '.join(fields)} for every tensor, but has {reprlib.repr(value)}")
-    return TensorProjection(**{key: _not_negative(value[key]) for key in fields})
+    return TensorProjection(**{key: math.nan if value[key] is None else _not_negative(value[key]) for key in fields})
 
 
 def _share_and_precision(value: Any) -> tuple[float, float | None]:
@@ -333,12 +396,14 @@ _FIELDS: dict[str, Callable[[Any], Any]] = {
     "seed": _integer,
     "config": _object_of(lambda value: value),
     "accuracy_matrix": _list_of(_list_of(_or_null(_number))),
+    "first_rows": _or_null(_list_of(_or_null(_integer))),
     "average_accuracy": _number,
     "average_incremental_accuracy": _number,
     "average_forgetting": _or_null(_number),
     "backward_transfer": _or_null(_number),
     "learning_accuracy": _number,
     "ood": _object_of(_number),
+    "ood_reference": _or_null(_object_of(_or_null(_percentage))),
     "ood_average": _or_null(_number),
     "train_seconds": _not_negative,
     "step_seconds_median": _or_null(_not_negative),
@@ -347,7 +412,15 @@ _FIELDS: dict[str, Callable[[Any], Any]] = {
     "classes_per_experience": _list_of(_list_of(_text)),
     "projection": _object_of(_tensor_projection),
     "pseudo_labels": _list_of(_share_and_precision),
+    "diverged": _truth,
+    "data": _object_of(lambda value: value),
 }
 
 # What results lack that were written before there was the key.
-_NEWER_FIELDS: dict[str, Any] = {"pseudo_labels": []}
+_NEWER_FIELDS: dict[str, Any] = {
+    "pseudo_labels": [],
+    "first_rows": None,
+    "ood_reference": None,
+    "diverged": False,
+    "data": {},
+}

@@ -96,7 +96,9 @@ def _section(benchmark: str, groups: list[Group], anchor: str, run_root: str) ->
         benchmark=benchmark,
         anchor=anchor,
         # Five experiences: two heat maps beside each other on a phone; many: one that fills it.
-        matrix_width=min(32.0, max(10.5, 1.4 * max(group.results[0].experiences for group in groups) + 3.5)),
+        matrix_width=min(
+            32.0, max(10.5, 1.4 * max(group.results[0].accuracy_matrix.shape[1] for group in groups) + 3.5)
+        ),
         labels=[group.label for group in groups],
         table=summary_table(groups),
         figures=figures,

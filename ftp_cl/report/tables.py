@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from ftp_cl.report.comparison import RULE, difference_holds
-from ftp_cl.report.groups import Group, Spread, aggregate, by_benchmark
+import numpy as np
+
+from ftp_cl.report.comparison import RULE, difference_holds, is_behind
+from ftp_cl.report.groups import DIVERGED, Group, Spread, aggregate, by_benchmark
 from ftp_cl.report.loading import Result
 from ftp_cl.report.text import csv_cell, latex_text, markdown_text
 
@@ -81,7 +83,8 @@ def summary_table(groups: Sequence[Group]) -> SummaryTable:
     """The table of the groups of one benchmark."""
     same_machine = len({_machine(result) for group in groups for result in group.results}) == 1
     columns = [_column(groups, measure, may_be_bold=same_machine or not measure.is_time) for measure in MEASURES]
-    rows = [(group.label, [column[i] for column in columns], len(group.results)) for i, group in enumerate(groups)]
+    cells = zip(*columns, strict=True)
+    rows = [(group.marked_label, list(own), len(group.results)) for group, own in zip(groups, cells, strict=True)]
     return SummaryTable(groups[0].benchmark, rows, _notes(groups, same_machine))
 
 
@@ -113,7 +116,7 @@ def csv_text(groups: Iterable[Group]) -> str:
     heads = [f"{measure.key}_{part}" for measure in MEASURES for part in ("mean", "std", "n")]
     writer.writerow(["benchmark", "label", "method", "model", "n", *heads])
     for group in groups:
-        names = map(csv_cell, (group.benchmark, group.label, group.method, group.model))
+        names = map(csv_cell, (group.benchmark, group.marked_label, group.method, group.model))
         row: list[object] = [*names, len(group.results)]
         for measure in MEASURES:
             spread = group.spread(measure.read)
@@ -176,15 +179,15 @@ def _column(groups: Sequence[Group], measure: Measure, may_be_bold: bool) -> lis
 
 
 def _leader(groups: Sequence[Group], measure: Measure) -> Group | None:
-    """The group with the best mean, if its lead over the second best holds."""
-    sign = -1 if measure.better == "higher" else 1
-    ranked = sorted(
-        (sign * spread.mean, index) for index, group in enumerate(groups) if (spread := group.spread(measure.read))
-    )
+    """The group with the best mean, if its lead over the second best holds, and nobody is ahead on common seeds."""
+    sign = 1 if measure.better == "higher" else -1
+    found = [(group, {seed: sign * value for seed, value in group.by_seed(measure.read).items()}) for group in groups]
+    ranked = sorted((entry for entry in found if entry[1]), key=lambda entry: -np.mean(list(entry[1].values())))
     if len(ranked) < 2:
         return None
-    first, second = groups[ranked[0][1]], groups[ranked[1][1]]
-    return first if difference_holds(first.by_seed(measure.read), second.by_seed(measure.read)) else None
+    (leader, values), (_, second), *_ = ranked
+    holds = difference_holds(values, second) and not any(is_behind(values, others) for _, others in ranked[1:])
+    return leader if holds else None
 
 
 def _cell_text(spread: Spread | None, digits: int, runs: int) -> str:
@@ -199,11 +202,14 @@ def _cell_text(spread: Spread | None, digits: int, runs: int) -> str:
 def _notes(groups: Sequence[Group], same_machine: bool) -> list[str]:
     notes = [
         "Mean ± standard deviation (n - 1 in the denominator) over n seeds; pp: percentage points. Forgetting is "
-        "maximum-based (Chaudhry et al., 2018), OOD / ID is OOD average over average accuracy.",
+        "maximum-based (Chaudhry et al., 2018). OOD / ID is the OOD average over the accuracy on the same classes of "
+        "the test stream, weighted alike; it is left out where that is not known.",
         RULE,
     ]
     if any(len(group.results) == 1 for group in groups):
         notes.append("One seed shows no spread: a row with n = 1 has no ± and nothing in it is bold.")
+    if any(group.marked_label != group.label for group in groups):
+        notes.append(f"{DIVERGED} A run diverged: its numbers or weights are not finite.")
     if not same_machine:
         notes.append("The runs come from different machines, so their times are not comparable and never bold.")
     return notes

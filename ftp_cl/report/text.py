@@ -20,6 +20,7 @@ _LATEX = {
     "±": r"$\pm$",
     "–": "--",  # noqa: RUF001
     "…": r"\dots{}",
+    "†": r"\textdagger{}",
 }
 
 

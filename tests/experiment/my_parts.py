@@ -1,12 +1,15 @@
 """What a user may bring along, named by import path in test_own_parts.py."""
 
-from avalanche.benchmarks import nc_benchmark
+from avalanche.benchmarks import nc_benchmark, ni_benchmark
+from avalanche.benchmarks.scenarios import CLScenario, EagerCLStream
 from avalanche.core import SupervisedPlugin
 from avalanche.training import Naive
 from avalanche.training.plugins import LwFPlugin
 from torch import nn
 
+from ftp_cl.benchmarks import split_digits
 from ftp_cl.benchmarks.digits import Digits
+from ftp_cl.benchmarks.scenario import ExperienceData, make_stream, transform_groups
 
 
 def my_benchmark(n_experiences, seed):
@@ -78,3 +81,31 @@ class UnsavablePlugin(SupervisedPlugin):
 
     def after_training_exp(self, strategy, **kwargs):
         self.counter = None
+
+
+def in_order(order, seed):
+    """Digits, two classes an experience, trained on in some order; experiences may come again or be left out."""
+    benchmark = split_digits(5, seed=seed)
+    train = EagerCLStream("train", [benchmark.train_stream[number] for number in order], set_stream_info=False)
+    for experience in train:
+        experience.origin_stream = train
+    return CLScenario([train, benchmark.test_stream, benchmark.streams["ood_inverted"]])
+
+
+def tasks_in_turns(seed):
+    """Four experiences of the tasks 0, 1, 0, 1, whose test sets have 10, 20, 30 and 40 images."""
+    streams = []
+    for name, sizes in (("train", [60] * 4), ("test", [10, 20, 30, 40])):
+        digits = Digits(name)
+        experiences = []
+        for number, size in enumerate(sizes):
+            classes = [2 * number, 2 * number + 1]
+            indices = [i for i, target in enumerate(digits.targets) if target in classes][:size]
+            experiences.append(ExperienceData(digits, indices, classes, number % 2))
+        streams.append(make_stream(name, experiences, transform_groups(None, None)))
+    return CLScenario(streams)
+
+
+def one_test_set(seed):
+    """New images of the same classes with each experience, and one test experience."""
+    return ni_benchmark(Digits("train"), Digits("test"), n_experiences=3, seed=seed)

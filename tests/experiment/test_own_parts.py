@@ -4,11 +4,14 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from ftp_cl.experiment.config import load_config
+from ftp_cl.benchmarks import split_digits
+from ftp_cl.experiment.config import ConfigError, load_config
 from ftp_cl.experiment.run import run
+from ftp_cl.report import load_results, write_report
 
 OWN = [
     *("benchmark=own", "benchmark.name=my_parts:my_benchmark", "+benchmark.n_experiences=5"),
@@ -142,3 +145,62 @@ def test_every_key_is_documented():
     config = OmegaConf.to_container(load_config([]))
     groups = ("benchmark.", "model.", "method.")
     assert [key for key in keys(config) if f"`{key}`" not in text and not key.startswith(groups)] == []
+
+
+STREAM = [
+    *("benchmark=own", "model=small_cnn", "method=naive", "train.softmax=full", "threads=1", "save_weights=true"),
+    *("train.epochs=3", "train.batch_size=16"),
+]
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2, 0], [2, 1, 0], [2, 0]])
+def test_a_stream_in_any_order_has_a_row_for_each_training(own_parts, order):
+    words = [*STREAM, "benchmark.name=my_parts:in_order", f"+benchmark.order={order}"]
+    result = json.loads(run(load_config(words), own_parts / "run").read_text())
+    matrix = np.array(result["accuracy_matrix"])
+    assert matrix.shape == (len(order), 3)
+    seen = sorted(set(order))
+    first = [order.index(number) for number in seen]
+    assert result.get("first_rows", [0, 1, 2]) == [order.index(j) if j in order else None for j in range(3)]
+    assert (matrix[first, seen] > 60).all(), "each is learned just after it was trained on"
+    assert result["learning_accuracy"] == pytest.approx(matrix[first, seen].mean())
+    assert result["average_accuracy"] == pytest.approx(matrix[-1, seen].mean())
+    assert len(result["classes_per_experience"]) == len(order)
+    (read,) = load_results([own_parts / "run"])
+    # The images are the same, inverted, so that a class has the same weight on both sides.
+    sizes = [
+        len(experience.dataset) for experience in split_digits(3, fixed_class_order=[3, 1, 4, 0, 2, 5]).test_stream
+    ]
+    id_accuracy = np.average(matrix[-1, seen], weights=np.array(sizes)[seen])
+    assert read.relative_robustness == pytest.approx(result["ood"]["ood_inverted"] / id_accuracy, abs=1e-6)
+
+
+def test_columns_are_in_the_order_of_experiences_whatever_their_tasks(own_parts):
+    words = [*STREAM, "benchmark.name=my_parts:tasks_in_turns"]
+    result = json.loads(run(load_config(words), own_parts / "run").read_text())
+    matrix = np.array(result["accuracy_matrix"])
+    right = matrix * [10, 20, 30, 40] / 100
+    assert np.allclose(right, right.round(), atol=1e-4), "each column belongs to the test set of its size"
+    assert (np.diag(matrix) > 60).all() and matrix[0, 1:].max() == 0
+
+
+def test_one_test_set_for_all_of_training_has_one_column(own_parts):
+    words = [*STREAM, "benchmark.name=my_parts:one_test_set"]
+    result = json.loads(run(load_config(words), own_parts / "run").read_text())
+    column = np.array(result["accuracy_matrix"])[:, 0]
+    assert len(column) == 3 and result["average_incremental_accuracy"] == pytest.approx(column.mean())
+    assert result["backward_transfer"] == pytest.approx(column[2] - column[0])
+    write_report([own_parts / "run"], own_parts / "report")
+
+
+def test_a_stream_in_which_an_experience_comes_again_resumes(own_parts, monkeypatch):
+    words = [*STREAM, "benchmark.name=my_parts:in_order", "+benchmark.order=[0,0,1]"]
+    assert_resumes_to_the_same_weights(words, own_parts, monkeypatch)
+    whole, cut = (json.loads((own_parts / name / "result.json").read_text()) for name in ("whole", "cut"))
+    assert whole["accuracy_matrix"] == cut["accuracy_matrix"] and len(cut["accuracy_matrix"]) == 3
+
+
+def test_a_test_stream_that_is_never_trained_on_is_refused_before_training(own_parts):
+    words = [*STREAM, "benchmark.name=my_parts:in_order", "+benchmark.order=[0]", "eval.stream=elsewhere"]
+    with pytest.raises(ConfigError, match=r"eval\.stream"):
+        run(load_config(words), own_parts / "run")

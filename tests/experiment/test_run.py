@@ -8,6 +8,7 @@ import pytest
 
 from ftp_cl.experiment.config import options_of
 from ftp_cl.experiment.methods import METHODS, NEED_UNLABELLED
+from ftp_cl.report import load_results, write_report
 
 CONTRACT = {
     "schema", "benchmark", "method", "model", "seed", "config", "accuracy_matrix", "average_accuracy",
@@ -46,13 +47,18 @@ def test_summary_follows_from_the_matrix_and_events_tell_the_same(quick_run, tmp
     assert [len(names) for names in result["classes_per_experience"]] == [2] * 5
 
 
-def test_a_run_that_diverges_ends_and_its_events_are_json(quick_run, tmp_path):
+@pytest.mark.parametrize("method", ["naive", "ftp"])
+def test_a_run_that_diverges_ends_and_its_events_are_json(quick_run, tmp_path, method):
     quick_run(
-        "method=naive", "model.head=linear", "optimizer.name=sgd", "optimizer.lr=1e20", "benchmark.n_experiences=1"
+        f"method={method}", "model.head=linear", "optimizer.name=sgd", "optimizer.lr=1e20", "benchmark.n_experiences=1"
     )
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     events = [json.loads(line, parse_constant=pytest.fail) for line in lines]
     assert [event["loss"] for event in events if event["event"] == "train"][-1] is None
+    (result,) = load_results([tmp_path / "run"])
+    assert result.diverged
+    assert bool(result.projection) == (method == "ftp")
+    write_report([tmp_path / "run"], tmp_path / "report")
 
 
 def test_same_seed_same_numbers_other_seed_others(quick_run):

@@ -59,6 +59,10 @@ def make_result(
         "environment": {"python": "3.11.2", "torch": "2.14.1", "platform": "Linux", "cpu": "some CPU", "threads": 2},
         "classes_per_experience": [[f"class {i}"] for i in range(experiences)],
         "projection": synthetic_projection(rng, tensors or []),
+        "data": {
+            "experiences": [{"classes": [i]} for i in range(experiences)],
+            "stream_sizes": {stream: [10 * (i + 1) for i in range(experiences)] for stream in ("test", *ood)},
+        },
     }
     return {**result, **overrides}
 

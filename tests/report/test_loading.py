@@ -1,11 +1,14 @@
 """Result files: what is read, and what is refused with one sentence that names the file."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ftp_cl.report import ReportError, load_results
+from ftp_cl.metrics import summarize
+from ftp_cl.report import ReportError, load_results, write_report
+from ftp_cl.report.loading import read_result
 
 
 def write(directory, content):
@@ -32,7 +35,8 @@ def test_a_result_carries_what_the_file_says(tmp_path, make_run, result_content)
     assert result.accuracy_matrix[4].tolist() == content["accuracy_matrix"][4]
     assert list(result.projection) == ["a.weight", "b.weight"]
     assert result.projection["a.weight"].radius == content["projection"]["a.weight"]["radius"]
-    assert result.relative_robustness == pytest.approx(content["ood_average"] / content["average_accuracy"])
+    over_images = np.average(content["accuracy_matrix"][4], weights=[10, 20, 30, 40, 50])
+    assert result.relative_robustness == pytest.approx(content["ood_average"] / over_images)
     assert len(result.radii_after_each_experience) == 5
 
 
@@ -157,3 +161,59 @@ def test_radii_survive_cut_and_foreign_lines_and_the_last_of_a_repeated_experien
 def test_a_run_without_events_has_no_radii(tmp_path, make_run):
     (result,) = load_results([make_run(tmp_path)])
     assert result.radii_after_each_experience == []
+
+
+def with_last_row(content, last, ood, data):
+    """A result whose last row and OOD accuracy are given, and what the benchmark recorded."""
+    matrix = [[float(accuracy) for accuracy in last]] * len(last)
+    return {**content, **summarize(matrix, {"ood_x": ood}), "data": {**content["data"], **data}}
+
+
+@pytest.mark.parametrize(
+    ("classes", "sizes", "recorded", "id_accuracy"),
+    [
+        ([[0], [1], [2]], [60, 10, 30], None, (60 * 90 + 10 * 20 + 30 * 40) / 100),
+        ([[0], [1], [2]], [5, 15], [0, 2], (5 * 90 + 15 * 40) / 20),  # nothing of class 1
+        ([[0, 1]] * 3, [77], [0, 1], (10 * 90 + 20 * 20 + 70 * 40) / 100),  # domains: OOD is about all of them
+        ([[0, 1], [2, 3], [4, 5]], [5, 15, 9], [0, 2, 3, 4, 5], None),  # class 1 cannot be taken out
+        ([[0], [1], [2]], [5, 15], None, None),  # which experience is missing is not known
+        ([[0], [1], [2]], None, None, None),
+    ],
+)
+def test_ood_is_divided_by_the_accuracy_on_the_same_classes_with_the_same_weights(
+    tmp_path, result_content, classes, sizes, recorded, id_accuracy
+):
+    recorded_sizes = {"test": [10, 20, 70]} if sizes is None else {"test": [10, 20, 70], "ood_x": sizes}
+    data = {"experiences": [{"classes": c} for c in classes], "stream_sizes": recorded_sizes}
+    data |= {} if recorded is None else {"ood": {"ood_x": {"classes": recorded}}}
+    content = with_last_row(result_content(experiences=3), [90, 20, 40], 30.0, data)
+    (result,) = load_results([write(tmp_path, content)])
+    assert result.relative_robustness == (None if id_accuracy is None else pytest.approx(30 / id_accuracy))
+
+
+def test_the_test_images_as_ood_stream_give_a_ratio_of_exactly_one(tmp_path, result_content):
+    last, sizes = [90.123456, 20.654321, 40.333333], [7, 11, 13]
+    ood = round(sum(a * n for a, n in zip(last, sizes, strict=True)) / 31, 6)
+    data = {"stream_sizes": {"test": sizes, "ood_x": sizes}}
+    (result,) = load_results([write(tmp_path, with_last_row(result_content(experiences=3), last, ood, data))])
+    assert result.relative_robustness == 1.0
+
+
+def test_stored_results_weigh_id_as_ood():
+    files = sorted((Path(__file__).parents[2] / "results" / "comparison").glob("*/naive/seed0.json"))
+    for path in files:
+        content = json.loads(path.read_text())
+        last, sizes = content["accuracy_matrix"][-1], content["data"]["stream_sizes"]
+        id_accuracy = np.average(last, weights=sizes["test"])  # OOD streams have these sizes, or all classes at once
+        assert read_result(path).relative_robustness == pytest.approx(content["ood_average"] / id_accuracy, abs=1e-6)
+    assert len(files) > 5
+
+
+def test_a_stream_in_which_an_experience_comes_again_is_a_result(tmp_path, result_content):
+    matrix = [[90.0, 10.0], [60.0, 80.0], [95.0, 20.0]]
+    content = {**result_content(experiences=3, ood=()), **summarize(matrix, {}, [0, 1])}
+    (result,) = load_results([write(tmp_path, content)])
+    assert result.experiences == 3 and result.learning_accuracy == 85
+    assert result.accuracy_after_each_experience() == pytest.approx([90, 70, 57.5])
+    assert result.old_experiences.tolist() == [0, 1] and result.forgetting_per_experience().tolist() == [-5, 60]
+    write_report([tmp_path], tmp_path / "out")

@@ -157,3 +157,26 @@ def test_latex_compiles_what_names_hold(tmp_path, make_run):
     assert r"\textbf{" in text and r"$\pm$" in text and r"accuracy (\%)" in text
     rows = [line for line in text.splitlines() if line.endswith(r"\\")]
     assert len({line.replace(r"\&", "").count("&") for line in rows}) == 1
+
+
+def test_means_over_other_seeds_make_no_row_bold_that_is_behind_on_the_common_ones(tmp_path, make_run):
+    write_accuracies(tmp_path, make_run, ours=[50, 51, 90, 91], rival=[60, 61.5], third=[40, 41, 82, 82.5])
+    assert bold_labels(table_of(tmp_path)) == []  # over the third the lead holds, but the rival is 10 ahead
+    assert not difference_holds({0: 50, 1: 51}, {0: 60, 1: 61.5}) and difference_holds({0: 60, 1: 61.5}, {0: 50, 1: 51})
+
+
+def test_a_lead_below_the_rounding_of_stored_numbers_is_not_bold():
+    assert not difference_holds({0: 50 + 2e-7, 1: 60 + 2e-7}, {0: 50, 1: 60})
+
+
+def test_a_row_with_a_run_that_diverged_is_marked(tmp_path, make_run):
+    tensor = {"radius": None, "mean_distance": 0.1, "max_distance": None, "boundary_share": 1.0}
+    make_run(tmp_path / "a", method="ftp", diverged=True, projection={"w": tensor})
+    make_run(tmp_path / "b", method="naive")
+    table = table_of(tmp_path)
+    assert sorted(label for label, *_ in table.rows) == ["ftp †", "naive"]
+    assert any(note.startswith("† A run diverged") for note in table.notes)
+    events = [{"event": "projection", "experience": 0, "tensors": {"w": {"radius": r, "mean_distance": 1.0}}}
+              for r in (float("inf"), None)]  # fmt: skip
+    (tmp_path / "a" / "metrics.jsonl").write_text("\n".join(map(json.dumps, events)))
+    assert "ftp †" in write_report([tmp_path], tmp_path / "out").html.read_text()
