@@ -60,6 +60,19 @@ def test_a_fifth_of_each_class_is_held_out_in_any_order_and_nothing_is_drawn_fro
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_of_lambdas_that_differ_by_rounding_the_largest_is_taken():
+    # H H^T is 1e10 I, so that the fit is hidden / (1e10 + lambda): the same for all small ones, but for rounding.
+    hidden, labels = 1e5 * torch.eye(3).double().repeat(2, 1), torch.eye(3).double().repeat(2, 1)
+    held = torch.tensor([False] * 3 + [True] * 3)
+    labels[3:, 0] += 0.1
+    errors = {
+        10.0**e: ((hidden[3:] @ hidden[:3] / (1e10 + 10.0**e) - labels[3:]) ** 2).mean().item() for e in range(-8, 9)
+    }
+    least = min(errors.values())
+    expected = max(ridge for ridge, error in errors.items() if error <= least * (1 + 1e-6))
+    assert _best_ridge(hidden, labels, held).item() == expected > 1e-8
+
+
 def test_ranpac_meets_no_order_of_the_classes():
     generator = torch.Generator().manual_seed(0)
     targets = torch.arange(5).repeat(20)  # in turn: every fifth image is of class 4
