@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from ftp_cl.report import ReportError, load_results
+from ftp_cl.report import ReportError, load_results, write_report
 
 
 def write(directory, content):
@@ -152,6 +152,20 @@ def test_radii_survive_cut_and_foreign_lines_and_the_last_of_a_repeated_experien
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines), encoding="utf-8")
     (result,) = load_results([tmp_path])
     assert result.radii_after_each_experience == [{"w": 1.0}, {"w": 3.0}]
+
+
+def test_radii_that_are_not_finite_are_left_out_and_end_where_none_is_known(tmp_path, make_run):
+    make_run(tmp_path, method="ftp", tensors=["v", "w"])
+    lines = [
+        '{"event": "projection", "experience": 0, "tensors": {"v": {"radius": 1.0}, "w": {"radius": 2.0}}}',
+        '{"event": "projection", "experience": 1, "tensors": {"v": {"radius": 1e999}, "w": {"radius": 2.0}}}',
+        '{"event": "projection", "experience": 2, "tensors": {"v": {"radius": NaN}, "w": {"radius": null}}}',
+        '{"event": "projection", "experience": 3, "tensors": {"v": {"radius": 1.0}}}',
+        '{"event": "projection", "experience": 1e999, "tensors": {"v": {"radius": 1.0}}}',
+    ]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    (result,) = write_report([tmp_path], tmp_path / "out").results
+    assert result.radii_after_each_experience == [{"v": 1.0, "w": 2.0}, {"w": 2.0}]
 
 
 def test_a_run_without_events_has_no_radii(tmp_path, make_run):
