@@ -85,7 +85,8 @@ def directories(root: Path, left_out: list[LeftOut]) -> Iterator[tuple[Path, set
         The directory, with the links that led there in its path, and the names in it that are no directories.
     """
     seen = {_identity(folder) for folder in root.resolve().parents}
-    real, linked = [root], []
+    real = [root]
+    linked: list[Path] = []
     while real or linked:
         folder = real.pop() if real else linked.pop()  # links last: a path without one tells more
         names, broken = set(), []

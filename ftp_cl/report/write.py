@@ -57,7 +57,8 @@ def write_report(
     results, left_out = find_results(places)
     unfinished = _unfinished(places)
     groups = aggregate(results)
-    shown = [found.path.parent for found in (*results, *left_out)] + [run.directory for run in unfinished]
+    files = [*(result.path for result in results), *(path for path, _ in left_out)]
+    shown = [path.parent for path in files] + [run.directory for run in unfinished]
     root = os.path.commonpath([os.path.abspath(directory) for directory in shown])
     lost = [LeftOut(Path(os.path.relpath(path, root)), reason) for path, reason in left_out]
     folder = Path(out)

@@ -1,6 +1,7 @@
 """Loggers get what metrics.jsonl says, and cannot end a run."""
 
 import json
+import math
 
 import pytest
 
@@ -86,3 +87,23 @@ def test_a_log_gets_what_was_measured_before_the_run_was_resumed(tmp_path, monke
     (tmp_path / "metrics.jsonl").write_text(json.dumps(event) + "\n")
     make_logger("mlflow", tmp_path, {}, print)
     assert kept == [(8, {"train/loss": 2.0})]
+
+
+def test_events_that_are_damaged_or_not_finite_reach_a_log_as_far_as_they_can(tmp_path, monkeypatch):
+    class Kept(list):
+        def add(self, scalars, step):
+            self.append(scalars)
+
+    kept = Kept()
+    monkeypatch.setitem(LOGGERS, "mlflow", lambda directory, config: kept)
+    events = [
+        {"event": "projection", "experience": 0, "tensors": {"v": {"radius": None}, "w": {"radius": 1.0}}},
+        {"event": "train", "experience": 0, "epoch": 0, "iteration": 8, "loss": 2.0},
+    ]
+    lines = [json.dumps(events[0]), "[1]", '{"event": "tra', json.dumps(events[1])]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
+    said = []
+    forwarder = make_logger("mlflow", tmp_path, {}, said.append)
+    assert math.isnan(kept[0]["radius/v"]) and kept[0]["radius/w"] == 1.0 and kept[1] == {"train/loss": 2.0}
+    forwarder({"event": "eval", "stream": "test", "accuracy": []})
+    assert len(said) == 1 and said[0].startswith("  loggers=mlflow gets no more")

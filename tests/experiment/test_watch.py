@@ -1,8 +1,14 @@
 """`ftp-cl watch`: what runs are doing."""
 
+import io
+import os
+import time
+
 import pytest
+from rich.console import Console
 
 from ftp_cl.experiment.lock import DirectoryLock
+from ftp_cl.experiment.watch import status_table
 from ftp_cl.report import statuses
 
 QUICK = [
@@ -25,6 +31,22 @@ def test_watch_tells_finished_running_failed_and_interrupted_runs_apart(ftp_cl, 
     assert "does not divide" in latest["failed"] and "% on test" in latest["finished"]
     status, _, error = ftp_cl("watch", "nowhere")
     assert status == 2 and "nowhere" in error
+
+
+def test_watch_counts_hours_beyond_a_day_and_shows_what_it_cannot_look_into(tmp_path):
+    now = time.time()
+    for name, age in [("old\x1b[2J", 26 * 3600 + 61), ("ahead", -500)]:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "error.json").write_text("{}")
+        (tmp_path / name / "metrics.jsonl").write_text("")
+        os.utime(tmp_path / name / "metrics.jsonl", (now - age, now - age))
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    console = Console(file=io.StringIO(), width=200, force_terminal=False)
+    console.print(status_table(tmp_path))
+    shown = console.file.getvalue()
+    assert "26:01:0" in shown and "00:00:00" in shown
+    assert r"old\x1b[2J" in shown and "\x1b" not in shown
+    assert "gone: cannot be followed" in " ".join(shown.split())
 
 
 def test_a_single_run_that_is_refused_late_has_failed_until_it_succeeds(ftp_cl, tmp_path, monkeypatch):

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from ftp_cl.metrics import summarize
-from ftp_cl.report import ReportError, load_results, write_report
-from ftp_cl.report.loading import read_result
+from ftp_cl.report import ReportError, load_results, read_frame, results_of_rows, runs_of_frame, write_report
 
 
 def write(directory, content):
@@ -158,6 +157,20 @@ def test_radii_survive_cut_and_foreign_lines_and_the_last_of_a_repeated_experien
     assert result.radii_after_each_experience == [{"w": 1.0}, {"w": 3.0}]
 
 
+def test_radii_that_are_not_finite_are_left_out_and_end_where_none_is_known(tmp_path, make_run):
+    make_run(tmp_path, method="ftp", tensors=["v", "w"])
+    lines = [
+        '{"event": "projection", "experience": 0, "tensors": {"v": {"radius": 1.0}, "w": {"radius": 2.0}}}',
+        '{"event": "projection", "experience": 1, "tensors": {"v": {"radius": 1e999}, "w": {"radius": 2.0}}}',
+        '{"event": "projection", "experience": 2, "tensors": {"v": {"radius": NaN}, "w": {"radius": null}}}',
+        '{"event": "projection", "experience": 3, "tensors": {"v": {"radius": 1.0}}}',
+        '{"event": "projection", "experience": 1e999, "tensors": {"v": {"radius": 1.0}}}',
+    ]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    (result,) = write_report([tmp_path], tmp_path / "out").results
+    assert result.radii_after_each_experience == [{"v": 1.0, "w": 2.0}, {"w": 2.0}]
+
+
 def test_a_run_without_events_has_no_radii(tmp_path, make_run):
     (result,) = load_results([make_run(tmp_path)])
     assert result.radii_after_each_experience == []
@@ -200,13 +213,13 @@ def test_the_test_images_as_ood_stream_give_a_ratio_of_exactly_one(tmp_path, res
 
 
 def test_stored_results_weigh_id_as_ood():
-    files = sorted((Path(__file__).parents[2] / "results" / "comparison").glob("*/naive/seed0.json"))
-    for path in files:
-        content = json.loads(path.read_text())
-        last, sizes = content["accuracy_matrix"][-1], content["data"]["stream_sizes"]
+    path = Path(__file__).parents[2] / "results" / "comparison" / "runs.parquet"
+    rows = [row for row in runs_of_frame(read_frame(path)) if row["row"] == "naive" and row["seed"] == 0]
+    for row, result in zip(rows, results_of_rows(path, rows), strict=True):
+        last, sizes = row["accuracy_matrix"][-1], row["data"]["stream_sizes"]
         id_accuracy = np.average(last, weights=sizes["test"])  # OOD streams have these sizes, or all classes at once
-        assert read_result(path).relative_robustness == pytest.approx(content["ood_average"] / id_accuracy, abs=1e-6)
-    assert len(files) > 5
+        assert result.relative_robustness == pytest.approx(row["ood_average"] / id_accuracy, abs=1e-6)
+    assert len(rows) > 5
 
 
 def test_a_stream_in_which_an_experience_comes_again_is_a_result(tmp_path, result_content):

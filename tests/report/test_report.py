@@ -2,17 +2,23 @@
 
 import fcntl
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 import time
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
+from matplotlib import colormaps
+from matplotlib.colors import to_hex
 
-from ftp_cl.report import ReportError, load_results, write_figure, write_report
+from ftp_cl.report import ReportError, load_results, replace_files, write_figure, write_report
 from ftp_cl.report.figures import _ood_rows
+from ftp_cl.report.heatmap import matrix_svg
 from ftp_cl.report.style import short_tensor_names
 
 CONFIG = "seed: 0\nmodel:\n  name: small_cnn\nmethod:\n  k: 0\n  name: ftp\nbenchmark:\n  name: split_digits\n"
@@ -126,6 +132,45 @@ def test_reports_of_unusual_runs(tmp_path, make_run, arguments):
     parse(write_report([tmp_path], tmp_path / "out").html)
 
 
+def test_a_large_matrix_has_no_numbers_and_few_cells():
+    matrix = np.tril(np.full((400, 400), 50.0))
+    matrix[0, 0] = 100.0
+    matrix[np.triu_indices(400, 1)] = np.nan
+    svg = matrix_svg(matrix)
+    first = to_hex(colormaps["cividis"]((14 * 50 + 100) / 15 / 100))  # mean of the known 15 of its 25 entries
+    assert svg.count("<rect") == 80 * 81 // 2  # 5 x 5 experiences share a cell; those above the diagonal are empty
+    assert svg.count("<text") == 2 * 10 + 2  # of the axes
+    assert svg.count(first) == 1
+    assert matrix_svg(matrix[:40, :40]).count("<text") > 40 * 41 // 2
+
+
+def test_very_many_streams_and_rows_are_drawn_in_part_and_the_page_says_so(tmp_path, make_run, monkeypatch):
+    monkeypatch.setattr("ftp_cl.report.page.MOST_DRAWN", 1)
+    monkeypatch.setattr("ftp_cl.report.figures._MOST_STREAMS", 2)
+    for rate in range(2):
+        make_run(tmp_path / str(rate), config={"lr": rate})
+    text = parse(write_report([tmp_path], tmp_path / "out").html).text
+    assert "show the first 1 of these 2 rows" in text and "blob" in text and "line_art" not in text
+
+
+def test_figures_of_benchmarks_whose_names_look_alike_are_files_of_their_own(tmp_path, make_run):
+    long = "x" * 300
+    for i, name in enumerate(("a/b", "a b", "A_B", long, f"{long}y", "../..")):
+        make_run(tmp_path / "runs" / str(i), benchmark=name, experiences=1, ood=())
+    figures = write_report([tmp_path / "runs"], tmp_path / "out", "svg").figures
+    assert len({str(path).casefold() for path in figures}) == 12
+    assert {path.parent for path in figures} == {tmp_path / "out" / "figures"}
+    assert all(path.exists() for path in figures)
+
+
+def test_a_report_goes_where_a_notebook_has_set_its_own_backend(tmp_path, make_run):
+    make_run(tmp_path / "runs", experiences=1, ood=())
+    command = [sys.executable, "-m", "ftp_cl.experiment.cli", "report", "runs"]
+    environment = {**os.environ, "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_zero_radius_and_distance_are_drawn_on_the_logarithmic_axis(tmp_path, make_run):
     projection = {"w": {"radius": 1e-8, "mean_distance": 0.0, "max_distance": 0.0, "boundary_share": 0.0}}
     make_run(tmp_path, projection=projection)
@@ -182,6 +227,30 @@ def test_an_existing_report_stays_if_writing_fails(runs, tmp_path, monkeypatch, 
     with pytest.raises(ReportError, match="cannot be written"):
         write_report([runs], out)
     assert contents(out) == before
+
+
+def test_a_target_that_is_a_directory_leaves_the_others_as_they_are(runs, tmp_path):
+    before = write_report([runs], tmp_path / "out").markdown.read_bytes()
+    (tmp_path / "out" / "report.tex").unlink()
+    (tmp_path / "out" / "report.tex").mkdir()
+    shutil.rmtree(runs / "ftp-2")
+    with pytest.raises(ReportError, match=r"report\.tex: cannot be written"):
+        write_report([runs], tmp_path / "out")
+    assert (tmp_path / "out" / "report.md").read_bytes() == before
+    assert not [path for path in (tmp_path / "out").iterdir() if path.suffix == ".tmp"]
+
+
+def test_a_file_system_that_cannot_sync_directories_has_the_file_all_the_same(tmp_path, monkeypatch):
+    sync = os.fsync
+
+    def refuse_directories(descriptor):
+        if os.path.isdir(f"/proc/self/fd/{descriptor}"):
+            raise OSError(22, "Invalid argument")
+        sync(descriptor)
+
+    monkeypatch.setattr("os.fsync", refuse_directories)
+    replace_files({tmp_path / "a": b"1"})
+    assert (tmp_path / "a").read_bytes() == b"1"
 
 
 def test_a_directory_that_cannot_be_made_is_named(runs, tmp_path):
