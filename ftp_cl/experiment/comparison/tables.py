@@ -15,6 +15,7 @@ from ftp_cl.experiment.comparison.plan import ComparedMethod, Plan
 from ftp_cl.experiment.comparison.run import chosen, read_tuning, seed_path, trial_means
 from ftp_cl.experiment.config import config_directory
 from ftp_cl.report import Group, Spread, aggregate, load_results, replace_files
+from ftp_cl.report.groups import DIVERGED, DIVERGED_NOTE
 
 _RESAMPLES = 10_000
 
@@ -53,6 +54,8 @@ def write_tables(plan: Plan, results: Path) -> Path:
         parts.append(_mean_over_settings(plan, {setting: found[setting] for setting in plan.mean_over}))
     parts += [_section(plan, setting, groups, results) for setting, groups in found.items()]
     parts.append(_NOTES + "\n")
+    if any(run.diverged for groups in found.values() for group in groups.values() for run in group.results):
+        parts.append(f"{DIVERGED} {DIVERGED_NOTE}\n")
     if plan.figures:
         from ftp_cl.experiment.comparison.figures import write_plan_figures  # matplotlib
 
@@ -123,7 +126,7 @@ def _section(plan: Plan, setting: str, groups: dict[str, Group], results: Path) 
             for measure in ("average_accuracy", "ood_average")
         ]
         cells = [
-            name,
+            name + group.marked_label.removeprefix(group.label),
             _spread(group.spread(lambda run: run.average_accuracy)),
             _spread(group.spread(lambda run: run.ood_average)),
             _spread(group.spread(lambda run: run.average_forgetting)),
