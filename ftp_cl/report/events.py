@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 from collections.abc import Iterator
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +57,8 @@ def projection_after_each_experience(run_dir: Path, what: str) -> list[dict[str,
     for event in events(run_dir, "projection"):
         with contextlib.suppress(*_MALFORMED):
             values = {printable(name): _finite(tensor[what]) for name, tensor in event["tensors"].items()}
-            if values:
-                found[int(event["experience"])] = {name: value for name, value in values.items() if value is not None}
-    return [found[experience] for experience in sorted(found)] if any(found.values()) else []
+            found[int(event["experience"])] = {name: value for name, value in values.items() if value is not None}
+    return [found[experience] for experience in takewhile(found.get, count())]
 
 
 def pseudo_labels_per_epoch(run_dir: Path) -> list[tuple[float, float | None]]:

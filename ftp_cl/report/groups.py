@@ -19,6 +19,7 @@ RUN_LOCAL_KEYS = frozenset(
 )
 
 DIVERGED = "†"
+DIVERGED_NOTE = "A run diverged: its numbers or weights are not finite."
 
 _LONGEST_VALUE = 30
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from ftp_cl.report.comparison import RULE, difference_holds, is_behind
-from ftp_cl.report.groups import DIVERGED, Group, Spread, aggregate, by_benchmark
+from ftp_cl.report.groups import DIVERGED, DIVERGED_NOTE, Group, Spread, aggregate, by_benchmark
 from ftp_cl.report.loading import Result
 from ftp_cl.report.text import csv_cell, latex_text, markdown_text
 
@@ -209,7 +209,7 @@ def _notes(groups: Sequence[Group], same_machine: bool) -> list[str]:
     if any(len(group.results) == 1 for group in groups):
         notes.append("One seed shows no spread: a row with n = 1 has no ± and nothing in it is bold.")
     if any(group.marked_label != group.label for group in groups):
-        notes.append(f"{DIVERGED} A run diverged: its numbers or weights are not finite.")
+        notes.append(f"{DIVERGED} {DIVERGED_NOTE}")
     if not same_machine:
         notes.append("The runs come from different machines, so their times are not comparable and never bold.")
     return notes

@@ -71,6 +71,7 @@ def make_strategy(model, *metrics, kind=Naive, **options):
     return kind(
         model=model,
         optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        criterion=torch.nn.CrossEntropyLoss(),
         train_mb_size=4,
         eval_mb_size=3,
         evaluator=EvaluationPlugin(*metrics, loggers=[]),

@@ -15,6 +15,7 @@ from ftp_cl.experiment.comparison.run import chosen, trial_means
 from ftp_cl.experiment.comparison.store import Store
 from ftp_cl.experiment.config import config_directory
 from ftp_cl.report import RUNS_FILE, Spread, paired_interval, replace_files
+from ftp_cl.report.groups import DIVERGED, DIVERGED_NOTE
 
 _MEASURES = {"accuracy": "average_accuracy", "OOD": "ood_average", "forgetting": "average_forgetting"}
 
@@ -45,6 +46,8 @@ def write_tables(plan: Plan, results: Store) -> Path:
         parts.append(_mean_over_settings(plan, results))
     parts += [_section(plan, setting, runs.filter(setting=setting), tuning) for setting in found]
     parts.append(_NOTES + "\n")
+    if _diverged(runs):
+        parts.append(f"{DIVERGED} {DIVERGED_NOTE}\n")
     if plan.figures:
         from ftp_cl.experiment.comparison.figures import write_plan_figures  # matplotlib
 
@@ -77,6 +80,11 @@ def _runs_of(plan: Plan, results: Store) -> pl.DataFrame:
     return places.join(results.frame(RUNS_FILE), on=["setting", "row"], maintain_order="left_right")
 
 
+def _diverged(runs: pl.DataFrame) -> set[str]:
+    """Rows with a run whose numbers were not finite; a column of JSON, which no run has had so far where it lacks."""
+    return set(runs.filter(pl.col("diverged") == "true")["row"]) if "diverged" in runs.columns else set()
+
+
 def _values(runs: pl.DataFrame, name: str, measure: str) -> dict[int, float]:
     """Of each seed that has it."""
     return dict(runs.filter(row=name).select("seed", measure).drop_nulls().iter_rows())
@@ -95,7 +103,8 @@ def _section(plan: Plan, setting: str, runs: pl.DataFrame, tuning: Sequence[Mapp
         of_row = runs.filter(row=name)
         trials = {tuple(run["overrides"]) for run in tuning if run["row"] == name and run["setting"] in tuned}
         cells = [
-            *(name, *cells),
+            f"{name} {DIVERGED}" if name in _diverged(runs) else name,
+            *cells,
             f"{np.median(of_row['train_seconds']):.0f}",
             _spread(of_row["peak_memory_mb"].drop_nulls().to_list(), digits=0, deviation=False),
             str(of_row.height),
