@@ -12,14 +12,17 @@ from typing import Any
 import numpy as np
 import torch
 from avalanche.benchmarks.scenarios import CLScenario
+from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import Subset
 
 from ftp_cl.benchmarks._copies import CopiedItems
-from ftp_cl.benchmarks._sources import Indices, sources
+from ftp_cl.benchmarks._sources import sources
 from ftp_cl.benchmarks.corruptions import CorruptedDataset
 from ftp_cl.benchmarks.image_files import ImageFiles, StoredImage
 from ftp_cl.benchmarks.ood import _Relabelled
+
+Indices = NDArray[np.int64]
 
 _LABELS, _FILES, _VALUES = "class indices", "file names and sizes", "values"
 
@@ -57,8 +60,8 @@ class _Reader:
             dataset = experience.dataset
             items.append(len(dataset))
             _add(digest, len(dataset), [int(target) for target in dataset.targets])
-            for source, indices in sources(dataset):
-                part, what = self._part(source, indices)
+            for source in sources(dataset):
+                part, what = self._part(source.raw, source.indices)
                 digest.update(part)
                 covers.add(what)
         return {"items": items, "covers": sorted(covers), "digest": digest.hexdigest()}

@@ -8,11 +8,12 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
-from avalanche.benchmarks.scenarios import CLExperience, CLScenario, CLStream, DatasetExperience, EagerCLStream
+from avalanche.benchmarks.scenarios import CLExperience, CLScenario, CLStream, DatasetExperience
 
-from ftp_cl.benchmarks._copies import HIDDEN, copy_items, sources_of
-from ftp_cl.benchmarks.ood import _groups_of, describe
-from ftp_cl.benchmarks.scenario import DescribedScenario
+from ftp_cl.benchmarks._copies import copy_items, sources_of
+from ftp_cl.benchmarks._sources import HIDDEN
+from ftp_cl.benchmarks.ood import describe, stream_of
+from ftp_cl.benchmarks.scenario import TIMELINE, DescribedScenario, experience_like, stream_from
 
 UNLABELLED = "unlabelled"
 """Name of the stream of images whose labels are hidden."""
@@ -22,8 +23,6 @@ _OF_ONE_DATA_SET = (
     *("split_fashion_mnist", "split_tiny_imagenet", "split_imagenet_r"),
 )
 """Benchmarks that divide the same images, or the same emoji in other styles, whatever their arguments."""
-
-_TIMELINE = ("classes_in_this_experience", "previous_classes", "classes_seen_so_far", "future_classes")
 
 
 def few_labels(
@@ -70,16 +69,18 @@ def few_labels(
             the validation stream, or one that is there already.
     """
     choices = _choose(benchmark, _Budget(per_class, fraction, allow_fewer, seed), unlabelled)
-    train = benchmark.streams["train"]
+    train = stream_of(benchmark, "train")
     # Streams whose data are apart from those of training, such as the test stream, need no copy.
     with_labels = [*train, *(choice.source for choice in choices)]
     training_sources = set().union(*(sources_of(experience.dataset) for experience in with_labels))
-    labelled = [_copied(experience, choice.labelled) for experience, choice in zip(train, choices, strict=True)]
-    streams = [_stream("train", [_like(experience, experience.dataset.train()) for experience in labelled])]
+    streams = []
     for name, stream in benchmark.streams.items():
-        if name != "train":
-            streams.append(_stream(name, [_detached(experience, training_sources) for experience in stream]))
-    streams.append(_stream(UNLABELLED, [_hidden(choice) for choice in choices]))
+        if name == "train":
+            made = [_copied(experience, choice.labelled) for experience, choice in zip(train, choices, strict=True)]
+        else:
+            made = [_detached(experience, training_sources) for experience in stream]
+        streams.append(stream_from(name, made))
+    streams.append(stream_from(UNLABELLED, [_hidden(choice) for choice in choices]))
     record = {
         "per_class": None if per_class is None else int(per_class),
         "fraction": None if fraction is None else float(fraction),
@@ -168,10 +169,10 @@ def _choose(benchmark: CLScenario, budget: _Budget, other: CLScenario | None) ->
         raise ValueError(
             f"The benchmark has a stream {UNLABELLED!r} already: keep few labels of the one that it was made from."
         )
-    train = benchmark.streams["train"]
+    train = stream_of(benchmark, "train")
     sources = train
     if other is not None:
-        sources = _fitting(train, other.streams["train"])
+        sources = _fitting(train, stream_of(other, "train"))
         _check_validation(describe(benchmark), describe(other))
     choices = []
     for number, (experience, source) in enumerate(zip(train, sources, strict=True)):
@@ -217,54 +218,22 @@ def _classes(experience: CLExperience) -> list[int]:
     return sorted({int(target) for target in experience.dataset.targets})
 
 
-def _task_label(experience: CLExperience) -> int:
-    labels = sorted({int(label) for label in getattr(experience, "task_labels", [0])})
-    if len(labels) != 1:
-        raise ValueError(
-            f"Experience {experience.current_experience} has the task labels {labels}: few_labels needs one in each."
-        )
-    return labels[0]
-
-
 # ---- new experiences and streams -----------------------------------------------------------------------------------
 
 
 def _copied(experience: CLExperience, indices: Sequence[int]) -> DatasetExperience:
-    groups = _groups_of(experience.dataset)
-    dataset = copy_items(experience.dataset, indices, groups, _task_label(experience), hide=False)
-    return _like(experience, dataset.eval())
+    return experience_like(experience, copy_items(experience.dataset, indices, hide=False))
 
 
 def _detached(experience: CLExperience, training_sources: set[int]) -> DatasetExperience:
     if sources_of(experience.dataset) & training_sources:
         return _copied(experience, range(len(experience.dataset)))
-    return _like(experience, experience.dataset)
+    return experience_like(experience, experience.dataset)
 
 
 def _hidden(choice: _Choice) -> DatasetExperience:
-    source = choice.source
-    groups = _groups_of(source.dataset)
-    dataset = copy_items(source.dataset, choice.unlabelled, groups, _task_label(source), hide=True)
-    hidden = _like(source, dataset.eval())
-    for attribute in _TIMELINE:
+    dataset = copy_items(choice.source.dataset, choice.unlabelled, hide=True)
+    hidden = experience_like(choice.source, dataset.eval())
+    for attribute in TIMELINE:
         setattr(hidden, attribute, [HIDDEN])
     return hidden
-
-
-def _like(experience: CLExperience, dataset: Any) -> DatasetExperience:
-    """Return an experience that says of itself what ``experience`` does, without a reference to it."""
-    made = DatasetExperience(dataset=dataset, current_experience=experience.current_experience)
-    for attribute in _TIMELINE:
-        if hasattr(experience, attribute):
-            setattr(made, attribute, [int(c) for c in getattr(experience, attribute) or ()])
-    if hasattr(experience, "task_labels"):
-        made.task_label = _task_label(experience)
-        made.task_labels = [made.task_label]
-    return made
-
-
-def _stream(name: str, experiences: Sequence[DatasetExperience]) -> EagerCLStream:
-    stream = EagerCLStream(name, experiences, set_stream_info=False)
-    for experience in experiences:
-        experience.origin_stream = stream
-    return stream

@@ -6,16 +6,17 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from avalanche.benchmarks.scenarios import CLExperience, CLScenario, CLStream, EagerCLStream
-from avalanche.benchmarks.utils import AvalancheDataset, TransformGroups
+from avalanche.benchmarks.scenarios import CLExperience, CLScenario, EagerCLStream
 
 from ftp_cl.benchmarks._checks import check_choice, check_names
 from ftp_cl.benchmarks._dataset import LabelledDataset, NamedDataset, RebuildableDataset
+from ftp_cl.benchmarks._sources import Layer, for_inputs_only, sources
 from ftp_cl.benchmarks.scenario import (
     DescribedScenario,
     ExperienceData,
     Transform,
     make_stream,
+    task_label,
     transform_groups,
 )
 
@@ -53,12 +54,13 @@ def with_ood(
             names the nearest), or the names of the benchmark's classes are needed and unknown.
     """
     names = _class_names(benchmark, class_names)
-    test = stream_of(benchmark, "test")
-    groups = _groups_of(test[0].dataset) if eval_transform is None else transform_groups(None, eval_transform)
+    test = list(stream_of(benchmark, "test"))
+    layers = [_layers_of(experience) if eval_transform is None else [] for experience in test]
+    groups = transform_groups(None, eval_transform)
     streams, recorded = [], {}
     for name, dataset in datasets.items():
         matched = _match_classes(name, dataset.classes, names, rename or {})
-        streams.append(make_stream(f"ood_{name}", _cut_like(test, dataset, matched), groups))
+        streams.append(make_stream(f"ood_{name}", _cut_like(test, layers, dataset, matched), groups))
         recorded[f"ood_{name}"] = {
             "classes": sorted(matched.values()),
             "left_out": [c for i, c in enumerate(dataset.classes) if i not in matched],
@@ -129,23 +131,21 @@ def _match_classes(
     return matched
 
 
-def _cut_like(test: CLStream, dataset: LabelledDataset, matched: Mapping[int, int]) -> list[ExperienceData]:
+def _cut_like(
+    test: Sequence[CLExperience], layers: Sequence[list[Layer]], dataset: LabelledDataset, matched: Mapping[int, int]
+) -> list[ExperienceData]:
     relabelled = dataset if all(a == b for a, b in matched.items()) else _Relabelled(dataset, dict(matched))
     by_class: dict[int, list[int]] = {}
     for index, target in enumerate(dataset.targets):
         if int(target) in matched:
             by_class.setdefault(matched[int(target)], []).append(index)
     experiences = []
-    for experience in test:
+    for experience, applied in zip(test, layers, strict=True):
         classes = _classes_of(experience)
         # Popped, so that where classes come again (domain-incremental) an item is in the first experience only.
         indices = sorted(index for c in classes for index in by_class.pop(c, ()))
-        experiences.append(ExperienceData(relabelled, indices, classes, _task_label(experience)))
+        experiences.append(ExperienceData(relabelled, indices, classes, task_label(experience), applied))
     return experiences
-
-
-def _task_label(experience: CLExperience) -> int:
-    return int(next(iter(getattr(experience, "task_labels", [0]))))
 
 
 class _Relabelled(RebuildableDataset):
@@ -163,15 +163,15 @@ class _Relabelled(RebuildableDataset):
         return self.source[index][0], self.targets[index]
 
 
-def _groups_of(dataset: AvalancheDataset) -> TransformGroups:
-    """Return all the transforms that an Avalanche dataset applies, those nearest to the data first."""
-    # Avalanche has no public way to read transforms; the pinned version keeps them in this tree.
-    chain = []
-    node = dataset._flat_data
-    while hasattr(node, "_transform_groups"):
-        chain.append(node._frozen_transform_groups + node._transform_groups)
-        node = node._datasets[0]
-    groups = transform_groups(None, None)
-    for part in reversed(chain):
-        groups = groups + part
-    return groups
+def _layers_of(experience: CLExperience) -> list[Layer]:
+    """Return the transforms of the inputs of an experience; its labels are the benchmark's already."""
+    found: list[list[Layer]] = []
+    for source in sources(experience.dataset):
+        if (layers := for_inputs_only(source.layers)) not in found:
+            found.append(layers)
+    if len(found) > 1:
+        raise ValueError(
+            f"Test experience {experience.current_experience} applies {len(found)} different transforms to its images: "
+            "say with eval_transform= which the other datasets get."
+        )
+    return found[0] if found else []

@@ -37,7 +37,7 @@ def test_sources_are_those_of_each_item_in_its_place():
     tree = parts[0].subset([5, 1, 3]).concat(parts[1]).concat(parts[2].subset([2, 2, 0]))
     groups = TransformGroups({"train": torch.neg, "eval": None})
     tree = type(tree)([tree], transform_groups=groups).subset([11, 0, 7, 2, 3])
-    found = [float(source[index][0]) for source, indices in sources(tree) for index in indices]
+    found = [float(source.raw[index][0]) for source in sources(tree) for index in source.indices]
     assert found == [-float(item[0]) for item in tree]
     assert found == [200, 5, 104, 3, 100]
 
