@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from avalanche.benchmarks.utils import (
     AvalancheDataset,
     DataAttribute,
@@ -122,3 +124,15 @@ def _detached(value: Any) -> Any:
             picture.putpalette(value.getpalette() or [])
         return picture
     return copy.deepcopy(value)
+
+
+def values_of(value: Any) -> bytes:
+    """Return all that a value says: of an array or tensor its type, shape and numbers, of an image its pixels."""
+    if isinstance(value, StoredImage):
+        return value.content
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu().numpy()
+    if isinstance(value, np.ndarray | Image.Image):
+        array = np.asarray(value)
+        return f"{array.dtype} {array.shape} ".encode() + array.tobytes()
+    return pickle.dumps(value)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,12 @@ import numpy as np
 import torch
 from avalanche.benchmarks.scenarios import CLScenario
 from numpy.typing import NDArray
-from PIL import Image
 from torch.utils.data import Subset
 
-from ftp_cl.benchmarks._copies import CopiedItems
+from ftp_cl.benchmarks._copies import CopiedItems, values_of
 from ftp_cl.benchmarks._sources import sources
 from ftp_cl.benchmarks.corruptions import CorruptedDataset
-from ftp_cl.benchmarks.image_files import ImageFiles, StoredImage
+from ftp_cl.benchmarks.image_files import ImageFiles
 from ftp_cl.benchmarks.ood import _Relabelled
 
 Indices = NDArray[np.int64]
@@ -91,7 +89,7 @@ class _Reader:
 
     def _add_raw_items(self, source: Any, indices: Indices, digest: Any) -> str:
         if isinstance(source, CopiedItems):
-            _add(digest, *(_values(source._inputs[index]) for index in indices))
+            _add(digest, *(values_of(source._inputs[index]) for index in indices))
             return _VALUES
         if (files := _files(source)) is not None:
             root, paths = files
@@ -106,7 +104,7 @@ class _Reader:
             _add(digest, path.name, self._size(path), indices.tolist())
             return _FILES
         for block in np.array_split(indices, len(indices) // 1000 + 1):
-            _add(digest, _values(array[block]))
+            _add(digest, values_of(array[block]))
         return _VALUES
 
     def _size(self, path: Path) -> int:
@@ -128,18 +126,6 @@ def _files(source: Any) -> tuple[Path, Sequence[str]] | None:
         root = os.path.commonpath(paths)
         return Path(root), [os.path.relpath(path, root) for path in paths]
     return None
-
-
-def _values(value: Any) -> bytes:
-    """Return all that a value says: of an array or tensor its type, shape and numbers, of an image its pixels."""
-    if isinstance(value, StoredImage):
-        return value.content
-    if isinstance(value, torch.Tensor):
-        value = value.detach().cpu().numpy()
-    if isinstance(value, np.ndarray | Image.Image):
-        array = np.asarray(value)
-        return f"{array.dtype} {array.shape} ".encode() + array.tobytes()
-    return pickle.dumps(value)
 
 
 def _add(digest: Any, *values: Any) -> None:
