@@ -58,7 +58,7 @@ def composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def class_indices(what: object, targets: Sequence[Any], n_classes: int | None) -> list[int]:
+def class_indices(what: object, targets: Any, n_classes: int | None) -> list[int]:
     """Return ``targets`` as numbers, after a check that each is a class index; nothing is rounded.
 
     Args:

@@ -139,7 +139,7 @@ def as_viewed(image: Image.Image) -> Image.Image:
         ValueError: for an image whose range is unknown: of floating point numbers, of integers beyond 16 bits, or of 16
             bits whose values need 14 or fewer, which may be an image of 10, 12 or 14 bits.
     """
-    deep = ";16" in str(image.tile) or image.mode.startswith("I")
+    deep = ";16" in str(getattr(image, "tile", "")) or image.mode.startswith("I")
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
         values = np.asarray(image, dtype=np.int64)
