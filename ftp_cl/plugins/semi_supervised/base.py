@@ -229,8 +229,8 @@ class SemiSupervisedPlugin(SupervisedPlugin[Any]):
             labels = torch.tensor(self._candidates)[found.labels.cpu()]
             self._epochs[-1].append(PseudoLabels(batch.indices.cpu(), labels, found.used.cpu()))
 
-    def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
-        """Average the weights, after the optimizer's steps and whatever projects them."""
+    def after_update(self, strategy: Any, **kwargs: Any) -> None:
+        """Average the weights, after the optimizer's step and whatever projects them."""
         if self._average is not None:
             self._average.update(strategy.model)
 
