@@ -59,7 +59,7 @@ def test_users_of_plain_torch_need_not_wait_for_avalanche(module):
 
 
 def test_configurations_are_installed_with_the_package():
-    from ftp_cl.experiment.config import config_directory, options_of
+    from ftp_cl.experiment.catalogue import config_directory, options_of
 
     assert (config_directory() / "config.yaml").exists()
     assert "split_emoji" in options_of("benchmark")
@@ -67,12 +67,13 @@ def test_configurations_are_installed_with_the_package():
 
 @pytest.mark.parametrize("group", ["benchmark", "method", "model"])
 def test_each_configuration_begins_with_the_command_that_runs_it(group):
-    from ftp_cl.experiment.config import config_directory
+    from ftp_cl.experiment.catalogue import config_directory, entry
 
     for file in (config_directory() / group).glob("*.yaml"):
-        command, description = file.read_text().splitlines()[:2]
+        command = file.read_text().partition("\n")[0]
         assert command.startswith("# ftp-cl run ") and f"{group}={file.stem}" in command, file
-        assert description.startswith("# ") and description.endswith("."), file
+        description = entry(group, file.stem).description
+        assert description.endswith(".") and len(description) < 120, file
 
 
 def test_version_is_told_once():

@@ -14,7 +14,6 @@ from ftp_cl.benchmarks.emoji_domains import CLASSES, DOMAINS, EmojiDomains
 from ftp_cl.benchmarks.fashion_mnist import FASHION_CLASSES, FashionMnist, split_fashion_mnist
 from ftp_cl.benchmarks.folder import ImageFolder, image_folder
 from ftp_cl.benchmarks.imagenet_r import ImageNetR, split_imagenet_r
-from ftp_cl.benchmarks.registry import BENCHMARK_DESCRIPTIONS, BENCHMARKS, build_benchmark
 from ftp_cl.benchmarks.tiny_imagenet import TinyImageNet, split_tiny_imagenet
 
 if TYPE_CHECKING:
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     from ftp_cl.benchmarks.ood import with_ood
 
 __all__ = [
-    "BENCHMARKS",
-    "BENCHMARK_DESCRIPTIONS",
     "CLASSES",
     "CORE50_CATEGORIES",
     "CORE50_SESSIONS",
@@ -44,7 +41,6 @@ __all__ = [
     "ImageFolder",
     "ImageNetR",
     "TinyImageNet",
-    "build_benchmark",
     "core50",
     "corrupt",
     "data_identity",

@@ -5,9 +5,10 @@ Beside the keys of a run, a file holds what is said of it and done with it, and 
 - `description`: one line for `ftp-cl list`.
 - `_target_`: import path of what builds it; `_args_`: what that is given first. Without a target nothing is built.
 - `extra_keys`: keys that `+group.key=value` may add, with their defaults; true for any.
-- `with_ftp` (methods): how `with=ftp` combines it with FTP. A sentence says why it does not. Otherwise a mapping, empty if
-  it is not there: `order`, whether the hooks of FTP run before (the default) or after its own; `values` that differ
-  from those of the two files; and the combination's `name`, ftp_<method> unless given.
+- `with_ftp` (methods): how `with=ftp` combines it with FTP. A sentence says why it does not. Otherwise a mapping, empty
+  if it is not there: `order`, whether the hooks of FTP run before (the default: others then find projected weights when
+  an experience ends) or after its own; `values` that differ from those of the two files; and the combination's `name`,
+  ftp_<method> unless given. A key that both have, as `anchor`, is one key.
 """
 
 from dataclasses import dataclass, field
@@ -116,6 +117,22 @@ def _combined(name: str) -> Entry:
         own.extra_keys,
         "it is a combination with FTP already",
     )
+
+
+def combined(method: str, other: str) -> str:
+    """The name of `method` with `other`, which is "ftp", or "null" for the method alone.
+
+    Raises:
+        ValueError: they are not combined; says why.
+    """
+    if other in ("null", "none"):
+        return method
+    if other != PROJECTION:
+        raise ValueError(f"with={other} is unknown: it must be ftp or null.")
+    way = entry("method", method).with_ftp if method in options_of("method") else None
+    if isinstance(way, str):
+        raise ValueError(f"method={method} with=ftp makes no sense: {way}.")
+    return way.name if way is not None else method  # an unknown one is refused by its own name
 
 
 def register_combinations() -> None:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 # Heavy imports (torch, Avalanche) stand in the commands that need them: `ftp-cl list` and errors answer at once.
 import ftp_cl
-from ftp_cl.experiment.config import ConfigError, load_config, load_repeated, options_of, suggestion
+from ftp_cl.experiment.catalogue import entry, names
+from ftp_cl.experiment.config import ConfigError, load_config, load_repeated, suggestion
 from ftp_cl.experiment.quiet import without_warnings_of_others
 
 if TYPE_CHECKING:
@@ -167,18 +168,13 @@ def _watch(parsed: argparse.Namespace, _: list[str]) -> None:
 
 def _list(parsed: argparse.Namespace, _: list[str]) -> None:
     for what in [parsed.what] if parsed.what else ["benchmarks", "methods", "models"]:
+        group = what.removesuffix("s")
         print(f"{what}:")
-        names = options_of(what.removesuffix("s"))
-        for name in names:
-            print(f"  {name:{max(map(len, names))}}  {_first_comment(what.removesuffix('s'), name)}")
-
-
-def _first_comment(group: str, name: str) -> str:
-    """What a configuration says of itself: its second line, behind the command that runs it."""
-    from ftp_cl.experiment.config import config_directory
-
-    lines = (config_directory() / group / f"{name}.yaml").read_text().splitlines()
-    return lines[1].removeprefix("# ")
+        width = max(map(len, names(group)))
+        for name in names(group):
+            print(f"  {name:{width}}  {entry(group, name).description}")
+        if group == "method":
+            print("  Most combine with FTP: method=ewc with=ftp.")
 
 
 def _demo(parsed: argparse.Namespace, _: list[str]) -> None:

@@ -8,7 +8,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,16 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+
+from ftp_cl.experiment.catalogue import (
+    GROUPS,
+    combined,
+    config_directory,
+    entry,
+    options_of,
+    register_combinations,
+    without_description,
+)
 
 
 class ConfigError(ValueError):
@@ -105,8 +114,7 @@ _RULES = {
     ),
 }
 
-GROUPS = ("benchmark", "model", "method")
-"""Parts of the configuration that are chosen by name, each with keys of its own."""
+_ABOUT_FILES = re.compile(r"_target_|_args_|_partial_|\b(method|model|benchmark)\.(description|extra_keys|with_ftp)\b")
 
 _KIND_WORDS = {
     bool: "true or false",
@@ -133,16 +141,6 @@ _OTHER_KINDS: dict[str, tuple[type, ...]] = {
 }
 
 
-def config_directory() -> Path:
-    """Where the YAML files are, in a checkout and in an installed package."""
-    return Path(str(files("ftp_cl.configs").joinpath("config.yaml"))).parent
-
-
-def options_of(group: str) -> list[str]:
-    """The names that `group=...` takes: benchmark, model or method."""
-    return sorted(path.stem for path in (config_directory() / group).glob("*.yaml"))
-
-
 def load_config(overrides: Sequence[str]) -> DictConfig:
     """Compose and check the configuration of one run.
 
@@ -155,14 +153,59 @@ def load_config(overrides: Sequence[str]) -> DictConfig:
     for override in overrides:
         if re.match(r"[+~]*hydra[./=]", override):
             raise ConfigError(f"{override} is for many runs: use it with ftp-cl run -m.")
+    overrides = prepared(overrides)
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_directory().resolve()), version_base="1.3"):
         try:
             config = compose("config", list(overrides))
         except (HydraException, OmegaConfBaseException) as error:
             raise ConfigError(_explain(error, overrides)) from error
+    drop_descriptions(config)
     check(config)
     return config
+
+
+def prepared(overrides: Sequence[str]) -> list[str]:
+    """Overrides as Hydra takes them: with `with=ftp` methods become their combinations with FTP.
+
+    Raises:
+        ConfigError: for a method that is not combined with FTP, a value of `with` that is none, or a key that only the
+            files that ship may have.
+    """
+    for override in overrides:
+        if found := _ABOUT_FILES.search(override):
+            raise ConfigError(f"{override} is refused: {found[0]} stands in the files that ship only.")
+    register_combinations()
+    given = {
+        key: [word for word in overrides if word.partition("=")[0].lstrip("+") == key] for key in ("with", "method")
+    }
+    if not given["with"]:
+        return list(overrides)
+    values = [_values(word) for word in (given["with"][-1], *(given["method"] or ["method=ftp"])[-1:])]
+    try:
+        chosen = [combined(method, other) for other in values[0] for method in values[1]]
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    rest = [word for word in overrides if word not in (*given["with"], *given["method"])]
+    return [f"method={','.join(dict.fromkeys(chosen))}", *rest]
+
+
+def _values(override: str) -> list[str]:
+    """The value of an override, or those of a sweep."""
+    try:
+        parsed = OverridesParser.create().parse_override(override)
+    except HydraException as error:
+        raise ConfigError(f"{override} cannot be read: {_first_line(error)}.") from None
+    if parsed.is_discrete_sweep() and parsed.is_choice_sweep():
+        return [str(value) for value in parsed.sweep_string_iterator()]
+    return [override.partition("=")[2].strip("'\"")]
+
+
+def drop_descriptions(config: DictConfig) -> None:
+    """Leave the keys of a run: what a file says of itself is no key of it."""
+    for group in GROUPS:
+        if isinstance(config.get(group), DictConfig):
+            config[group] = without_description(config[group])
 
 
 @cache
@@ -171,15 +214,6 @@ def _root() -> dict[str, Any]:
     root = OmegaConf.to_container(OmegaConf.load(config_directory() / "config.yaml"))
     assert isinstance(root, dict)
     return {str(key): value for key, value in root.items() if key not in ("defaults", "hydra")}
-
-
-@cache
-def _defaults_of(group: str, name: str) -> dict[str, Any]:
-    """The keys of one choice of a group, and those that it takes over from others."""
-    own = OmegaConf.to_container(OmegaConf.load(config_directory() / group / f"{name}.yaml"))
-    assert isinstance(own, dict)
-    inherited = [_defaults_of(group, str(base)) for base in own.pop("defaults", []) if base != "_self_"]
-    return {str(key): value for keys in (*inherited, own) for key, value in keys.items()}
 
 
 def load_repeated(result: Path, overrides: Sequence[str]) -> DictConfig:
@@ -260,12 +294,20 @@ def _check_group(group: str, options: dict[str, Any]) -> None:
     name = options.get("name")
     if not isinstance(name, str) or not (":" in name or name in options_of(group)):
         raise ConfigError(f"{group}.name={name} is unknown{suggestion(str(name), options_of(group))}")
-    defaults = {} if ":" in name else _defaults_of(group, name)
+    if ":" in name:
+        return
+    known = entry(group, name)
     for key, value in options.items():
-        if key in defaults and defaults[key] != "???":
-            kinds = dict.fromkeys((type(defaults[key]), *_OTHER_KINDS.get(key, ())))
-            if list(kinds) != [type(None)]:
-                _check_kind(f"{group}.{key}", value, list(kinds))
+        if key not in known.keys:
+            if known.extra_keys is None:
+                continue
+            if key not in known.extra_keys:
+                near = suggestion(f"{group}.{key}", [f"{group}.{own}" for own in (*known.keys, *known.extra_keys)])
+                raise ConfigError(f"{group}.{key} is no key of {group}={name}{near}")
+        default = {**known.keys, **(known.extra_keys or {})}[key]
+        kinds = dict.fromkeys((type(default), *_OTHER_KINDS.get(key, ())))
+        if default != "???" and list(kinds) != [type(None)]:
+            _check_kind(f"{group}.{key}", value, list(kinds))
 
 
 def _check_kind(key: str, value: Any, kinds: Sequence[type]) -> None:

@@ -18,7 +18,14 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from ftp_cl.experiment.config import ConfigError, check, config_directory, load_config
+from ftp_cl.experiment.config import (
+    ConfigError,
+    check,
+    config_directory,
+    drop_descriptions,
+    load_config,
+    prepared,
+)
 from ftp_cl.experiment.errors import SWEEP_VARIABLE, clear_error, write_error
 from ftp_cl.experiment.quiet import without_warnings_of_others
 from ftp_cl.experiment.record import run_directory
@@ -36,6 +43,7 @@ def run_many(overrides: list[str]) -> int:
     Raises:
         ConfigError: a value is wrong, or the launcher or sweeper is not there; nothing is run.
     """
+    overrides = prepared(overrides)
     check_each_value(overrides)
     sweep = uuid.uuid4().hex
     # Hydra hands the variable to every job, on whatever machine its launcher starts it.
@@ -82,6 +90,7 @@ def _job(config: DictConfig) -> float | None:
     """One run of the sweep; returns the objective, for a sweeper that looks for the best."""
     directory = job_directory(config)
     try:
+        drop_descriptions(config)
         check(config)
         with without_warnings_of_others():
             from ftp_cl.experiment.run import run

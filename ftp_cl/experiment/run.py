@@ -13,24 +13,31 @@ from avalanche.training.templates import SupervisedTemplate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from ftp_cl.experiment.build import built, methods_plugins
 from ftp_cl.experiment.checkpoint_files import CheckpointFiles
 from ftp_cl.experiment.config import ConfigError, call_with, plain
 from ftp_cl.experiment.data import benchmark_of
 from ftp_cl.experiment.environment import describe_environment, set_deterministic
 from ftp_cl.experiment.errors import clear_error, write_error
-from ftp_cl.experiment.imported import imported, is_import_path, own_plugins, own_strategy
+from ftp_cl.experiment.imported import own_plugins, own_strategy
 from ftp_cl.experiment.labels import PseudoLabelJudge
 from ftp_cl.experiment.lock import DirectoryLock
 from ftp_cl.experiment.loggers import make_logger
 from ftp_cl.experiment.loop import Evaluation, Recorder, projection_table, train_and_evaluate
-from ftp_cl.experiment.methods import METHODS
 from ftp_cl.experiment.progress import RunProgress
 from ftp_cl.experiment.record import RunDirectory
 from ftp_cl.experiment.termination import Termination
 from ftp_cl.experiment.training import Checkpoints, ResumableNaive, ResumableTraining, resumable
 from ftp_cl.metrics.plugins import PredictionCounts
-from ftp_cl.models import ContinualClassifier, build_model
-from ftp_cl.plugins import FreezeBatchNorm, FreshOptimizer, LearningRateSchedule, SeparatedSoftmax, find_classifier
+from ftp_cl.models import ContinualClassifier
+from ftp_cl.plugins import (
+    FreezeBatchNorm,
+    FreshOptimizer,
+    LearningRateSchedule,
+    SemiSupervisedPlugin,
+    SeparatedSoftmax,
+    find_classifier,
+)
 from ftp_cl.report import RESULT_SCHEMA, is_locked
 from ftp_cl.report.events import pseudo_labels_per_epoch
 
@@ -87,6 +94,9 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
         counts = PredictionCounts()
         evaluation = Evaluation(benchmark, config.eval.stream, counts, record)
         strategy = _build_strategy(config, recorder, counts)
+        semi_supervised = any(isinstance(plugin, SemiSupervisedPlugin) for plugin in strategy.plugins)
+        if semi_supervised and "unlabelled" not in benchmark.streams:
+            raise ConfigError(f"method={config.method.name} needs unlabelled images: labels.per_class=4, for instance.")
         checkpoints = Checkpoints(config, record, benchmark, termination, progress.say)
         if isinstance(strategy, ResumableTraining):
             strategy.checkpoints = checkpoints
@@ -114,16 +124,8 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
 
 
 def _build_strategy(config: DictConfig, recorder: Recorder, counts: PredictionCounts) -> SupervisedTemplate:
-    options = plain(config.model)
-    name = options.pop("name")
-    if is_import_path(name):
-        model = call_with(imported(name, "model.name"), options, "model")
-    else:
-        model = build_model(name, **options)
-    options = plain(config.method)
-    name = options.pop("name")
-    build = imported(name, "method.name") if is_import_path(name) else METHODS[name].build
-    plugins = [recorder, *call_with(build, options, "method", model)]
+    model = built("model", plain(config.model))
+    plugins = [recorder, *methods_plugins(plain(config.method), model)]
     if config.train.softmax == "separated":
         plugins.insert(0, SeparatedSoftmax())
     if config.train.freeze_batch_norm:

@@ -12,8 +12,8 @@ from avalanche.training.utils import trigger_plugins
 from torch import nn
 
 from ftp_cl.experiment.encoding import BenchmarkItems, CannotSave, Decoder, Encoder, load_resized
-from ftp_cl.experiment.randomness import capture_random_state, restore_random_state
 from ftp_cl.optim.ftp import STATE_KEY
+from ftp_cl.plugins.randomness import capture_random_state, restore_random_state
 
 BEFORE = "before."
 """With this begin the names of tensors that were so before the experience."""

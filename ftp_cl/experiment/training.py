@@ -14,7 +14,6 @@ from torch import Tensor
 from ftp_cl.experiment.checkpoint_files import CheckpointFiles, truncate
 from ftp_cl.experiment.config import ConfigError
 from ftp_cl.experiment.encoding import BenchmarkItems, CannotSave, Decoder, Encoder
-from ftp_cl.experiment.randomness import LoaderRandomness
 from ftp_cl.experiment.record import RunDirectory
 from ftp_cl.experiment.run_state import (
     BEFORE,
@@ -24,6 +23,7 @@ from ftp_cl.experiment.run_state import (
     encode_strategy,
 )
 from ftp_cl.experiment.termination import Termination
+from ftp_cl.plugins.randomness import LoaderRandomness
 
 _VERSIONS = ("ftp-cl", "torch", "avalanche-lib", "numpy")
 _END = object()

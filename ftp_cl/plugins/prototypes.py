@@ -5,7 +5,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ftp_cl.models import ContinualClassifier, LinearDiscriminantHead, NearestMeanHead, RandomProjectionHead
+from ftp_cl.models import ContinualClassifier, LinearDiscriminantHead, LinearHead, NearestMeanHead, RandomProjectionHead
 from ftp_cl.models.heads import classes_of
 from ftp_cl.models.imprinting import class_features
 from ftp_cl.models.prototypes import ClassMeansHead, PrototypeHead
@@ -77,6 +77,14 @@ class PrototypeClassifier(SkipTraining):
         self._features_before: Tensor | None = None
 
     # ---- Avalanche's hooks ------------------------------------------------------------------------------------------
+
+    def prepare_model(self, model: ContinualClassifier) -> None:
+        """With frozen features, give it a linear head before an optimizer is made.
+
+        The model's own head is not used then, and this one spares the pass over the images that imprinting takes.
+        """
+        if self.features == "frozen":
+            model.head = LinearHead(model.num_features)
 
     def before_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:
         """Give the model its own head back, before it grows and enters the optimizer; skip what is not trained."""
@@ -165,6 +173,17 @@ class PrototypeClassifier(SkipTraining):
         if self.classifier == "lda":
             return LinearDiscriminantHead(num_features, self.shrinkage)
         return RandomProjectionHead(num_features, self.projection_size)
+
+
+class FrozenLDA(PrototypeClassifier):
+    """Linear discriminant analysis on frozen features (Hayes and Kanan 2020, arXiv 1909.01520).
+
+    Args:
+        shrinkage: of the covariance towards a multiple of the identity, in [0, 1].
+    """
+
+    def __init__(self, shrinkage: float = 0.5) -> None:
+        super().__init__("lda", "frozen", shrinkage=shrinkage)
 
 
 def feature_drift(means: Tensor, before: Tensor, after: Tensor, bandwidth: float) -> Tensor:

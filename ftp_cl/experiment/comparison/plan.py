@@ -10,7 +10,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from scipy.stats import qmc
 
-from ftp_cl.experiment.config import ConfigError, config_directory
+from ftp_cl.experiment.catalogue import config_directory
+from ftp_cl.experiment.config import ConfigError
 
 DEFAULT_PLAN = "comparison"
 PLANS = (DEFAULT_PLAN, "defaults", "recommended", "ablations", "rates", "few_labels")

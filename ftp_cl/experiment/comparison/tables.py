@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from ftp_cl.experiment.catalogue import config_directory
 from ftp_cl.experiment.comparison.plan import ComparedMethod, Plan
 from ftp_cl.experiment.comparison.run import chosen, trial_means
 from ftp_cl.experiment.comparison.store import Store
-from ftp_cl.experiment.config import config_directory
 from ftp_cl.report import RUNS_FILE, Spread, paired_interval, replace_files
 from ftp_cl.report.groups import DIVERGED, DIVERGED_NOTE
 

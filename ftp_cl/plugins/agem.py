@@ -6,10 +6,10 @@ from typing import Any
 from avalanche.benchmarks.utils.data_loader import GroupBalancedInfiniteDataLoader
 from avalanche.training.plugins import AGEMPlugin
 
-from ftp_cl.experiment.randomness import LoaderRandomness
+from ftp_cl.plugins.randomness import LoaderRandomness
 
 
-class ResumableAGEM(AGEMPlugin):
+class AGEM(AGEMPlugin):
     """Avalanche's plugin, but for the random numbers by which it draws from memory.
 
     Avalanche's holds an iterator that draws from the global generators, whose state nothing can save. Here the
