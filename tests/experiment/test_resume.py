@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
+from ftp_cl.experiment.catalogue import options_of
 from ftp_cl.experiment.config import ConfigError, load_config
-from ftp_cl.experiment.methods import METHODS
 from ftp_cl.experiment.record import RunDirectory
 from ftp_cl.experiment.run import run
 
@@ -112,13 +112,17 @@ def interrupted_every(iterations: int, overrides: list[str], directory: Path, mo
     raise AssertionError("the run does not get on")
 
 
+METHODS = sorted({*options_of("method")} - {"own"})
 QUICK_METHODS = ("ewc", "ftp_replay", "slda")
 NEEDS_UNLABELLED = ("pseudo_label", "mean_teacher", "fixmatch", "flexmatch", "freematch", "fixmatch_ftp")
 
 
 @pytest.mark.parametrize(
     "method",
-    [pytest.param(method, marks=() if method in QUICK_METHODS else pytest.mark.slow) for method in sorted(METHODS)],
+    [
+        pytest.param(method, marks=() if method in QUICK_METHODS else pytest.mark.slow)
+        for method in sorted({*options_of("method")} - {"own"})
+    ],
 )
 def test_every_method_resumes_to_the_same_bytes(tmp_path, monkeypatch, method):
     if method in ("gem", "ftp_gem"):

@@ -2,12 +2,15 @@
 
 import importlib.util
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+from hydra.utils import get_object
 
-from ftp_cl.experiment.config import options_of
-from ftp_cl.experiment.methods import METHODS, NEED_UNLABELLED
+from ftp_cl.experiment.catalogue import entry, names, options_of
+from ftp_cl.experiment.cli import main
 from ftp_cl.report import load_results, write_report
 
 CONTRACT = {
@@ -19,9 +22,10 @@ CONTRACT = {
 
 SOLVER = importlib.util.find_spec("quadprog")
 WITHOUT_SOLVER = {"gem", "ftp_gem"} if SOLVER is None else set()
+SEMI_SUPERVISED = {name for name in options_of("method") if "match" in name or "teacher" in name or "pseudo" in name}
 
 
-@pytest.mark.parametrize("method", sorted(METHODS.keys() - WITHOUT_SOLVER - NEED_UNLABELLED))
+@pytest.mark.parametrize("method", sorted({*options_of("method")} - WITHOUT_SOLVER - SEMI_SUPERVISED - {"own"}))
 def test_every_method_runs_and_learns(quick_run, method):
     epochs = ["train.epochs=2"] if method == "lp_ft" else []  # one for the head, one for everything
     result = quick_run(f"method={method}", "benchmark.n_experiences=2", *epochs)
@@ -140,5 +144,60 @@ def test_every_method_takes_a_warm_up(quick_run):
     assert without["accuracy_matrix"] != with_one["accuracy_matrix"]
 
 
-def test_every_configured_method_is_registered():
-    assert options_of("method") == sorted([*METHODS, "own"])  # own: a user's, by import path
+OLD_COMBINATIONS = {
+    *("ftp_agem", "ftp_der", "ftp_ewc", "ftp_feature_distillation", "ftp_gem", "ftp_lda", "ftp_lda_ensemble"),
+    *("ftp_lwf", "ftp_mas", "ftp_ncm", "ftp_ranpac", "ftp_replay", "ftp_si", "ftp_wise_ft", "fixmatch_ftp"),
+}
+
+
+def printed(capsys, *overrides):
+    status = main(["run", "--cfg", "job", *overrides])
+    captured = capsys.readouterr()
+    return captured.out if status == 0 else captured.err
+
+
+def test_with_ftp_is_the_name_that_a_combination_had_before(capsys):
+    assert {*options_of("method")} >= OLD_COMBINATIONS
+    assert printed(capsys, "method=replay", "with=ftp") == printed(capsys, "method=ftp_replay")
+    assert printed(capsys, "with=ftp", "method=naive") == printed(capsys, "method=ftp")
+    assert printed(capsys, "with=null", "method=ewc") == printed(capsys, "method=ewc")
+    changed = printed(capsys, "method=lda", "with=ftp", "method.features=first", "method.mu=1e-3")
+    assert all(line in changed for line in ("name: ftp_lda", "features: first", "drift: true", "mu: 0.001"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["method=linear_probe", "with=ftp"], "makes no sense: it trains nothing that FTP could project"),
+        (["method=slda", "with=ftp"], "use method=lda with=ftp"),
+        (["method=tpgm", "with=ftp"], "makes no sense: it projects by itself"),
+        (["method=mars_pgm", "with=ftp"], "makes no sense: it projects by itself"),
+        (["method=ftp", "with=ftp"], "it is FTP already"),
+        (["method=ftp_ewc", "with=ftp"], "it is a combination with FTP already"),
+        (["method=ewk", "with=ftp"], "method=ewk is unknown; did you mean ewc?"),
+        (["method=ewc", "with=ftpp"], "with=ftpp is unknown: it must be ftp or null"),
+        (["+method._target_=os.system"], "_target_ stands in the files that ship only"),
+        (["method.description=mine"], "method.description stands in the files that ship only"),
+        (["+method.lambda=3", "method=ewc"], "method.lambda is no key of method=ewc"),
+        (["+benchmark.validation_fractio=0.3"], "did you mean benchmark.validation_fraction?"),
+        (["+model.width=x", "model=small_cnn"], "model.width=x is wrong: it must be a whole number"),
+    ],
+)
+def test_what_cannot_be_combined_or_added_is_refused_in_one_sentence(capsys, overrides, sentence):
+    message = printed(capsys, *overrides)
+    assert sentence in message and message.count("\n") == 1
+
+
+def test_list_and_refusals_import_neither_torch_nor_avalanche():
+    code = (
+        "import sys; from ftp_cl.experiment.cli import main; main(['list']); main(['run', '--cfg', 'job']); "
+        "main(['run', 'method.kk=1']); assert not {'torch', 'avalanche'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_every_choice_names_code_that_is_there():
+    for group in ("benchmark", "model", "method"):
+        for name in names(group):
+            if target := entry(group, name).target:
+                assert callable(get_object(target)), (group, name)
