@@ -114,7 +114,7 @@ def _combined(name: str) -> Entry:
         {**projection.keys, **own.keys, **own.with_ftp.values, "name": name},
         own.target,
         own.arguments,
-        own.extra_keys,
+        None if own.extra_keys is None else {**(projection.extra_keys or {}), **own.extra_keys},
         "it is a combination with FTP already",
     )
 

@@ -27,7 +27,7 @@ SEMI_SUPERVISED = {name for name in options_of("method") if "match" in name or "
 
 @pytest.mark.parametrize("method", sorted({*options_of("method")} - WITHOUT_SOLVER - SEMI_SUPERVISED - {"own"}))
 def test_every_method_runs_and_learns(quick_run, method):
-    epochs = ["train.epochs=2"] if method == "lp_ft" else []  # one for the head, one for everything
+    epochs = ["train.epochs=2"] if "lp_ft" in method else []  # one for the head, one for everything
     result = quick_run(f"method={method}", "benchmark.n_experiences=2", *epochs)
     assert result.keys() >= CONTRACT
     assert result["method"] == method
@@ -114,7 +114,7 @@ def test_keys_of_a_method_with_ftp_are_those_of_both(ftp_cl):
     status, _, error = ftp_cl(
         "run", "method=ftp_lda", "+method.shrinkag=1", "benchmark=split_digits", "model=small_cnn"
     )
-    assert status == 2 and "did you mean shrinkage?" in error
+    assert status == 2 and "did you mean method.shrinkage?" in error
 
 
 @pytest.mark.parametrize("method", ["lda", "ncm", "ftp_lda"])
@@ -174,7 +174,7 @@ def test_with_ftp_is_the_name_that_a_combination_had_before(capsys):
         (["method=mars_pgm", "with=ftp"], "makes no sense: it projects by itself"),
         (["method=ftp", "with=ftp"], "it is FTP already"),
         (["method=ftp_ewc", "with=ftp"], "it is a combination with FTP already"),
-        (["method=ewk", "with=ftp"], "method=ewk is unknown; did you mean ewc?"),
+        (["method=ewk", "with=ftp"], "method=ewk is unknown; there are agem"),
         (["method=ewc", "with=ftpp"], "with=ftpp is unknown: it must be ftp or null"),
         (["+method._target_=os.system"], "_target_ stands in the files that ship only"),
         (["method.description=mine"], "method.description stands in the files that ship only"),
