@@ -13,6 +13,9 @@ from typing import Any, Protocol
 from ftp_cl.experiment.config import ConfigError
 from ftp_cl.report import EVENTS_FILE
 
+LOGGER_FOLDERS = ("tensorboard", "wandb")
+"""What loggers write in the run's directory."""
+
 
 class ScalarLog(Protocol):
     """Something that draws numbers over iterations."""
@@ -93,7 +96,7 @@ def make_logger(name: str, directory: Path, config: Mapping[str, Any], say: Call
         raise ConfigError(f"loggers={name} needs a package: pip install 'ftp-cl[{name}]'.") from error
     except Exception as error:
         raise ConfigError(f"loggers={name} cannot begin: {_first_line(error)}") from error
-    for line in (directory / EVENTS_FILE).read_text().splitlines():
+    for line in (directory / EVENTS_FILE).read_text(encoding="utf-8").splitlines():
         forwarder(json.loads(line))
     return forwarder
 

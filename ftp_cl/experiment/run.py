@@ -31,7 +31,7 @@ from ftp_cl.experiment.termination import Termination
 from ftp_cl.experiment.training import Checkpoints, ResumableNaive, ResumableTraining, resumable
 from ftp_cl.models import ContinualClassifier, build_model
 from ftp_cl.plugins import FreezeBatchNorm, FreshOptimizer, LearningRateSchedule, SeparatedSoftmax, find_classifier
-from ftp_cl.report import RESULT_SCHEMA, is_locked
+from ftp_cl.report import RESULT_SCHEMA
 from ftp_cl.report.events import pseudo_labels_per_epoch
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)  # a full disk, a quota that is used up
@@ -54,19 +54,20 @@ def run(config: DictConfig, directory: Path) -> Path:
         SystemExit: status 143, after SIGTERM.
     """
     record = RunDirectory(directory, config)
-    if record.result_path.exists():
-        without = " Weights are kept when a run ends, and were not: use another out=."
-        words = without if config.save_weights and not record.weights_path.exists() else ""
-        RunProgress("", 0).say(f"{record.result_path} is there already; nothing to do.{words}")
-        if not is_locked(directory):
-            CheckpointFiles(directory).clear()  # the run may have been killed before it did so itself
-        return record.result_path
     with DirectoryLock(directory), Termination() as termination:
+        record.check()
+        if record.result_path.exists():
+            without = " Weights are kept when a run ends, and were not: use another out=."
+            words = without if config.save_weights and not record.weights_path.exists() else ""
+            RunProgress("", 0).say(f"{record.result_path} is there already; nothing to do.{words}")
+            CheckpointFiles(directory).clear()  # the run may have been killed before it did so itself
+            return record.result_path
         record.remove_leftovers()
         clear_error(directory)
         try:
             _run(config, record, termination)
         except Exception as error:
+            record.withdraw()
             write_error(directory, error)
             if not isinstance(error, OSError) or error.errno not in _FULL:
                 raise
@@ -95,7 +96,7 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
             )
         if not (config.resume and checkpoints.resume(strategy)):
             checkpoints.begin()
-            record.start_events()
+            record.begin()
         for logger in config.loggers:
             record.listeners.append(logs.enter_context(make_logger(logger, record.path, plain(config), progress.say)))
         judge = PseudoLabelJudge(record, hidden)

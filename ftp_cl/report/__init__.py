@@ -1,6 +1,6 @@
 """Reports: result files of runs -> tables, figures and one HTML page."""
 
-from ftp_cl.report.files import is_temporary, replace_files
+from ftp_cl.report.files import is_temporary, read_file, replace_files
 from ftp_cl.report.groups import Group, Spread, aggregate
 from ftp_cl.report.loading import RESULT_SCHEMA, ReportError, Result, TensorProjection, load_results
 from ftp_cl.report.run_directory import (
@@ -36,6 +36,7 @@ __all__ = [
     "is_locked",
     "is_temporary",
     "load_results",
+    "read_file",
     "replace_files",
     "statuses",
     "terminal_table",

@@ -1,7 +1,9 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and read if they are files."""
 
+import errno
 import os
 import re
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,7 +23,8 @@ def replace_files(contents: Mapping[Path, bytes]) -> None:
     try:
         for path, content in contents.items():
             path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary[path].open("wb") as file:
+            temporary[path].unlink(missing_ok=True)  # of a killed process with this number, or a link to elsewhere
+            with temporary[path].open("xb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
@@ -34,6 +37,19 @@ def replace_files(contents: Mapping[Path, bytes]) -> None:
     finally:
         for leftover in temporary.values():
             leftover.unlink(missing_ok=True)
+
+
+def read_file(path: Path) -> bytes:
+    """The content of a regular file: opening a pipe would wait for a writer.
+
+    Raises:
+        OSError: it cannot be read, or is none; `filename` is its path.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        return file.read()
 
 
 def _sync(folder: Path) -> None:
