@@ -19,6 +19,7 @@ from ftp_cl.benchmarks.tiny_imagenet import TinyImageNet, split_tiny_imagenet
 
 if TYPE_CHECKING:
     from ftp_cl.benchmarks.corruptions import CORRUPTIONS, CorruptedDataset, corrupt, with_corruptions
+    from ftp_cl.benchmarks.identity import data_identity
     from ftp_cl.benchmarks.label_budget import few_labels, hidden_labels
     from ftp_cl.benchmarks.ood import with_ood
 
@@ -46,6 +47,7 @@ __all__ = [
     "build_benchmark",
     "core50",
     "corrupt",
+    "data_identity",
     "domainnet",
     "domainnet_domains",
     "emoji_styles",
@@ -68,6 +70,7 @@ _LATE = {
     "CORRUPTIONS": "corruptions",
     "CorruptedDataset": "corruptions",
     "corrupt": "corruptions",
+    "data_identity": "identity",
     "few_labels": "label_budget",
     "hidden_labels": "label_budget",
     "with_corruptions": "corruptions",
