@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,8 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
     benchmark, hidden = benchmark_of(config)
     name = f"{config.method.name} on {config.benchmark.name}, seed {config.seed}"
     with RunProgress(name, len(benchmark.train_stream)) as progress, contextlib.ExitStack() as logs:
+        if config.threads is not None and config.threads > (cores := os.cpu_count() or 1):
+            progress.say(f"  threads={config.threads} are more than the {cores} cores here, which makes a run slower.")
         recorder = Recorder(record, progress)
         strategy = _build_strategy(config, recorder)
         checkpoints = Checkpoints(config, record, benchmark, termination, progress.say)
@@ -100,7 +103,8 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
         for logger in config.loggers:
             record.listeners.append(logs.enter_context(make_logger(logger, record.path, plain(config), progress.say)))
         judge = PseudoLabelJudge(record, hidden)
-        measured = train_and_evaluate(config, benchmark, strategy, checkpoints, recorder, judge)
+        with checkpoints.going_on():
+            measured = train_and_evaluate(config, benchmark, strategy, checkpoints, recorder, judge)
         if config.save_weights:
             record.write_weights(strategy.model)
         measured["pseudo_labels"] = pseudo_labels_per_epoch(record.path)

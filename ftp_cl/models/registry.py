@@ -55,7 +55,10 @@ def build_model(name: str, /, **options: Any) -> ContinualClassifier:
         inspect.signature(MODELS[name]).bind(**options)
     except TypeError as error:
         raise ValueError(f"model {name!r}: {error}; it takes {_parameters(name)}") from None
-    return MODELS[name](**options)
+    try:
+        return MODELS[name](**options)
+    except (TypeError, AttributeError, RuntimeError, OverflowError) as error:  # of values of a wrong kind or size
+        raise ValueError(f"model {name!r} cannot be built with {options}: {' '.join(str(error).split())}") from error
 
 
 def _nearest(name: str) -> str:
