@@ -104,6 +104,8 @@ def _seconds(text: str) -> float:
 def _run(parsed: argparse.Namespace, overrides: list[str]) -> int:
     if parsed.multirun and (parsed.result or parsed.cfg):
         raise ConfigError("--from and --cfg are for one run: they cannot be combined with --multirun.")
+    if parsed.trust and not parsed.result:
+        raise ConfigError("--trust is about what a result names: it goes with --from RESULT.json.")
     if parsed.multirun:
         from ftp_cl.experiment.many import run_many
 

@@ -19,6 +19,7 @@ from rich.console import Console
 
 from ftp_cl.experiment.comparison.plan import ComparedMethod, Plan
 from ftp_cl.experiment.config import load_config
+from ftp_cl.experiment.output import sentence
 from ftp_cl.report import replace_files
 
 TUNING_FILE = "tuning.json"
@@ -177,7 +178,7 @@ def _carry_out(
     for number, (job, result, error) in enumerate(ended, 1):
         where = f"{number} of {len(jobs)}: {job.setting}, {job.method}, seed {job.seed}"
         if result is None:
-            console.print(f"{where} failed: {error}", highlight=False)
+            console.print(f"{where} failed: {error}", highlight=False, markup=False)
             continue
         _keep(job, result, results / job.setting / job.method)
         score = f"{result['config']['eval']['stream']} {result[OBJECTIVE]:.1f} %"
@@ -196,7 +197,7 @@ def _run(job: _Job, runs: Path) -> tuple[_Job, dict[str, Any] | None, str | None
             path = run(load_config(job.all_overrides), directory)
         return job, json.loads(path.read_text()), None
     except Exception as error:  # the others go on
-        return job, None, f"{type(error).__name__}: {error}".splitlines()[0]
+        return job, None, sentence(error)
 
 
 def _keep(job: _Job, result: dict[str, Any], directory: Path) -> None:
