@@ -285,12 +285,17 @@ def damage_flip(path: Path) -> None:
     path.write_bytes(content)
 
 
+def damage_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
 def damage_nest(path: Path) -> None:
     path.write_text("[" * 100_000)
 
 
 @pytest.mark.parametrize("suffix", [".json", ".safetensors"])
-@pytest.mark.parametrize("damage", [damage_truncate, damage_flip, damage_nest, Path.unlink])
+@pytest.mark.parametrize("damage", [damage_truncate, damage_flip, damage_nest, damage_pipe, Path.unlink])
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(cut, caplog, suffix, damage):
     directory, overrides, expected = cut
     assert len(list((directory / "checkpoints").glob("*.json"))) == 2

@@ -5,9 +5,12 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from ftp_cl.experiment.config import options_of
 from ftp_cl.experiment.methods import METHODS, NEED_UNLABELLED
+
+QUICK = ["benchmark=split_digits", "model=small_cnn", "train.epochs=1", "train.batch_size=64"]
 
 CONTRACT = {
     "schema", "benchmark", "method", "model", "seed", "config", "accuracy_matrix", "average_accuracy",
@@ -53,6 +56,15 @@ def test_a_run_that_diverges_ends_and_its_events_are_json(quick_run, tmp_path):
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     events = [json.loads(line, parse_constant=pytest.fail) for line in lines]
     assert [event["loss"] for event in events if event["event"] == "train"][-1] is None
+
+
+def test_more_threads_than_cores_are_told(ftp_cl, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    for threads, told in ((2, False), (3, True)):
+        words = [*QUICK, "method=naive", "benchmark.n_experiences=1", "eval.ood_every=never", f"out=t{threads}"]
+        printed = ftp_cl("run", *words, f"threads={threads}")[1]
+        assert (f"threads={threads} are more than the 2 cores" in printed) == told
+    torch.set_num_threads(1)
 
 
 def test_same_seed_same_numbers_other_seed_others(quick_run):
