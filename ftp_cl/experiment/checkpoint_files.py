@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from ftp_cl.report import replace_files
+from ftp_cl.report import read_file, replace_files
 
 logger = logging.getLogger(__name__)
 
@@ -72,10 +72,10 @@ class CheckpointFiles:
             self.folder.rmdir()
 
     def _read(self, number: int) -> tuple[Any, dict[str, Tensor]]:
-        head = json.loads(self._state_path(number).read_bytes())
+        head = json.loads(read_file(self._state_path(number)))
         if head["format"] != FORMAT:
             raise ValueError(f"its format is not {FORMAT}")
-        tensor_bytes = self._tensors_path(number).read_bytes()
+        tensor_bytes = read_file(self._tensors_path(number))
         if (
             _checksum(tensor_bytes) != head["tensors_sha256"]
             or _checksum(head["state"].encode()) != head["state_sha256"]

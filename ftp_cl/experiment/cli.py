@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 # Heavy imports (torch, Avalanche) stand in the commands that need them: `ftp-cl list` and errors answer at once.
 import ftp_cl
 from ftp_cl.experiment.catalogue import entry, names
-from ftp_cl.experiment.config import ConfigError, load_config, load_repeated, suggestion
+from ftp_cl.experiment.config import ConfigError, expanded, load_config, load_repeated, suggestion
+from ftp_cl.experiment.output import lasting_output, sentence
 from ftp_cl.experiment.quiet import without_warnings_of_others
 
 if TYPE_CHECKING:
@@ -23,21 +24,24 @@ USER_ERROR = 2
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    parsed, words = _parser().parse_known_args(arguments)
+    with lasting_output(BrokenPipeError):
+        parsed, words = _parser().parse_known_args(arguments)
     # Figures go to files here. In a notebook's shell the variable names a module that this Python may not have, and
     # importing matplotlib would fail.
     os.environ.pop("MPLBACKEND", None)
+    # What a run prints is on the disk too; of these it is all there is.
+    only_prints = parsed.command in ("list", "watch", "results") or getattr(parsed, "cfg", None) is not None
     try:
         if words and parsed.command != "run":
             raise ConfigError(
                 f"{words[0]!r} is no option of ftp-cl {parsed.command}; see ftp-cl {parsed.command} --help."
             )
-        with without_warnings_of_others():
+        with without_warnings_of_others(), lasting_output(BrokenPipeError if only_prints else OSError):
             return parsed.act(parsed, words) or 0
     except (ValueError, OSError, ImportError) as error:
         if parsed.debug:
             raise
-        print(f"ftp-cl: {_sentence(error)}", file=sys.stderr)
+        print(f"ftp-cl: {sentence(error)}", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
         print("ftp-cl: interrupted.", file=sys.stderr)
@@ -53,16 +57,19 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser(
         "run",
         help="train on a stream and evaluate",
-        usage="ftp-cl run [-m] [--cfg job] [--from RESULT.json] [key=value ...]",
+        usage="ftp-cl run [-m] [--cfg job] [--from RESULT.json [--trust]] [key=value ...]",
     )
     run.add_argument("-m", "--multirun", action="store_true", help="run all combinations: method=naive,ftp seed=0,1,2")
     run.add_argument("--cfg", choices=["job"], help="print the configuration instead")
-    run.add_argument("--from", dest="result", metavar="RESULT.json", help="repeat the run that has this result")
+    run.add_argument(
+        "--from", dest="result", type=expanded, metavar="RESULT.json", help="repeat the run that has this result"
+    )
+    run.add_argument("--trust", action="store_true", help="run the code, too, that the result names by import path")
     run.set_defaults(act=_run)
 
     report = commands.add_parser("report", help="tables and figures from the results under directories")
-    report.add_argument("directories", nargs="+", metavar="DIR")
-    report.add_argument("--out", default="report", help="directory of the report (default: report)")
+    report.add_argument("directories", nargs="+", type=expanded, metavar="DIR")
+    report.add_argument("--out", type=expanded, default="report", help="directory of the report (default: report)")
     report.add_argument("--figures", choices=["svg", "png"], help="write each figure as a file of its own, too")
     report.set_defaults(act=_report)
 
@@ -71,15 +78,15 @@ def _parser() -> argparse.ArgumentParser:
     listing.set_defaults(act=_list)
 
     demo = commands.add_parser("demo", help="five methods on one stream, in under four minutes on two cores")
-    demo.add_argument("--out", default="demo", help="directory of runs and report (default: demo)")
+    demo.add_argument("--out", type=expanded, default="demo", help="directory of runs and report (default: demo)")
     demo.set_defaults(act=_demo)
 
     compare = commands.add_parser("compare", help="tune methods on equal terms and compare them (docs/protocol.md)")
     compare.add_argument("settings", nargs="*", metavar="SETTING", help="of the plan (default: all)")
     compare.add_argument("--plan", default="comparison", metavar="NAME", help="of configs/, or a file of your own")
     compare.add_argument("--quick", action="store_true", help="the small version of the plan")
-    compare.add_argument("--results", type=Path, metavar="DIR", help="of the plan's rows (default: results/NAME)")
-    compare.add_argument("--runs", type=Path, default=Path("runs"), help="run directories, which may go")
+    compare.add_argument("--results", type=expanded, metavar="DIR", help="of the plan's rows (default: results/NAME)")
+    compare.add_argument("--runs", type=expanded, default=Path("runs"), help="run directories, which may go")
     compare.add_argument("--workers", type=int, metavar="N", help="runs at a time, one thread each (default: cores)")
     compare.add_argument("--minutes", type=float, metavar="N", help="start no run after so many")
     compare.set_defaults(act=_compare)
@@ -95,15 +102,15 @@ def _parser() -> argparse.ArgumentParser:
     differences = acts.add_parser("differences", help="print the paired difference of any two rows as CSV")
     differences.set_defaults(act=_differences)
     for act in (export, drop, merge, differences):
-        act.add_argument("directory", type=Path, metavar="DIR", help="such as results/comparison")
-    merge.add_argument("others", type=Path, nargs="+", metavar="OTHER")
+        act.add_argument("directory", type=expanded, metavar="DIR", help="such as results/comparison")
+    merge.add_argument("others", type=expanded, nargs="+", metavar="OTHER")
     for act in (export, drop):
         act.add_argument("--setting", required=act is export)
         act.add_argument("--row", required=act is export, help="name of the row: a method of the plan")
     export.add_argument("--seed", type=int, required=True)
 
     watch = commands.add_parser("watch", help="what the runs under a directory are doing")
-    watch.add_argument("directory", nargs="?", default="runs", metavar="DIR")
+    watch.add_argument("directory", nargs="?", type=expanded, default="runs", metavar="DIR")
     watch.add_argument("--every", type=_seconds, metavar="SECONDS", help="look again and again, until Ctrl-C")
     watch.set_defaults(act=_watch)
 
@@ -125,11 +132,13 @@ def _seconds(text: str) -> float:
 def _run(parsed: argparse.Namespace, overrides: list[str]) -> int:
     if parsed.multirun and (parsed.result or parsed.cfg):
         raise ConfigError("--from and --cfg are for one run: they cannot be combined with --multirun.")
+    if parsed.trust and not parsed.result:
+        raise ConfigError("--trust is about what a result names: it goes with --from RESULT.json.")
     if parsed.multirun:
         from ftp_cl.experiment.many import run_many
 
         return run_many(overrides)
-    config = load_repeated(Path(parsed.result), overrides) if parsed.result else load_config(overrides)
+    config = load_repeated(parsed.result, overrides, parsed.trust) if parsed.result else load_config(overrides)
     if parsed.cfg:
         from omegaconf import OmegaConf
 
@@ -142,7 +151,7 @@ def _run(parsed: argparse.Namespace, overrides: list[str]) -> int:
     from ftp_cl.report import load_results, terminal_table
 
     own = run_directory(overrides, repeats=parsed.result)
-    path = run(config, Path(config.out) if config.out else own)
+    path = run(config, expanded(config.out) if config.out else own)
     Console().print(terminal_table(load_results([path])))
     return 0
 
@@ -163,7 +172,7 @@ def _report(parsed: argparse.Namespace, _: list[str]) -> None:
 def _watch(parsed: argparse.Namespace, _: list[str]) -> None:
     from ftp_cl.experiment.watch import watch
 
-    watch(Path(parsed.directory), parsed.every)
+    watch(parsed.directory, parsed.every)
 
 
 def _list(parsed: argparse.Namespace, _: list[str]) -> None:
@@ -180,7 +189,7 @@ def _list(parsed: argparse.Namespace, _: list[str]) -> None:
 def _demo(parsed: argparse.Namespace, _: list[str]) -> None:
     from ftp_cl.experiment.demo import demo
 
-    demo(Path(parsed.out))
+    demo(parsed.out)
 
 
 def _compare(parsed: argparse.Namespace, _: list[str]) -> int:
@@ -234,12 +243,6 @@ def _store(directory: Path) -> "Store":
     if store.is_empty():
         raise ConfigError(f"{directory} has no results of a plan: it must hold runs.parquet or tuning.parquet.")
     return store
-
-
-def _sentence(error: Exception) -> str:
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}."
-    return str(error)
 
 
 if __name__ == "__main__":

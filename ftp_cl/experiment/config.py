@@ -125,6 +125,12 @@ _KIND_WORDS = {
     type(None): "null",
 }
 
+# Keys that name a file or directory, in which ~ is the home directory.
+_PATHS = (
+    *("out", "benchmark.dataset_root", "benchmark.split_lists", "benchmark.corruption_cache"),
+    *("model.weights", "method.anchor"),
+)
+
 # Kinds of value that keys of the groups take beside that of their default in configs/.
 _OTHER_KINDS: dict[str, tuple[type, ...]] = {
     "batch_size": (int,),
@@ -216,24 +222,31 @@ def _root() -> dict[str, Any]:
     return {str(key): value for key, value in root.items() if key not in ("defaults", "hydra")}
 
 
-def load_repeated(result: Path, overrides: Sequence[str]) -> DictConfig:
+def load_repeated(result: Path, overrides: Sequence[str], trust: bool = False) -> DictConfig:
     """The configuration of a finished run, to repeat it.
+
+    Its values are taken as they stand: an interpolation in them would read what the run's author never saw.
 
     Args:
         result: its result.json.
         overrides: `key=value` for keys that are to differ, as `out`.
+        trust: import what it names; otherwise only what is ours is run.
 
     Raises:
-        ConfigError: the file holds no configuration, or a key or value is wrong.
+        ConfigError: the file holds no configuration, names code of somebody's own, or a key or value is wrong.
     """
+    from ftp_cl.report import read_file  # takes a while
+
     try:
-        recorded = json.loads(result.read_text())["config"]
+        recorded = literal(json.loads(read_file(result))["config"])
         # Keys that are newer than the result have their defaults.
-        given = OmegaConf.merge(_root(), OmegaConf.create(recorded), {"out": None, "resume": False})
-        config = DictConfig(OmegaConf.to_container(given, resolve=True))
+        config = OmegaConf.merge(_root(), recorded, {"out": None, "resume": False})
+        assert isinstance(config, DictConfig)
         check(config)
-    except (ValueError, KeyError, TypeError, OmegaConfBaseException) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OmegaConfBaseException) as error:
         raise ConfigError(f"{result} holds no configuration of a run ({_first_line(error)}).") from error
+    if not trust and (named := _import_paths(plain(config))):
+        raise ConfigError(f"{result} runs code that it names, {', '.join(named)}: add --trust if you trust its source.")
     for override in overrides:
         key, equals, _ = override.partition("=")
         if not equals or OmegaConf.select(config, key, default=_ABSENT) is _ABSENT:
@@ -248,6 +261,34 @@ def load_repeated(result: Path, overrides: Sequence[str]) -> DictConfig:
     return merged
 
 
+def _import_paths(config: dict[str, Any]) -> list[str]:
+    """The user's own parts that a configuration names: `model.name=my_parts:MyModel`, ..."""
+    parts = [(key, config[key]) for key in (*GROUPS, "strategy") if config[key]]
+    parts += [("plugins", plugin) for plugin in config["plugins"]]
+    return [f"{key}.name={part['name']}" for key, part in parts if ":" in part["name"]]
+
+
+def literal(node: Any) -> Any:
+    """The same values, with what OmegaConf would take for interpolations in them escaped."""
+    if isinstance(node, dict):
+        return {key: literal(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [literal(value) for value in node]
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", node) if isinstance(node, str) else node
+
+
+def expanded(path: str | Path) -> Path:
+    """A path with the home directory in place of ~.
+
+    Raises:
+        ConfigError: of ~somebody who has none.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(f"{path} names the home directory of somebody who has none here.") from error
+
+
 def check(config: DictConfig) -> None:
     """Resolve references between keys, and check that every key exists, and types and ranges.
 
@@ -257,7 +298,7 @@ def check(config: DictConfig) -> None:
         ConfigError: naming the first key that is wrong.
     """
     try:
-        OmegaConf.resolve(config)
+        config.update(literal(plain(config)))  # resolving it once more changes nothing
     except OmegaConfBaseException as error:
         raise ConfigError(f"The configuration cannot be resolved: {_first_line(error)}.") from error
     missing = sorted(OmegaConf.missing_keys(config))
@@ -274,6 +315,9 @@ def check(config: DictConfig) -> None:
             raise ConfigError(f"{key}={value} is wrong: it must be {rule.words}.")
     for group in GROUPS:
         _check_group(group, plain(config[group]))
+    for key in _PATHS:
+        if isinstance(path := OmegaConf.select(config, key), str):
+            expanded(path)
 
 
 def _check_keys(config: DictConfig) -> None:
@@ -294,6 +338,9 @@ def _check_group(group: str, options: dict[str, Any]) -> None:
     name = options.get("name")
     if not isinstance(name, str) or not (":" in name or name in options_of(group)):
         raise ConfigError(f"{group}.name={name} is unknown{suggestion(str(name), options_of(group))}")
+    for key in options:
+        if key.startswith("_"):
+            raise ConfigError(f"{group}.{key} is refused: it stands in the files that ship only.")
     if ":" in name:
         return
     known = entry(group, name)

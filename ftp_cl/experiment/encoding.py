@@ -266,13 +266,18 @@ def load_resized(module: nn.Module, state_dict: dict[str, Tensor]) -> None:
     """Load a state dict, giving parameters and buffers its shapes: those of heads that have grown.
 
     Raises:
-        ValueError: names are missing on either side.
+        ValueError: names are missing on either side, or a tensor differs in more than its number of rows.
     """
     for name, value in state_dict.items():
         owner_name, _, own_name = name.rpartition(".")
         owner = dict(module.named_modules()).get(owner_name)
         current = getattr(owner, own_name, None)
-        if isinstance(current, Tensor) and current.shape != value.shape:
+        if not isinstance(current, Tensor):
+            continue
+        if value.dtype != current.dtype or value.dim() != current.dim() or value.shape[1:] != current.shape[1:]:
+            found, expected = (f"{list(tensor.shape)} of {tensor.dtype}" for tensor in (value, current))
+            raise ValueError(f"{name} is {found} where the run has {expected}")
+        if current.shape != value.shape:
             resized = torch.empty_like(value, device=current.device)
             is_parameter = isinstance(current, nn.Parameter)
             setattr(owner, own_name, nn.Parameter(resized, current.requires_grad) if is_parameter else resized)

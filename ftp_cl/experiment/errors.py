@@ -1,31 +1,24 @@
 """error.json in the directory of a run that failed: until it is tried again, for people and for `ftp-cl watch`."""
 
+import contextlib
 import json
-import os
 import time
 import traceback
 from pathlib import Path
 
+from ftp_cl.experiment.output import sentence
 from ftp_cl.report import ERROR_FILE, replace_files
 
-SWEEP_VARIABLE = "FTP_CL_SWEEP"
-"""Has the name of the sweep that a run belongs to, if it does."""
 
-
-def write_error(directory: Path, error: Exception) -> bool:
-    """Whether error.json could be written: a full disk must not hide the error itself."""
-    sentence = " ".join(str(error).split()) or type(error).__name__
+def write_error(directory: Path, error: Exception) -> None:
+    """Write error.json, if there is room: a full disk must not hide the error itself."""
     content = {
-        "sweep": os.environ.get(SWEEP_VARIABLE),
-        "error": sentence if isinstance(error, ValueError) else f"{type(error).__name__}: {sentence}",
+        "error": sentence(error),
         "traceback": "".join(traceback.format_exception(error)),
         "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
     }
-    try:
+    with contextlib.suppress(OSError):
         replace_files({directory / ERROR_FILE: json.dumps(content, indent=1).encode()})
-    except OSError:
-        return False
-    return True
 
 
 def clear_error(directory: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from avalanche.training.templates import SupervisedTemplate
 
 from ftp_cl.experiment.config import ConfigError, call_with, suggestion
+from ftp_cl.experiment.output import sentence
 
 
 def is_import_path(name: str) -> bool:
@@ -32,9 +33,9 @@ def imported(path: str, key: str) -> Callable[..., Any]:
         sys.path.insert(0, here)
     try:
         module = importlib.import_module(module_name)
-    except (ImportError, ValueError) as error:
-        raise ConfigError(f"{key}={path} cannot be imported: {error}.") from error
-    found = getattr(module, name, None)
+        found = getattr(module, name, None)
+    except Exception as error:  # whatever the user's module raises; of a relative name, a TypeError
+        raise ConfigError(f"{key}={path} cannot be imported: {sentence(error).rstrip('.')}.") from error
     if not callable(found):
         raise ConfigError(f"{key}={path} is wrong: {module_name} has no function or class {name!r}.")
     return found

@@ -14,6 +14,9 @@ from ftp_cl.experiment.config import ConfigError
 from ftp_cl.report import printable
 from ftp_cl.report.events import events
 
+LOGGER_FOLDERS = ("tensorboard", "wandb")
+"""What loggers write in the run's directory."""
+
 
 class ScalarLog(Protocol):
     """Something that draws numbers over iterations."""

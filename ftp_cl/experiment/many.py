@@ -3,12 +3,12 @@
 import contextlib
 import json
 import os
+import shutil
 import sys
 import uuid
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 from unittest.mock import patch
 
 import hydra
@@ -23,13 +23,17 @@ from ftp_cl.experiment.config import (
     check,
     config_directory,
     drop_descriptions,
+    expanded,
     load_config,
     prepared,
 )
-from ftp_cl.experiment.errors import SWEEP_VARIABLE, clear_error, write_error
+from ftp_cl.experiment.output import lasting_output, sentence
 from ftp_cl.experiment.quiet import without_warnings_of_others
-from ftp_cl.experiment.record import run_directory
-from ftp_cl.report import ERROR_FILE
+from ftp_cl.experiment.record import RUNS, run_directory
+from ftp_cl.report import ERROR_FILE, printable, replace_files
+
+SWEEP_VARIABLE = "FTP_CL_SWEEP"
+"""Has the name of the sweep that a run belongs to."""
 
 
 def run_many(overrides: list[str]) -> int:
@@ -56,8 +60,8 @@ def run_many(overrides: list[str]) -> int:
         except (HydraException, OmegaConfBaseException) as error:
             raise ConfigError(" ".join(str(error).split())) from error
         except Exception as error:  # whatever a launcher or sweeper raises when its jobs fail
-            ended = f"{type(error).__name__}: {error}".splitlines()[0]
-    return _report_failures(_root(overrides), sweep, ended)
+            ended = sentence(error)
+    return _report_failures(_failures(Path.cwd(), sweep), ended)
 
 
 def check_each_value(overrides: Sequence[str]) -> None:
@@ -79,6 +83,8 @@ def check_each_value(overrides: Sequence[str]) -> None:
         elif override.is_discrete_sweep():
             key = str(override.input_line).partition("=")[0]
             values.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+            if not values[-1]:
+                raise ConfigError(f"{override.input_line} has no value: there is nothing to run.")
     first = [choices[0] for choices in values]
     load_config(first)
     for i, choices in enumerate(values):
@@ -88,28 +94,34 @@ def check_each_value(overrides: Sequence[str]) -> None:
 
 def _job(config: DictConfig) -> float | None:
     """One run of the sweep; returns the objective, for a sweeper that looks for the best."""
-    directory = job_directory(config)
+    # Below `out` or runs/ of where the command was called, on any machine.
+    called_in, own = Path(HydraConfig.get().runtime.cwd), run_directory(HydraConfig.get().overrides.task)
+    directory = called_in / own
     try:
         drop_descriptions(config)
         check(config)
-        with without_warnings_of_others():
+        directory = called_in / (expanded(config.out) / own.name if config.out else own)
+        with without_warnings_of_others(), lasting_output():
             from ftp_cl.experiment.run import run
 
             path = run(config, directory)
-        clear_error(directory)
         return _objective(config, path)
     except Exception as error:
-        is_written = write_error(directory, error)
-        if config.objective is not None or not is_written:
-            raise  # the sweeper must not take it for a value, nor a failure that nothing tells of for a success
+        failure = {"run": str(directory), "error": sentence(error)}
+        # All write below one directory, which the command knows; where runs go may differ between them.
+        file = _failures(called_in, os.environ[SWEEP_VARIABLE]) / f"{uuid.uuid4().hex}.json"
+        try:
+            replace_files({file: json.dumps(failure).encode()})
+        except OSError:
+            raise error from None
+        if config.objective is not None:
+            raise  # the sweeper must not take it for a value
         return None
 
 
-def job_directory(config: DictConfig) -> Path:
-    """Where a job of a sweep goes: below `out` or runs/, from where the command was called, on any machine."""
-    hydra_config = HydraConfig.get()
-    own = run_directory(hydra_config.overrides.task)
-    return Path(hydra_config.runtime.cwd) / (Path(config.out) / own.name if config.out else own)
+def _failures(called_in: Path, sweep: str) -> Path:
+    """Where the jobs of a sweep tell that they failed."""
+    return called_in / RUNS / f".failures-{sweep}"
 
 
 def _objective(config: DictConfig, path: Path) -> float | None:
@@ -121,26 +133,17 @@ def _objective(config: DictConfig, path: Path) -> float | None:
     return float(value)
 
 
-def _report_failures(root: Path, sweep: str, ended: str | None) -> int:
-    failures = {path.parent: error for path, error in _errors_below(root) if error.get("sweep") == sweep}
-    for directory, error in failures.items():
-        print(f"ftp-cl: {directory} failed: {error['error']}", file=sys.stderr)
+def _report_failures(folder: Path, ended: str | None) -> int:
+    failures = [json.loads(path.read_bytes()) for path in folder.glob("*.json")]
+    shutil.rmtree(folder, ignore_errors=True)
+    for failure in sorted(failures, key=lambda failure: failure["run"]):
+        print(f"ftp-cl: {printable(failure['run'])} failed: {failure['error']}", file=sys.stderr)
     if failures:
-        print(f"ftp-cl: {len(failures)} failed; {ERROR_FILE} in each directory has the traceback.", file=sys.stderr)
+        words = f"{len(failures)} failed; {ERROR_FILE} in the directory of one that had begun has the traceback."
+        print(f"ftp-cl: {words}", file=sys.stderr)
     if ended is not None:
         print(f"ftp-cl: the sweep ended early: {ended}", file=sys.stderr)
     return 1 if failures or ended is not None else 0
-
-
-def _errors_below(root: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    for path in sorted(root.glob(f"*/{ERROR_FILE}")):
-        with contextlib.suppress(OSError, ValueError):
-            yield path, json.loads(path.read_text())
-
-
-def _root(overrides: Sequence[str]) -> Path:
-    given = [word.partition("=")[2].strip("'\"") for word in overrides if word.startswith("out=")]
-    return Path(given[-1] if given else "runs")
 
 
 @contextlib.contextmanager

@@ -5,6 +5,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from ftp_cl.report.text import printable
+
 
 class RunProgress:
     """A context manager that is told of iterations and lines of text.
@@ -17,7 +19,7 @@ class RunProgress:
     def __init__(self, name: str, experiences: int, console: Console | None = None) -> None:
         self.console = console or Console()
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[unit]}"),
@@ -27,8 +29,8 @@ class RunProgress:
             transient=True,
             disable=not self.console.is_terminal,
         )
-        self._name, self._experiences = name, experiences
-        self._task = self._bar.add_task(name, total=None, unit="iterations")
+        self._name, self._experiences = printable(name), experiences
+        self._task = self._bar.add_task(self._name, total=None, unit="iterations")
 
     def __enter__(self) -> "RunProgress":
         self._bar.start()
@@ -58,4 +60,4 @@ class RunProgress:
 
     def say(self, text: str) -> None:
         """Print a line above the bar."""
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(printable(text), highlight=False, markup=False, soft_wrap=True)

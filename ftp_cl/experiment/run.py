@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ from ftp_cl.plugins import (
     SeparatedSoftmax,
     find_classifier,
 )
-from ftp_cl.report import RESULT_SCHEMA, is_locked
+from ftp_cl.report import RESULT_SCHEMA
 from ftp_cl.report.events import pseudo_labels_per_epoch
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)  # a full disk, a quota that is used up
@@ -61,19 +62,20 @@ def run(config: DictConfig, directory: Path) -> Path:
         SystemExit: status 143, after SIGTERM.
     """
     record = RunDirectory(directory, config)
-    if record.result_path.exists():
-        without = " Weights are kept when a run ends, and were not: use another out=."
-        words = without if config.save_weights and not record.weights_path.exists() else ""
-        RunProgress("", 0).say(f"{record.result_path} is there already; nothing to do.{words}")
-        if not is_locked(directory):
-            CheckpointFiles(directory).clear()  # the run may have been killed before it did so itself
-        return record.result_path
     with DirectoryLock(directory), Termination() as termination:
+        record.check()
+        if record.result_path.exists():
+            without = " Weights are kept when a run ends, and were not: use another out=."
+            words = without if config.save_weights and not record.weights_path.exists() else ""
+            RunProgress("", 0).say(f"{record.result_path} is there already; nothing to do.{words}")
+            CheckpointFiles(directory).clear()  # the run may have been killed before it did so itself
+            return record.result_path
         record.remove_leftovers()
         clear_error(directory)
         try:
             _run(config, record, termination)
         except Exception as error:
+            record.withdraw()
             write_error(directory, error)
             if not isinstance(error, OSError) or error.errno not in _FULL:
                 raise
@@ -90,6 +92,8 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
     benchmark, hidden = benchmark_of(config)
     name = f"{config.method.name} on {config.benchmark.name}, seed {config.seed}"
     with RunProgress(name, len(benchmark.train_stream)) as progress, contextlib.ExitStack() as logs:
+        if config.threads is not None and config.threads > (cores := os.cpu_count() or 1):
+            progress.say(f"  threads={config.threads} are more than the {cores} cores here, which makes a run slower.")
         recorder = Recorder(record, progress)
         counts = PredictionCounts()
         evaluation = Evaluation(benchmark, config.eval.stream, counts, record)
@@ -107,11 +111,12 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
             )
         if not (config.resume and checkpoints.resume(strategy)):
             checkpoints.begin()
-            record.start_events()
+            record.begin()
         for logger in config.loggers:
             record.listeners.append(logs.enter_context(make_logger(logger, record.path, plain(config), progress.say)))
         judge = PseudoLabelJudge(record, hidden)
-        measured = train_and_evaluate(config, benchmark, strategy, checkpoints, recorder, judge, evaluation)
+        with checkpoints.going_on():
+            measured = train_and_evaluate(config, benchmark, strategy, checkpoints, recorder, judge, evaluation)
         if config.save_weights:
             record.write_weights(strategy.model)
         measured["pseudo_labels"] = pseudo_labels_per_epoch(record.path)

@@ -138,6 +138,11 @@ def _decode_optimizer(code: dict[str, Any], strategy: SupervisedTemplate, decode
     for group, names in zip(optimizer.param_groups, code["names"], strict=True):
         group["params"] = [parameters[name] for name in names]
     optimizer.load_state_dict(decoder.decode(code["state"]))
+    if type(optimizer) in (torch.optim.SGD, torch.optim.AdamW):
+        for parameter, state in optimizer.state.items():
+            for name, value in state.items():
+                if isinstance(value, torch.Tensor) and value.shape != (() if name == "step" else parameter.shape):
+                    raise ValueError(f"the optimizer's {name} is {list(value.shape)}, and its weights are not")
     # Avalanche's record of what it put into the optimizer; without it, it would empty the optimizer's state.
     strategy.optimized_param_id = parameters
 

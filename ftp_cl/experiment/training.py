@@ -1,20 +1,24 @@
 """Training that can be cut off after any iteration and goes on from there: the strategy, its batches, checkpoints."""
 
+import contextlib
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
 
+import torch
 from avalanche.training import Naive
 from avalanche.training.templates import SupervisedTemplate
 from omegaconf import DictConfig
 from torch import Tensor
 
+from ftp_cl.benchmarks import data_identity
 from ftp_cl.experiment.checkpoint_files import CheckpointFiles, truncate
 from ftp_cl.experiment.config import ConfigError
 from ftp_cl.experiment.encoding import BenchmarkItems, CannotSave, Decoder, Encoder
-from ftp_cl.experiment.record import RunDirectory
+from ftp_cl.experiment.record import RunDirectory, differing
 from ftp_cl.experiment.run_state import (
     BEFORE,
     decode_own_parts,
@@ -115,6 +119,7 @@ class Checkpoints:
         self._files = CheckpointFiles(record.path)
         self._versions = {package: version(package) for package in _VERSIONS}
         self._items = BenchmarkItems(benchmark.streams.values())
+        self._data = data_identity(benchmark)
         self._loaded: tuple[Any, Any] | None = None
         self._before: OwnParts | CannotSave = OwnParts({}, {})
         self._iterations, self._saved_at = 0, time.monotonic()
@@ -136,6 +141,8 @@ class Checkpoints:
         try:
             state = {
                 "versions": self._versions,
+                "config": self._record.identity,
+                "data": self._data,
                 "position": asdict(position),
                 "measured": asdict(Measured(self.measured.matrix, self.train_seconds())),
                 "events_size": self._record.sync_events(),
@@ -224,6 +231,7 @@ class Checkpoints:
                 continue
             self._loaded = (state, tensors)
             with self.refusing_misfits():
+                self._check_origin(state)
                 self.resumed = self._position(state["position"], strategy.train_epochs)
                 self.measured = Measured(**state["measured"])
                 self._check_measured()
@@ -235,6 +243,23 @@ class Checkpoints:
                 self._say(self._where(state["versions"]))
             return True
         return False
+
+    def _check_origin(self, state: dict[str, Any]) -> None:
+        """Whether a checkpoint is of this configuration and these data; those of version 0.1.0 do not tell."""
+        if others := differing(state.get("config", self._record.identity), self._record.identity):
+            raise ValueError(f"it is of another configuration, which differs in {', '.join(others)}")
+        before = state.get("data", self._data)
+        for stream in {**before, **self._data}:
+            if stream not in before or stream not in self._data:
+                raise ValueError(f"it is of other data, {'without' if stream in self._data else 'with'} {stream}")
+            items, now = before[stream]["items"], self._data[stream]["items"]
+            for number, (size, size_now) in enumerate(itertools.zip_longest(items, now, fillvalue=0), 1):
+                if size != size_now:
+                    words = f"experience {number} of {stream} had {size} items, and has {size_now} now"
+                    raise ValueError(f"it is of other data: {words}")
+            if before[stream] != self._data[stream]:
+                words = f"{stream} has as many items, but other {' or '.join(self._data[stream]['covers'])}"
+                raise ValueError(f"it is of other data: {words}")
 
     def _position(self, values: dict[str, Any], epochs: int) -> Position:
         """That of a checkpoint, if this run can be there; batches are counted when they are gone through."""
@@ -269,6 +294,20 @@ class Checkpoints:
     def refusing_misfits(self) -> "_Misfits":
         """A context manager in which errors of wrong content become one sentence."""
         return _Misfits(f"The checkpoint in {self._files.folder} does not fit this run")
+
+    @contextlib.contextmanager
+    def going_on(self) -> Iterator[None]:
+        """Until what was restored has been used for the rest of an experience, errors may be due to it."""
+        try:
+            yield
+        except (TypeError, LookupError, AttributeError, RuntimeError, OverflowError) as error:
+            if self.resumed is None or isinstance(error, torch.OutOfMemoryError):
+                raise
+            words = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise ConfigError(
+                f"The run cannot go on from the checkpoint in {self._files.folder} ({words}; --debug shows where): "
+                "remove it to begin anew."
+            ) from error
 
     def _where(self, versions: dict[str, str]) -> str:
         assert self.resumed is not None

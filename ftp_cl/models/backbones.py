@@ -175,8 +175,9 @@ def _refuse_reserved(timm_options: dict[str, Any]) -> None:
 def _timm_model(name: str, options: dict[str, Any]) -> Any:
     try:
         return timm.create_model(name, pretrained=False, **options)
-    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
-        raise ValueError(f"timm cannot build {name} with {options}: {error}") from error
+    except Exception as error:  # with options of a wrong kind, architectures fail in ways of their own
+        words = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ValueError(f"timm cannot build {name} with {options}: {words}") from error
 
 
 def _feature_length(backbone: Any) -> int:

@@ -1,7 +1,7 @@
 """Reports: result files of runs -> tables, figures and one HTML page."""
 
 from ftp_cl.report.comparison import paired_interval
-from ftp_cl.report.files import is_temporary, open_file, replace_files
+from ftp_cl.report.files import is_temporary, open_file, read_file, replace_files
 from ftp_cl.report.groups import Group, Spread, aggregate
 from ftp_cl.report.loading import (
     RESULT_SCHEMA,
@@ -55,6 +55,7 @@ __all__ = [
     "open_file",
     "paired_interval",
     "printable",
+    "read_file",
     "read_frame",
     "replace_files",
     "results_of_rows",

@@ -33,7 +33,30 @@ def test_a_failed_run_is_listed_at_the_end_and_leaves_the_others_alone(ftp_cl, t
     assert status == 0 and printed.count("nothing to do") == 2 and "failed" not in error
 
 
-@pytest.mark.parametrize("word", ["train.epochs=1,0", "method=naive,ftpp", "optimizer.lrr=1,2", "hydra/launcher=nope"])
+@pytest.mark.parametrize(
+    ("out", "place"),
+    [
+        ("++out=x", "x"),
+        ("out=x_${benchmark.name}", "x_split_digits"),
+        ("out=${oc.env:HOME}/x", "home/x"),
+        ("out='~/x'", "home/x"),
+        ("out=x,y", "x"),
+    ],
+)
+def test_a_sweep_whose_runs_all_fail_says_so_wherever_they_go(ftp_cl, tmp_path, monkeypatch, out, place):
+    def fail(*_):
+        raise ValueError("no such images \x1b[31m")
+
+    monkeypatch.setattr("ftp_cl.experiment.run.benchmark_of", fail)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    status, _, error = ftp_cl("run", "-m", *QUICK, "seed=0,1", out)
+    assert status == 1 and error.count("failed: no such images") >= 2 and "\x1b" not in error
+    assert len(list((tmp_path / place).glob("*/error.json"))) == 2 and not list((tmp_path / "runs").glob(".fail*"))
+
+
+@pytest.mark.parametrize(
+    "word", ["seed=range(0,0)", "train.epochs=1,0", "method=naive,ftpp", "optimizer.lrr=1,2", "hydra/launcher=nope"]
+)
 def test_a_wrong_value_stops_a_sweep_before_anything_runs(ftp_cl, tmp_path, word):
     status, _, error = ftp_cl("run", "-m", *QUICK, word)
     assert status == 2 and error.startswith("ftp-cl: ") and error.count("\n") == 1

@@ -81,6 +81,8 @@ def test_an_own_strategy_runs_and_resumes(own_parts, monkeypatch, capsys, strate
     [
         ("benchmark.name=my_parts:nothing", "no function or class 'nothing'"),
         ("benchmark.name=no_such_module:f", "no_such_module"),
+        ("benchmark.name=.my_parts:my_benchmark", "cannot be imported: TypeError"),
+        ("model.name=broken:f", "cannot be imported: SyntaxError"),
         ("+benchmark.n_experience=5", "did you mean n_experiences?"),
         ("+model.widht=3", "did you mean width?"),
         ("plugins=[{name: my_parts:MyPlugin, begin: 3}]", "begin is unknown"),
@@ -95,6 +97,7 @@ def test_an_own_strategy_runs_and_resumes(own_parts, monkeypatch, capsys, strate
     ],
 )
 def test_a_wrong_path_or_option_is_named(ftp_cl, own_parts, word, told):
+    (own_parts / "broken.py").write_text("def f(:")
     status, _, error = ftp_cl("run", *OWN, word, "out=run")
     assert status == 2 and told in error and error.count("\n") == 1, error
 
@@ -125,6 +128,49 @@ def test_a_result_is_repeated_from_its_file(ftp_cl, quick_run, tmp_path):
     ):
         status, _, error = ftp_cl("run", "--from", "run/result.json", *words)
         assert status == 2 and told in error and error.count("\n") == 1
+
+
+@pytest.fixture
+def stranger(tmp_path):
+    """Writes a result.json whose configuration has these values, too."""
+    config = OmegaConf.to_container(load_config(["benchmark=split_digits", "model=small_cnn", "method=naive"]))
+
+    def write(**values):
+        (tmp_path / "result.json").write_text(json.dumps({"config": {**config, **values}}))
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"plugins": [{"name": "os:system", "command": "touch ran"}]}, "plugins.name=os:system"),
+        ({"model": {"name": "subprocess:call", "args": "touch ran"}}, "model.name=subprocess:call"),
+        ({"benchmark": {"name": "os:system", "command": "touch ran"}}, "benchmark.name=os:system"),
+        ({"method": {"name": "os:system"}}, "method.name=os:system"),
+        ({"strategy": {"name": "os:system"}}, "strategy.name=os:system"),
+    ],
+)
+def test_code_that_a_result_names_is_run_with_trust_only(ftp_cl, stranger, tmp_path, values, named):
+    stranger(**values)
+    status, _, error = ftp_cl("run", "--from", "result.json", "out=run")
+    assert status == 2 and named in error and "--trust" in error and error.count("\n") == 1
+    assert not (tmp_path / "ran").exists() and not (tmp_path / "run").exists()
+    status, _, error = ftp_cl("run", "--from", "result.json", "--trust", "--cfg", "job")
+    assert status == 0, error
+    assert "goes with --from" in ftp_cl("run", "--trust", "benchmark=split_digits")[2]
+
+
+@pytest.mark.parametrize("text", ["${oc.env:SECRET}", "\\${oc.env:SECRET}", "${oc.env:SECRET", "$${a}\\"])
+def test_recorded_values_stay_text(ftp_cl, stranger, tmp_path, monkeypatch, text):
+    monkeypatch.setenv("SECRET", "hunter2")
+    stranger(label=text, benchmark={"name": "split_digits", "n_experiences": 1, "train_domains": None})
+    told = []
+    monkeypatch.setattr("ftp_cl.experiment.run._run", lambda config, *_: told.append(config.label) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        ftp_cl("run", "--from", "result.json", "out=run")
+    assert told == [text]
+    assert "hunter2" not in str(ftp_cl("run", "--from", "result.json", "label='${label}!'", "--cfg", "job"))
 
 
 def test_repeated_runs_that_differ_have_directories_of_their_own(ftp_cl, tmp_path):

@@ -1,6 +1,8 @@
 """Resume: a run that is killed at any moment and resumed ends with the bytes of one that was not."""
 
 import contextlib
+import hashlib
+import itertools
 import json
 import logging
 import os
@@ -15,7 +17,10 @@ from functools import cache, partial
 from pathlib import Path
 
 import pytest
+import torch
 from omegaconf import DictConfig
+from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from ftp_cl.experiment.catalogue import options_of
 from ftp_cl.experiment.config import ConfigError, load_config
@@ -284,12 +289,17 @@ def damage_flip(path: Path) -> None:
     path.write_bytes(content)
 
 
+def damage_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
 def damage_nest(path: Path) -> None:
     path.write_text("[" * 100_000)
 
 
 @pytest.mark.parametrize("suffix", [".json", ".safetensors"])
-@pytest.mark.parametrize("damage", [damage_truncate, damage_flip, damage_nest, Path.unlink])
+@pytest.mark.parametrize("damage", [damage_truncate, damage_flip, damage_nest, damage_pipe, Path.unlink])
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(cut, caplog, suffix, damage):
     directory, overrides, expected = cut
     assert len(list((directory / "checkpoints").glob("*.json"))) == 2
@@ -344,18 +354,91 @@ def test_events_behind_the_checkpoint_are_cut_off_and_lost_ones_noticed(cut, los
     ],
 )
 def test_a_forged_checkpoint_is_refused_in_one_sentence(cut, change):
-    import hashlib
-
     directory, overrides, _ = cut
-    path = newest(directory, ".json")
-    head = json.loads(path.read_text())
-    state = json.loads(head["state"])
-    change(state)
-    head["state"] = json.dumps(state)
-    head["state_sha256"] = hashlib.sha256(head["state"].encode()).hexdigest()
-    path.write_text(json.dumps(head))
+    forge(directory, change, lambda tensors: None)
     with pytest.raises(ConfigError, match="does not fit this run"):
         start(overrides, directory, resume=True)
+
+
+def forge(directory, change_state, change_tensors):
+    """Alter the newest checkpoint and make its checksums right."""
+    path, tensors_path = newest(directory, ".json"), newest(directory, ".safetensors")
+    head, tensors = json.loads(path.read_text()), load_file(tensors_path)
+    state = json.loads(head["state"])
+    change_state(state)
+    change_tensors(tensors)
+    save_file(tensors, tensors_path)
+    head["state"] = json.dumps(state)
+    head["state_sha256"] = hashlib.sha256(head["state"].encode()).hexdigest()
+    head["tensors_sha256"] = hashlib.sha256(tensors_path.read_bytes()).hexdigest()
+    path.write_text(json.dumps(head))
+
+
+@pytest.mark.parametrize("part", ["model", "optimizer", "random"])
+@pytest.mark.parametrize(
+    "alter",
+    [lambda tensor: tensor.to(torch.float64), lambda tensor: tensor.repeat(2, *[1] * (tensor.dim() - 1))],
+    ids=["float64", "resized"],
+)
+def test_resized_or_converted_tensors_are_refused_or_change_nothing(cut, part, alter):
+    directory, overrides, expected = cut
+
+    def change(tensors):
+        for name, tensor in tensors.items():
+            if name.startswith(part) and tensor.dim():
+                tensors[name] = alter(tensor)
+
+    forge(directory, lambda state: None, change)
+    try:
+        start(overrides, directory, resume=True)
+    except ConfigError as error:
+        assert "\n" not in str(error) and str(directory) in str(error)
+    else:
+        assert outcome(directory) == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda state: state["config"].update(seed=9), "another configuration, which differs in seed"),
+        (lambda state: state["data"]["train"]["items"].__setitem__(1, 5), "experience 2 of train had 5 items, and has"),
+        (lambda state: state["data"]["test"].update(digest="0"), "test has as many items, but other class indices"),
+        (lambda state: state["data"].update(ood_fog={}), "of other data, with ood_fog"),
+        (lambda state: state["data"].pop("test"), "of other data, without test"),
+    ],
+)
+def test_a_checkpoint_of_another_run_or_of_other_data_is_refused(cut, change, told):
+    directory, overrides, _ = cut
+    forge(directory, change, lambda tensors: None)
+    before = sorted((directory / "checkpoints").iterdir())
+    with pytest.raises(ConfigError, match=told):
+        start(overrides, directory, resume=True)
+    assert sorted((directory / "checkpoints").iterdir()) == before
+
+
+def test_a_checkpoint_that_does_not_tell_its_origin_is_resumed(cut):
+    """As those of version 0.1.0."""
+    directory, overrides, expected = cut
+    forge(directory, lambda state: [state.pop("config"), state.pop("data")], lambda tensors: None)
+    start(overrides, directory, resume=True)
+    assert outcome(directory) == expected
+
+
+def test_images_that_were_added_after_the_kill_are_noticed(tmp_path, monkeypatch):
+    for split, name, number in itertools.product(("train", "test"), ("cat", "dog"), range(6)):
+        (folder := tmp_path / "images" / split / name).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (40 * number, 80 * (name == "cat"), 9)).save(folder / f"{number}.png")
+    overrides = [*SHORT[2:], "benchmark=image_folder", f"benchmark.dataset_root={tmp_path / 'images'}"]
+    overrides += ["benchmark.size=8", "model.in_channels=3", "method=naive", "train.batch_size=4"]
+    overrides += ["checkpoint.every_iterations=1"]
+    start(overrides, tmp_path / "whole")
+    killed_after(4, overrides, tmp_path / "cut", monkeypatch)
+    added = shutil.copy(folder / "0.png", tmp_path / "images" / "train" / "cat" / "new.png")
+    with pytest.raises(ConfigError, match="experience 1 of train had 12 items, and has 13 now"):
+        start(overrides, tmp_path / "cut", resume=True)
+    Path(added).unlink()
+    start(overrides, tmp_path / "cut", resume=True)
+    assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
 
 
 def test_without_resume_an_interrupted_run_begins_anew(cut):

@@ -7,11 +7,14 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from hydra.utils import get_object
 
 from ftp_cl.experiment.catalogue import entry, names, options_of
 from ftp_cl.experiment.cli import main
 from ftp_cl.report import load_results, write_report
+
+QUICK = ["benchmark=split_digits", "model=small_cnn", "train.epochs=1", "train.batch_size=64"]
 
 CONTRACT = {
     "schema", "benchmark", "method", "model", "seed", "config", "accuracy_matrix", "average_accuracy",
@@ -63,6 +66,15 @@ def test_a_run_that_diverges_ends_and_its_events_are_json(quick_run, tmp_path, m
     assert result.diverged
     assert bool(result.projection) == (method == "ftp")
     write_report([tmp_path / "run"], tmp_path / "report")
+
+
+def test_more_threads_than_cores_are_told(ftp_cl, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    for threads, told in ((2, False), (3, True)):
+        words = [*QUICK, "method=naive", "benchmark.n_experiences=1", "eval.ood_every=never", f"out=t{threads}"]
+        printed = ftp_cl("run", *words, f"threads={threads}")[1]
+        assert (f"threads={threads} are more than the 2 cores" in printed) == told
+    torch.set_num_threads(1)
 
 
 def test_same_seed_same_numbers_other_seed_others(quick_run):

@@ -3,7 +3,6 @@
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -11,7 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 from scipy.stats import qmc
 
 from ftp_cl.experiment.catalogue import config_directory
-from ftp_cl.experiment.config import ConfigError
+from ftp_cl.experiment.config import ConfigError, expanded
 
 DEFAULT_PLAN = "comparison"
 PLANS = (DEFAULT_PLAN, "defaults", "recommended", "ablations", "rates", "few_labels")
@@ -142,7 +141,7 @@ def load_plan(name: str = DEFAULT_PLAN, quick: bool = False, only: Sequence[str]
         ConfigError: a setting does not exist, or the file is wrong: a key is missing, unknown or of the wrong kind, or
             a seed both tunes and is reported.
     """
-    path = config_directory() / f"{name}.yaml" if name in PLANS else Path(name)
+    path = config_directory() / f"{name}.yaml" if name in PLANS else expanded(name)
     if not path.exists():
         raise ConfigError(f"there is no plan {name}: it must be a file, or one of {', '.join(PLANS)}.")
     try:

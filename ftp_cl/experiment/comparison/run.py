@@ -20,6 +20,7 @@ from rich.console import Console
 from ftp_cl.experiment.comparison.plan import ComparedMethod, Plan
 from ftp_cl.experiment.comparison.store import Store
 from ftp_cl.experiment.config import load_config
+from ftp_cl.experiment.output import sentence
 
 OBJECTIVE = "average_accuracy"
 
@@ -164,7 +165,7 @@ def _carry_out(
     for number, (job, result, error) in enumerate(ended, 1):
         where = f"{number} of {len(jobs)}: {job.setting}, {job.method}, seed {job.seed}"
         if result is None:
-            console.print(f"{where} failed: {error}", highlight=False)
+            console.print(f"{where} failed: {error}", highlight=False, markup=False)
             continue
         if job.tunes:
             results.add_tuning(job.setting, job.method, job.overrides, result)
@@ -186,4 +187,4 @@ def _run(job: _Job, runs: Path) -> tuple[_Job, dict[str, Any] | None, str | None
             path = run(load_config(job.all_overrides), directory)
         return job, json.loads(path.read_text()), None
     except Exception as error:  # the others go on
-        return job, None, f"{type(error).__name__}: {error}".splitlines()[0]
+        return job, None, sentence(error)
