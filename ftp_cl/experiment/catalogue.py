@@ -26,7 +26,8 @@ GROUPS = ("benchmark", "model", "method")
 PROJECTION = "ftp"
 """The method that others are combined with."""
 
-_ABOUT = ("description", "_target_", "_args_", "extra_keys", "with_ftp")
+DESCRIPTION_KEYS = ("description", "_target_", "_args_", "extra_keys", "with_ftp")
+"""Of a file, which no run has."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def entry(group: str, name: str) -> Entry:
         return _combined(name)
     file: Any = OmegaConf.to_container(OmegaConf.load(config_directory() / group / f"{name}.yaml"))
     inherited = [entry(group, base) for base in file.pop("defaults", []) if base != "_self_"]
-    about = {key: file.pop(key) for key in _ABOUT if key in file}
+    about = {key: file.pop(key) for key in DESCRIPTION_KEYS if key in file}
     with_ftp = about.get("with_ftp", {})
     extra = about.get("extra_keys", {})
     return Entry(
@@ -142,8 +143,3 @@ def register_combinations() -> None:
         assert isinstance(way, Combination)
         node = {"defaults": [PROJECTION, base, "_self_"], **way.values, "name": name}
         ConfigStore.instance().store(group="method", name=name, node=node, provider="ftp_cl")
-
-
-def without_description(options: dict[str, Any]) -> dict[str, Any]:
-    """The keys of a run among those of a file."""
-    return {key: value for key, value in options.items() if key not in _ABOUT}

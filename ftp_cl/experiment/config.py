@@ -19,13 +19,13 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ftp_cl.experiment.catalogue import (
+    DESCRIPTION_KEYS,
     GROUPS,
     combined,
     config_directory,
     entry,
     options_of,
     register_combinations,
-    without_description,
 )
 
 
@@ -211,7 +211,8 @@ def drop_descriptions(config: DictConfig) -> None:
     """Leave the keys of a run: what a file says of itself is no key of it."""
     for group in GROUPS:
         if isinstance(config.get(group), DictConfig):
-            config[group] = without_description(config[group])
+            keys = [str(key) for key in config[group] if key not in DESCRIPTION_KEYS]
+            config[group] = OmegaConf.masked_copy(config[group], keys)
 
 
 @cache

@@ -33,7 +33,7 @@ def refused(call, *words):
         ("seed=true", "seed=True"),
         ("method.k=2", "k=2"),
         ("method.anchor=previos", "'previos'"),
-        ("+method.anchors=2", "method.anchors is unknown; did you mean anchor?"),
+        ("+method.anchors=2", "method.anchors is no key of method=ftp; did you mean method.anchor?"),
         ("benchmark.n_experiences=3", "3"),
         ("benchmark.train_domains=[notto]", "noto"),
         ("benchmark.ood_domains=[noto]", "noto"),
@@ -129,13 +129,15 @@ def test_many_runs_go_to_directories_of_their_own_and_into_one_report(ftp_cl, tm
         assert (tmp_path / "report" / name).stat().st_size > 0
 
 
-def test_a_damaged_result_stops_the_report_and_leaves_the_old_one(ftp_cl, tmp_path):
+def test_a_damaged_result_is_left_out_by_name_and_alone_leaves_the_old_report(ftp_cl, tmp_path):
     assert ftp_cl("run", *QUICK, "out=runs/a")[0] == 0
     assert ftp_cl("report", "runs", "--out", "report")[0] == 0
     before = (tmp_path / "report" / "report.html").read_bytes()
     (tmp_path / "runs" / "b").mkdir()
     (tmp_path / "runs" / "b" / "result.json").write_text('{"schema": "ftp_cl.result/1", "bench')
-    assert "result.json" in refused(ftp_cl, "report", "runs", "--out", "report")
+    status, _, error = ftp_cl("report", "runs", "--out", "other")
+    assert status == 0 and "left out: " in error and "result.json" in error
+    assert "result.json" in refused(ftp_cl, "report", "runs/b", "--out", "report")
     assert (tmp_path / "report" / "report.html").read_bytes() == before
     assert "nowhere" in refused(ftp_cl, "report", "nowhere")
 
@@ -143,7 +145,7 @@ def test_a_damaged_result_stops_the_report_and_leaves_the_old_one(ftp_cl, tmp_pa
 def test_list_names_everything_with_a_line_on_it(ftp_cl):
     status, printed, _ = ftp_cl("list")
     assert status == 0
-    for word in ("split_emoji", "split_digits", "ftp_replay", "slda", "efficientnet_lite0", "timm"):
+    for word in ("split_emoji", "split_digits", "replay", "slda", "efficientnet_lite0", "timm"):
         (line,) = (line for line in printed.splitlines() if line.split()[:1] == [word])
         assert len(line.split()) > 3
 

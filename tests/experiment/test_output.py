@@ -10,9 +10,8 @@ from ftp_cl.experiment.output import lasting_output, sentence
 
 
 def test_escape_codes_and_directions_do_not_reach_the_terminal():
-    assert printable("a\x1b[31mb\rc\u202ed é") == "a [31mb c d é"
-    assert sentence(ValueError("two\nlines \x1b[2J")) == "two lines [2J" or "\x1b" not in sentence(ValueError("\x1b"))
-    assert sentence(OSError(28, "No space left on device", "/x/\x1by")) == "/x/ y: No space left on device."
+    assert sentence(ValueError("two\nlines \x1b[2J")) == r"two lines \x1b[2J"
+    assert sentence(OSError(28, "No space left on device", "/x/\x1by")) == r"/x/\x1by: No space left on device."
     assert sentence(KeyError("k")) == "KeyError: 'k'" and sentence(FileNotFoundError("no file x")) == "no file x"
 
 

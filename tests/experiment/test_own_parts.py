@@ -123,7 +123,7 @@ def test_a_result_is_repeated_from_its_file(ftp_cl, quick_run, tmp_path):
     for words, told in (
         (["method=naive"], "single keys, such as method.name"),
         (["train.epoch=2"], "did you mean train.epochs?"),
-        (["method.name=naive"], "method.k is unknown"),
+        (["method.name=naive"], "method.k is no key of method=naive"),
         (["seed=${sed}"], "'sed' not found"),
     ):
         status, _, error = ftp_cl("run", "--from", "run/result.json", *words)
@@ -164,7 +164,7 @@ def test_code_that_a_result_names_is_run_with_trust_only(ftp_cl, stranger, tmp_p
 @pytest.mark.parametrize("text", ["${oc.env:SECRET}", "\\${oc.env:SECRET}", "${oc.env:SECRET", "$${a}\\"])
 def test_recorded_values_stay_text(ftp_cl, stranger, tmp_path, monkeypatch, text):
     monkeypatch.setenv("SECRET", "hunter2")
-    stranger(label=text, benchmark={"name": "split_digits", "n_experiences": 1, "train_domains": None})
+    stranger(label=text, benchmark={"name": "split_digits", "n_experiences": 1})
     told = []
     monkeypatch.setattr("ftp_cl.experiment.run._run", lambda config, *_: told.append(config.label) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
