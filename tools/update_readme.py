@@ -11,7 +11,9 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-from ftp_cl.experiment.comparison import Store, load_plan, mean_over_settings
+from ftp_cl.study.plan import load_plan
+from ftp_cl.study.plan_tables import mean_over_settings
+from ftp_cl.study.store import Store
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Store(ROOT / "results" / "comparison")

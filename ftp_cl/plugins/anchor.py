@@ -15,7 +15,7 @@ from ftp_cl.models.weights import read_tensors
 from ftp_cl.optim.checks import anchor_values, check_value
 from ftp_cl.optim.names import Exclude, aliases, exclude_entries, match
 from ftp_cl.plugins.classifier import find_classifier
-from ftp_cl.plugins.served import ServedModel
+from ftp_cl.plugins.model_served import ServedModel
 from ftp_cl.plugins.stages import PartsDone, begins
 
 Anchor = Literal["previous", "initial"] | Mapping[str, Tensor] | str | os.PathLike[str]

@@ -15,10 +15,10 @@ from torch.optim import Optimizer
 from ftp_cl.optim import FTP
 from ftp_cl.optim.names import Exclude, aliases, exclude_entries
 from ftp_cl.plugins.anchor import Anchor, anchor_moves, read_anchor
-from ftp_cl.plugins.between import ExperienceProjection
+from ftp_cl.plugins.between_experiences import ExperienceProjection
 from ftp_cl.plugins.classifier import find_classifier
+from ftp_cl.plugins.model_served import ServedModel
 from ftp_cl.plugins.seen_classes import SeenClasses
-from ftp_cl.plugins.served import ServedModel
 from ftp_cl.plugins.stages import PartsDone, has_hidden_boundaries, refuse_hidden
 
 logger = logging.getLogger(__name__)

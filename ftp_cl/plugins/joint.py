@@ -5,7 +5,7 @@ from typing import Any
 
 from avalanche.models.dynamic_modules import avalanche_model_adaptation
 
-from ftp_cl.plugins.served import ServedModel
+from ftp_cl.plugins.model_served import ServedModel
 from ftp_cl.plugins.skip_training import SkipTraining
 from ftp_cl.plugins.stages import joined, refuse_parts
 

@@ -9,7 +9,7 @@ from ftp_cl.models import ContinualClassifier, LinearDiscriminantHead, LinearHea
 from ftp_cl.models.heads import classes_of
 from ftp_cl.models.imprinting import class_features
 from ftp_cl.models.prototypes import ClassMeansHead, PrototypeHead
-from ftp_cl.plugins.served import ServedModel
+from ftp_cl.plugins.model_served import ServedModel
 from ftp_cl.plugins.skip_training import SkipTraining
 from ftp_cl.plugins.stages import PartsDone, begins, experiences_trained_on, has_hidden_boundaries, refuse_hidden
 

@@ -5,7 +5,7 @@ import inspect
 import pytest
 from hydra.utils import get_object
 
-from ftp_cl.experiment.catalogue import entry, names
+from ftp_cl.runs.catalogue import entry, names
 
 BENCHMARKS = {name: entry("benchmark", name) for name in names("benchmark") if name != "own"}
 

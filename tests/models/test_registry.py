@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from ftp_cl.experiment.build import built
-from ftp_cl.experiment.catalogue import names
 from ftp_cl.models import LinearHead, small_cnn
 from ftp_cl.models.backbones import PACKAGED
+from ftp_cl.runs.build import built
+from ftp_cl.runs.catalogue import names
 
 OPTIONS = {"timm": {"architecture": "test_resnet", "weights": "random"}}
 

@@ -41,10 +41,10 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from ftp_cl.benchmarks import few_labels
-from ftp_cl.experiment.config import load_config
 from ftp_cl.optim import FTP
 from ftp_cl.plugins import FTPPlugin, find_classifier
 from ftp_cl.plugins.ftp import RECOMMENDED
+from ftp_cl.runs.config import load_config
 
 FEATURES, CLASSES, EXPERIENCES = 12, 6, 3
 

@@ -12,9 +12,9 @@ from avalanche.models.utils import avalanche_forward
 from avalanche.training.plugins import EarlyStoppingPlugin
 from torch import Tensor, nn
 
+from ftp_cl.plugins.model_served import ServedModel
 from ftp_cl.plugins.semi_supervised.batches import UnlabelledBatch, UnlabelledBatches, View
 from ftp_cl.plugins.semi_supervised.weight_average import WeightAverage
-from ftp_cl.plugins.served import ServedModel
 from ftp_cl.plugins.stages import classes_trained_on, experiences_trained_on, joined, matching
 
 _STREAM = "unlabelled"
