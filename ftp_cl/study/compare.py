@@ -172,7 +172,7 @@ def _carry_out(
         else:
             results.add_run(job.setting, job.method, result)
         score = f"{result['config']['eval']['stream']} {result[OBJECTIVE]:.1f} %"
-        console.print(f"{where}: {score} ({' '.join(job.overrides)})", highlight=False)
+        console.print(f"{where}: {score} ({' '.join(job.overrides)})", highlight=False, markup=False)
 
 
 def _run(job: _Job, runs: Path) -> tuple[_Job, dict[str, Any] | None, str | None]:
