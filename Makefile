@@ -1,4 +1,4 @@
-# make demo, make test: each alone, on a fresh machine with Python 3.10 or later and make.
+# make demo, make test: each alone, on a fresh machine with Python 3.11 and make.
 PYTHON ?= python3
 BIN := .venv/bin
 
