@@ -1,0 +1,127 @@
+"""One Python file and one YAML file are a new method, benchmark or model: all commands know it."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+QUICK = ["train.epochs=1", "train.batch_size=64", "threads=1"]
+DIGITS = ["benchmark=split_digits", "benchmark.n_experiences=2", "model=small_cnn"]
+
+METHOD = """
+from avalanche.core import SupervisedPlugin
+
+class Shrink(SupervisedPlugin):
+    def __init__(self, strength):
+        super().__init__()
+        self.strength, self.steps = strength, 0
+
+    def before_backward(self, strategy, **kwargs):
+        self.steps += 1
+        norm = sum((weight**2).sum() for weight in strategy.model.parameters())
+        strategy.loss = strategy.loss + self.strength / self.steps * norm
+"""
+BENCHMARK = """
+from ftp_cl.benchmarks import split_digits
+
+def two_digits(n_experiences, seed=0):
+    return split_digits(n_experiences, seed=seed, shots=20)
+"""
+MODEL = """
+from ftp_cl.models import small_cnn
+
+def tiny(width, head="cosine"):
+    return small_cnn(width=width, head=head)
+"""
+FILES = {
+    "plugins/shrink.py": METHOD,
+    "benchmarks/two_digits.py": BENCHMARK,
+    "models/tiny.py": MODEL,
+    "configs/method/shrink.yaml": "description: Weights shrink.\n_target_: ftp_cl.plugins.shrink.Shrink\n"
+    "name: shrink\nstrength: 1e-3\n",
+    "configs/benchmark/two_digits.yaml": "description: Few digits.\n_target_: ftp_cl.benchmarks.two_digits.two_digits\n"
+    "name: two_digits\nn_experiences: 2\n",
+    "configs/model/tiny.yaml": "description: Tiny.\n_target_: ftp_cl.models.tiny.tiny\nname: tiny\nwidth: 4\n",
+}
+
+
+@pytest.fixture(scope="module")
+def call(tmp_path_factory):
+    """The command line of a copy of the package that has the new files; returns what it printed."""
+    folder = tmp_path_factory.mktemp("copy")
+    shutil.copytree(ROOT / "ftp_cl", folder / "ftp_cl", ignore=shutil.ignore_patterns("configs", "__pycache__"))
+    shutil.copytree(ROOT / "configs", folder / "ftp_cl" / "configs")
+    for name, text in FILES.items():
+        (folder / "ftp_cl" / name).write_text(text)
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+
+    def start(*words):
+        command = [sys.executable, "-m", "ftp_cl.cli", *words]
+        return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+    def run(*words):
+        process = start(*words)
+        printed = process.communicate()[0].decode()
+        assert process.returncode == 0, printed
+        return printed
+
+    run.folder, run.start = folder, start
+    return run
+
+
+def result(call, name):
+    return json.loads((call.folder / name / "result.json").read_text())
+
+
+@pytest.mark.slow
+def test_list_and_refusals_know_the_new_files(call):
+    printed = call("list")
+    assert all(word in printed for word in ("Weights shrink.", "Few digits.", "Tiny."))
+    assert "name: ftp_shrink" in call("run", "--cfg", "job", "method=shrink", "with=ftp")
+    process = call.start("run", "--cfg", "job", "method=shrink", "method.strenth=1")
+    assert "did you mean method.strength?" in process.communicate()[0].decode() and process.returncode == 2
+
+
+@pytest.mark.slow
+def test_a_new_method_resumes_after_a_kill_to_the_last_digit(call):
+    words = ["run", *DIGITS, *QUICK, "method=shrink", "with=ftp", "checkpoint.every_iterations=3", "train.epochs=3"]
+    call(*words, "out=whole")
+    process = call.start(*words, "out=killed")
+    events, deadline = call.folder / "killed" / "metrics.jsonl", time.monotonic() + 120
+    while not (events.exists() and '"eval"' in events.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.01)  # the first experience is evaluated: its checkpoint is written
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (call.folder / "killed" / "result.json").exists()
+    assert "resumed at" in call(*words, "out=killed", "resume=true")
+    whole, killed = result(call, "whole"), result(call, "killed")
+    assert whole["method"] == "ftp_shrink" and whole["projection"]
+    assert killed["accuracy_matrix"] == whole["accuracy_matrix"] and killed["projection"] == whole["projection"]
+
+
+@pytest.mark.slow
+def test_compare_and_report_know_a_new_method_benchmark_and_model(call):
+    call("run", "benchmark=two_digits", "model=tiny", "method=shrink", *QUICK, "out=rows/run")
+    assert result(call, "rows/run")["benchmark"] == "two_digits" and result(call, "rows/run")["model"] == "tiny"
+    quick = ["train.epochs=1", "benchmark.size=16"]
+    plan = {
+        **{"settings": ["shots_2"], "trials": 2, "tuning_seeds": [100], "seeds": [0], "references": ["ncm"]},
+        "methods": {
+            "ncm": {"overrides": ["method=ncm", *quick]},
+            "shrink": {"overrides": ["method=shrink", *quick], "space": {"method.strength": {"log": [1e-4, 1e-2]}}},
+        },
+    }
+    (call.folder / "plan.yaml").write_text(yaml.safe_dump(plan))
+    call("compare", "--plan", "plan.yaml", "--results", "rows", "--workers", "1")
+    assert "| shrink |" in (call.folder / "rows" / "README.md").read_text()
+    call("report", "rows", "--out", "report")
+    text = (call.folder / "report" / "report.md").read_text()
+    assert "two_digits" in text and "split_emoji, shots_2" in text.replace("\\_", "_") and "shrink" in text
