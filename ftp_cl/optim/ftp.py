@@ -4,22 +4,30 @@ import logging
 import math
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ftp_cl.optim import fused_adam
-from ftp_cl.optim.checks import check_anchor, check_k, check_kind, check_whole, stepping, storage
+from ftp_cl.optim.checks import (
+    METHODS,
+    check_anchor,
+    check_k,
+    check_kind,
+    check_precision,
+    check_rounding,
+    check_whole,
+    stepping,
+    storage,
+)
+from ftp_cl.optim.fused_adam import FusedStep, can_fuse
 from ftp_cl.optim.names import Exclude, NamedParameters, aliases, canonical_name, exclude_entries, match, named_list
 from ftp_cl.optim.nesting import is_outermost
-from ftp_cl.optim.turns import Turn, learn_radii, project, take_votes
-from ftp_cl.projection import TensorState, available_backends, get_backend
+from ftp_cl.optim.skips import SkipWatch
+from ftp_cl.projection import Part, Rule, Scaler, TensorState, Update, available_backends, get_backends, parts_of
 from ftp_cl.projection.checks import number, problem_of
-
-if TYPE_CHECKING:
-    from ftp_cl.projection.numba_backend import NumbaBackend
+from ftp_cl.projection.radius import SKIPPED, STEPS, VALUE
 
 logger = logging.getLogger(__name__)
 
@@ -55,16 +63,24 @@ class FTP:
             before its first optimizer step.
         exclude: what is not projected: parameter names, module names, shell patterns, module types. A new classifier
             belongs here. A weight that is tied is excluded if any of its names is.
-        method: "paper", the published rule, in which all rows vote on the radius; or "exact", in which only rows that
-            the previous step has shortened do: the derivative of the loss by the radius (docs/hyper_optimizer.md).
+        method: "paper", the published rule, in which all rows vote on the radius; "exact", in which only rows that the
+            previous step has shortened do: the derivative of the loss by the radius (docs/hyper_optimizer.md); or
+            "one_pass", a variant in one pass over memory that keeps the anchor only: the direction of the previous
+            change is read off the weights before the step, W - W0, which is the same but for rounding; the vote counts
+            in the next step; the first radius is mu, because a change below a weight's last bit has no direction. It
+            needs weights in float32 or float64.
         mu: step size of the radii, 1e-2 as published. A radius grows by at most about mu a step, in units of a row's
             L1 norm.
-        backend: "torch", which is always there, "numba" (`pip install 'ftp-cl[fast]'`; for CPU), "triton" (for GPUs;
-            not timed on one yet), or "auto": numba if it is installed, plain torch otherwise. All give the same
-            results but for rounding, and read each other's state. Behind torch's fused Adam and AdamW, Numba takes
-            their update and the projection in one pass over memory (docs/speed.md).
+        backend: "torch", which is always there, "numba" (`pip install 'ftp-cl[fast]'`; for CPU), "triton" (for GPUs),
+            or "auto": for each tensor the fastest that takes it. All give the same results but for rounding, and read
+            each other's state. Behind torch's fused Adam and AdamW, Numba and Triton take their update and the
+            projection together (docs/speed.md).
         direction_dtype: of the previous change, which only votes on radii; `"bfloat16"` halves its memory. None: that
             of the weights, as published.
+        anchor_dtype: of the anchors; `"bfloat16"` halves their memory, and is exact where the pretrained weights are
+            bfloat16 numbers. None: that of the weights.
+        round_anchor: whether an anchor may be rounded to `anchor_dtype`, which moves weights; otherwise a step raises
+            ValueError where it would be.
         anchor_device: keeps anchors elsewhere, for example on "cpu" while the weights are on a GPU; they are fetched
             tensor by tensor at each step. None: where the weights are.
 
@@ -74,8 +90,8 @@ class FTP:
     weights (FSDP, tensor parallelism) are refused: a row's norm and a tensor's vote would need all processes.
 
     Attributes:
-        turns: the step in progress, tensor by tensor; empty between steps.
-        backend: what computes.
+        updates: the step in progress, tensor by tensor; empty between steps.
+        backend: the one that was asked for.
 
     Raises:
         ValueError: for a k outside [0, 1], a mu that is not positive, an unknown method, a backend that is unknown or
@@ -91,29 +107,36 @@ class FTP:
         k: float = 1.0,
         anchor: Mapping[str, Tensor] | None = None,
         exclude: Exclude = (),
-        method: Literal["paper", "exact"] = "paper",
+        method: Literal["paper", "exact", "one_pass"] = "paper",
         mu: float = 1e-2,
         backend: str = "auto",
         direction_dtype: torch.dtype | str | None = None,
+        anchor_dtype: torch.dtype | str | None = None,
+        round_anchor: bool = False,
         anchor_device: torch.device | str | None = None,
     ) -> None:
         check_k(k)
         if not 0 < number(mu) < math.inf:
             raise ValueError(f"mu={mu!r} is no step size: it must be a number above 0 (1e-2 as published).")
-        if method not in ("paper", "exact"):
-            raise ValueError(f"method={method!r} is unknown; choose 'paper' or 'exact'.")
+        if method not in METHODS:
+            raise ValueError(f"method={method!r} is unknown; choose 'paper', 'exact' or 'one_pass'.")
         self.k = k
         self.mu = mu
         self.method = method
         self.exclude = exclude_entries(exclude)
-        self.backend = get_backend(backend)
-        self._storage = storage(direction_dtype, anchor_device)
+        self.backend = backend
+        self._backends = get_backends(backend)
+        self.round_anchor = round_anchor
+        self._storage = storage(method, direction_dtype, anchor_dtype, anchor_device)
         self._anchor: dict[str, Tensor] = {}
         self._model = parameters if isinstance(parameters, nn.Module) else None
         self._names: dict[nn.Parameter, str] = {}
         self._excluded: set[str] = set()
         self._states: dict[str, TensorState] = {}
-        self.turns: list[Turn] = []
+        self.updates: list[Update] = []
+        self._parts: list[Part] = []
+        self._fused: FusedStep | None = None
+        self._skips = SkipWatch()
         self._warned: set[str] = set()
         self._optimizer: weakref.ref[Optimizer] | None = None
         self._given: weakref.ref[Optimizer] | None = None
@@ -170,6 +193,8 @@ class FTP:
                 self._excluded.add(names[0])
                 continue
             check_whole(names[0], parameter)
+            if parameter.requires_grad:
+                check_precision(names[0], parameter, self.method)
             if parameter.numel() == 0:
                 self._excluded.add(names[0])
         if anchor is not None:
@@ -259,7 +284,7 @@ class FTP:
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        self.turns = []
+        self._forget_step()
         self._optimizer = self._given = None
 
     def is_attached_to(self, optimizer: Any) -> bool:
@@ -277,15 +302,24 @@ class FTP:
             "_loading": None,
             "_at_rest": {},
             "_handles": [],
-            "turns": [],
+            "updates": [],
+            "_parts": [],
+            "_fused": None,
             "_states": states,
-            "backend": self.backend.name,
+            "_backends": (),
         }
         return {**self.__dict__, **own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update({"_given": None, "_loading": None, "_at_rest": {}, **state})  # an older one lacks these
-        self.backend = get_backend(state["backend"] if state["backend"] in available_backends() else "auto")
+        lacking: dict[str, Any] = {
+            "_given": None,
+            "_loading": None,
+            "_at_rest": {},
+            "round_anchor": False,
+            "_skips": SkipWatch(),
+        }
+        self.__dict__.update({**lacking, **state})  # an older one lacks these
+        self._backends = get_backends(self.backend if self.backend in available_backends() else "auto")
         self._states = self._read(state["_states"])
 
     # ---- one step ---------------------------------------------------------------------------------------------------
@@ -295,7 +329,7 @@ class FTP:
         """Collect votes: gradients are read before the step, because some optimizers overwrite them in it."""
         if not is_outermost(optimizer):
             return None
-        self.turns = []
+        self._forget_step()
         # args are those of the unbound step: (optimizer, closure) or (optimizer,).
         closure = args[1] if len(args) > 1 else kwargs.get("closure")
         if closure is None:
@@ -321,23 +355,32 @@ class FTP:
         return closure_then_begin
 
     def _begin(self, optimizer: Optimizer) -> None:
-        waiting = self.turns = list(self._turns_of(optimizer))
+        waiting = self.updates = list(self._updates_of(optimizer))
+        rule = self._rule()
         if self._can_fuse(optimizer):
+            backends = [backend for backend in self._backends if hasattr(backend, "adam")]
+            self._fused = FusedStep(optimizer, waiting, backends)
+            waiting = self._fused.left
             try:
-                waiting = fused_adam.step_and_project(optimizer, waiting, cast("NumbaBackend", self.backend), self.mu)
+                self._fused.run(rule)
             except BaseException:
-                fused_adam.give_back(self.turns)
+                self._fused.give_back()
                 raise
-        take_votes(waiting, self.backend, exact=self.method == "exact")
+        self._parts = parts_of(waiting, self._backends)
+        for part in self._parts:
+            part.vote(rule)
+
+    def _rule(self) -> Rule:
+        return Rule(self.mu, self.method)
 
     def _can_fuse(self, optimizer: Optimizer) -> bool:
         """Whether this step may be taken and projected in one pass: nobody else's hook may come in between."""
         before, after = optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks
         alone = (next(reversed(before)), next(iter(after))) == self._step_hooks
-        return alone and self.backend.name == "numba" and self.method == "paper" and fused_adam.can_fuse(optimizer)
+        return alone and can_fuse(optimizer)
 
-    def _turns_of(self, optimizer: Optimizer) -> Iterator[Turn]:
-        """A turn for each parameter that is projected in this step."""
+    def _updates_of(self, optimizer: Optimizer) -> Iterator[Update]:
+        """One for each parameter that is projected in this step."""
         for group in optimizer.param_groups:
             if not group.get("ftp", True):
                 continue
@@ -351,20 +394,25 @@ class FTP:
                     continue
                 check_kind(name, parameter, gradient)
                 if (state := self._state_of(name, parameter)) is not None:
-                    yield Turn(name, parameter, gradient, state, group, float(k))
+                    yield Update(name, parameter, gradient, state, group, float(k))
 
     @torch.no_grad()
     def _after_step(self, optimizer: Optimizer, args: tuple, kwargs: dict) -> None:
         if not is_outermost(optimizer):
             return
-        turns, self.turns = self.turns, []
-        fused_adam.give_back(turns)
-        found_inf, scale = getattr(optimizer, "found_inf", None), getattr(optimizer, "grad_scale", None)
-        if found_inf is not None and found_inf.item() > 0:
+        done = [] if self._fused is None else self._fused.parts
+        parts, rule = self._parts, self._rule()
+        self._forget_step()
+        scaler = Scaler(getattr(optimizer, "grad_scale", None), getattr(optimizer, "found_inf", None))
+        if scaler.found_inf is not None and scaler.found_inf.is_cpu and scaler.found_inf.numpy() > 0:
             return  # a fused optimizer under GradScaler has left this step out
-        waiting = [turn for turn in turns if not turn.finished]
-        project(learn_radii(waiting, self.mu, 1.0 if scale is None else scale.item()), self.backend)
-        self._count_skips([turn for turn in turns if turn.skipped])
+        done += [(part.updates, part.project(rule, scaler)) for part in parts]
+        self._warn_of_skips(self._skips.names(done))
+
+    def _forget_step(self) -> None:
+        if self._fused is not None:
+            self._fused.give_back()
+        self.updates, self._parts, self._fused = [], [], None
 
     def _find(self, parameter: nn.Parameter) -> str:
         """The name of a parameter that the model has gained; one from elsewhere gets a name and is excluded."""
@@ -395,21 +443,28 @@ class FTP:
             if anchor is None or not TensorState(anchor, like=anchor).fits(parameter):
                 anchor = parameter
             state = TensorState(anchor, like=parameter, storage=self._storage)
+            self._check_rounding(name, anchor.to(parameter), state)
             if not torch.isfinite(state.anchor).all():
                 self._warn(f"{name}:anchor", f"{name} is not finite: it is projected once it has a finite anchor.")
                 return None
             self._states[name] = state
+        check_precision(name, parameter, self.method)
+        anchor = state.anchor
         state.follow(parameter)
+        self._check_rounding(name, anchor, state)
         return state
 
-    def _count_skips(self, turns: Sequence[Turn]) -> None:
-        for turn in turns:
-            turn.state.skipped += 1
-        if new := [turn.name for turn in turns if f"{turn.name}:finite" not in self._warned]:
+    def _check_rounding(self, name: str, exact: Tensor, state: TensorState) -> None:
+        """Of an anchor that has just been copied."""
+        if self._storage.anchor_dtype is not None and not self.round_anchor:
+            check_rounding(name, exact, state.anchor)
+
+    def _warn_of_skips(self, names: Sequence[str]) -> None:
+        if new := [name for name in names if f"{name}:finite" not in self._warned]:
             self._warned.update(f"{name}:finite" for name in new)
             logger.warning(
-                "%s: a gradient or weight is not finite; the projection leaves this step out there and counts it "
-                "(FTP.skipped()).",
+                "%s: a gradient or weight is not finite; votes and rows with such numbers are left out, and the step "
+                "is counted (FTP.skipped()).",
                 new[0] if len(new) == 1 else f"{new[0]} and {len(new) - 1} more",
             )
 
@@ -467,6 +522,7 @@ class FTP:
         for name, tensor in saved.items():
             try:
                 state = TensorState.from_state_dict(tensor, self._storage)
+                self._check_rounding(name, tensor["anchor"], state)
             except ValueError as error:
                 raise ValueError(f"The saved state of {name!r:.80} cannot be used: {error}.") from None
             if not isinstance(name, str) or canonical_name(name) in states:
@@ -499,15 +555,15 @@ class FTP:
     def radii(self) -> dict[str, float]:
         """Gamma of each tensor that has been projected, in units of a row's L1 norm."""
         self.warn_of_unseen_steps()
-        return {name: state.radius.value for name, _, state in self._active()}
+        return {name: numbers[VALUE] for name, _, _, numbers in self._active()}
 
     def distances(self) -> dict[str, Tensor]:
         """Row-wise L1 distance of the current weights from the anchor, per tensor, shape [anchored rows], on CPU."""
-        return {name: state.distance(weights).cpu() for name, weights, state in self._active()}
+        return {name: state.distance(weights).cpu() for name, weights, state, _ in self._active()}
 
     def skipped(self) -> dict[str, int]:
-        """Steps left out because something was not finite, for tensors that have any."""
-        return {name: state.skipped for name, state in self._states.items() if state.skipped}
+        """Steps in which something was not finite, for tensors that have any."""
+        return {name: int(numbers[SKIPPED]) for name, numbers in self._numbers().items() if numbers[SKIPPED]}
 
     def summary(self) -> dict[str, dict[str, float]]:
         """Radius and distances of each tensor that has been projected, as plain numbers.
@@ -517,10 +573,10 @@ class FTP:
         """
         self.warn_of_unseen_steps()
         table = {}
-        for name, weights, state in self._active():
+        for name, weights, state, numbers in self._active():
             distance = state.distance(weights)
             table[name] = {
-                "radius": state.radius.value,
+                "radius": numbers[VALUE],
                 "mean_distance": distance.mean().item(),
                 "max_distance": distance.max().item(),
                 "boundary_share": state.clipped_share(),
@@ -557,12 +613,21 @@ class FTP:
             if parameter.requires_grad and name not in self._states and problem_of(parameter) is None
         }
 
-    def _active(self) -> Iterator[tuple[str, nn.Parameter, TensorState]]:
-        """Tensors that are projected now and have been before, in the model's order."""
+    def _numbers(self) -> dict[str, list[float]]:
+        """Radius, moments and counts of each state; read from the devices, and skips are said."""
+        numbers: dict[str, list[float]] = {}
+        for device in {state.numbers.device for state in self._states.values()}:
+            here = {name: state.numbers for name, state in self._states.items() if state.numbers.device == device}
+            numbers |= zip(here, torch.stack(list(here.values())).tolist(), strict=True)
+        self._warn_of_skips([name for name, line in numbers.items() if line[SKIPPED]])
+        return numbers
+
+    def _active(self) -> Iterator[tuple[str, nn.Parameter, TensorState, list[float]]]:
+        """Tensors that are projected now and have been before, with their numbers, in the model's order."""
+        numbers = self._numbers()
         for parameter, name in self._names.items():
-            state = self._states.get(name)
-            if state is not None and state.radius.steps > 0 and name not in self._excluded:
-                yield name, parameter, state
+            if name in numbers and numbers[name][STEPS] > 0 and name not in self._excluded:
+                yield name, parameter, self._states[name], numbers[name]
 
 
 def _listed(names: Sequence[str]) -> str:
