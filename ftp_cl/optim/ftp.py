@@ -132,6 +132,7 @@ class FTP:
         self._model = parameters if isinstance(parameters, nn.Module) else None
         self._names: dict[nn.Parameter, str] = {}
         self._excluded: set[str] = set()
+        self._known: dict[int, tuple[str, TensorState]] = {}
         self._states: dict[str, TensorState] = {}
         self.updates: list[Update] = []
         self._parts: list[Part] = []
@@ -179,7 +180,7 @@ class FTP:
             parameters = named_list(parameters)
         self.exclude = self.exclude if exclude is None else exclude_entries(exclude)
         excluded_names = match(self.exclude, parameters)
-        self._names, self._excluded = {}, set()
+        self._names, self._excluded, self._known = {}, set(), {}
         known: set[str] = set()
         for parameter, names in aliases(parameters).items():
             if names[0] in known:  # they would share anchor and radius
@@ -305,6 +306,7 @@ class FTP:
             "updates": [],
             "_parts": [],
             "_fused": None,
+            "_known": {},
             "_states": states,
             "_backends": (),
         }
@@ -389,12 +391,19 @@ class FTP:
                 gradient = parameter.grad
                 if gradient is None:
                     continue
-                name = self._names.get(parameter) or self._find(parameter)
-                if name in self._excluded:
-                    continue
-                check_kind(name, parameter, gradient)
-                if (state := self._state_of(name, parameter)) is not None:
-                    yield Update(name, parameter, gradient, state, group, float(k))
+                name, state = self._known.get(id(parameter), ("", None))
+                if state is None or self._states.get(name) is not state or not state.follows(parameter):
+                    name = self._names.get(parameter) or self._find(parameter)
+                    if name in self._excluded:
+                        continue
+                    check_kind(name, parameter, gradient)
+                    state = self._state_of(name, parameter)
+                    if state is None:
+                        continue
+                    self._known[id(parameter)] = name, state
+                elif gradient.layout is not torch.strided:
+                    check_kind(name, parameter, gradient)
+                yield Update(name, parameter, gradient, state, group, float(k))
 
     @torch.no_grad()
     def _after_step(self, optimizer: Optimizer, args: tuple, kwargs: dict) -> None:

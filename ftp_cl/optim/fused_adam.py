@@ -52,36 +52,44 @@ class FusedStep:
         self.left: list[Update] = []
         self._waiting: dict[Hashable, tuple[Part, list[Moments]]] = {}
         adamw = isinstance(optimizer, AdamW)
-        allowed = {id(group): _group_allows(group, adamw) for group in optimizer.param_groups}
+        allowed = {id(group) for group in optimizer.param_groups if _group_allows(group, adamw)}
         for update in updates:
-            state: dict[str, Tensor] = optimizer.state.get(update.weights, {})
-            if not (state and allowed[id(update.group)] and self._takes(update, state, backends)):
+            state = optimizer.state.get(update.weights)
+            if not (state and id(update.group) in allowed and self._takes(update, state, backends)):
                 self.left.append(update)
 
     def _takes(self, update: Update, state: dict[str, Tensor], backends: Sequence[Any]) -> bool:
         """Not a tensor that has grown, of which FTP covers a part only."""
-        weights, steps, moments = update.weights, state["step"], (state["exp_avg"], state["exp_avg_sq"])
-        if steps.numel() != 1 or steps.dtype != torch.float32 or steps.device != weights.device:
+        first, second, steps = moments = state["exp_avg"], state["exp_avg_sq"], state["step"]
+        backend: Any
+        backend, *known = update.state.fitting or (None,)
+        size = update.weights.numel()
+        same = known and known[0] is first and known[1] is second and known[2] is steps
+        if same and first.numel() == size == second.numel():
+            layout = backend.layout(update)  # only weights and gradient are to be looked at
+        elif _may_fit(update, *moments):
+            layouts = ((backend, backend.layout(update, first, second)) for backend in backends)
+            backend, layout = next((each for each in layouts if each[1] is not None), (None, None))
+            update.state.fitting = backend and (backend, *moments)
+        else:
+            layout = None
+        if layout is None:
             return False
-        if update.group["capturable"] and weights.is_cpu:
-            return False
-        if any(
-            tensor.shape != update.state.anchor.shape for tensor in (weights, *moments)
-        ):  # a loaded state may be wrong
-            return False
-        for backend in backends:
-            layout = backend.layout(update, *moments)
-            if layout is not None:
-                part, columns = self._waiting.setdefault((backend.name, layout), (Part(backend, []), []))
-                part.updates.append(update)
-                columns.append((*moments, steps))
-                return True
-        return False
+        key = backend.name, layout
+        if key not in self._waiting:
+            self._waiting[key] = Part(backend, []), []
+        part, columns = self._waiting[key]
+        part.updates.append(update)
+        columns.append(moments)
+        return True
 
     def run(self, rule: Rule) -> None:
         """Vote, take Adam's step and project."""
         for part, columns in self._waiting.values():
-            hyper = np.array([_hyper_parameters(update) for update in part.updates])
+            groups = {id(update.group): update for update in part.updates}
+            numbers = {group: number for number, group in enumerate(groups)}
+            lines = np.array([_hyper_parameters(update) for update in groups.values()])
+            hyper = lines[[numbers[id(update.group)] for update in part.updates]]
             skipped = part.backend.adam(part.updates, list(zip(*columns, strict=True)), hyper, rule)  # type: ignore[attr-defined]
             self.parts.append((part.updates, skipped))
             for update in part.updates:
@@ -92,6 +100,16 @@ class FusedStep:
         for updates, _ in self.parts:
             for update in updates:
                 update.weights.grad = update.gradient
+
+
+def _may_fit(update: Update, first: Tensor, second: Tensor, steps: Tensor) -> bool:
+    """Whether Adam's state is as it should be: a loaded one may be wrong."""
+    weights = update.weights
+    if steps.numel() != 1 or steps.dtype != torch.float32 or steps.device != weights.device:
+        return False
+    if update.group["capturable"] and weights.is_cpu:
+        return False
+    return all(tensor.shape == update.state.anchor.shape for tensor in (weights, first, second))
 
 
 def _group_allows(group: dict[str, Any], adamw: bool) -> bool:

@@ -49,7 +49,7 @@ class NumbaBackend:
             return None
         dtype, stride, shape = plan.layout[0], plan.stride, plan.shape
         for tensor in (update.weights, update.gradient, *others):
-            if tensor.dtype != dtype or not tensor.is_cpu:
+            if tensor.dtype is not dtype or not tensor.is_cpu:
                 return None
             same = tensor.stride() == stride and tensor.shape == shape
             if not same and not same_layout(update.state.covered(tensor), update.state.anchor):

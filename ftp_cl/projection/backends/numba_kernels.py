@@ -23,7 +23,7 @@ from numba.extending import intrinsic
 
 from ftp_cl.projection import radius
 from ftp_cl.projection.backends import numba_lanes
-from ftp_cl.projection.backends.numba_lanes import LINE, Lanes, narrow, widen
+from ftp_cl.projection.backends.numba_lanes import LINE, Lanes, Numbers, narrow, widen
 from ftp_cl.projection.radius import SKIPPED, VALUE
 from ftp_cl.projection.rows import NORM_EPSILON
 
@@ -48,6 +48,9 @@ BLOCK = 1024
 
 LONG = 128
 """Elements from which on it pays to write a row past the cache."""
+
+ALONE = 64
+"""Elements from which on Adam takes a row by itself; shorter ones would leave most lanes empty."""
 
 
 def _compiled(loop: Callable[..., Any]) -> Callable[..., Any]:
@@ -126,7 +129,7 @@ def _shorten_line(
 def _adam(
     typing: Any,
     count: Any,
-    sums: Any,
+    lines: Any,
     w: Any,
     a: Any,
     g: Any,
@@ -137,41 +140,46 @@ def _adam(
     kept: Any,
     hyper: Any,
 ) -> Any:
-    """AdamW's step of `count` weights; all by address. See `adam_rows` for `hyper`, the last argument.
+    """AdamW's step of `lines` times `count` weights; all by address. See `adam_rows` for `hyper`.
 
-    |w - a| is added to the first `count` numbers at `sums`; without a change that is kept, |w - a| and g (w - a) before
-    the step to the next ones, each as many. Each operation is rounded as in torch's fused AdamW on CPUs that multiply
-    and add at once.
+    Returns the sum of |w - a| and, without a change that is kept, those of |w - a| and g (w - a) before the step. Each
+    operation is rounded as in torch's fused AdamW on CPUs that multiply and add at once.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         number, size = hyper.dtype, count.literal_value
         totals = Lanes(context, builder, number, size)
         lanes = [Lanes(context, builder, kind, size) for kind in (zero, centre, zero, zero, zero)]
-        pointers = [each.pointer(address) for each, address in zip(lanes, arguments[2:7], strict=True)]
-        w, a, g, m, v = (each.load(pointer) for each, pointer in zip(lanes, pointers, strict=True))
-        spread = [totals.spread(number) for number in cgutils.unpack_tuple(builder, arguments[10])]
+        nothing = totals.spread(context.get_constant(number, 0.0))
+        spread = [totals.spread(each) for each in cgutils.unpack_tuple(builder, arguments[10])]
         keep, new1, old2, new2, rate, root, eps, sign = spread
+        sums = [cgutils.alloca_once_value(builder, nothing.value) for _ in range(3)]
 
         def add(place: int, amount: Any) -> None:
-            at = builder.add(arguments[1], arguments[1].type(place * size * totals.size))
-            totals.store(totals.load(totals.pointer(at)) + amount, totals.pointer(at))
+            builder.store((Numbers(builder, builder.load(sums[place])) + amount).value, sums[place])
 
-        if isinstance(kept, types.NoneType):
-            add(1, (w - a).apply("fabs"))
-            add(2, g * (w - a))
-        g = sign * g
-        m = (g - m).times_plus(new1, m)
-        v = g.times_plus(new2 * g, old2 * v)
-        nothing = totals.spread(context.get_constant(number, 0.0))
-        decayed = keep.times_plus(w, nothing)  # a mere product would be rounded together with the difference
-        w = lanes[0].rounded(decayed - rate * m / (v.apply("sqrt") / root + eps))
-        add(0, lanes[0].rounded(w - a).apply("fabs"))
-        for new, place in ((w, 0), (m, 3), (v, 4)):
-            lanes[place].store(new, pointers[place])
-        return context.get_dummy_value()
+        with cgutils.for_range(builder, arguments[1]) as loop:
+            pointers = [
+                each.pointer(builder.add(address, builder.mul(loop.index, address.type(each.size * size))))
+                for each, address in zip(lanes, arguments[2:7], strict=True)
+            ]
+            w, a, g, m, v = (each.load(pointer) for each, pointer in zip(lanes, pointers, strict=True))
+            if isinstance(kept, types.NoneType):
+                add(1, (w - a).apply("fabs"))
+                add(2, g * (w - a))
+            g = sign * g
+            m = (g - m).times_plus(new1, m)
+            v = g.times_plus(new2 * g, old2 * v)
+            decayed = keep.times_plus(w, nothing)  # a mere product would be rounded together with the difference
+            w = lanes[0].rounded(decayed - rate * m / (v.apply("sqrt") / root + eps))
+            add(0, lanes[0].rounded(w - a).apply("fabs"))
+            for new, place in ((w, 0), (m, 3), (v, 4)):
+                lanes[place].store(new, pointers[place])
+        results = [Numbers(builder, builder.load(each)).total(nothing) for each in sums]
+        return context.make_tuple(builder, signature.return_type, results)
 
-    return types.void(count, *[types.int64] * 6, zero, centre, kept, hyper), generate
+    number = hyper.dtype
+    return types.UniTuple(number, 3)(count, *[types.int64] * 6, zero, centre, kept, hyper), generate
 
 
 @_inlined
@@ -315,11 +323,8 @@ def _vote(norms, g, c, least):  # type: ignore[no-untyped-def]
 
 
 @_inlined
-def _adam_row(w, a, g, m, v, kept, sums, hyper):  # type: ignore[no-untyped-def]
-    """AdamW's step of a row; returns n_r of the new w - a and, without a change that is kept, the vote of the old one.
-
-    `sums` is scratch, three numbers for each weight of a line.
-    """
+def _adam_row(w, a, g, m, v, kept, hyper):  # type: ignore[no-untyped-def]
+    """AdamW's step of a row; returns n_r of the new w - a and, if no change is kept, the vote of the old one."""
     norm, before, dot, size, zero, centre = (
         NORM_EPSILON,
         NORM_EPSILON,
@@ -328,30 +333,22 @@ def _adam_row(w, a, g, m, v, kept, sums, hyper):  # type: ignore[no-untyped-def]
         w.dtype.type(0),
         a.dtype.type(0),
     )
-    pw, pa, pg, pm, pv, ps = w.ctypes.data, a.ctypes.data, g.ctypes.data, m.ctypes.data, v.ctypes.data, sums.ctypes.data
-    lanes = len(sums) // 3
+    pw, pa, pg, pm, pv = w.ctypes.data, a.ctypes.data, g.ctypes.data, m.ctypes.data, v.ctypes.data
     for start in range(0, len(w), BLOCK):
         stop = min(start + BLOCK, len(w))
-        whole = stop - (stop - start) % lanes
-        sums[:] = 0
-        for i in range(start, whole, lanes):
-            at, of_anchor = i * size, pa + i * a.itemsize
-            if size == 2:
-                _adam(32, ps, pw + at, of_anchor, pg + at, pm + at, pv + at, zero, centre, kept, hyper)
-            elif size == 4:
-                _adam(16, ps, pw + at, of_anchor, pg + at, pm + at, pv + at, zero, centre, kept, hyper)
-            else:
-                _adam(8, ps, pw + at, of_anchor, pg + at, pm + at, pv + at, zero, centre, kept, hyper)
-        norm += sums[:lanes].sum()
-        before += sums[lanes : 2 * lanes].sum()
-        dot += sums[2 * lanes :].sum()
-        sums[:3] = 0
-        for i in range(whole, stop):
-            at, of_anchor = i * size, pa + i * a.itemsize
-            _adam(1, ps, pw + at, of_anchor, pg + at, pm + at, pv + at, zero, centre, kept, hyper)
-        norm += sums[0]
-        before += sums[1]
-        dot += sums[2]
+        at, of_anchor, lines = start * size, pa + start * a.itemsize, (stop - start) * size // LINE
+        if size == 2:
+            sums = _adam(32, lines, pw + at, of_anchor, pg + at, pm + at, pv + at, zero, centre, kept, hyper)
+        elif size == 4:
+            sums = _adam(16, lines, pw + at, of_anchor, pg + at, pm + at, pv + at, zero, centre, kept, hyper)
+        else:
+            sums = _adam(8, lines, pw + at, of_anchor, pg + at, pm + at, pv + at, zero, centre, kept, hyper)
+        norm, before, dot = norm + sums[0], before + sums[1], dot + sums[2]
+        rest = start + lines * (LINE // size)
+        if rest < stop:
+            at, of_anchor = rest * size, pa + rest * a.itemsize
+            sums = _adam(1, stop - rest, pw + at, of_anchor, pg + at, pm + at, pv + at, zero, centre, kept, hyper)
+            norm, before, dot = norm + sums[0], before + sums[1], dot + sums[2]
     return norm, dot / before
 
 
@@ -493,23 +490,22 @@ def adam_rows(  # type: ignore[no-untyped-def]
         rate, root = lr / (1 - beta1 ** steps[piece]), np.sqrt(1 - beta2 ** steps[piece])
         decay_and_moments = number(1 - lr * decay), number(1 - beta1), number(beta2), number(1 - beta2)
         adam = (*decay_and_moments, number(rate), number(root), number(eps), number(sign))
-        sums = np.full(3 * (LINE // weights.itemsize), widen(zero))
         radius, longest, total = line[VALUE], 0.0, 0.0
-        if columns >= LONG:
+        if columns >= ALONE:
             for row in range(rows):
                 w, a = weights[row], anchor[row]
-                norms[row], vote = _adam_row(w, a, gradient[row], first[row], second[row], kept, sums, adam)
+                norms[row], vote = _adam_row(w, a, gradient[row], first[row], second[row], kept, adam)
                 norm = _settle(w, a, _at(change, row), norms, row, radius, columns)
                 longest, total = max(longest, norm), total + vote
                 bad[piece] |= norm == 0
         else:
-            for top in range(0, rows, BLOCK // columns):  # row by row, short ones would leave most lanes empty
+            for top in range(0, rows, BLOCK // columns):
                 some = slice(top, min(top + BLOCK // columns, rows))
                 if kept is None:
                     for row in range(some.start, some.stop):
                         total += _row_vote(gradient[row], weights[row], anchor[row])
                 w, a, g = weights[some].ravel(), anchor[some].ravel(), gradient[some].ravel()
-                _adam_row(w, a, g, first[some].ravel(), second[some].ravel(), zero, sums, adam)
+                _adam_row(w, a, g, first[some].ravel(), second[some].ravel(), zero, adam)
                 for row in range(some.start, some.stop):
                     norms[row] = _norm(weights[row], anchor[row])
                     norm = _settle(weights[row], anchor[row], _at(change, row), norms, row, radius, 0)
