@@ -64,7 +64,7 @@ class FusedStep:
         backend: Any
         backend, *known = update.state.fitting or (None,)
         size = update.weights.numel()
-        same = known and known[0] is first and known[1] is second and known[2] is steps
+        same = bool(known) and known[0] is first and known[1] is second and known[2] is steps
         if same and first.numel() == size == second.numel():
             layout = backend.layout(update)  # only weights and gradient are to be looked at
         elif _may_fit(update, *moments):
