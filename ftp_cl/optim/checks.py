@@ -163,16 +163,6 @@ def _held(optimizer: Any) -> dict[str, Optimizer]:
     return held
 
 
-def check_whole(name: str, parameter: nn.Parameter) -> None:
-    """Raise a ValueError for a parameter that may be spread over processes."""
-    # The marks of FSDP's first version, and of distributed tensors, which the second makes.
-    if getattr(parameter, "_fsdp_flattened", False) or hasattr(parameter, "placements"):
-        raise ValueError(
-            f"{name} is one of FSDP's parameters or a distributed tensor; FTP needs plain tensors, whole in each "
-            "process, as DistributedDataParallel has them."
-        )
-
-
 def check_kind(name: str, parameter: nn.Parameter, gradient: Tensor) -> None:
     """Raise a ValueError for complex weights and sparse gradients."""
     if parameter.dtype.is_complex:

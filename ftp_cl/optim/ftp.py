@@ -17,17 +17,28 @@ from ftp_cl.optim.checks import (
     check_kind,
     check_precision,
     check_rounding,
-    check_whole,
     stepping,
     storage,
 )
 from ftp_cl.optim.fused_adam import FusedStep, can_fuse
 from ftp_cl.optim.names import Exclude, NamedParameters, aliases, canonical_name, exclude_entries, match, named_list
-from ftp_cl.optim.nesting import is_outermost
+from ftp_cl.optim.nesting import is_called_by, is_outermost
+from ftp_cl.optim.sharding import local, local_like, sharding_of, spread_like, whole
 from ftp_cl.optim.skips import SkipWatch
-from ftp_cl.projection import Part, Rule, Scaler, TensorState, Update, available_backends, get_backends, parts_of
+from ftp_cl.projection import (
+    Part,
+    Rule,
+    Scaler,
+    Sharding,
+    TensorState,
+    Update,
+    available_backends,
+    get_backends,
+    parts_of,
+)
 from ftp_cl.projection.checks import number, problem_of
-from ftp_cl.projection.radius import SKIPPED, STEPS, VALUE
+from ftp_cl.projection.radius import NUMBERS, SKIPPED, STEPS, VALUE, named
+from ftp_cl.projection.rows import row_norms
 
 logger = logging.getLogger(__name__)
 
@@ -86,8 +97,11 @@ class FTP:
 
     A parameter group may carry `ftp_k`, its own k, or `ftp=False`, not to be projected.
 
-    Under DistributedDataParallel every process projects alike, since all have the same weights and gradients. Sharded
-    weights (FSDP, tensor parallelism) are refused: a row's norm and a tensor's vote would need all processes.
+    Under DistributedDataParallel every process projects alike, since all have the same weights and gradients. Weights
+    that are sharded along dimension 0, as `fully_shard` (FSDP2) leaves them, are projected where they are, with up to
+    three small collectives a step; FTP's state is sharded like them and rides in what `get_optimizer_state_dict` of
+    torch.distributed.checkpoint gives. Then `distances` and `summary` are to be called in all processes. FSDP's first
+    version and other placements are refused.
 
     Attributes:
         updates: the step in progress, tensor by tensor; empty between steps.
@@ -133,6 +147,7 @@ class FTP:
         self._names: dict[nn.Parameter, str] = {}
         self._excluded: set[str] = set()
         self._known: dict[int, tuple[str, TensorState]] = {}
+        self._shardings: dict[str, Sharding] = {}
         self._states: dict[str, TensorState] = {}
         self.updates: list[Update] = []
         self._parts: list[Part] = []
@@ -180,7 +195,7 @@ class FTP:
             parameters = named_list(parameters)
         self.exclude = self.exclude if exclude is None else exclude_entries(exclude)
         excluded_names = match(self.exclude, parameters)
-        self._names, self._excluded, self._known = {}, set(), {}
+        self._names, self._excluded, self._known, self._shardings = {}, set(), {}, {}
         known: set[str] = set()
         for parameter, names in aliases(parameters).items():
             if names[0] in known:  # they would share anchor and radius
@@ -193,7 +208,8 @@ class FTP:
             if not excluded_names.isdisjoint(names):
                 self._excluded.add(names[0])
                 continue
-            check_whole(names[0], parameter)
+            if (sharding := sharding_of(names[0], parameter)) is not None:
+                self._shardings[names[0]] = sharding
             if parameter.requires_grad:
                 check_precision(names[0], parameter, self.method)
             if parameter.numel() == 0:
@@ -332,6 +348,9 @@ class FTP:
         if not is_outermost(optimizer):
             return None
         self._forget_step()
+        if is_called_by("_init_optim_state"):  # torch makes the optimizer's state there: no step to be counted
+            list(self._updates_of(optimizer))
+            return None
         # args are those of the unbound step: (optimizer, closure) or (optimizer,).
         closure = args[1] if len(args) > 1 else kwargs.get("closure")
         if closure is None:
@@ -391,19 +410,22 @@ class FTP:
                 gradient = parameter.grad
                 if gradient is None:
                     continue
+                weights = parameter
+                if self._shardings:
+                    weights, gradient = local(parameter), local(gradient)
                 name, state = self._known.get(id(parameter), ("", None))
-                if state is None or self._states.get(name) is not state or not state.follows(parameter):
+                if state is None or self._states.get(name) is not state or not state.follows(weights):
                     name = self._names.get(parameter) or self._find(parameter)
                     if name in self._excluded:
                         continue
-                    check_kind(name, parameter, gradient)
+                    check_kind(name, weights, gradient)
                     state = self._state_of(name, parameter)
                     if state is None:
                         continue
                     self._known[id(parameter)] = name, state
                 elif gradient.layout is not torch.strided:
-                    check_kind(name, parameter, gradient)
-                yield Update(name, parameter, gradient, state, group, float(k))
+                    check_kind(name, weights, gradient)
+                yield Update(name, weights, gradient, state, group, float(k), self._shardings.get(name))
 
     @torch.no_grad()
     def _after_step(self, optimizer: Optimizer, args: tuple, kwargs: dict) -> None:
@@ -440,26 +462,26 @@ class FTP:
 
     def _state_of(self, name: str, parameter: nn.Parameter) -> TensorState | None:
         """The state that fits the parameter; None, with a warning, while there are no finite weights to stay near."""
-        state = self._states.get(name)
-        if state is not None and state.follows(parameter):
+        state, weights = self._states.get(name), local(parameter)
+        if state is not None and state.follows(weights):
             return state
-        if state is not None and not state.fits(parameter):
+        if state is not None and not state.fits(weights):
             self._warn(f"{name}:shape", f"{name} has another shape than its anchor; it is anchored anew.")
             state = None
             del self._states[name]
         if state is None:
-            anchor = self._anchor.get(name)
-            if anchor is None or not TensorState(anchor, like=anchor).fits(parameter):
-                anchor = parameter
-            state = TensorState(anchor, like=parameter, storage=self._storage)
-            self._check_rounding(name, anchor.to(parameter), state)
+            anchor = local_like(self._anchor.get(name), parameter)
+            if anchor is None or not TensorState(anchor, like=anchor).fits(weights):
+                anchor = weights
+            state = TensorState(anchor, like=weights, storage=self._storage)
+            self._check_rounding(name, anchor.to(weights), state)
             if not torch.isfinite(state.anchor).all():
                 self._warn(f"{name}:anchor", f"{name} is not finite: it is projected once it has a finite anchor.")
                 return None
             self._states[name] = state
-        check_precision(name, parameter, self.method)
+        check_precision(name, weights, self.method)
         anchor = state.anchor
-        state.follow(parameter)
+        state.follow(weights)
         self._check_rounding(name, anchor, state)
         return state
 
@@ -488,7 +510,11 @@ class FTP:
         """Per tensor, by name: anchor, previous change, radius and its Adam state, steps, skipped steps."""
         if self._was_attached:
             self.warn_of_unseen_steps()
-        return {"version": 1, "tensors": {name: state.state_dict() for name, state in self._states.items()}}
+        tensors = {name: state.state_dict() for name, state in self._states.items()}
+        for name, parameter in self._projected().items():
+            if name in tensors and name in self._shardings:
+                tensors[name] = _spread(tensors[name], parameter)
+        return {"version": 1, "tensors": tensors}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over a state; tensors are copied. Names that the model lacks now are kept for when it gains them.
@@ -507,7 +533,7 @@ class FTP:
             raise ValueError("This is no state dict of FTP (version 1).")
         states = self._read(state_dict["tensors"])
         for parameter, name in self._names.items():
-            if name in states and not states[name].fits(parameter):
+            if name in states and not states[name].fits(local(parameter)):
                 raise ValueError(
                     f"The saved state of {name!r} has shape {tuple(states[name].anchor.shape)}, the model's tensor "
                     f"{tuple(parameter.shape)}."
@@ -528,9 +554,17 @@ class FTP:
 
     def _read(self, saved: Mapping[str, Any]) -> dict[str, TensorState]:
         states: dict[str, TensorState] = {}
+        sharded = {name: parameter for parameter, name in self._names.items() if name in self._shardings}
         for name, tensor in saved.items():
             try:
-                state = TensorState.from_state_dict(tensor, self._storage)
+                if name in sharded and isinstance(tensor, Mapping):
+                    tensor = {
+                        key: value
+                        if key == "norms" and self._shardings[name].spread
+                        else local_like(value, sharded[name])
+                        for key, value in tensor.items()
+                    }
+                state = TensorState.from_state_dict(tensor, self._storage, part=name in sharded)
                 self._check_rounding(name, tensor["anchor"], state)
             except ValueError as error:
                 raise ValueError(f"The saved state of {name!r:.80} cannot be used: {error}.") from None
@@ -540,14 +574,47 @@ class FTP:
         return states
 
     def _add_state(self, optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
-        return {**state_dict, STATE_KEY: self.state_dict()}
+        own = self.state_dict()
+        if not is_called_by("_get_optim_state_dict"):
+            return {**state_dict, STATE_KEY: own}
+        # torch.distributed.checkpoint keeps what each parameter's own state holds, and drops the rest.
+        state, parameters = dict(state_dict["state"]), [p for group in optimizer.param_groups for p in group["params"]]
+        for index, parameter in enumerate(parameters):
+            tensors = own["tensors"].get(self._names.get(parameter, ""))
+            if tensors is not None:
+                numbers = torch.tensor([float(tensors[key]) for key in NUMBERS], dtype=torch.float64)
+                kept = {key: tensors[key] for key in ("anchor", "change", "norms") if key in tensors}
+                entries = {f"{STATE_KEY}_{key}": value for key, value in (kept | {"numbers": numbers}).items()}
+                state[index] = {**state.get(index, {}), **entries}
+        return {**state_dict, "state": state}
+
+    def _own_state(self, optimizer: Optimizer, state_dict: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """FTP's part of an optimizer's state dict, None if it has none, and the rest."""
+        rest = {key: value for key, value in state_dict.items() if key != STATE_KEY}
+        if STATE_KEY in state_dict or not isinstance(rest.get("state"), Mapping):
+            return state_dict.get(STATE_KEY), rest
+        tensors, prefix = {}, f"{STATE_KEY}_"
+        for own, saved in zip(optimizer.param_groups, rest.get("param_groups", ()), strict=False):
+            for parameter, key in zip(own["params"], saved.get("params", ()), strict=False):
+                state = rest["state"].get(key, {})
+                found = {name.removeprefix(prefix): v for name, v in state.items() if str(name).startswith(prefix)}
+                if "numbers" in found and parameter in self._names:
+                    tensors[self._names[parameter]] = {**found, **named(found["numbers"].tolist())}
+                    del tensors[self._names[parameter]]["numbers"]
+        if not tensors:
+            return None, rest
+        clean = {
+            key: {name: value for name, value in state.items() if not str(name).startswith(prefix)}
+            for key, state in rest["state"].items()
+        }
+        return {"version": 1, "tensors": tensors}, {**rest, "state": clean}
 
     def _take_state(self, optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
         """Check FTP's part; it is taken over once the optimizer has taken its own, which it may refuse."""
-        self._loading = self._parse(state_dict[STATE_KEY]) if STATE_KEY in state_dict else None
+        own_state, state_dict = self._own_state(optimizer, state_dict)
+        self._loading = None if own_state is None else self._parse(own_state)
         if self._loading is None:
             logger.warning("The loaded optimizer state holds none of FTP's: anchors and radii stay as they are.")
-        state_dict = {key: value for key, value in state_dict.items() if key != STATE_KEY}
         groups, saved = optimizer.param_groups, state_dict.get("param_groups", ())
         if len(groups) == len(saved):  # torch drops what a group says to FTP if the saved one does not say it
             told = [{key: group[key] for key in _GROUP_KEYS if key in group} for group in groups]
@@ -568,7 +635,12 @@ class FTP:
 
     def distances(self) -> dict[str, Tensor]:
         """Row-wise L1 distance of the current weights from the anchor, per tensor, shape [anchored rows], on CPU."""
-        return {name: state.distance(weights).cpu() for name, weights, state, _ in self._active()}
+        return {name: self._distance(name, weights, state).cpu() for name, weights, state, _ in self._active()}
+
+    def _distance(self, name: str, weights: nn.Parameter, state: TensorState) -> Tensor:
+        if name not in self._shardings:
+            return state.distance(weights)
+        return row_norms(whole(weights).detach() - whole(spread_like(state.anchor.to(weights.device), weights)))
 
     def skipped(self) -> dict[str, int]:
         """Steps in which something was not finite, for tensors that have any."""
@@ -583,12 +655,14 @@ class FTP:
         self.warn_of_unseen_steps()
         table = {}
         for name, weights, state, numbers in self._active():
-            distance = state.distance(weights)
+            distance, norms = self._distance(name, weights, state), state.norms
+            if name in self._shardings and not self._shardings[name].spread:
+                norms = whole(spread_like(norms, weights))
             table[name] = {
                 "radius": numbers[VALUE],
                 "mean_distance": distance.mean().item(),
                 "max_distance": distance.max().item(),
-                "boundary_share": state.clipped_share(),
+                "boundary_share": (norms > numbers[VALUE]).float().mean().item(),
             }
         return table
 
@@ -637,6 +711,12 @@ class FTP:
         for parameter, name in self._names.items():
             if name in numbers and numbers[name][STEPS] > 0 and name not in self._excluded:
                 yield name, parameter, self._states[name], numbers[name]
+
+
+def _spread(state: dict[str, Any], parameter: nn.Parameter) -> dict[str, Any]:
+    """The state of a tensor that is spread over processes, as tensors that are."""
+    parts = ["anchor", "change", *["norms"] * (parameter.dim() > 1)]
+    return {key: spread_like(value, parameter) if key in parts else value for key, value in state.items()}
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -55,7 +55,8 @@ class FusedStep:
         allowed = {id(group) for group in optimizer.param_groups if _group_allows(group, adamw)}
         for update in updates:
             state = optimizer.state.get(update.weights)
-            if not (state and id(update.group) in allowed and self._takes(update, state, backends)):
+            possible = update.sharding is None and id(update.group) in allowed
+            if not (state and possible and self._takes(update, state, backends)):
                 self.left.append(update)
 
     def _takes(self, update: Update, state: dict[str, Tensor], backends: Sequence[Any]) -> bool:

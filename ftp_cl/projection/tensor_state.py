@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ftp_cl.projection.checks import number, problem_of
-from ftp_cl.projection.radius import NUMBERS, SMALLEST_RADIUS, STEPS, VALUE, named
+from ftp_cl.projection.radius import NUMBERS, SMALLEST_RADIUS, VALUE, named
 from ftp_cl.projection.rows import NORM_EPSILON, empty_like_rows, kept_dtype, row_norms
 
 
@@ -110,25 +110,24 @@ class TensorState:
         here = torch.empty_like(self.anchor, device=weights.device, dtype=weights.dtype).copy_(self.covered(weights))
         return row_norms(here.sub_(self.anchor.to(weights.device)))
 
-    def clipped_share(self) -> float:
-        """Share of rows that the last step pulled back onto the boundary of their ball; 0 before the first step."""
-        return ((self.norms > self.numbers[VALUE]) & (self.numbers[STEPS] > 0)).float().mean().item()
-
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain numbers; loads with `torch.load(weights_only=True)`."""
         change = {} if self.change is None else {"change": self.change}
         return {"anchor": self.anchor, **change, "norms": self.norms, **named(self.numbers.tolist())}
 
     @classmethod
-    def from_state_dict(cls, state: Mapping[str, Any], storage: Storage | None = None) -> "TensorState":
+    def from_state_dict(
+        cls, state: Mapping[str, Any], storage: Storage | None = None, *, part: bool = False
+    ) -> "TensorState":
         """The inverse of `state_dict`; tensors are copied, on the device they are on, and in the layout of the anchor.
 
-        A state without a change, learned in one pass, has none to vote with in the next step.
+        A state without a change, learned in one pass, has none to vote with in the next step. `part`: it is what a
+        process has of a tensor that is spread over several, which may be nothing.
 
         Raises:
             ValueError: if something is missing, unknown, of another kind or shape, not finite, or negative.
         """
-        _check_saved(state)
+        _check_saved(state, part)
         new = cls(state["anchor"].detach(), like=state["anchor"], storage=storage)
         if new.change is not None and "change" in state:
             change = state["change"].detach()
@@ -139,7 +138,7 @@ class TensorState:
         return new
 
 
-def _check_saved(state: Any) -> None:
+def _check_saved(state: Any, part: bool) -> None:
     """Raise a ValueError for what is no `TensorState.state_dict`: backends trust shapes and dtypes of a state."""
     expected = {"anchor", "norms", *NUMBERS}
     if not isinstance(state, Mapping):
@@ -151,7 +150,7 @@ def _check_saved(state: Any) -> None:
         if problem := problem_of(state.get(name, state["anchor"])):
             raise ValueError(f"its {name} {problem}")
     anchor = state["anchor"]
-    if not anchor.numel():
+    if not anchor.numel() and not part:
         raise ValueError("its anchor is empty")
     change = state.get("change", anchor)
     for name, tensor, shape in (

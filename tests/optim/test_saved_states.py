@@ -176,6 +176,7 @@ def test_moments_of_another_shape_are_not_taken_by_the_compiled_loops(moments):
     model.weight.grad = torch.ones(1, 5)
     optimizer.step()
     (update,), state = ftp._updates_of(optimizer), optimizer.state[model.weight]
-    assert not FusedStep(optimizer, [update], ftp._backends[:1]).left
+    numba = [backend for backend in ftp._backends if backend.name == "numba"]
+    assert not FusedStep(optimizer, [update], numba).left
     state.update(moments)
-    assert FusedStep(optimizer, [update], ftp._backends[:1]).left == [update]
+    assert FusedStep(optimizer, [update], numba).left == [update]

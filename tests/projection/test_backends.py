@@ -318,7 +318,7 @@ def test_tensors_of_all_kinds_at_once(backend, method, take_step):
 
 
 def test_auto_is_the_fastest_for_each_tensor_that_is_there():
-    names = [backend.name for backend in get_backends("auto")]
+    names = [backend.name for backend in get_backends("auto") if backend.name != "sharded"]
     wanted = ["numba", *["triton"] * torch.cuda.is_available(), "torch"]
     assert names == [name for name in wanted if name in available_backends()]
 

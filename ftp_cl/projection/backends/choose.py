@@ -19,6 +19,15 @@ def _torch() -> Backend:
     return TorchBackend()
 
 
+def _sharded() -> list[Backend]:
+    """What works on tensors that are spread over processes, before the others."""
+    if not torch.distributed.is_available():
+        return []
+    from ftp_cl.projection.backends.sharded import ShardedBackend
+
+    return [ShardedBackend()]
+
+
 def _numba() -> Backend:
     from ftp_cl.projection.backends.numba import NumbaBackend
 
@@ -75,12 +84,12 @@ def get_backends(name: str) -> tuple[Backend, ...]:
     if problem is not None or build is None:
         available = ", ".join(map(repr, available_backends()))
         raise ValueError(f"backend={name!r} {problem}; available are 'auto', {available}.")
-    return (build(),) if name == "torch" else (build(), _torch())
+    return (*_sharded(), build()) if name == "torch" else (*_sharded(), build(), _torch())
 
 
 @cache
 def _automatic() -> tuple[Backend, ...]:
-    backends = []
+    backends = _sharded()
     for name in _AUTOMATIC:
         build, missing = _BACKENDS[name]
         if missing() is not None or (name == "triton" and (not torch.version.cuda or triton_is_interpreted())):

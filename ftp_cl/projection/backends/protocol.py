@@ -36,17 +36,31 @@ class Rule:
         return self.mu if self.one_pass else SMALLEST_RADIUS
 
 
+@dataclass(frozen=True, slots=True)
+class Sharding:
+    """How a tensor is spread over processes along dimension 0.
+
+    Attributes:
+        group: the processes that have the parts.
+        spread: whether it is a single row, of which each has some elements.
+    """
+
+    group: Any
+    spread: bool
+
+
 @dataclass(slots=True, eq=False)
 class Update:
     """One tensor in one optimizer step.
 
     Attributes:
         name: canonical name of the parameter.
-        weights: the parameter.
+        weights: the parameter, or what this process has of it.
         gradient: that of this step; some optimizers overwrite it once the vote is taken.
         state: anchor, previous change and radius.
         group: the optimizer's parameter group.
         k: factor on votes that shrink the radius.
+        sharding: None: this process has all of the tensor.
     """
 
     name: str
@@ -55,6 +69,7 @@ class Update:
     state: TensorState
     group: Mapping[str, Any]
     k: float = 1.0
+    sharding: Sharding | None = None
 
     @property
     def sign(self) -> float:

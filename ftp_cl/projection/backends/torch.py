@@ -29,7 +29,7 @@ class TorchBackend:
 
     name = "torch"
 
-    def layout(self, update: Update) -> tuple[torch.device, Any]:
+    def layout(self, update: Update) -> tuple[torch.device, Any] | None:
         """Any tensor is taken; small ones of one kind together."""
         return update.weights.device, _small_kind(update)
 
@@ -56,21 +56,25 @@ class TorchBackend:
         numbers = begun(before, rule.first_radius)
         if not rule.one_pass:
             learned(numbers, votes, k, rule.mu)
-        blocks, finite = _blocks(updates), []
-        radii = numbers[:, VALUE].split([len(block) for block in blocks])
-        for block, own_radii in zip(blocks, radii, strict=True):
-            finite += _project(block, own_radii, left_out)
-        norms = torch.cat([state.norms for state in states]).where(torch.cat(finite), 0.0)
-        segments = _segments_of(updates)
-        clipped(numbers, segments.of_tensors(norms, "max"))
+        largest, bad = self._project_all(updates, numbers[:, VALUE], left_out)
+        clipped(numbers, largest)
         if rule.one_pass:
             learned(numbers, votes, k, rule.mu)
-        skipped = ~votes.isfinite() | (segments.of_tensors(norms, "min") == 0)
+        skipped = ~votes.isfinite() | bad
         numbers[:, SKIPPED] += skipped
         if left_out is not None:
             numbers, skipped = numbers.where(~left_out, before), skipped & ~left_out
         torch._foreach_copy_([state.numbers for state in states], list(numbers.unbind()))
         return skipped
+
+    def _project_all(self, updates: Sequence[Update], radii: Tensor, left_out: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The largest finite norm of each tensor, 0 for none, and whether it has others."""
+        blocks, finite = _blocks(updates), []
+        for block, own_radii in zip(blocks, radii.split([len(block) for block in blocks]), strict=True):
+            finite += _project(block, own_radii, left_out)
+        norms = torch.cat([update.state.norms for update in updates]).where(torch.cat(finite), 0.0)
+        segments = _segments_of(updates)
+        return segments.of_tensors(norms, "max"), segments.of_tensors(norms, "min") == 0
 
 
 @lru_cache(maxsize=64)
@@ -178,50 +182,70 @@ def _segments(sizes: tuple[tuple[int, int], ...], device: torch.device, elements
 
 def _votes_of_rows(block: Sequence[Update], rule: Rule) -> list[Tensor]:
     """<g_r, c'_r> / n_r(c') of all rows of a block, in pieces."""
+    if len(block) == 1:
+        return [products / norms for products, norms in _terms(block[0], rule)]
     states = [update.state for update in block]
-    if len(block) > 1:
-        rows: Any = _segments_of(block, elements=True)
-        given = [_flatten_dense_tensors([update.gradient for update in block])]
-        if rule.one_pass:
-            anchors = _flatten_dense_tensors([state.anchor for state in states])
-            given += [_flatten_dense_tensors([update.weights for update in block]), anchors.to(given[0].device)]
-        else:
-            changes = _flatten_dense_tensors([state.change for state in states])
-            given += [changes, torch.cat([state.norms for state in states])]
-        pieces: Iterable[Sequence[Tensor]] = [given]
+    gradient = _flatten_dense_tensors([update.gradient for update in block])
+    if rule.one_pass:
+        anchor = _flatten_dense_tensors([state.anchor for state in states]).to(gradient.device)
+        given = _flatten_dense_tensors([update.weights for update in block]), anchor
     else:
-        rows, (update,) = _Matrix(), block
-        state, here = update.state, update.weights.device
-        tensors = [update.weights, state.anchor.to(here)] if rule.one_pass else [state.change]
-        tensors = [_dense(state.covered(tensor), state.anchor) for tensor in (update.gradient, *tensors)]
-        matrices = [as_rows(tensor) for tensor in tensors]
-        pieces = _pieces(*matrices) if rule.one_pass else _pieces(*matrices, state.norms)
-    return [_quotients(rows, rule, *piece) for piece in pieces]
+        change = _flatten_dense_tensors([state.change for state in states])
+        given = change, torch.cat([state.norms for state in states])
+    products, norms = _row_terms(_segments_of(block, elements=True), rule, gradient, *given)
+    return [products / norms]
 
 
-def _quotients(rows: Any, rule: Rule, gradient: Tensor, *given: Tensor) -> Tensor:
+def terms_of(update: Update, rule: Rule) -> tuple[Tensor, Tensor]:
+    """<g_r, c'_r> and n_r(c') of all rows of a tensor; in one pass, with W - W0 for c'."""
+    products, norms = (torch.cat(pieces) for pieces in zip(*_terms(update, rule), strict=True))
+    return products, norms
+
+
+def _terms(update: Update, rule: Rule) -> list[tuple[Tensor, Tensor]]:
+    state, here = update.state, update.weights.device
+    tensors = [update.weights, state.anchor.to(here)] if rule.one_pass else [state.change]
+    matrices = [as_rows(_dense(state.covered(tensor), state.anchor)) for tensor in (update.gradient, *tensors)]
+    pieces = _pieces(*matrices) if rule.one_pass else _pieces(*matrices, state.norms)
+    return [_row_terms(_Matrix(), rule, *piece) for piece in pieces]
+
+
+def _row_terms(rows: Any, rule: Rule, gradient: Tensor, *given: Tensor) -> tuple[Tensor, Tensor]:
     """`given` are the previous change and its norms, or in one pass the weights and the anchor."""
     if rule.one_pass:
         direction = given[0] - given[1]
         norms = rows.sums(direction.abs()) + NORM_EPSILON
     else:
         direction, norms = given
-    products = torch.mul(gradient.to(accumulation_dtype(gradient.dtype)), direction)
-    return rows.sums(products).div_(norms).to(norms.dtype)
+    return rows.sums(torch.mul(gradient.to(accumulation_dtype(gradient.dtype)), direction)), norms
 
 
 def _project(block: Sequence[Update], radii: Tensor, left_out: Tensor | None) -> list[Tensor]:
     """Project a block; returns of all its rows, in pieces, whether their norms are finite."""
     if len(block) > 1:
         return [_project_together(block, radii, left_out)]
-    state = block[0].state
-    weights, anchor = state.covered(block[0].weights), state.anchor.to(radii.device)
+    return place_tensor(block[0], radii[0], left_out)
+
+
+def place_tensor(update: Update, radius: Tensor, left_out: Tensor | None, norms: Tensor | None = None) -> list[Tensor]:
+    """Project one tensor; returns of its rows, in pieces, whether their norms are finite.
+
+    Args:
+        update: the tensor.
+        radius: 0-d.
+        left_out: 0-d; the optimizer has left the step out.
+        norms: of the rows, if they are known, because other processes have parts of them.
+    """
+    state = update.state
+    weights, anchor = state.covered(update.weights), state.anchor.to(radius.device)
     dense = _dense(weights, anchor)
     matrices = [as_rows(dense), as_rows(anchor), state.norms]
     if state.change is not None:
         matrices.append(as_rows(state.change))
-    rows = _Matrix()
-    finite = [_place(rows, w, a, c[0] if c else None, n, radii[0], left_out) for w, a, n, *c in _pieces(*matrices)]
+    finite = [
+        _place(_Matrix(), w, a, c[0] if c else None, n, radius, left_out, norms)
+        for w, a, n, *c in (_pieces(*matrices) if norms is None else [matrices])
+    ]
     if dense is not weights:
         weights.copy_(dense)
     return finite
@@ -252,6 +276,7 @@ def _place(
     n: Tensor,
     radii: Tensor,
     left_out: Tensor | None,
+    norms: Tensor | None = None,
 ) -> Tensor:
     """Project weights w around the anchor a, and keep their change in c and its norms in n.
 
@@ -260,7 +285,7 @@ def _place(
     """
     direct = c is not None and c.dtype == w.dtype and left_out is None
     change = torch.sub(w, a, out=c) if direct else torch.sub(w, a)
-    norms = rows.sums(change.abs()).add_(NORM_EPSILON)
+    norms = rows.sums(change.abs()).add_(NORM_EPSILON) if norms is None else norms
     finite = norms.isfinite()
     ratios = rows.spread(torch.div(radii, norms).clamp_(max=1.0).to(accumulation_dtype(w.dtype)))
     if left_out is None and finite.is_cpu and finite.numpy().all():  # looking costs nothing there
