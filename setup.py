@@ -9,6 +9,6 @@ setup(
         "ftp_cl": ["py.typed"],
         "ftp_cl.benchmarks": ["data/*"],
         "ftp_cl.configs": ["**/*.yaml"],
-        "ftp_cl.report": ["templates/*"],
+        "ftp_cl.study": ["templates/*"],
     },
 )

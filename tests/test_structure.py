@@ -18,18 +18,8 @@ ALLOWED = {
     "metrics": {"metrics"},
     "models": {"models"},
     "plugins": {"projection", "optim", "models", "benchmarks", "metrics", "plugins"},
-    "report": {"metrics", "report"},
-    "experiment": {
-        "projection",
-        "optim",
-        "models",
-        "benchmarks",
-        "metrics",
-        "plugins",
-        "report",
-        "experiment",
-        "configs",
-    },
+    "runs": {"projection", "optim", "models", "benchmarks", "metrics", "plugins", "runs", "configs"},
+    "study": {"metrics", "runs", "study", "configs"},
 }
 
 
@@ -52,14 +42,14 @@ def test_every_part_is_listed_here():
     assert {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()} == set(ALLOWED)
 
 
-@pytest.mark.parametrize("module", ["ftp_cl.optim", "ftp_cl.report", "ftp_cl.metrics", "ftp_cl.benchmarks"])
+@pytest.mark.parametrize("module", ["ftp_cl.optim", "ftp_cl.study.write", "ftp_cl.metrics", "ftp_cl.benchmarks"])
 def test_users_of_plain_torch_need_not_wait_for_avalanche(module):
     code = f"import sys, {module}; sys.exit('avalanche' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_configurations_are_installed_with_the_package():
-    from ftp_cl.experiment.config import config_directory, options_of
+    from ftp_cl.runs.catalogue import config_directory, options_of
 
     assert (config_directory() / "config.yaml").exists()
     assert "split_emoji" in options_of("benchmark")
@@ -67,12 +57,13 @@ def test_configurations_are_installed_with_the_package():
 
 @pytest.mark.parametrize("group", ["benchmark", "method", "model"])
 def test_each_configuration_begins_with_the_command_that_runs_it(group):
-    from ftp_cl.experiment.config import config_directory
+    from ftp_cl.runs.catalogue import config_directory, entry
 
     for file in (config_directory() / group).glob("*.yaml"):
-        command, description = file.read_text().splitlines()[:2]
+        command = file.read_text().partition("\n")[0]
         assert command.startswith("# ftp-cl run ") and f"{group}={file.stem}" in command, file
-        assert description.startswith("# ") and description.endswith("."), file
+        description = entry(group, file.stem).description
+        assert description.endswith(".") and len(description) < 120, file
 
 
 def test_version_is_told_once():

@@ -5,14 +5,18 @@ comparison in short, from results/comparison.
 """
 
 import argparse
-import csv
 import shutil
 import statistics
 import sys
 from collections import defaultdict
 from pathlib import Path
 
+from ftp_cl.study.plan import load_plan
+from ftp_cl.study.plan_tables import mean_over_settings
+from ftp_cl.study.store import Store
+
 ROOT = Path(__file__).parents[1]
+RESULTS = Store(ROOT / "results" / "comparison")
 TUNED = {
     "class_incremental": "class-incremental, 5 experiences",
     "class_incremental_10": "class-incremental, 10 experiences",
@@ -61,36 +65,28 @@ def show_demo(demo: Path) -> str:
 
 def show_results(settings: dict[str, str]) -> str:
     """Mean accuracy and OOD average of each method in these settings, over the seeds that all methods have."""
-    values: dict[tuple[str, str], dict[str, tuple[float, float]]] = defaultdict(dict)
-    with (ROOT / "results" / "comparison" / "summary.csv").open(newline="") as file:
-        for row in csv.DictReader(file):
-            pair = float(row["average_accuracy"]), float(row["ood_average"])
-            values[row["setting"], row["method"]][row["seed"]] = pair
+    values: dict[tuple[str, str], dict[int, tuple[float, float]]] = defaultdict(dict)
+    for run in RESULTS.runs():
+        values[run["setting"], run["row"]][run["seed"]] = run["average_accuracy"], run["ood_average"]
     common = {setting: set.intersection(*(set(values[setting, name]) for name in METHODS)) for setting in settings}
     shown = [setting for setting in settings if common[setting]]
-    heads = [f"{settings[setting]} (n = {len(common[setting])})" for setting in shown]
-    rows = [["method", *heads], ["---"] * (1 + len(shown))]
+    rows = [["method", *(f"{settings[setting]} (n = {len(common[setting])})" for setting in shown)]]
     for method, name in METHODS.items():
         rows.append([name, *(_cell([values[setting, method][seed] for seed in common[setting]]) for setting in shown)])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return _markdown(rows)
 
 
 def show_mean() -> str:
     """The mean over the settings of `TUNED`, and what the recommended recipe is ahead by."""
-    text = (ROOT / "results" / "comparison" / "README.md").read_text()
-    heads, *rows = _table(text, "Mean over the settings")
+    heads, rows = mean_over_settings(load_plan(), RESULTS)
     shown = [i for i, head in enumerate(heads) if not head.endswith("to ftp")]
-    lines = [[heads[i].replace(RECIPE, "the first row") for i in shown], ["---"] * len(shown)]
-    lines += [[METHODS[row[0]], *(row[i] for i in shown[1:])] for row in rows if row[0] == RECIPE]
-    lines += [[METHODS[row[0]], *(row[i] for i in shown[1:])] for row in rows if row[0] in METHODS and row[0] != RECIPE]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    first = ["method", *(heads[i].replace(RECIPE, "the first row") for i in shown)]
+    names = [RECIPE, *(name for name in rows if name in METHODS and name != RECIPE)]
+    return _markdown([first, *([METHODS[name], *(rows[name][i] for i in shown)] for name in names)])
 
 
-def _table(text: str, title: str) -> list[list[str]]:
-    """The rows of the table below a heading, its heads first."""
-    lines = text.partition(f"## {title}\n")[2].partition("\n## ")[0].splitlines()
-    rows = [[cell.strip() for cell in line.strip()[1:-1].split("|")] for line in lines if line.startswith("|")]
-    return [row for row in rows if row[0] != "---"]
+def _markdown(rows: list[list[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in [rows[0], ["---"] * len(rows[0]), *rows[1:]])
 
 
 def _cell(pairs: list[tuple[float, float]]) -> str:

@@ -14,17 +14,15 @@ from ftp_cl.benchmarks.emoji_domains import CLASSES, DOMAINS, EmojiDomains
 from ftp_cl.benchmarks.fashion_mnist import FASHION_CLASSES, FashionMnist, split_fashion_mnist
 from ftp_cl.benchmarks.folder import ImageFolder, image_folder
 from ftp_cl.benchmarks.imagenet_r import ImageNetR, split_imagenet_r
-from ftp_cl.benchmarks.registry import BENCHMARK_DESCRIPTIONS, BENCHMARKS, build_benchmark
 from ftp_cl.benchmarks.tiny_imagenet import TinyImageNet, split_tiny_imagenet
 
 if TYPE_CHECKING:
     from ftp_cl.benchmarks.corruptions import CORRUPTIONS, CorruptedDataset, corrupt, with_corruptions
+    from ftp_cl.benchmarks.identity import data_identity
     from ftp_cl.benchmarks.label_budget import few_labels, hidden_labels
     from ftp_cl.benchmarks.ood import with_ood
 
 __all__ = [
-    "BENCHMARKS",
-    "BENCHMARK_DESCRIPTIONS",
     "CLASSES",
     "CORE50_CATEGORIES",
     "CORE50_SESSIONS",
@@ -43,9 +41,9 @@ __all__ = [
     "ImageFolder",
     "ImageNetR",
     "TinyImageNet",
-    "build_benchmark",
     "core50",
     "corrupt",
+    "data_identity",
     "domainnet",
     "domainnet_domains",
     "emoji_styles",
@@ -68,6 +66,7 @@ _LATE = {
     "CORRUPTIONS": "corruptions",
     "CorruptedDataset": "corruptions",
     "corrupt": "corruptions",
+    "data_identity": "identity",
     "few_labels": "label_budget",
     "hidden_labels": "label_budget",
     "with_corruptions": "corruptions",

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import operator
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 
 def check_choice(what: str, value: object, choices: Sequence[str]) -> None:
@@ -45,16 +48,36 @@ def check_domains(
 
 def check_names(what: str, names: Sequence[str]) -> None:
     """Raise ValueError unless each class has a name of its own; ``what`` has these classes."""
-    for name, count in Counter(names).items():
+    for name, count in Counter(map(composed, names)).items():
         if count > 1:
             raise ValueError(f"{count} classes of {what} are called {name!r}: give each a name of its own.")
 
 
-def check_targets(what: object, targets: Sequence[int], n_classes: int) -> None:
-    """Raise ValueError unless all targets are class indices; ``what`` names the file or dataset that they are from."""
-    for position, target in enumerate(targets):
-        if not 0 <= target < n_classes:
+def composed(name: str) -> str:
+    """Return a name with its letters in Unicode's composed form; file systems and archives may take them apart."""
+    return unicodedata.normalize("NFC", name)
+
+
+def class_indices(what: object, targets: Any, n_classes: int | None) -> list[int]:
+    """Return ``targets`` as numbers, after a check that each is a class index; nothing is rounded.
+
+    Args:
+        what: names the file or dataset that they are from.
+        targets: whole numbers of any type, or an array or tensor of them.
+        n_classes: how many classes there are; None for any number.
+
+    Raises:
+        ValueError: naming the first that is no whole number, or none of 0 to n_classes - 1.
+    """
+    indices = []
+    for position, target in enumerate(targets.tolist() if hasattr(targets, "tolist") else targets):
+        try:
+            indices.append(operator.index(target))
+        except TypeError:
+            raise ValueError(f"{what}: item {position} has the class {target!r}, which is no whole number.") from None
+        if n_classes is not None and not 0 <= indices[-1] < n_classes:
             raise ValueError(f"{what}: item {position} has the class {target}, but classes are 0 to {n_classes - 1}.")
+    return indices
 
 
 def check_size(size: int, smallest: int, largest: int) -> None:

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
+import torch
 from avalanche.benchmarks.utils import (
     AvalancheDataset,
-    ConstantSequence,
     DataAttribute,
     TaskAwareSupervisedClassificationDataset,
     TaskLabels,
-    TransformGroups,
 )
 from avalanche.benchmarks.utils.flat_data import FlatData
 from PIL import Image
 from torch.utils.data import Dataset
 
+from ftp_cl.benchmarks._sources import HIDDEN, Layer, for_inputs_only, sources, with_layers
 from ftp_cl.benchmarks.image_files import ImageFiles, StoredImage
 
-HIDDEN = -1
-"""The label of an item whose label is hidden."""
+_LABELS = ("targets", "targets_task_labels")
 
 
 class CopiedItems(Dataset[tuple[Any, int]]):
@@ -47,29 +48,44 @@ class CopiedItems(Dataset[tuple[Any, int]]):
 
 
 def copy_items(
-    dataset: AvalancheDataset, indices: Sequence[int], groups: TransformGroups, task_label: int, *, hide: bool
+    dataset: AvalancheDataset, indices: Sequence[int], *, hide: bool
 ) -> TaskAwareSupervisedClassificationDataset:
-    """Return a dataset of copies of some items, under the same transforms.
+    """Return a dataset of copies of some items, under the same transforms, with the same attributes.
 
     Args:
         dataset: where the items come from.
         indices: which items, in the order wanted.
-        groups: the transforms that ``dataset`` applies.
-        task_label: of all items.
-        hide: give all items the label ``HIDDEN``, and apply no transform to it.
+        hide: give all items the label ``HIDDEN``, apply no transform to it, and keep no attribute but task labels.
     """
-    copies = [_copied_item(*_source_of(dataset, index)) for index in indices]
-    # The label as the source gives it, for the transforms to turn it into what ``dataset`` gives.
-    items = CopiedItems([value for value, _ in copies], [HIDDEN if hide else target for _, target in copies])
-    targets = items.targets if hide else [int(dataset.targets[index]) for index in indices]
+    # One part for all items that go through the same transforms; they may come in turns.
+    parts: dict[tuple[int, ...], tuple[list[Layer], list[Any], list[int]]] = {}
+    position = 0
+    for source in sources(dataset, indices):
+        key = tuple(id(groups) for layer in source.layers for groups in layer)
+        _, items, positions = parts.setdefault(key, (source.layers, [], []))
+        items += [_copied_item(source.raw, int(index)) for index in source.indices]
+        positions += range(position, position + len(source.indices))
+        position += len(source.indices)
+    copies = [_part(items, layers, hide) for layers, items, _ in parts.values()]
+    order = np.argsort([p for _, _, positions in parts.values() for p in positions])
+    attributes = [] if hide else [a for a in dataset._data_attributes.values() if a.name not in _LABELS]
+    copied = [DataAttribute([a[i] for i in indices], a.name, use_in_getitem=a.use_in_getitem) for a in attributes]
+    task_labels = getattr(dataset, "targets_task_labels", None)
     return TaskAwareSupervisedClassificationDataset(
-        [items],
+        [AvalancheDataset(copies, indices=order.tolist() if len(copies) > 1 else None)],
         data_attributes=[
-            DataAttribute(targets, "targets"),
-            TaskLabels(ConstantSequence(task_label, len(items))),
+            DataAttribute([HIDDEN if hide else int(dataset.targets[i]) for i in indices], "targets"),
+            TaskLabels([0 if task_labels is None else int(task_labels[i]) for i in indices]),
+            *copied,
         ],
-        transform_groups=_for_inputs_only(groups) if hide else TransformGroups(dict(groups.transform_groups)),
-    )
+        collate_fn=dataset.collate_fn,
+    ).with_transforms(dataset._flat_data._transform_groups.current_group)
+
+
+def _part(items: Sequence[tuple[Any, Any]], layers: Sequence[Layer], hide: bool) -> AvalancheDataset:
+    # The label as the source gives it, for the transforms to turn it into what the dataset gives.
+    raw = CopiedItems([value for value, _ in items], [HIDDEN if hide else target for _, target in items])
+    return with_layers(AvalancheDataset([raw]), for_inputs_only(layers) if hide else layers)
 
 
 def sources_of(dataset: Any) -> set[int]:
@@ -92,22 +108,12 @@ def _datasets_in(values: Any) -> Iterator[Any]:
             yield from value
 
 
-def _source_of(dataset: AvalancheDataset, index: int) -> tuple[Any, int]:
-    """Return where an item comes from, before any transform of Avalanche's: a dataset and an index into it."""
-    # Avalanche has no public way to read an item without its transforms; the pinned version keeps data in this tree.
-    node: Any = dataset._flat_data
-    while isinstance(node, FlatData):
-        position, index = node._get_idx(index)
-        node = node._datasets[position]
-    return node, index
-
-
-def _copied_item(source: Any, index: int) -> tuple[Any, int]:
+def _copied_item(source: Any, index: int) -> tuple[Any, Any]:
     """Return a copy of an input, and its label; of an image file, the file where its pixels would take more memory."""
     if isinstance(source, ImageFiles) and (stored := source.stored_image(index)).is_compact:
         return stored, source.targets[index]
     value, target = source[index][:2]
-    return _detached(value), int(target)
+    return _detached(value), _detached(target)
 
 
 def _detached(value: Any) -> Any:
@@ -120,18 +126,13 @@ def _detached(value: Any) -> Any:
     return copy.deepcopy(value)
 
 
-class _InputOnly:
-    """Avalanche's transform of an (input, label) pair, applied to an input without a label."""
-
-    def __init__(self, transform: Any) -> None:
-        self.transform = transform
-
-    def __call__(self, value: Any) -> Any:
-        result = self.transform(value, HIDDEN)
-        return result[0] if isinstance(result, (list, tuple)) else result
-
-
-def _for_inputs_only(groups: TransformGroups) -> TransformGroups:
-    return TransformGroups(
-        {name: (_InputOnly(t) if t is not None else None, None) for name, t in groups.transform_groups.items()}
-    )
+def values_of(value: Any) -> bytes:
+    """Return all that a value says: of an array or tensor its type, shape and numbers, of an image its pixels."""
+    if isinstance(value, StoredImage):
+        return value.content
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu().numpy()
+    if isinstance(value, np.ndarray | Image.Image):
+        array = np.asarray(value)
+        return f"{array.dtype} {array.shape} ".encode() + array.tobytes()
+    return pickle.dumps(value)

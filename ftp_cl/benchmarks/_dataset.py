@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -43,6 +43,13 @@ class RebuildableDataset(Dataset[tuple[Any, int]]):
     def constructor_arguments(self) -> dict[str, Any]:
         """Return the keyword arguments that make an equal dataset."""
         raise NotImplementedError
+
+    def image_identity(self, index: int) -> Hashable:
+        """Return what an image has in common with itself in other sizes and styles, and with no other image.
+
+        By it, images of one part are found in another. None if only the pixels tell.
+        """
+        return None
 
     def __len__(self) -> int:
         return len(self.targets)

@@ -11,7 +11,7 @@ import numpy as np
 from torchvision.transforms import Compose, Resize
 from torchvision.transforms.functional import to_tensor
 
-from ftp_cl.benchmarks._checks import check_choice, check_choices, check_size, check_targets
+from ftp_cl.benchmarks._checks import check_choice, check_choices, check_size, class_indices
 from ftp_cl.benchmarks._dataset import ArrayDataset
 from ftp_cl.benchmarks.download import Archive, data_root, require_folder
 
@@ -101,13 +101,17 @@ class Cifar(ArrayDataset):
         folder = require_folder(self.root, files.archive, download)
         batches = [_read_batch(folder / name, files.label_key) for name in getattr(files, split)]
         self.data = np.concatenate([pixels for pixels, _ in batches])
-        self.targets = [int(target) for _, labels in batches for target in labels]
         self.classes = [str(name) for name in _unpickle(folder / files.meta, files.names_key)]
-        check_targets(f"{folder}, {split} files", self.targets, len(self.classes))
+        labels = [label for _, labels in batches for label in labels]
+        self.targets = class_indices(f"{folder}, {split} files", labels, len(self.classes))
 
     def constructor_arguments(self) -> dict[str, Any]:
         """Return the keyword arguments that make an equal dataset."""
         return {"root": self.root, "variant": self.variant, "split": self.split}
+
+    def image_identity(self, index: int) -> tuple[str, str, int]:
+        """Return the place of an image in the published files."""
+        return self.variant, self.split, index
 
 
 class CorruptedCifar(ArrayDataset):
@@ -160,13 +164,16 @@ class CorruptedCifar(ArrayDataset):
         count = len(labels) // 5
         part = slice((severity - 1) * count, severity * count)
         self.data = images[part]
-        self.targets = [int(label) for label in labels[part]]
-        check_targets(folder / "labels.npy", self.targets, len(self.classes))
+        self.targets = class_indices(folder / "labels.npy", labels[part], len(self.classes))
 
     def constructor_arguments(self) -> dict[str, Any]:
         """Return the keyword arguments that make an equal dataset."""
         names = ("root", "variant", "corruption", "severity", "classes")
         return {name: getattr(self, name) for name in names}
+
+    def image_identity(self, index: int) -> tuple[str, str, int]:
+        """Return the place of the test image that is corrupted here."""
+        return self.variant, "test", index
 
 
 def _read_batch(path: Path, label_key: str) -> tuple[np.ndarray, list[int]]:
@@ -179,12 +186,29 @@ def _read_batch(path: Path, label_key: str) -> tuple[np.ndarray, list[int]]:
     return pixels.reshape(-1, 3, _SIDE, _SIDE).transpose(0, 2, 3, 1), labels
 
 
+class _Unpickler(pickle.Unpickler):
+    """Reads lists, strings, numbers and arrays of these, which is all that CIFAR's files have, and runs no code."""
+
+    _KNOWN = (
+        ("numpy", "ndarray"),
+        ("numpy", "dtype"),
+        ("numpy.core.multiarray", "_reconstruct"),
+        ("numpy.core.multiarray", "scalar"),
+        ("_codecs", "encode"),  # how Python 3 writes the bytes of an array in protocol 2
+    )
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module.replace("numpy._core", "numpy.core"), name) not in self._KNOWN:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no file of CIFAR does")
+        return super().find_class(module, name)
+
+
 def _unpickle(path: Path, key: str) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: extract the archive that it belongs to again.")
     try:
         with path.open("rb") as file:
-            return pickle.load(file, encoding="latin1")[key]
+            return _Unpickler(file, encoding="latin1").load()[key]
     except Exception as error:  # a damaged pickle may raise anything
         raise ValueError(
             f"{path} cannot be read ({type(error).__name__}: {error}): extract its archive again."
@@ -195,7 +219,10 @@ def _load_array(path: Path) -> np.ndarray:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: extract the archive that it belongs to again.")
     try:
-        return np.load(path, mmap_mode="r")
+        array = np.load(path, mmap_mode="r")
+        if not isinstance(array, np.ndarray):
+            raise ValueError("it holds several arrays")
+        return array
     except (OSError, EOFError, ValueError) as error:
         raise ValueError(f"{path} cannot be read ({error}): extract its archive again.") from None
 

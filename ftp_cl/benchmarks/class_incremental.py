@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ftp_cl.benchmarks._checks import check_names, check_targets
+from ftp_cl.benchmarks._checks import check_names, class_indices
 from ftp_cl.benchmarks._dataset import LabelledDataset, NamedDataset
 from ftp_cl.benchmarks.scenario import DescribedScenario, ExperienceData, Transform, make_stream, transform_groups
 
@@ -122,10 +122,9 @@ def indices_by_class(dataset: NamedDataset) -> dict[str, list[int]]:
     Raises:
         ValueError: if a target is no class index, or two classes have one name.
     """
-    check_targets("The dataset to train on", dataset.targets, len(dataset.classes))
     check_names("the dataset to train on", dataset.classes)
     members: list[list[int]] = [[] for _ in dataset.classes]
-    for index, target in enumerate(dataset.targets):
+    for index, target in enumerate(class_indices("The dataset to train on", dataset.targets, len(dataset.classes))):
         members[target].append(index)
     return dict(zip(dataset.classes, members, strict=True))
 
@@ -147,7 +146,7 @@ def draw_class_order(n_classes: int, seed: int, fixed_class_order: Sequence[int]
     """
     if fixed_class_order is None:
         return np.random.default_rng(_checked_seed(seed)).permutation(n_classes).tolist()
-    order = [int(c) for c in fixed_class_order]
+    order = class_indices("fixed_class_order", fixed_class_order, None)
     if sorted(order) != list(range(n_classes)):
         missing = sorted(set(range(n_classes)) - set(order))
         surplus = sorted({c for c in order if order.count(c) > 1 or not 0 <= c < n_classes})
@@ -278,11 +277,11 @@ def _slice_classes(class_order: Sequence[int], n_experiences: int, first_half: b
 def _cut(
     name: str, data: StreamData, slices: Sequence[Sequence[int]], task_labels: Sequence[int], n_classes: int
 ) -> list[ExperienceData]:
-    check_targets(f"The dataset of stream {name!r}", data.dataset.targets, n_classes)
+    targets = class_indices(f"The dataset of stream {name!r}", data.dataset.targets, n_classes)
     by_class: dict[int, list[int]] = {c: [] for classes in slices for c in classes}
     for index in range(len(data.dataset)) if data.indices is None else data.indices:
-        if (target := int(data.dataset.targets[index])) in by_class:
-            by_class[target].append(index)
+        if targets[index] in by_class:
+            by_class[targets[index]].append(index)
     empty = [number for number, classes in enumerate(slices) if not any(by_class[c] for c in classes)]
     if empty:
         raise ValueError(f"Stream {name!r} has no items of the classes of experience {empty[0]}, {slices[empty[0]]}.")

@@ -24,7 +24,7 @@ from ftp_cl.benchmarks._dataset import LabelledDataset, RebuildableDataset
 from ftp_cl.benchmarks.cifar_corruptions import corrupt_small
 from ftp_cl.benchmarks.image_files import UNREADABLE
 from ftp_cl.benchmarks.ood import add_streams, stream_of
-from ftp_cl.benchmarks.scenario import DescribedScenario
+from ftp_cl.benchmarks.scenario import DescribedScenario, experience_like, stream_from
 
 CORRUPTIONS = (
     "gaussian_noise",
@@ -299,15 +299,8 @@ def _corrupted_stream(
         # One per source, however many experiences are cut from it.
         return made.setdefault(id(source), CorruptedDataset(source, name, severity, seed, constants, cache))
 
-    experiences = []
-    for experience in stream:
-        twin = copy.copy(experience)
-        twin._dataset = _with_leaves(experience.dataset, corrupted)
-        experiences.append(twin)
-    result = EagerCLStream(f"ood_{name}_{severity}", experiences, set_stream_info=False)
-    for twin in experiences:
-        twin.origin_stream = result
-    return result
+    experiences = [experience_like(e, _with_leaves(e.dataset, corrupted)) for e in stream]
+    return stream_from(f"ood_{name}_{severity}", experiences)
 
 
 def _with_leaves(dataset: AvalancheDataset, replace: Callable[[LabelledDataset], Any]) -> AvalancheDataset:

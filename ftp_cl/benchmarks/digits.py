@@ -59,6 +59,10 @@ class Digits(RebuildableDataset):
         """Return the keyword arguments that make an equal dataset."""
         return {"split": self.split, "inverted": self.inverted, "channels": self.channels, "size": self.size}
 
+    def image_identity(self, index: int) -> tuple[str, str, int]:
+        """Return the part and the place of a digit in it, which neither size nor inversion change."""
+        return "digits", self.split, index
+
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
         # A copy, so that a transform that works in place cannot change the data.
         return self.data[index].clone(), self.targets[index]

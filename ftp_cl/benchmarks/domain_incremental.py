@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ftp_cl.benchmarks._checks import class_indices
 from ftp_cl.benchmarks._dataset import NamedDataset
 from ftp_cl.benchmarks.class_incremental import draw_identities, indices_by_class
 from ftp_cl.benchmarks.scenario import DescribedScenario, ExperienceData, Transform, make_stream, transform_groups
@@ -60,6 +61,7 @@ def split_domains(
     for domain, data in domains.items():
         if list(data.train.classes) != list(classes) or list(data.test.classes) != list(classes):
             raise ValueError(f"The classes of the domain {domain} are not those of the first domain.")
+        class_indices(f"The test data of the domain {domain}", data.test.targets, len(classes))
     drawn = [_draw(domain.train, split) for domain in domains.values()]
     streams = {
         "train": _experiences([d.train for d in domains.values()], [training for training, _ in drawn], split),

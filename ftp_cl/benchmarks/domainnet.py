@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torchvision.transforms.functional import to_tensor
 
-from ftp_cl.benchmarks._checks import check_choice, check_choices, check_domains
+from ftp_cl.benchmarks._checks import check_choice, check_choices, check_domains, composed
 from ftp_cl.benchmarks.download import data_root
 from ftp_cl.benchmarks.image_files import ImageFiles, check_files, read_lines
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 DOMAINNET_DOMAINS = ("clipart", "infograph", "painting", "quickdraw", "real", "sketch")
 """The six domains."""
 
+_N_CLASSES = 345
 _PAGE = "https://ai.bu.edu/M3SDA/"
 _SPLITS = ("train", "test")
 
@@ -86,7 +87,11 @@ def _read_list(root: Path, domain: str, split: str, names: dict[int, str]) -> li
         parts = image.split("/")
         if len(parts) != 3 or parts[0] != domain or not label.isdecimal():
             raise ValueError(f"{path}, line {number}: {line!r} is not '{domain}/<class>/<file> <class index>'.")
-        name, target = parts[1], int(label)
+        if len(label) > 9 or int(label) >= _N_CLASSES:
+            raise ValueError(
+                f"{path}, line {number}: the class {label:.20} is none of DomainNet's, 0 to {_N_CLASSES - 1}."
+            )
+        name, target = composed(parts[1]), int(label)
         if names.setdefault(target, name) != name or index_of.setdefault(name, target) != target:
             raise ValueError(
                 f"{path}, line {number}: {name} has the class {target}, but before class {target} was "

@@ -121,6 +121,10 @@ class EmojiDomains(RebuildableDataset):
             "target_transform": self.target_transform,
         }
 
+    def image_identity(self, index: int) -> tuple[str, str]:
+        """Return the name of the emoji, the same in every style and size."""
+        return "emoji", self.identities[index]
+
     def __getitem__(self, index: int) -> tuple[Any, int]:
         image = Image.fromarray(self.data[index])
         target = self.targets[index]

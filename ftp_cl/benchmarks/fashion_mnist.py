@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from torchvision.transforms.functional import to_tensor
 
-from ftp_cl.benchmarks._checks import check_choice, check_size, check_targets
+from ftp_cl.benchmarks._checks import check_choice, check_size, class_indices
 from ftp_cl.benchmarks._dataset import ArrayDataset
 from ftp_cl.benchmarks.download import data_root, require_file
 
@@ -42,6 +42,7 @@ _CHECKSUMS = {
 }
 _PREFIXES = {"train": "train", "test": "t10k"}
 _SIZES = (28, 512)
+_LARGEST_FILE = 60_000 * 28 * 28 + 16
 
 
 class FashionMnist(ArrayDataset):
@@ -76,12 +77,15 @@ class FashionMnist(ArrayDataset):
         if len(images) != len(labels):
             raise ValueError(f"The {split} files in {folder} have {len(images)} images, but {len(labels)} labels.")
         self.data = images
-        self.targets = [int(label) for label in labels]
-        check_targets(f"{folder}, {split} labels", self.targets, len(self.classes))
+        self.targets = class_indices(f"{folder}, {split} labels", labels, len(self.classes))
 
     def constructor_arguments(self) -> dict[str, Any]:
         """Return the keyword arguments that make an equal dataset."""
         return {"root": self.root, "split": self.split, "size": self.size}
+
+    def image_identity(self, index: int) -> tuple[str, str, int]:
+        """Return the place of an image in the published files."""
+        return "Fashion-MNIST", self.split, index
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         image, target = super().__getitem__(index)
@@ -94,7 +98,10 @@ def _read_idx(folder: Path, name: str, download: bool) -> np.ndarray:
     if not path.is_file():
         path = require_file(folder, f"{name}.gz", f"{_URL}/{name}.gz", _CHECKSUMS[name], download)
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            content = file.read(_LARGEST_FILE + 1)
+        if len(content) > _LARGEST_FILE:
+            raise ValueError(f"it has more than {_LARGEST_FILE} bytes")
         n_dimensions = 3 if "idx3" in name else 1
         shape = np.frombuffer(content, ">i4", 1 + n_dimensions)
         if shape[0] != 0x0800 + n_dimensions:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torchvision.transforms.functional import to_tensor
 
-from ftp_cl.benchmarks.image_files import ImageFiles, class_folders, images_in
+from ftp_cl.benchmarks._checks import check_names, composed
+from ftp_cl.benchmarks.image_files import ImageFiles, class_folders, images_in, is_image
 
 if TYPE_CHECKING:
     from ftp_cl.benchmarks.scenario import DescribedScenario
@@ -17,7 +20,10 @@ if TYPE_CHECKING:
 class ImageFolder(ImageFiles):
     """A folder with one folder of images per class; images are decoded when they are read.
 
-    An item is ``(image, target)``, see ``ImageFiles``; a target is a position among the sorted names of the folders.
+    An item is ``(image, target)``: a PIL image in RGB, see ``ImageFiles`` and ``as_viewed``; a target is a position
+    among the sorted names of the folders. Images in folders below that of a class belong to it. Hidden files and
+    folders, and files that are called like no image, are left out. Names that differ only in how their letters are
+    composed (é as one character or as two) are one name.
 
     Args:
         root: holds ``<class>/<image>``.
@@ -25,13 +31,25 @@ class ImageFolder(ImageFiles):
 
     Raises:
         FileNotFoundError: if there is no such folder.
-        ValueError: if it has no folders, or one of them no images.
+        ValueError: if it has no folders, or one of them no images, or two of them one name, or an image lies beside
+            them.
     """
 
+    as_viewed = True
+
     def __init__(self, root: str | Path, size: int | None = 224) -> None:
-        classes = class_folders(Path(root))
-        items = [(path, target) for target, name in enumerate(classes) for path in images_in(Path(root), name)]
-        self._set_files(Path(root), [path for path, _ in items], [target for _, target in items], classes, size)
+        root = Path(root)
+        folders = sorted(class_folders(root), key=composed)
+        check_names(str(root), folders)
+        if beside := sorted(e.name for e in os.scandir(root) if is_image(e.name) and e.name[0] != "." and e.is_file()):
+            raise ValueError(f"The image {root / beside[0]} lies beside the folders of the classes: put it into one.")
+        items = [(path, target) for target, name in enumerate(folders) for path in images_in(root, name, nested=True)]
+        classes = [composed(name) for name in folders]
+        self._set_files(root, [path for path, _ in items], [target for _, target in items], classes, size)
+
+    def image_identity(self, index: int) -> bytes:
+        """Return a digest of the file: in folders of one's own, the same path may be another image."""
+        return hashlib.blake2b(self.stored_image(index).content, digest_size=16).digest()
 
     def constructor_arguments(self) -> dict[str, Any]:
         """Return the keyword arguments that make an equal dataset."""

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 from torchvision.transforms.functional import center_crop, resize
 
 from ftp_cl.benchmarks._checks import check_size
 from ftp_cl.benchmarks._dataset import RebuildableDataset
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
-"""What counts as an image in a folder, in upper or lower case."""
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"),
+    *(".jpe", ".jfif", ".pgm", ".pbm", ".pnm", ".apng", ".avif", ".heic", ".heif", ".jp2", ".tga"),
+)
+"""What counts as an image in a folder, in upper or lower case; one that Pillow cannot read is named when it is read."""
 
 _SIZES = (8, 1024)
 
 _SIXTEEN_BITS = 65535
+_FOURTEEN_BITS = 16383
+
+_LONGEST = 16
+"""Of an image that is longer than this many times its shorter side, the middle is taken before it is resized."""
 
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 """What Pillow raises for a file that is no image, damaged or truncated."""
@@ -30,8 +37,9 @@ class ImageFiles(RebuildableDataset):
     """A labelled dataset of image files.
 
     An item is ``(image, target)``: a PIL image in RGB of ``size`` x ``size`` pixels (the shorter side is resized, then
-    the middle is cut out; as it is stored if ``size`` is None) and the class index. Other modes become RGB, see
-    ``as_rgb``. Subclasses call ``_set_files``.
+    the middle is cut out; as it is stored if ``size`` is None) and the class index. Published data are read as their
+    reference code reads them, by Pillow's ``convert("RGB")`` alone: not turned as EXIF says, what is transparent in the
+    colours that lie below. Subclasses call ``_set_files``.
 
     Attributes:
         root: the folder that ``paths`` start from.
@@ -39,7 +47,10 @@ class ImageFiles(RebuildableDataset):
         targets: class index per item.
         classes: the class names; a target is a position in this list.
         size: side of the images in pixels, 8 to 1024, or None.
+        as_viewed: read images as a viewer shows them instead, see ``as_viewed``.
     """
+
+    as_viewed = False
 
     def _set_files(
         self, root: Path, paths: Sequence[str], targets: Sequence[int], classes: Sequence[str], size: int | None
@@ -53,11 +64,17 @@ class ImageFiles(RebuildableDataset):
         self.size = size
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        return _cut(read_image(self.root / self.paths[index]), self.size), self.targets[index]
+        return _cut(read_image(self.root / self.paths[index], self.as_viewed), self.size), self.targets[index]
+
+    def image_identity(self, index: int) -> Hashable:
+        """Return the path of an image in the published data."""
+        return type(self).__name__, self.paths[index]
 
     def stored_image(self, index: int) -> StoredImage:
         """Return the image of an item undecoded and without its path, which may tell the class."""
-        return StoredImage((self.root / self.paths[index]).read_bytes(), self.size)
+        path = self.root / self.paths[index]
+        _check_file(path)
+        return StoredImage(path.read_bytes(), self.size, self.as_viewed)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.root}; {len(self)} images of {len(self.classes)} classes)"
@@ -70,10 +87,12 @@ class StoredImage:
     Attributes:
         content: of the file.
         size: see ``ImageFiles``.
+        as_viewed: see ``ImageFiles``.
     """
 
     content: bytes
     size: int | None
+    as_viewed: bool
 
     @property
     def is_compact(self) -> bool:
@@ -88,7 +107,7 @@ class StoredImage:
         """
         try:
             with Image.open(BytesIO(self.content)) as image:
-                return _cut(as_rgb(image), self.size)
+                return _cut(_as_rgb(image, self.as_viewed), self.size)
         except UNREADABLE as error:
             raise ValueError(
                 f"An image file that was copied cannot be read ({error}): go through the data set to find it."
@@ -96,42 +115,77 @@ class StoredImage:
 
 
 def _cut(image: Image.Image, size: int | None) -> Image.Image:
-    return image if size is None else center_crop(resize(image, [size]), [size, size])
+    if size is None:
+        return image
+    longest = _LONGEST * min(image.size)
+    if max(image.size) > longest:
+        image = center_crop(image, [min(image.height, longest), min(image.width, longest)])
+    return center_crop(resize(image, [size]), [size, size])
 
 
-def as_rgb(image: Image.Image) -> Image.Image:
-    """Return an image in RGB: grey, palette and CMYK converted, 16 bits as 8, what is transparent on white.
+def _as_rgb(image: Image.Image, viewed: bool) -> Image.Image:
+    if 0 in image.size:
+        raise ValueError("it has no pixels")
+    return as_viewed(image) if viewed else image.convert("RGB")
 
-    Integers of more than 8 bits whose values do not exceed 255 stay as they are.
+
+def as_viewed(image: Image.Image) -> Image.Image:
+    """Return an image in RGB as a viewer shows it.
+
+    It is turned as EXIF says; grey, palette and CMYK are converted, 16 bits become 8, what is transparent white. Of an
+    animation it is the first picture. Integers of more than 8 bits whose values do not exceed 255 stay as they are.
 
     Raises:
-        ValueError: for an image of floating point numbers, or of integers beyond 16 bits, whose range is unknown.
+        ValueError: for an image whose range is unknown: of floating point numbers, of integers beyond 16 bits, or of 16
+            bits whose values need 14 or fewer, which may be an image of 10, 12 or 14 bits.
     """
+    deep = ";16" in str(getattr(image, "tile", "")) or image.mode.startswith("I")
+    image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
         values = np.asarray(image, dtype=np.int64)
         if values.min() < 0 or values.max() > _SIXTEEN_BITS:
             raise ValueError(f"its values, {values.min()} to {values.max()}, are not those of 8 or 16 bits")
-        image = Image.fromarray((values // (257 if values.max() > 255 else 1)).astype(np.uint8))
+        if values.max() > 255:
+            _check_range(int(values.max()))
+            values = values // 257
+        return Image.fromarray(values.astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise ValueError("it holds floating point numbers, whose range is unknown")
+    if deep:
+        _check_range(256 * int(np.asarray(image.convert("RGB")).max()))
     if image.has_transparency_data:
         drawn = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", drawn.size, "white"), drawn)
     return image.convert("RGB")
 
 
-def read_image(path: Path) -> Image.Image:
-    """Return an image file in RGB.
+def _check_range(largest: int) -> None:
+    if largest <= _FOURTEEN_BITS:
+        raise ValueError(
+            f"its largest value is about {largest} of {_SIXTEEN_BITS}, as in images of 10, 12 or 14 bits, which would "
+            "be read too dark; save it with 8 bits"
+        )
+
+
+def _check_file(path: Path) -> None:
+    if not path.exists():
+        raise FileNotFoundError(f"The image {path} is missing.")
+    if not path.is_file():
+        # Reading a pipe would wait for ever.
+        raise ValueError(f"The image {path} is no file: remove it.")
+
+
+def read_image(path: Path, viewed: bool = True) -> Image.Image:
+    """Return an image file in RGB: as a viewer shows it, or by Pillow's ``convert("RGB")`` alone.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if it is no image, or truncated.
     """
+    _check_file(path)
     try:
         with Image.open(path) as image:
-            return as_rgb(image)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"The image {path} is missing.") from None
+            return _as_rgb(image, viewed)
     except UNREADABLE as error:
         raise ValueError(f"The image {path} cannot be read ({error}): get it again, or remove it.") from None
 
@@ -157,25 +211,46 @@ def class_folders(root: Path) -> list[str]:
     """
     if not root.is_dir():
         raise FileNotFoundError(f"The folder {root} is missing: it should hold one folder of images per class.")
-    names = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
+    names = sorted(entry.name for entry in _entries(root) if entry.is_dir())
     if not names:
         raise ValueError(f"The folder {root} holds no folders: it should hold one folder of images per class.")
     return names
 
 
-def images_in(root: Path, folder: str) -> list[str]:
-    """Return the paths, from ``root``, of the images in one of its folders, sorted.
+def images_in(root: Path, folder: str, nested: bool = False) -> list[str]:
+    """Return the paths, from ``root``, of the images in one of its folders, sorted; ``nested``, also of those below it.
 
     Raises:
         FileNotFoundError: if there is no such folder.
-        ValueError: if there is no image in it.
+        ValueError: if there is no image in it, or what is called like an image is no file.
     """
     if not (root / folder).is_dir():
         raise FileNotFoundError(f"The folder {root / folder} is missing.")
-    names = sorted(entry.name for entry in os.scandir(root / folder) if _is_image(entry.name))
-    if not names:
+    paths = list(_images_below(root, folder, nested, ()))
+    if not paths:
         raise ValueError(f"The folder {root / folder} holds no images ({', '.join(IMAGE_SUFFIXES)}).")
-    return [f"{folder}/{name}" for name in names]
+    return sorted(paths)
+
+
+def _images_below(root: Path, folder: str, nested: bool, above: tuple[str, ...]) -> Iterator[str]:
+    real = os.path.realpath(root / folder)
+    if real in above:
+        raise ValueError(f"The folder {root / folder} is a link to a folder that it lies in: remove it.")
+    for entry in _entries(root / folder):
+        if nested and entry.is_dir():
+            yield from _images_below(root, f"{folder}/{entry.name}", nested, (*above, real))
+        elif is_image(entry.name):
+            _check_file(Path(entry.path))
+            yield f"{folder}/{entry.name}"
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """Return what is in a folder, without what is hidden."""
+    entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
+    for entry in entries:
+        if entry.is_symlink() and not os.path.exists(entry.path):
+            raise ValueError(f"{entry.path} is a link to nothing: remove it, or bring back what it leads to.")
+    return entries
 
 
 def check_files(root: Path, paths: Iterable[str], named_by: Path) -> None:
@@ -204,8 +279,9 @@ def check_files(root: Path, paths: Iterable[str], named_by: Path) -> None:
 def _sizes_in(folder: Path) -> dict[str, int]:
     if not folder.is_dir():
         return {}
-    return {entry.name: entry.stat().st_size for entry in os.scandir(folder)}
+    return {entry.name: entry.stat().st_size for entry in os.scandir(folder) if entry.is_file()}
 
 
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
+def is_image(name: str) -> bool:
+    """Return whether a file of this name counts as an image."""
+    return name.lower().endswith(IMAGE_SUFFIXES)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from torchvision.transforms.functional import to_tensor
 
-from ftp_cl.benchmarks._checks import check_choice
+from ftp_cl.benchmarks._checks import check_choice, class_indices
 from ftp_cl.benchmarks.download import Archive, data_root, require_folder
 from ftp_cl.benchmarks.image_files import ImageFiles, check_files, class_folders, images_in
 
@@ -124,9 +124,9 @@ def _read_list(path: Path) -> tuple[list[str], list[int]]:
     try:
         # The lists have 24,000 entries; libyaml, where it is there, reads them ten times faster.
         content = yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        paths = ["/".join(str(entry).split("/")[-2:]) for entry in content["data"]]
-        targets = [int(target) for target in content["targets"]]
-    except (yaml.YAMLError, KeyError, TypeError, ValueError, UnicodeDecodeError) as error:
+        paths = ["/".join(entry.split("/")[-2:]) for entry in content["data"]]
+        targets = class_indices("`targets`", content["targets"], None)
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{path} is no mapping with `data` (paths) and `targets` (class indices): {reason}.") from None
     if len(paths) != len(targets):

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any
 
 import numpy as np
-from avalanche.benchmarks.scenarios import CLExperience, CLScenario, CLStream, DatasetExperience, EagerCLStream
+from avalanche.benchmarks.scenarios import CLExperience, CLScenario, CLStream, DatasetExperience
 
-from ftp_cl.benchmarks._copies import HIDDEN, copy_items, sources_of
-from ftp_cl.benchmarks.ood import _groups_of, describe
-from ftp_cl.benchmarks.scenario import DescribedScenario
+from ftp_cl.benchmarks._checks import class_indices
+from ftp_cl.benchmarks._copies import copy_items, sources_of
+from ftp_cl.benchmarks._same_images import have_identities, images_of, keys_of
+from ftp_cl.benchmarks._sources import HIDDEN
+from ftp_cl.benchmarks.ood import describe, stream_of
+from ftp_cl.benchmarks.scenario import TIMELINE, DescribedScenario, experience_like, stream_from
 
 UNLABELLED = "unlabelled"
 """Name of the stream of images whose labels are hidden."""
-
-_OF_ONE_DATA_SET = (
-    *("split_emoji", "emoji_styles", "split_digits", "split_cifar10", "split_cifar100"),
-    *("split_fashion_mnist", "split_tiny_imagenet", "split_imagenet_r"),
-)
-"""Benchmarks that divide the same images, or the same emoji in other styles, whatever their arguments."""
-
-_TIMELINE = ("classes_in_this_experience", "previous_classes", "classes_seen_so_far", "future_classes")
 
 
 def few_labels(
@@ -58,7 +52,10 @@ def few_labels(
         allow_fewer: a class with fewer images than ``per_class`` keeps all its labels; otherwise that is refused.
         seed: draws the labels that are kept, 0 or more.
         unlabelled: another benchmark whose training images to take without labels, for instance in another style;
-            None for those of ``benchmark`` whose labels are not kept. Its experiences must have the same classes.
+            None for those of ``benchmark`` whose labels are not kept. Its experiences must have the same classes. No
+            image that ``benchmark`` evaluates on may be among them: images are compared by what this package's data
+            sets say of them (the emoji, the place in the published files), own folders by the content of files, and
+            all others by their pixels.
 
     Returns:
         The benchmark's streams and ``unlabelled``. ``description["labels"]`` records the budget and the labelled images
@@ -66,20 +63,24 @@ def few_labels(
 
     Raises:
         ValueError: in one sentence, for a budget that is out of range or more than a class has, an ``unlabelled``
-            stream that would have an empty experience, one whose experiences do not fit or that could have images of
-            the validation stream, or one that is there already.
+            stream that would have an empty experience, one whose experiences do not fit or that has images of another
+            stream of ``benchmark`` than ``train``, or one that is there already.
     """
     choices = _choose(benchmark, _Budget(per_class, fraction, allow_fewer, seed), unlabelled)
-    train = benchmark.streams["train"]
+    if unlabelled is not None:
+        _check_unlabelled(benchmark, unlabelled)
+    train = stream_of(benchmark, "train")
     # Streams whose data are apart from those of training, such as the test stream, need no copy.
     with_labels = [*train, *(choice.source for choice in choices)]
     training_sources = set().union(*(sources_of(experience.dataset) for experience in with_labels))
-    labelled = [_copied(experience, choice.labelled) for experience, choice in zip(train, choices, strict=True)]
-    streams = [_stream("train", [_like(experience, experience.dataset.train()) for experience in labelled])]
+    streams = []
     for name, stream in benchmark.streams.items():
-        if name != "train":
-            streams.append(_stream(name, [_detached(experience, training_sources) for experience in stream]))
-    streams.append(_stream(UNLABELLED, [_hidden(choice) for choice in choices]))
+        if name == "train":
+            made = [_copied(experience, choice.labelled) for experience, choice in zip(train, choices, strict=True)]
+        else:
+            made = [_detached(experience, training_sources) for experience in stream]
+        streams.append(stream_from(name, made))
+    streams.append(stream_from(UNLABELLED, [_hidden(choice) for choice in choices]))
     record = {
         "per_class": None if per_class is None else int(per_class),
         "fraction": None if fraction is None else float(fraction),
@@ -130,8 +131,8 @@ class _Budget:
     def draw(self, experience: int, targets: Sequence[int]) -> list[int]:
         """Return the indices of the labelled items, in ascending order."""
         members: dict[int, list[int]] = {}
-        for index, target in enumerate(targets):
-            members.setdefault(int(target), []).append(index)
+        for index, target in enumerate(class_indices(f"Experience {experience}", targets, None)):
+            members.setdefault(target, []).append(index)
         drawn = []
         for target, indices in sorted(members.items()):
             order = _generator(self.seed, experience, target).permutation(len(indices))
@@ -168,11 +169,10 @@ def _choose(benchmark: CLScenario, budget: _Budget, other: CLScenario | None) ->
         raise ValueError(
             f"The benchmark has a stream {UNLABELLED!r} already: keep few labels of the one that it was made from."
         )
-    train = benchmark.streams["train"]
+    train = stream_of(benchmark, "train")
     sources = train
     if other is not None:
-        sources = _fitting(train, other.streams["train"])
-        _check_validation(describe(benchmark), describe(other))
+        sources = _fitting(train, stream_of(other, "train"))
     choices = []
     for number, (experience, source) in enumerate(zip(train, sources, strict=True)):
         labelled = budget.draw(number, experience.dataset.targets)
@@ -185,17 +185,24 @@ def _choose(benchmark: CLScenario, budget: _Budget, other: CLScenario | None) ->
     return choices
 
 
-def _check_validation(mine: Mapping[str, Any], its: Mapping[str, Any]) -> None:
-    """Images that one benchmark sets aside for validation must not be unlabelled ones of another of the same data."""
-    one_data_set = mine.get("benchmark") in _OF_ONE_DATA_SET and mine["benchmark"] == its.get("benchmark")
-    if not one_data_set or mine.get("validation_fraction") is None:
-        return
-    for key in ("seed", "validation_fraction"):
-        if mine.get(key) != its.get(key):
-            raise ValueError(
-                f"The unlabelled benchmark has {key}={its.get(key)} and the labelled one {mine.get(key)}, so that "
-                "images to validate on could be among the unlabelled ones: give both the same."
-            )
+def _check_unlabelled(benchmark: CLScenario, other: CLScenario) -> None:
+    """Images that the benchmark evaluates on must not be unlabelled ones, whichever option brought them there."""
+    evaluated = {name: images_of(stream) for name, stream in benchmark.streams.items() if name != "train"}
+    trained, unlabelled = images_of(benchmark.streams["train"]), images_of(other.streams["train"])
+    by_pixels = not have_identities(
+        [*trained, *unlabelled, *(image for images in evaluated.values() for image in images)]
+    )
+    # What the benchmark trains on, too, is a duplicate in its data, which this does not add.
+    added = keys_of(unlabelled, by_pixels) - keys_of(trained, by_pixels)
+    for name, images in evaluated.items():
+        if added & keys_of(images, by_pixels):
+            mine, its = describe(benchmark), describe(other)
+            differ = [key for key in ("validation_fraction", "seed", "division") if mine.get(key) != its.get(key)]
+            advice = "leave them out of one of the two."
+            if differ:
+                settings = f"{differ[0]}={its.get(differ[0])} and the labelled one {mine.get(differ[0])}"
+                advice = f"the unlabelled benchmark has {settings}, give both the same."
+            raise ValueError(f"Images of the stream {name!r} are among the unlabelled ones: {advice}")
 
 
 def _fitting(train: CLStream, other: CLStream) -> CLStream:
@@ -217,54 +224,22 @@ def _classes(experience: CLExperience) -> list[int]:
     return sorted({int(target) for target in experience.dataset.targets})
 
 
-def _task_label(experience: CLExperience) -> int:
-    labels = sorted({int(label) for label in getattr(experience, "task_labels", [0])})
-    if len(labels) != 1:
-        raise ValueError(
-            f"Experience {experience.current_experience} has the task labels {labels}: few_labels needs one in each."
-        )
-    return labels[0]
-
-
 # ---- new experiences and streams -----------------------------------------------------------------------------------
 
 
 def _copied(experience: CLExperience, indices: Sequence[int]) -> DatasetExperience:
-    groups = _groups_of(experience.dataset)
-    dataset = copy_items(experience.dataset, indices, groups, _task_label(experience), hide=False)
-    return _like(experience, dataset.eval())
+    return experience_like(experience, copy_items(experience.dataset, indices, hide=False))
 
 
 def _detached(experience: CLExperience, training_sources: set[int]) -> DatasetExperience:
     if sources_of(experience.dataset) & training_sources:
         return _copied(experience, range(len(experience.dataset)))
-    return _like(experience, experience.dataset)
+    return experience_like(experience, experience.dataset)
 
 
 def _hidden(choice: _Choice) -> DatasetExperience:
-    source = choice.source
-    groups = _groups_of(source.dataset)
-    dataset = copy_items(source.dataset, choice.unlabelled, groups, _task_label(source), hide=True)
-    hidden = _like(source, dataset.eval())
-    for attribute in _TIMELINE:
+    dataset = copy_items(choice.source.dataset, choice.unlabelled, hide=True)
+    hidden = experience_like(choice.source, dataset.eval())
+    for attribute in TIMELINE:
         setattr(hidden, attribute, [HIDDEN])
     return hidden
-
-
-def _like(experience: CLExperience, dataset: Any) -> DatasetExperience:
-    """Return an experience that says of itself what ``experience`` does, without a reference to it."""
-    made = DatasetExperience(dataset=dataset, current_experience=experience.current_experience)
-    for attribute in _TIMELINE:
-        if hasattr(experience, attribute):
-            setattr(made, attribute, [int(c) for c in getattr(experience, attribute) or ()])
-    if hasattr(experience, "task_labels"):
-        made.task_label = _task_label(experience)
-        made.task_labels = [made.task_label]
-    return made
-
-
-def _stream(name: str, experiences: Sequence[DatasetExperience]) -> EagerCLStream:
-    stream = EagerCLStream(name, experiences, set_stream_info=False)
-    for experience in experiences:
-        experience.origin_stream = stream
-    return stream

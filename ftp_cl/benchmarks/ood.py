@@ -6,16 +6,17 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from avalanche.benchmarks.scenarios import CLExperience, CLScenario, CLStream, EagerCLStream
-from avalanche.benchmarks.utils import AvalancheDataset, TransformGroups
+from avalanche.benchmarks.scenarios import CLExperience, CLScenario, EagerCLStream
 
-from ftp_cl.benchmarks._checks import check_choice, check_names
+from ftp_cl.benchmarks._checks import check_choice, check_names, class_indices, composed
 from ftp_cl.benchmarks._dataset import LabelledDataset, NamedDataset, RebuildableDataset
+from ftp_cl.benchmarks._sources import Layer, for_inputs_only, sources
 from ftp_cl.benchmarks.scenario import (
     DescribedScenario,
     ExperienceData,
     Transform,
     make_stream,
+    task_label,
     transform_groups,
 )
 
@@ -53,12 +54,14 @@ def with_ood(
             names the nearest), or the names of the benchmark's classes are needed and unknown.
     """
     names = _class_names(benchmark, class_names)
-    test = stream_of(benchmark, "test")
-    groups = _groups_of(test[0].dataset) if eval_transform is None else transform_groups(None, eval_transform)
+    test = list(stream_of(benchmark, "test"))
+    layers = [_layers_of(experience) if eval_transform is None else [] for experience in test]
+    groups = transform_groups(None, eval_transform)
     streams, recorded = [], {}
     for name, dataset in datasets.items():
         matched = _match_classes(name, dataset.classes, names, rename or {})
-        streams.append(make_stream(f"ood_{name}", _cut_like(test, dataset, matched), groups))
+        targets = class_indices(f"The dataset {name!r}", dataset.targets, len(dataset.classes))
+        streams.append(make_stream(f"ood_{name}", _cut_like(test, layers, dataset, targets, matched), groups))
         recorded[f"ood_{name}"] = {
             "classes": sorted(matched.values()),
             "left_out": [c for i, c in enumerate(dataset.classes) if i not in matched],
@@ -106,21 +109,30 @@ def _classes_of(experience: CLExperience) -> list[int]:
 def _class_names(benchmark: CLScenario, given: Sequence[str] | None) -> dict[str, int]:
     if given is not None:
         check_names("class_names", given)
-        return {name: index for index, name in enumerate(given)}
+        return {composed(name): index for index, name in enumerate(given)}
     if not isinstance(benchmark, DescribedScenario):
         raise ValueError("The names of the benchmark's classes are unknown: give class_names=, one per class index.")
     experiences = benchmark.description["experiences"]
-    return {name: index for e in experiences for name, index in zip(e["names"], e["classes"], strict=True)}
+    return {composed(name): index for e in experiences for name, index in zip(e["names"], e["classes"], strict=True)}
 
 
 def _match_classes(
     stream: str, classes: Sequence[str], names: Mapping[str, int], rename: Mapping[str, str]
 ) -> dict[int, int]:
     """Return class index in the dataset -> class index in the benchmark, for the classes that both have."""
-    matched = {i: names[rename.get(c, c)] for i, c in enumerate(classes) if rename.get(c, c) in names}
+    renamed = {composed(own): composed(theirs) for own, theirs in rename.items()}
+    called = [renamed.get(composed(c), composed(c)) for c in classes]
+    matched = {i: names[name] for i, name in enumerate(called) if name in names}
+    near = {name.casefold(): name for name in names}
+    for name in called:
+        if name not in names and name.casefold() in near:
+            raise ValueError(
+                f"The class {name!r} of the dataset {stream!r} and {near[name.casefold()]!r} of the benchmark differ "
+                "in capitals only: say with rename={...} what it is."
+            )
     check_names(f"the dataset {stream!r} that the benchmark has, too,", [classes[i] for i in matched])
     if not matched:
-        first = rename.get(classes[0], classes[0]) if classes else "(none)"
+        first = called[0] if called else "(none)"
         nearest = difflib.get_close_matches(first, list(names), n=1, cutoff=0) or ["(none)"]
         raise ValueError(
             f"No class of the dataset {stream!r} is one of the benchmark's: its first is {first!r}, "
@@ -129,23 +141,25 @@ def _match_classes(
     return matched
 
 
-def _cut_like(test: CLStream, dataset: LabelledDataset, matched: Mapping[int, int]) -> list[ExperienceData]:
+def _cut_like(
+    test: Sequence[CLExperience],
+    layers: Sequence[list[Layer]],
+    dataset: LabelledDataset,
+    targets: Sequence[int],
+    matched: Mapping[int, int],
+) -> list[ExperienceData]:
     relabelled = dataset if all(a == b for a, b in matched.items()) else _Relabelled(dataset, dict(matched))
     by_class: dict[int, list[int]] = {}
-    for index, target in enumerate(dataset.targets):
-        if int(target) in matched:
-            by_class.setdefault(matched[int(target)], []).append(index)
+    for index, target in enumerate(targets):
+        if target in matched:
+            by_class.setdefault(matched[target], []).append(index)
     experiences = []
-    for experience in test:
+    for experience, applied in zip(test, layers, strict=True):
         classes = _classes_of(experience)
         # Popped, so that where classes come again (domain-incremental) an item is in the first experience only.
         indices = sorted(index for c in classes for index in by_class.pop(c, ()))
-        experiences.append(ExperienceData(relabelled, indices, classes, _task_label(experience)))
+        experiences.append(ExperienceData(relabelled, indices, classes, task_label(experience), applied))
     return experiences
-
-
-def _task_label(experience: CLExperience) -> int:
-    return int(next(iter(getattr(experience, "task_labels", [0]))))
 
 
 class _Relabelled(RebuildableDataset):
@@ -163,15 +177,15 @@ class _Relabelled(RebuildableDataset):
         return self.source[index][0], self.targets[index]
 
 
-def _groups_of(dataset: AvalancheDataset) -> TransformGroups:
-    """Return all the transforms that an Avalanche dataset applies, those nearest to the data first."""
-    # Avalanche has no public way to read transforms; the pinned version keeps them in this tree.
-    chain = []
-    node = dataset._flat_data
-    while hasattr(node, "_transform_groups"):
-        chain.append(node._frozen_transform_groups + node._transform_groups)
-        node = node._datasets[0]
-    groups = transform_groups(None, None)
-    for part in reversed(chain):
-        groups = groups + part
-    return groups
+def _layers_of(experience: CLExperience) -> list[Layer]:
+    """Return the transforms of the inputs of an experience; its labels are the benchmark's already."""
+    found: list[list[Layer]] = []
+    for source in sources(experience.dataset):
+        if (layers := for_inputs_only(source.layers)) not in found:
+            found.append(layers)
+    if len(found) > 1:
+        raise ValueError(
+            f"Test experience {experience.current_experience} applies {len(found)} different transforms to its images: "
+            "say with eval_transform= which the other datasets get."
+        )
+    return found[0] if found else []

@@ -9,6 +9,7 @@ from typing import Any
 import dill
 from avalanche.benchmarks.scenarios import CLExperience, CLScenario, DatasetExperience, EagerCLStream
 from avalanche.benchmarks.utils import (
+    AvalancheDataset,
     ConstantSequence,
     DataAttribute,
     TaskAwareSupervisedClassificationDataset,
@@ -18,8 +19,12 @@ from avalanche.benchmarks.utils import (
 from avalanche.checkpointing import constructor_based_serialization
 
 from ftp_cl.benchmarks._dataset import LabelledDataset, RebuildableDataset
+from ftp_cl.benchmarks._sources import Layer, with_layers
 
 Transform = Callable[[Any], Any]
+
+TIMELINE = ("classes_in_this_experience", "previous_classes", "classes_seen_so_far", "future_classes")
+"""What Avalanche's experiences say of the classes of their stream."""
 
 
 class DescribedScenario(CLScenario):
@@ -53,12 +58,14 @@ class ExperienceData:
         indices: which of them, in ascending order; none where the dataset has nothing of these classes.
         classes: the class indices that belong to the experience, whether or not the dataset has items of each.
         task_label: of all its items.
+        layers: transforms that come after those of the stream.
     """
 
     dataset: LabelledDataset
     indices: Sequence[int]
     classes: Sequence[int]
     task_label: int = 0
+    layers: Sequence[Layer] = ()
 
 
 def transform_groups(train_transform: Transform | None, eval_transform: Transform | None) -> TransformGroups:
@@ -83,10 +90,39 @@ def make_stream(name: str, experiences: Sequence[ExperienceData], groups: Transf
         experience.task_label = data.task_label
         experience.task_labels = [data.task_label]
         made.append(experience)
-    stream = EagerCLStream(name, made, set_stream_info=False)
-    for experience in made:
+    return stream_from(name, made)
+
+
+def stream_from(name: str, experiences: Sequence[DatasetExperience]) -> EagerCLStream:
+    """Return a stream of experiences that keep their numbers and belong to no other stream."""
+    stream = EagerCLStream(name, experiences, set_stream_info=False)
+    for experience in experiences:
         experience.origin_stream = stream
     return stream
+
+
+def experience_like(experience: CLExperience, dataset: AvalancheDataset) -> DatasetExperience:
+    """Return an experience that says of itself what ``experience`` does, without a reference to it.
+
+    Not a copy: several of Avalanche's classes look up what they say in the benchmark, by the name of their stream.
+    """
+    made = DatasetExperience(dataset=dataset, current_experience=experience.current_experience)
+    for attribute in TIMELINE:
+        if hasattr(experience, attribute):
+            setattr(made, attribute, [int(c) for c in getattr(experience, attribute) or ()])
+    if hasattr(experience, "task_labels"):
+        made.task_labels = [int(label) for label in experience.task_labels]
+        if len(made.task_labels) == 1:
+            made.task_label = made.task_labels[0]
+    return made
+
+
+def task_label(experience: CLExperience) -> int:
+    """Return the task label of an experience, 0 where it has none; raise ValueError if it has several."""
+    labels = sorted({int(label) for label in getattr(experience, "task_labels", [0])})
+    if len(labels) != 1:
+        raise ValueError(f"Experience {experience.current_experience} has the task labels {labels}: one is needed.")
+    return labels[0]
 
 
 def _cut(data: ExperienceData, groups: TransformGroups, training: bool) -> TaskAwareSupervisedClassificationDataset:
@@ -100,6 +136,7 @@ def _cut(data: ExperienceData, groups: TransformGroups, training: bool) -> TaskA
         ],
         transform_groups=TransformGroups(dict(groups.transform_groups)),
     )
+    dataset = with_layers(dataset, data.layers)
     return dataset.train() if training else dataset.eval()
 
 

@@ -1,16 +1,23 @@
 """Metrics of continual learning as pure functions of the accuracy matrix.
 
-The accuracy matrix is square, T x T, in percent: entry (i, j) is the accuracy on the test set of experience j after
-training on experience i (both counted from 1 in the formulas below). Entries above the diagonal, experiences not
-trained on yet, may be NaN or None where they were not evaluated; each function asks only for the entries its formula
-reads. Differences of accuracies are in percentage points.
+Entry (i, j) of the accuracy matrix is the accuracy, percent, on test experience j after the i-th training (both counted
+from 1 in the formulas below). Entries may be NaN or None where they were not evaluated; each function asks only for
+the entries its formula reads. Differences of accuracies are in percentage points.
 
-``sizes`` weighs experiences by their number of test samples (or any positive weights). Without it every experience
-counts the same, which is what the cited papers do; on experiences of unequal size only the weighted mean is the
-accuracy over all test samples.
+As a rule T experiences are trained on once each, in order: the matrix is square, and the formulas are those of the
+papers. ``first_rows`` tells of any other stream: for each column the row, counted from 0, after whose training that
+experience had been trained on for the first time; None if it never was. The matrix then has a row for each training,
+R in all, and a column for each test experience; f_j is the first row of column j. Training on experiences 0, 1, 2, 0
+gives first_rows [0, 1, 2] and four rows; the order 2, 1, 0 gives [2, 1, 0]; one test experience for all of training
+gives [0]. Columns that were never trained on count nowhere, and the sums over j run over the others.
+
+``sizes`` weighs columns by their number of test samples (or any positive weights). Without it every column counts the
+same, which is what the cited papers do; on experiences of unequal size only the weighted mean is the accuracy over all
+test samples.
 """
 
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import TypeAlias
 
 import numpy as np
@@ -18,58 +25,72 @@ from numpy.typing import ArrayLike, NDArray
 
 FloatArray: TypeAlias = NDArray[np.float64]
 AccuracyMatrix: TypeAlias = ArrayLike | Sequence[Sequence[float | None]]
+FirstRows: TypeAlias = Sequence[int | None] | None
 
-# Which entries a formula reads: (row indices, column indices, index of the last row) -> mask of the matrix's shape.
+# Which entries a formula reads: (index of each row, [R, 1]; first row of each column, [C]; last row) -> mask [R, C].
 Needed: TypeAlias = Callable[[NDArray[np.intp], NDArray[np.intp], int], NDArray[np.bool_]]
+
+_SEEN: Needed = lambda i, f, last: i >= f  # noqa: E731
 
 # Accuracies that were computed in float32 may exceed 100 by rounding.
 _ROUNDING = 1e-4
 
 
-def average_accuracy(accuracy_matrix: AccuracyMatrix, sizes: ArrayLike | None = None) -> float:
+def average_accuracy(
+    accuracy_matrix: AccuracyMatrix, sizes: ArrayLike | None = None, first_rows: FirstRows = None
+) -> float:
     """Mean of the last row: (1/T) sum_j a_Tj.
 
     Args:
-        accuracy_matrix: T x T, percent. Reads the last row.
-        sizes: weight of each experience, shape (T,); default: all the same.
+        accuracy_matrix: [R, C], percent. Reads the last row.
+        sizes: weight of each column, shape (C,); default: all the same.
+        first_rows: of each column, see the module; default: row j, and the matrix is square.
 
     Returns:
         Percent.
 
     Raises:
-        ValueError: the matrix is not square, misses an entry that is read, or is not in percent; sizes do not fit.
+        ValueError: the matrix is not square and there are no first_rows, it misses an entry that is read, is not in
+            percent, or sizes or first_rows do not fit.
 
     Source:
         ACC of Lopez-Paz and Ranzato, "Gradient Episodic Memory for Continual Learning", NeurIPS 2017, arXiv 1706.08840.
     """
-    matrix = _read(accuracy_matrix, needed=lambda i, j, last: i == last)
-    return _mean(matrix[-1], _weights(sizes, len(matrix)))
+    matrix, first = _read(accuracy_matrix, first_rows, needed=lambda i, f, last: (i == last) & (f <= last))
+    return _mean(matrix[-1], _weights(sizes, first < len(matrix)))
 
 
-def accuracy_after_each_experience(accuracy_matrix: AccuracyMatrix, sizes: ArrayLike | None = None) -> FloatArray:
-    """Mean accuracy over the experiences seen so far, after each experience: (1/i) sum_{j<=i} a_ij.
+def accuracy_after_each_experience(
+    accuracy_matrix: AccuracyMatrix, sizes: ArrayLike | None = None, first_rows: FirstRows = None
+) -> FloatArray:
+    """Mean accuracy over the experiences seen so far, after each training: (1/i) sum_{j<=i} a_ij.
+
+    With ``first_rows`` the sum runs over f_j <= i; a row before any of the columns was trained on is NaN.
 
     Args:
-        accuracy_matrix: T x T, percent. Reads the lower triangle and the diagonal.
-        sizes: weight of each experience, shape (T,); default: all the same.
+        accuracy_matrix: [R, C], percent. Reads row f_j of each column and those below.
+        sizes: weight of each column, shape (C,); default: all the same.
+        first_rows: as `average_accuracy`.
 
     Returns:
-        Percent, shape (T,).
+        Percent, shape (R,).
 
     Raises:
         ValueError: as `average_accuracy`.
     """
-    matrix = _read(accuracy_matrix, needed=lambda i, j, last: i >= j)
-    weights = _weights(sizes, len(matrix))
-    return np.array([_mean(row[: i + 1], weights[: i + 1]) for i, row in enumerate(matrix)])
+    matrix, first = _read(accuracy_matrix, first_rows, needed=_SEEN)
+    return np.array([_mean(row, _weights(sizes, first <= i)) for i, row in enumerate(matrix)])
 
 
-def average_incremental_accuracy(accuracy_matrix: AccuracyMatrix, sizes: ArrayLike | None = None) -> float:
-    """Mean of `accuracy_after_each_experience` over the T experiences.
+def average_incremental_accuracy(
+    accuracy_matrix: AccuracyMatrix, sizes: ArrayLike | None = None, first_rows: FirstRows = None
+) -> float:
+    """Mean of `accuracy_after_each_experience` over the trainings.
 
     Args:
-        accuracy_matrix: T x T, percent. Reads the lower triangle and the diagonal.
-        sizes: weight of each experience within a row, shape (T,); default: all the same. Rows always count the same.
+        accuracy_matrix: [R, C], percent. Reads row f_j of each column and those below.
+        sizes: weight of each column within a row, shape (C,); default: all the same. Rows always count the same.
+        first_rows: as `average_accuracy`.
 
     Returns:
         Percent.
@@ -81,15 +102,20 @@ def average_incremental_accuracy(accuracy_matrix: AccuracyMatrix, sizes: ArrayLi
         Rebuffi et al., "iCaRL: Incremental Classifier and Representation Learning", CVPR 2017,
         arXiv 1611.07725.
     """
-    return float(accuracy_after_each_experience(accuracy_matrix, sizes).mean())
+    return float(np.nanmean(accuracy_after_each_experience(accuracy_matrix, sizes, first_rows)))
 
 
-def learning_accuracy(accuracy_matrix: AccuracyMatrix, sizes: ArrayLike | None = None) -> float:
-    """Mean of the diagonal: how well each experience was learned just after it was trained on.
+def learning_accuracy(
+    accuracy_matrix: AccuracyMatrix, sizes: ArrayLike | None = None, first_rows: FirstRows = None
+) -> float:
+    """Mean of the diagonal, (1/T) sum_j a_jj: how well each experience was learned just after it was trained on.
+
+    With ``first_rows`` just after it was first trained on: a_{f_j, j}.
 
     Args:
-        accuracy_matrix: T x T, percent. Reads the diagonal.
-        sizes: weight of each experience, shape (T,); default: all the same.
+        accuracy_matrix: [R, C], percent. Reads row f_j of each column.
+        sizes: weight of each column, shape (C,); default: all the same.
+        first_rows: as `average_accuracy`.
 
     Returns:
         Percent.
@@ -101,42 +127,49 @@ def learning_accuracy(accuracy_matrix: AccuracyMatrix, sizes: ArrayLike | None =
         LA of Riemer et al., "Learning to Learn without Forgetting by Maximizing Transfer and Minimizing Interference",
         ICLR 2019, arXiv 1810.11910.
     """
-    matrix = _read(accuracy_matrix, needed=lambda i, j, last: i == j)
-    return _mean(np.diagonal(matrix), _weights(sizes, len(matrix)))
+    matrix, first = _read(accuracy_matrix, first_rows, needed=lambda i, f, last: i == f)
+    return _mean(_in_rows(matrix, first), _weights(sizes, first < len(matrix)))
 
 
-def forgetting_per_experience(accuracy_matrix: AccuracyMatrix) -> FloatArray:
+def forgetting_per_experience(accuracy_matrix: AccuracyMatrix, first_rows: FirstRows = None) -> FloatArray:
     """For each experience but the last: its best accuracy before the end minus its accuracy at the end.
 
-    f_j = max_{i<T} a_ij - a_Tj for j < T. The maximum runs over every row before the last, as in the paper, so over
+    max_{i<T} a_ij - a_Tj for j < T; with ``first_rows`` max_{i<R} a_ij - a_Rj for f_j < R, the experiences that were
+    trained on before the last training. The maximum runs over every row before the last, as in the paper, so over
     entries above the diagonal too where they were evaluated (accuracy before an experience was trained on); missing
-    ones are left out. It is negative where the last experience raised the accuracy above all earlier values.
+    ones are left out. It is negative where the last training raised the accuracy above all earlier values.
 
     Args:
-        accuracy_matrix: T x T with T >= 2, percent. Reads the lower triangle and the diagonal.
+        accuracy_matrix: [R, C], percent. Reads row f_j of each column and those below.
+        first_rows: as `average_accuracy`.
 
     Returns:
-        Percentage points, shape (T - 1,).
+        Percentage points, one for each column with f_j < R, in order: shape (T - 1,).
 
     Raises:
-        ValueError: as `average_accuracy`; or T = 1, where nothing can be forgotten yet.
+        ValueError: as `average_accuracy`; or no experience was trained on before the last training (T = 1), so that
+            nothing can be forgotten yet.
 
     Source:
         Chaudhry et al., "Riemannian Walk for Incremental Learning", ECCV 2018, arXiv 1801.10112 (f_j^k, k = T).
     """
-    matrix = _read(accuracy_matrix, needed=lambda i, j, last: i >= j, at_least=2, name="forgetting")
-    return np.nanmax(matrix[:-1, :-1], axis=0) - matrix[-1, :-1]
+    matrix, first = _read(accuracy_matrix, first_rows, needed=_SEEN, name="forgetting", before_last=True)
+    old = matrix[:, first < len(matrix) - 1]
+    return np.nanmax(old[:-1], axis=0) - old[-1]
 
 
-def average_forgetting(accuracy_matrix: AccuracyMatrix, sizes: ArrayLike | None = None) -> float:
+def average_forgetting(
+    accuracy_matrix: AccuracyMatrix, sizes: ArrayLike | None = None, first_rows: FirstRows = None
+) -> float:
     """Maximum-based forgetting: mean of `forgetting_per_experience`.
 
     Code derived from "Learning to Prompt" (L2P) lets the maximum include the last row, so it never goes below 0;
     here, as in the paper, it does not.
 
     Args:
-        accuracy_matrix: T x T with T >= 2, percent. Reads the lower triangle and the diagonal.
-        sizes: weight of each experience, shape (T,), of which the first T - 1 are used; default: all the same.
+        accuracy_matrix: [R, C], percent. Reads row f_j of each column and those below.
+        sizes: weight of each column, shape (C,), of which those with f_j < R are used; default: all the same.
+        first_rows: as `average_accuracy`.
 
     Returns:
         Percentage points; lower is better.
@@ -147,22 +180,27 @@ def average_forgetting(accuracy_matrix: AccuracyMatrix, sizes: ArrayLike | None 
     Source:
         Chaudhry et al., "Riemannian Walk for Incremental Learning", ECCV 2018, arXiv 1801.10112 (F_k, k = T).
     """
-    forgetting = forgetting_per_experience(accuracy_matrix)
-    return _mean(forgetting, _weights(sizes, len(forgetting) + 1)[:-1])
+    forgetting = forgetting_per_experience(accuracy_matrix, first_rows)
+    matrix, first = _read(accuracy_matrix, first_rows)
+    old = first < len(matrix) - 1
+    return _mean(forgetting, _weights(sizes, old)[old])
 
 
-def stepwise_forgetting(accuracy_matrix: AccuracyMatrix, sizes: ArrayLike | None = None) -> float:
-    """Step-wise forgetting of rehearsal-free work: the mean loss of accuracy from one experience to the next.
+def stepwise_forgetting(
+    accuracy_matrix: AccuracyMatrix, sizes: ArrayLike | None = None, first_rows: FirstRows = None
+) -> float:
+    """Step-wise forgetting of rehearsal-free work: the mean loss of accuracy from one training to the next.
 
-    (1/(T-1)) sum_{i=2..T} (1/(i-1)) sum_{j<i} (a_{i-1,j} - a_ij).
+    (1/(T-1)) sum_{i=2..T} (1/(i-1)) sum_{j<i} (a_{i-1,j} - a_ij); with ``first_rows`` the inner mean runs over f_j < i.
 
     It counts a loss when it happens and a later recovery as negative forgetting, where the maximum-based definition
     looks at the end of the stream only. For T = 2 both are the same; for more they differ, often by a factor of
     several, so numbers under the two definitions cannot be compared.
 
     Args:
-        accuracy_matrix: T x T with T >= 2, percent. Reads the lower triangle and the diagonal.
-        sizes: weight of each experience within a step, shape (T,); default: all the same. Steps always count the same.
+        accuracy_matrix: [R, C], percent. Reads row f_j of each column and those below.
+        sizes: weight of each column within a step, shape (C,); default: all the same. Steps always count the same.
+        first_rows: as `average_accuracy`.
 
     Returns:
         Percentage points; lower is better.
@@ -175,71 +213,96 @@ def stepwise_forgetting(accuracy_matrix: AccuracyMatrix, sizes: ArrayLike | None
         Continual Learning", CVPR 2023, arXiv 2211.13218: function calc_forgetting in utils/calc_forgetting.py of the
         repository GT-RIPL/CODA-Prompt. It assumes experiences of equal size; ``sizes`` extends it to unequal ones.
     """
-    matrix = _read(accuracy_matrix, needed=lambda i, j, last: i >= j, at_least=2, name="step-wise forgetting")
-    weights = _weights(sizes, len(matrix))
-    steps = [_mean(matrix[i - 1, :i] - matrix[i, :i], weights[:i]) for i in range(1, len(matrix))]
-    return float(np.mean(steps))
+    matrix, first = _read(accuracy_matrix, first_rows, needed=_SEEN, name="step-wise forgetting", before_last=True)
+    rows = range(1, len(matrix))
+    return float(np.nanmean([_mean(matrix[i - 1] - matrix[i], _weights(sizes, first < i)) for i in rows]))
 
 
-def backward_transfer(accuracy_matrix: AccuracyMatrix, sizes: ArrayLike | None = None) -> float:
+def backward_transfer(
+    accuracy_matrix: AccuracyMatrix, sizes: ArrayLike | None = None, first_rows: FirstRows = None
+) -> float:
     """Backward transfer: (1/(T-1)) sum_{j<T} (a_Tj - a_jj); negative when experiences are forgotten.
 
+    With ``first_rows`` the mean of a_Rj - a_{f_j, j} over f_j < R: what later trainings did to an experience.
+
     Args:
-        accuracy_matrix: T x T with T >= 2, percent. Reads the diagonal and the last row.
-        sizes: weight of each experience, shape (T,), of which the first T - 1 are used; default: all the same.
+        accuracy_matrix: [R, C], percent. Reads row f_j of each column and the last.
+        sizes: weight of each column, shape (C,), of which those with f_j < R are used; default: all the same.
+        first_rows: as `average_accuracy`.
 
     Returns:
         Percentage points; higher is better.
 
     Raises:
-        ValueError: as `average_accuracy`; or T = 1.
+        ValueError: as `forgetting_per_experience`; sizes do not fit.
 
     Source:
         BWT of Lopez-Paz and Ranzato, "Gradient Episodic Memory for Continual Learning", NeurIPS 2017, arXiv 1706.08840.
     """
-    matrix = _read(
-        accuracy_matrix, needed=lambda i, j, last: (i == j) | (i == last), at_least=2, name="backward transfer"
+    matrix, first = _read(
+        accuracy_matrix,
+        first_rows,
+        needed=lambda i, f, last: (i == f) | ((i == last) & (f <= last)),
+        name="backward transfer",
+        before_last=True,
     )
-    change = matrix[-1, :-1] - np.diagonal(matrix)[:-1]
-    return _mean(change, _weights(sizes, len(matrix))[:-1])
+    return _mean(matrix[-1] - _in_rows(matrix, first), _weights(sizes, first < len(matrix) - 1))
 
 
-def forward_transfer(accuracy_matrix: AccuracyMatrix, baseline: ArrayLike, sizes: ArrayLike | None = None) -> float:
+def forward_transfer(
+    accuracy_matrix: AccuracyMatrix,
+    baseline: ArrayLike,
+    sizes: ArrayLike | None = None,
+    first_rows: FirstRows = None,
+) -> float:
     """Forward transfer: (1/(T-1)) sum_{j>1} (a_{j-1,j} - b_j): what earlier experiences teach about an unseen one.
+
+    With ``first_rows`` the mean of a_{f_j - 1, j} - b_j over the columns with f_j > 1.
 
     In class-incremental learning a_{j-1,j} is 0 as a rule, since the classes of experience j are unknown: there the
     number says little.
 
     Args:
-        accuracy_matrix: T x T with T >= 2, percent. Reads the entries just above the diagonal.
-        baseline: b, accuracy on each experience before any training, percent, shape (T,). The first is not read.
-        sizes: weight of each experience, shape (T,), of which the last T - 1 are used; default: all the same.
+        accuracy_matrix: [R, C], percent. Reads the row before f_j of each column.
+        baseline: b, accuracy on each experience before any training, percent, shape (C,). Only the columns with
+            f_j > 1 are read.
+        sizes: weight of each column, shape (C,), of which those with f_j > 1 are used; default: all the same.
+        first_rows: as `average_accuracy`.
 
     Returns:
         Percentage points; higher is better.
 
     Raises:
-        ValueError: as `average_accuracy`; T = 1; or the baseline does not fit.
+        ValueError: as `average_accuracy`; no experience was first trained on after the first training (T = 1); or the
+            baseline does not fit.
 
     Source:
         FWT of Lopez-Paz and Ranzato, "Gradient Episodic Memory for Continual Learning", NeurIPS 2017, arXiv 1706.08840.
     """
-    matrix = _read(accuracy_matrix, needed=lambda i, j, last: j == i + 1, at_least=2, name="forward transfer")
-    before_training = _percent_vector(baseline, len(matrix), "baseline", first_read=1)
-    gain = np.diagonal(matrix, offset=1) - before_training[1:]
-    return _mean(gain, _weights(sizes, len(matrix))[1:])
+    matrix, first = _read(
+        accuracy_matrix, first_rows, needed=lambda i, f, last: (i == f - 1) & (f <= last), name="forward transfer"
+    )
+    later = (first > 0) & (first < len(matrix))
+    if not later.any():
+        raise ValueError("forward transfer needs at least 2 experiences, one first trained on after the first training")
+    before_training = _percent_vector(baseline, later, "baseline")
+    return _mean(_in_rows(matrix, first - 1) - before_training, _weights(sizes, later))
 
 
-def intransigence_per_experience(accuracy_matrix: AccuracyMatrix, joint: ArrayLike) -> FloatArray:
+def intransigence_per_experience(
+    accuracy_matrix: AccuracyMatrix, joint: ArrayLike, first_rows: FirstRows = None
+) -> FloatArray:
     """I_k = a*_k - a_kk: how far learning experience k fell short of a model trained on experiences 1 to k jointly.
 
     Args:
-        accuracy_matrix: T x T, percent. Reads the diagonal.
-        joint: a*, shape (T,), percent: entry k is the accuracy on experience k of the reference model that was trained
-            on the data of experiences 1 to k together.
+        accuracy_matrix: [R, C], percent. Reads row f_k of each column.
+        joint: a*, shape (C,), percent: entry k is the accuracy on experience k of the reference model that was trained
+            on the data of all experiences up to and with k together.
+        first_rows: as `average_accuracy`.
 
     Returns:
-        Percentage points, shape (T,); lower is better, negative where learning in sequence beat the reference.
+        Percentage points, one for each column that was trained on, in order: shape (T,); lower is better, negative
+        where learning in sequence beat the reference.
 
     Raises:
         ValueError: as `average_accuracy`; or the reference does not fit.
@@ -247,17 +310,21 @@ def intransigence_per_experience(accuracy_matrix: AccuracyMatrix, joint: ArrayLi
     Source:
         Chaudhry et al., "Riemannian Walk for Incremental Learning", ECCV 2018, arXiv 1801.10112 (I_k).
     """
-    matrix = _read(accuracy_matrix, needed=lambda i, j, last: i == j)
-    return _percent_vector(joint, len(matrix), "joint") - np.diagonal(matrix)
+    matrix, first = _read(accuracy_matrix, first_rows, needed=lambda i, f, last: i == f)
+    trained = first < len(matrix)
+    return (_percent_vector(joint, trained, "joint") - _in_rows(matrix, first))[trained]
 
 
-def intransigence(accuracy_matrix: AccuracyMatrix, joint: ArrayLike, sizes: ArrayLike | None = None) -> float:
+def intransigence(
+    accuracy_matrix: AccuracyMatrix, joint: ArrayLike, sizes: ArrayLike | None = None, first_rows: FirstRows = None
+) -> float:
     """Mean of `intransigence_per_experience`; Chaudhry et al. report its last entry, I_T.
 
     Args:
-        accuracy_matrix: T x T, percent. Reads the diagonal.
-        joint: accuracy of the jointly trained reference on each experience, percent, shape (T,).
-        sizes: weight of each experience, shape (T,); default: all the same.
+        accuracy_matrix: [R, C], percent. Reads row f_k of each column.
+        joint: accuracy of the jointly trained reference on each experience, percent, shape (C,).
+        sizes: weight of each column, shape (C,); default: all the same.
+        first_rows: as `average_accuracy`.
 
     Returns:
         Percentage points; lower is better.
@@ -265,54 +332,94 @@ def intransigence(accuracy_matrix: AccuracyMatrix, joint: ArrayLike, sizes: Arra
     Raises:
         ValueError: as `intransigence_per_experience`; sizes do not fit.
     """
-    shortfall = intransigence_per_experience(accuracy_matrix, joint)
-    return _mean(shortfall, _weights(sizes, len(shortfall)))
+    shortfall = intransigence_per_experience(accuracy_matrix, joint, first_rows)
+    matrix, first = _read(accuracy_matrix, first_rows)
+    trained = first < len(matrix)
+    return _mean(shortfall, _weights(sizes, trained)[trained])
 
 
-def _read(accuracy_matrix: AccuracyMatrix, needed: Needed, at_least: int = 1, name: str = "this metric") -> FloatArray:
-    """Check the matrix and return it as floats; entries that are needed must be there."""
+def _read(
+    accuracy_matrix: AccuracyMatrix,
+    first_rows: FirstRows,
+    needed: Needed = lambda i, f, last: np.zeros((last + 1, len(f)), dtype=np.bool_),
+    name: str = "this metric",
+    before_last: bool = False,
+) -> tuple[FloatArray, NDArray[np.intp]]:
+    """Check the matrix; return it as floats, and the first row of each column (R for those never trained on).
+
+    Args:
+        accuracy_matrix: as the functions above.
+        first_rows: likewise.
+        needed: entries that must be there.
+        name: of the metric, for errors.
+        before_last: whether it needs an experience that was trained on before the last training.
+    """
     try:
         matrix = np.asarray(accuracy_matrix, dtype=np.float64)  # None becomes NaN
     except (TypeError, ValueError) as error:
         raise ValueError(f"the accuracy matrix must be T rows of T numbers: {error}") from None
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.size == 0:
-        raise ValueError(f"the accuracy matrix must be square, T rows of T numbers, but has shape {matrix.shape}")
-    if len(matrix) < at_least:
-        raise ValueError(f"{name} needs at least {at_least} experiences, but the accuracy matrix has {len(matrix)}")
+    if matrix.ndim != 2 or matrix.size == 0 or (first_rows is None and matrix.shape[0] != matrix.shape[1]):
+        form = "square, T rows of T numbers (or give first_rows)" if first_rows is None else "rows of numbers"
+        raise ValueError(f"the accuracy matrix must be {form}, but has shape {matrix.shape}")
+    first = _checked_first_rows(range(len(matrix)) if first_rows is None else first_rows, matrix.shape)
+    if before_last and not np.any(first < len(matrix) - 1):
+        raise ValueError(
+            f"{name} needs at least 2 experiences, one of them trained on before the last training, "
+            f"but the accuracy matrix has {len(matrix)} rows"
+        )
     outside = np.argwhere((matrix < 0) | (matrix > 100 + _ROUNDING))
     if len(outside):
         i, j = outside[0]
         raise ValueError(f"accuracies are percent, 0 to 100, but row {i + 1}, column {j + 1} is {matrix[i, j]:g}")
-    index = np.indices(matrix.shape)
-    missing = np.argwhere(np.isnan(matrix) & needed(index[0], index[1], len(matrix) - 1))
+    missing = np.argwhere(np.isnan(matrix) & needed(np.arange(len(matrix))[:, None], first, len(matrix) - 1))
     if len(missing):
         i, j = missing[0]
+        training = f"training on experience {i + 1}" if first_rows is None else f"training {i + 1}"
+        raise ValueError(f"the accuracy on experience {j + 1} after {training} is missing, and {name} needs it")
+    return matrix, first
+
+
+def _checked_first_rows(first_rows: Sequence[int | None], shape: tuple[int, int]) -> NDArray[np.intp]:
+    rows, columns = shape
+    known = [row for row in first_rows if row is not None]
+    if len(first_rows) != columns or not all(isinstance(row, Integral) and 0 <= row < rows for row in known):
         raise ValueError(
-            f"the accuracy on experience {j + 1} after training on experience {i + 1} is missing, and {name} needs it"
+            f"first_rows must have a row from 0 to {rows - 1} or None for each of the {columns} columns, but is "
+            f"{list(first_rows)}"
         )
-    return matrix
+    if not known:
+        raise ValueError("none of the test experiences was trained on")
+    return np.array([rows if row is None else row for row in first_rows], dtype=np.intp)
 
 
-def _percent_vector(values: ArrayLike, length: int, name: str, first_read: int = 0) -> FloatArray:
+def _in_rows(matrix: FloatArray, rows: NDArray[np.intp]) -> FloatArray:
+    """The entry of each column in its row; NaN where it has none."""
+    inside = (rows >= 0) & (rows < len(matrix))
+    return np.where(inside, matrix[np.where(inside, rows, 0), np.arange(len(rows))], np.nan)
+
+
+def _percent_vector(values: ArrayLike, read: NDArray[np.bool_], name: str) -> FloatArray:
+    """Values of the columns; those that are read must be percentages."""
     vector = np.asarray(values, dtype=np.float64)
-    if vector.shape != (length,):
-        raise ValueError(f"{name} must have one accuracy per experience, {length}, but has shape {vector.shape}")
-    read = vector[first_read:]
-    if not np.all((read >= 0) & (read <= 100 + _ROUNDING)):
+    if vector.shape != read.shape:
+        raise ValueError(f"{name} must have one accuracy per experience, {len(read)}, but has shape {vector.shape}")
+    if not np.all((vector[read] >= 0) & (vector[read] <= 100 + _ROUNDING)):
         raise ValueError(f"{name} must hold percentages, 0 to 100, but is {vector.tolist()}")
     return vector
 
 
-def _weights(sizes: ArrayLike | None, length: int) -> FloatArray:
+def _weights(sizes: ArrayLike | None, counted: NDArray[np.bool_]) -> FloatArray:
+    """The weight of each column; 0 for those that do not count."""
     if sizes is None:
-        return np.ones(length)
+        return counted.astype(np.float64)
     weights = np.asarray(sizes, dtype=np.float64)
-    if weights.shape != (length,):
-        raise ValueError(f"sizes must have one entry per experience, {length}, but has shape {weights.shape}")
-    if not np.all(np.isfinite(weights) & (weights > 0)):
+    if weights.shape != counted.shape:
+        raise ValueError(f"sizes must have one entry per experience, {len(counted)}, but has shape {weights.shape}")
+    if not np.all(np.isfinite(weights[counted]) & (weights[counted] > 0)):
         raise ValueError(f"sizes must be positive numbers, but are {weights.tolist()}")
-    return weights
+    return np.where(counted, weights, 0.0)
 
 
 def _mean(values: FloatArray, weights: FloatArray) -> float:
-    return float(np.average(values, weights=weights))
+    counted = weights > 0
+    return float(np.average(values[counted], weights=weights[counted])) if counted.any() else float("nan")

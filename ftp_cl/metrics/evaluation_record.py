@@ -1,14 +1,18 @@
-"""What was measured when: accuracy and calibration of every experience of every stream, after every experience."""
+"""What was measured when: accuracy and calibration of every experience of every stream, after every training."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ftp_cl.metrics.calibration import calibration_gaps
+
+_Cells = Mapping[tuple[int, ...], tuple[int, int]]
+"""Right predictions and samples of each cell: a class of a task, as a rule."""
 
 
 @dataclass
@@ -18,13 +22,14 @@ class _Counts:
     correct: int = 0
     total: int = 0
     gaps: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    cells: dict[tuple[int, ...], tuple[int, int]] = field(default_factory=dict)
 
 
 class EvaluationRecord:
     """Counts of predictions by row, stream and experience.
 
-    A row is the number of experiences that had been trained on: row 0 is before any training, row i the i-th row of
-    the accuracy matrix. Samples arrive in batches, each once.
+    A row is the number of trainings before: row 0 is before any training, row i the i-th row of the accuracy matrix.
+    Samples arrive in batches, each once.
 
     Args:
         bins: of confidence, for the calibration error; 15 as in Guo et al.
@@ -38,15 +43,25 @@ class EvaluationRecord:
         """Begin an evaluation of an experience; an earlier one in the same row is forgotten."""
         self._counts[row, stream, experience] = _Counts(gaps=np.zeros(self.bins))
 
-    def add(self, row: int, stream: str, experience: int, confidence: ArrayLike, correct: ArrayLike) -> None:
+    def add(
+        self,
+        row: int,
+        stream: str,
+        experience: int,
+        confidence: ArrayLike,
+        correct: ArrayLike,
+        cells: ArrayLike | None = None,
+    ) -> None:
         """Add a batch to the evaluation that `start` began.
 
         Args:
-            row: experiences trained on so far.
+            row: trainings so far.
             stream: its name.
             experience: its number in the stream.
             confidence: probability of the predicted class, shape (N,), between 0 and 1.
             correct: whether each prediction was right, shape (N,), booleans.
+            cells: what kind of sample each is, shape (N, k), whole numbers: its task and class, say. Accuracies on two
+                streams are matched by it, see `matched_accuracies`. Default: all samples are of one kind.
 
         Raises:
             ValueError: as `calibration_gaps`; nothing is added then.
@@ -56,6 +71,14 @@ class EvaluationRecord:
         counts.correct += int(np.count_nonzero(correct))
         counts.total += len(np.asarray(correct))
         counts.gaps = counts.gaps + gaps
+        right = np.asarray(correct)
+        kinds, kind_of = np.unique(
+            np.zeros((len(right), 0), dtype=np.int64) if cells is None else cells, axis=0, return_inverse=True
+        )
+        for i, cell in enumerate(map(tuple, kinds.tolist())):
+            here = right[kind_of.reshape(-1) == i]
+            before = counts.cells.get(cell, (0, 0))
+            counts.cells[cell] = before[0] + int(np.count_nonzero(here)), before[1] + len(here)
 
     def streams(self, row: int) -> list[str]:
         """Return the names of the streams that were evaluated in a row, in order of evaluation."""
@@ -74,6 +97,36 @@ class EvaluationRecord:
         """Return the accuracy over all samples of the experiences, percent; None if none was evaluated."""
         counts = self._evaluated(row, stream, experiences)
         return 100 * sum(c.correct for c in counts) / sum(c.total for c in counts) if counts else None
+
+    def matched_accuracies(
+        self, row: int, stream: str, experiences: Sequence[int], reference: str, reference_experiences: Sequence[int]
+    ) -> tuple[float, float] | None:
+        """Return the accuracy on a stream, and that on another one over the same cells with the same weights, percent.
+
+        Each cell weighs as much as it has samples in `stream`, on both sides. So the two differ by what the model does
+        with the images, not by how many there are of each class.
+
+        Returns:
+            None if nothing of `stream` was evaluated, or the reference lacks a cell.
+        """
+        mine, theirs = self._cells(row, stream, experiences), self._cells(row, reference, reference_experiences)
+        if not mine or not mine.keys() <= theirs.keys():
+            return None
+        total = sum(samples for _, samples in mine.values())
+
+        def weighted(cells: _Cells) -> float:
+            shares = (samples * cells[cell][0] / cells[cell][1] for cell, (_, samples) in mine.items())
+            return 100 * math.fsum(shares) / total
+
+        return weighted(mine), weighted(theirs)
+
+    def _cells(self, row: int, stream: str, experiences: Sequence[int]) -> _Cells:
+        sums: dict[tuple[int, ...], tuple[int, int]] = {}
+        for counts in self._evaluated(row, stream, experiences):
+            for cell, (right, samples) in counts.cells.items():
+                before = sums.get(cell, (0, 0))
+                sums[cell] = before[0] + right, before[1] + samples
+        return sums
 
     def calibration_error(self, row: int, stream: str, experiences: Sequence[int]) -> float | None:
         """Return the expected calibration error over all samples, percentage points; None if none was evaluated."""

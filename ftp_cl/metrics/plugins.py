@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from avalanche.evaluation import PluginMetric
 from avalanche.evaluation.metric_results import MetricValue
+from avalanche.training.supervised import JointTraining
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -24,10 +26,11 @@ from ftp_cl.metrics.accuracy_matrix import (
 from ftp_cl.metrics.distance import distance_from_anchor
 from ftp_cl.metrics.evaluation_record import EvaluationRecord
 from ftp_cl.metrics.robustness import ood_average, relative_robustness
+from ftp_cl.metrics.stream_order import ExperienceKey, first_rows, is_whole
 
-Sizes = Sequence[int] | None
+Value = TypeVar("Value")
 
-# Functions of (accuracy matrix, sizes).
+# Functions of (accuracy matrix, sizes, first rows).
 _OF_THE_MATRIX: dict[str, Callable[..., float]] = {
     "average_accuracy": average_accuracy,
     "average_incremental_accuracy": average_incremental_accuracy,
@@ -38,7 +41,59 @@ _OF_THE_MATRIX: dict[str, Callable[..., float]] = {
 }
 
 
-class ContinualMetrics(PluginMetric[dict[str, float]]):
+class PredictionCounts(PluginMetric[dict[str, float]]):
+    """Counts right predictions by stream, experience, task and class, for whoever reads the record; emits nothing.
+
+    Args:
+        bins: of confidence, for the calibration error.
+
+    Attributes:
+        record: of the last evaluation of each experience in each row.
+    """
+
+    def __init__(self, bins: int = 15) -> None:
+        super().__init__()
+        self.record = EvaluationRecord(bins)
+
+    def __str__(self) -> str:
+        return type(self).__name__
+
+    @property
+    def row(self) -> int:
+        """Of the record, in which predictions are counted now."""
+        return 0
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self.record = EvaluationRecord(self.record.bins)
+
+    def result(self) -> dict[str, float]:
+        """Nothing."""
+        return {}
+
+    def before_eval_exp(self, strategy: Any) -> None:
+        """Begin with one experience of one stream."""
+        self.record.start(*self._place(strategy))
+
+    def after_eval_iteration(self, strategy: Any) -> None:
+        """Count the predictions of a batch."""
+        scores, labels = strategy.mb_output.detach().float(), strategy.mb_y
+        predicted = scores.argmax(dim=1)
+        # Rounding may lift a softmax above 1; a model that has diverged to NaN is confident of nothing.
+        confidence = scores.softmax(dim=1).gather(1, predicted[:, None])[:, 0].nan_to_num(0.0).clamp(max=1)
+        self.record.add(
+            *self._place(strategy),
+            confidence.cpu().numpy(),
+            (predicted == labels).cpu().numpy(),
+            torch.stack([strategy.mb_task_id, labels], dim=1).cpu().numpy(),
+        )
+
+    def _place(self, strategy: Any) -> tuple[int, str, int]:
+        experience = strategy.experience
+        return self.row, experience.origin_stream.name, experience.current_experience
+
+
+class ContinualMetrics(PredictionCounts):
     """Metrics of continual learning and robustness from one forward pass per image, right for any number of streams.
 
     Hand it to Avalanche's ``EvaluationPlugin``, evaluate the test stream after each experience, and OOD streams when
@@ -55,13 +110,17 @@ class ContinualMetrics(PluginMetric[dict[str, float]]):
     Accuracies are kept per stream and experience, so that OOD streams do not disturb forgetting, as they do in
     Avalanche's own metric. In task-incremental streams each experience is evaluated with its task's head, as the
     strategy does it. Whatever is evaluated while an experience is trained on (``eval_every``) counts for that
-    experience, the last evaluation replacing earlier ones. The parts of an experience of an online stream count as
-    one experience.
+    training, the last evaluation replacing earlier ones.
 
-    After i experiences, values refer to what has been seen: to the i x i matrix of the first i experiences, and to the
-    same experiences of OOD streams. A value is left out while it cannot be computed: forgetting before the second
-    experience, or if the test stream was not evaluated after each; forward transfer unless it was also evaluated
-    before training.
+    Experiences may come in any order, again, or all at once (Avalanche's ``JointTraining``): the matrix has a row for
+    each training, and column j is test experience j. What follows one training without an evaluation between them, on
+    the same experience, belongs to the same row; so do the parts of an experience of an online stream. A test stream
+    of one experience (``ni_benchmark``) belongs to all trainings.
+
+    After each training, values refer to what has been seen: the test experiences trained on so far, and the same
+    experiences of OOD streams. A value is left out while it cannot be computed: forgetting before the second
+    training, or if the test stream was not evaluated after each; forward transfer unless it was also evaluated
+    before training; relative robustness where an OOD stream has classes that the test stream lacks.
 
     Metrics, by name in ``result()`` and CamelCase in logs (``AverageAccuracy/eval_phase/test_stream``), in percent or
     percentage points: average_accuracy, average_incremental_accuracy, average_forgetting (maximum-based),
@@ -80,52 +139,71 @@ class ContinualMetrics(PluginMetric[dict[str, float]]):
     def __init__(
         self, *, test_stream: str = "test", ood_prefix: str = "ood_", weight_by_size: bool = False, bins: int = 15
     ) -> None:
-        super().__init__()
+        super().__init__(bins)
         self.test_stream = test_stream
         self.ood_prefix = ood_prefix
         self.weight_by_size = weight_by_size
-        self.record = EvaluationRecord(bins)
-        self._trained: list[int] = []
-        self._just_evaluated: set[str] = set()
+        self.reset()
 
-    def __str__(self) -> str:
-        return "ContinualMetrics"
+    @property
+    def row(self) -> int:
+        """The number of trainings so far."""
+        return len(self._trained)
 
     def reset(self) -> None:
         """Forget everything."""
-        self.record = EvaluationRecord(self.record.bins)
-        self._trained.clear()
+        super().reset()
+        self._trained: list[tuple[ExperienceKey, ...]] = []
+        self._tests: dict[int, ExperienceKey] = {}
+        self._whole: set[str] = set()
+        self._just_evaluated: set[str] = set()
 
     def result(self) -> dict[str, float]:
         """Return every metric that can be computed now, after the experiences trained on so far."""
         return {**self._test_results(), **self._ood_results()}
 
     def accuracy_matrix(self) -> NDArray[np.float64]:
-        """Return the accuracies on the experiences trained on, percent, T x T; NaN where not evaluated."""
-        rows = range(1, len(self._trained) + 1)
-        accuracies = [self.record.accuracies(row, self.test_stream, self._trained) for row in rows]
-        return np.array(accuracies).reshape(len(self._trained), len(self._trained))
+        """Return the accuracies, percent, NaN where not evaluated.
+
+        Row i is after the i-th training, column j is test experience j, up to the last one trained on: T x T after
+        experiences 0 to T - 1. For other orders see `first_rows`.
+        """
+        columns = range(len(self.first_rows()))
+        accuracies = [self.record.accuracies(row, self.test_stream, columns) for row in range(1, self.row + 1)]
+        return np.array(accuracies).reshape(self.row, len(columns))
+
+    def first_rows(self) -> list[int | None]:
+        """Return for each column the row after whose training it had first been trained on; None if it never was."""
+        found = self._first_rows()
+        return [found.get(column) for column in range(max(found, default=-1) + 1)]
 
     def ood_accuracies(self) -> dict[str, float]:
         """Return the accuracy over all samples of each OOD stream evaluated since the last training, percent."""
-        return self._of_ood_streams(self.record.accuracy)
+        return self._of_ood_streams(lambda name, seen: self.record.accuracy(self.row, name, seen))
 
     # ---- values ------------------------------------------------------------------------------------------------------
 
+    def _first_rows(self) -> dict[int, int]:
+        return first_rows(self._trained, list(self._tests.values()), self.test_stream in self._whole)
+
+    def _seen(self, stream: str) -> list[int]:
+        """The experiences of a stream that have been trained on."""
+        return [0] if stream in self._whole else sorted(self._first_rows())
+
     def _test_results(self) -> dict[str, float]:
-        row = len(self._trained)
-        if not row:
+        if not self.row:
             return {}
-        matrix = self.accuracy_matrix()
-        sizes = self.record.sizes(row, self.test_stream, self._trained) if self.weight_by_size else None
+        matrix, first, seen = self.accuracy_matrix(), self.first_rows(), self._seen(self.test_stream)
+        columns = range(len(first))
+        sizes = self.record.sizes(self.row, self.test_stream, columns) if self.weight_by_size else None
         results = {}
         for name, function in _OF_THE_MATRIX.items():
             with suppress(ValueError):  # an entry that the formula reads was not evaluated
-                results[name] = function(matrix, sizes)
+                results[name] = function(matrix, sizes, first)
         with suppress(ValueError):
-            untrained = self.record.accuracies(0, self.test_stream, self._trained)
-            results["forward_transfer"] = forward_transfer(matrix, untrained, sizes)
-        error = self.record.calibration_error(row, self.test_stream, self._trained)
+            untrained = self.record.accuracies(0, self.test_stream, columns)
+            results["forward_transfer"] = forward_transfer(matrix, untrained, sizes, first)
+        error = self.record.calibration_error(self.row, self.test_stream, seen)
         return results if error is None else {**results, "expected_calibration_error": error}
 
     def _ood_results(self) -> dict[str, float]:
@@ -133,25 +211,32 @@ class ContinualMetrics(PluginMetric[dict[str, float]]):
         if not accuracies:
             return {}
         results = {"ood_average": ood_average(accuracies)}
-        with suppress(ValueError):
-            in_distribution = self._test_results().get("average_accuracy", 0.0)
-            results["relative_robustness"] = relative_robustness(results["ood_average"], in_distribution)
-        errors = self._of_ood_streams(self.record.calibration_error)
+        test = self._seen(self.test_stream)
+        pairs = self._of_ood_streams(
+            lambda name, seen: self.record.matched_accuracies(self.row, name, seen, self.test_stream, test)
+        )
+        if len(pairs) == len(accuracies):
+            ood, in_distribution = np.mean(list(pairs.values()), axis=0)
+            with suppress(ValueError):  # an accuracy of 0
+                results["relative_robustness"] = relative_robustness(ood, in_distribution)
+        errors = self._of_ood_streams(lambda name, seen: self.record.calibration_error(self.row, name, seen))
         return {**results, "ood_expected_calibration_error": float(np.mean(list(errors.values())))}
 
-    def _of_ood_streams(self, measure: Callable[[int, str, Sequence[int]], float | None]) -> dict[str, float]:
-        row = len(self._trained)
-        streams = [name for name in self.record.streams(row) if name.startswith(self.ood_prefix)]
-        values = {name: measure(row, name, self._trained) for name in streams}
+    def _of_ood_streams(self, measure: Callable[[str, list[int]], Value | None]) -> dict[str, Value]:
+        streams = [name for name in self.record.streams(self.row) if name.startswith(self.ood_prefix)]
+        values = {name: measure(name, self._seen(name)) for name in streams}
         return {name: value for name, value in values.items() if value is not None}
 
     # ---- callbacks ---------------------------------------------------------------------------------------------------
 
     def before_training_exp(self, strategy: Any) -> None:
-        """Note which experience is trained on."""
-        experience = getattr(strategy.experience, "origin_experience", None) or strategy.experience
-        if experience.current_experience not in self._trained:
-            self._trained.append(experience.current_experience)
+        """Note what is trained on."""
+        joint = isinstance(strategy, JointTraining)
+        trained_on = tuple(ExperienceKey.of(e) for e in (strategy._experiences if joint else [strategy.experience]))
+        is_later_part = not getattr(strategy.experience, "is_first_subexp", True)
+        goes_on = is_later_part or not self.record.streams(self.row)
+        if not (self._trained and self._trained[-1] == trained_on and goes_on):
+            self._trained.append(trained_on)
 
     def before_eval(self, strategy: Any) -> None:
         """Begin to note which streams are evaluated."""
@@ -159,16 +244,13 @@ class ContinualMetrics(PluginMetric[dict[str, float]]):
 
     def before_eval_exp(self, strategy: Any) -> None:
         """Begin with one experience of one stream."""
-        self._just_evaluated.add(strategy.experience.origin_stream.name)
-        self.record.start(*self._place(strategy))
-
-    def after_eval_iteration(self, strategy: Any) -> None:
-        """Count the predictions of a batch."""
-        confidence, predicted = strategy.mb_output.detach().float().softmax(dim=1).max(dim=1)
-        correct = predicted == strategy.mb_y
-        # Rounding may lift a softmax above 1; a model that has diverged to NaN is confident of nothing.
-        confidence = confidence.nan_to_num(0.0).clamp(max=1)
-        self.record.add(*self._place(strategy), confidence.cpu().numpy(), correct.cpu().numpy())
+        stream = strategy.experience.origin_stream
+        self._just_evaluated.add(stream.name)
+        if is_whole(stream):
+            self._whole.add(stream.name)
+        if stream.name == self.test_stream:
+            self._tests[strategy.experience.current_experience] = ExperienceKey.of(strategy.experience)
+        super().before_eval_exp(strategy)
 
     def after_eval(self, strategy: Any) -> list[MetricValue]:
         """Emit what the streams that were just evaluated have changed."""
@@ -179,10 +261,6 @@ class ContinualMetrics(PluginMetric[dict[str, float]]):
             values |= {f"{_camel(k)}/eval_phase": v for k, v in self._ood_results().items()}
         x = strategy.clock.train_iterations
         return [MetricValue(self, name, value, x) for name, value in values.items()]
-
-    def _place(self, strategy: Any) -> tuple[int, str, int]:
-        experience = strategy.experience
-        return len(self._trained), experience.origin_stream.name, experience.current_experience
 
 
 class DistanceFromAnchor(PluginMetric[dict[str, float]]):

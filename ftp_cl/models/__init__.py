@@ -5,29 +5,26 @@
 """
 
 from ftp_cl.models.backbones import efficientnet_lite_classifier, pretrained
-from ftp_cl.models.continual_classifier import ContinualClassifier, Normalization
+from ftp_cl.models.continual_classifier import ContinualClassifier, MultiTaskContinualClassifier, Normalization
 from ftp_cl.models.ensemble import EnsembleHead, TwoBackbones
 from ftp_cl.models.heads import HEADS, ClassifierHead, CosineHead, LinearHead
 from ftp_cl.models.linear_discriminant import LinearDiscriminantHead
 from ftp_cl.models.prototypes import NearestMeanHead, RandomProjectionHead
-from ftp_cl.models.registry import MODEL_DESCRIPTIONS, MODELS, build_model
 from ftp_cl.models.small_network import small_cnn
 
 __all__ = [
     "HEADS",
-    "MODELS",
-    "MODEL_DESCRIPTIONS",
     "ClassifierHead",
     "ContinualClassifier",
     "CosineHead",
     "EnsembleHead",
     "LinearDiscriminantHead",
     "LinearHead",
+    "MultiTaskContinualClassifier",
     "NearestMeanHead",
     "Normalization",
     "RandomProjectionHead",
     "TwoBackbones",
-    "build_model",
     "efficientnet_lite_classifier",
     "pretrained",
     "small_cnn",

@@ -33,7 +33,11 @@ _RESERVED_OPTIONS = (
 
 
 def pretrained(
-    name: str = "efficientnet_lite0", *, head: str = "cosine", weights: str | Path | None = None, **timm_options: Any
+    architecture: str = "efficientnet_lite0",
+    *,
+    head: str = "cosine",
+    weights: str | Path | None = None,
+    **timm_options: Any,
 ) -> ContinualClassifier:
     """Build a pretrained backbone with a head that grows. No model hub is ever contacted.
 
@@ -50,7 +54,7 @@ def pretrained(
     (``ftp_cl.models.small_maps``).
 
     Args:
-        name: "efficientnet_lite0", 1 or 2, or an architecture of timm with or without a tag.
+        architecture: "efficientnet_lite0", 1 or 2, or an architecture of timm with or without a tag.
         head: "cosine" (imprinted; the more accurate in class-incremental streams) or "linear".
         weights: Path of a state dict: ``.safetensors``, or what ``torch.save`` wrote, also under the key "state_dict"
             or "model". Nothing in it is executed; the classifier's tensors in it are dropped. "random": random weights.
@@ -69,17 +73,21 @@ def pretrained(
         >>> model.num_features
         1280
     """
-    if not isinstance(name, str):
-        raise ValueError(f"architecture={name!r} is no name of a model of timm, such as 'resnet18'")
-    if name in PACKAGED:
-        backbone = _efficientnet_lite(name, weights, timm_options)
+    if not isinstance(architecture, str):
+        raise ValueError(f"architecture={architecture!r} is no name of a model of timm, such as 'resnet18'")
+    if architecture in PACKAGED:
+        backbone = _efficientnet_lite(architecture, weights, timm_options)
         normalization = Normalization(_LITE_MEAN, _LITE_STD)
     else:
-        backbone = _timm_backbone(name, weights, timm_options)
+        backbone = _timm_backbone(architecture, weights, timm_options)
         normalization = Normalization(backbone.pretrained_cfg["mean"], backbone.pretrained_cfg["std"])
     quicken_small_maps(backbone)
     return ContinualClassifier(
-        backbone, _feature_length(backbone), head=head, normalization=normalization, channels_last=name in PACKAGED
+        backbone,
+        _feature_length(backbone),
+        head=head,
+        normalization=normalization,
+        channels_last=architecture in PACKAGED,
     )
 
 
@@ -167,8 +175,9 @@ def _refuse_reserved(timm_options: dict[str, Any]) -> None:
 def _timm_model(name: str, options: dict[str, Any]) -> Any:
     try:
         return timm.create_model(name, pretrained=False, **options)
-    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
-        raise ValueError(f"timm cannot build {name} with {options}: {error}") from error
+    except Exception as error:  # with options of a wrong kind, architectures fail in ways of their own
+        words = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ValueError(f"timm cannot build {name} with {options}: {words}") from error
 
 
 def _feature_length(backbone: Any) -> int:

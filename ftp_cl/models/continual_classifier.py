@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from difflib import get_close_matches
+from typing import Any
 
 import torch
 from avalanche.benchmarks.scenarios import CLExperience
-from avalanche.models import DynamicModule
+from avalanche.models import DynamicModule, MultiTaskModule
 from torch import Tensor, nn
 
 from ftp_cl.models.heads import HEADS, ClassifierHead, CosineHead, classes_of
@@ -62,6 +63,9 @@ class ContinualClassifier(DynamicModule):
     and set their rows. Classes imprinted before keep the rows that training gave them. Nothing else changes:
     BatchNorm statistics, training flags and random generators are as before.
 
+    With a head that takes task labels, such as Avalanche's ``MultiHeadClassifier``, the model becomes a
+    ``MultiTaskContinualClassifier``.
+
     Shapes: images [B, C, H, W] -> logits [B, largest class id seen + 1].
 
     Attributes:
@@ -101,6 +105,21 @@ class ContinualClassifier(DynamicModule):
         self.head = head if isinstance(head, nn.Module) else _named_head(head, num_features)
         self.num_features = num_features
         self.channels_last = channels_last
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; a head that takes task labels makes the model one that takes them.
+
+        Raises:
+            TypeError: Such a head is given to another subclass.
+        """
+        if name == "head" and isinstance(value, MultiTaskModule) and not isinstance(self, MultiTaskModule):
+            if type(self) is not ContinualClassifier:
+                raise TypeError(
+                    f"a {type(value).__name__} takes task labels, and {type(self).__name__} none: derive it from "
+                    "MultiTaskContinualClassifier"
+                )
+            self.__class__ = MultiTaskContinualClassifier
+        super().__setattr__(name, value)
 
     def features(self, images: Tensor) -> Tensor:
         """Return the features [B, D] of ``images`` [B, C, H, W], floats in [0, 1].
@@ -143,6 +162,27 @@ class ContinualClassifier(DynamicModule):
         found = class_features(self, self.features, experience.dataset.eval(), set(new))
         if found is not None:
             head.imprint(*found)
+
+
+class MultiTaskContinualClassifier(ContinualClassifier, MultiTaskModule):
+    """A ``ContinualClassifier`` whose head takes task labels, which Avalanche's strategies then pass.
+
+    Shapes: images [B, C, H, W], task labels [B] (or one int for all) -> logits [B, classes]; without task labels, those
+    of each task by its label.
+    """
+
+    def forward(self, images: Tensor, task_labels: Tensor | int | None) -> Any:  # type: ignore[override]
+        """Return the logits of ``images``, floats in [0, 1]; a head that takes no task labels is given none."""
+        features = self.features(images)
+        return self.head(features, task_labels) if isinstance(self.head, MultiTaskModule) else self.head(features)
+
+    def forward_single_task(self, images: Tensor, task_label: int) -> Tensor:
+        """Return the logits of ``images``, all of one task."""
+        return self(images, task_label)
+
+    def forward_all_tasks(self, images: Tensor) -> dict[int, Tensor]:
+        """Return the logits of ``images`` in each task."""
+        return self(images, None)
 
 
 def _named_head(name: str, num_features: int) -> ClassifierHead:

@@ -77,6 +77,8 @@ class EnsembleHead(DynamicModule):
 
 
 def _standardised(logits: Tensor) -> Tensor:
+    # A power of two changes no digit, and the squares of large log-posteriors do not overflow.
+    logits = torch.ldexp(logits, -torch.frexp(logits.abs().amax(dim=1, keepdim=True)).exponent)
     deviation = logits.std(dim=1, correction=0, keepdim=True).clamp_min(torch.finfo(logits.dtype).eps)
     return (logits - logits.mean(dim=1, keepdim=True)) / deviation
 

@@ -10,7 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 MASK_VALUE = -1000.0
-"""Logit of a class never trained, as in Avalanche's IncrementalClassifier: its softmax probability is exactly 0."""
+"""Logit of a class never trained, as in Avalanche's IncrementalClassifier: its softmax probability is exactly 0.
+
+Twice the lowest logit of the other classes stands there instead where that is less.
+"""
 
 _SMALLEST_LENGTH = 1e-12
 
@@ -28,6 +31,17 @@ def classes_of(experience: CLExperience) -> list[int]:
             "avalanche.benchmarks.with_classes_timeline"
         )
     return sorted(int(label) for label in classes if label >= 0)
+
+
+def live_classes(model: nn.Module) -> list[list[int]] | None:
+    """Return the classes whose logits are not masked, for each head (or task of a multi-head); None without masks."""
+    groups = []
+    for module in model.modules():
+        active = getattr(module, "active_units", None)
+        if active is None or not getattr(module, "masking", True):
+            continue
+        groups += list(active.values()) if isinstance(active, dict) else [active.nonzero().flatten().tolist()]
+    return groups or None
 
 
 def unit_rows(vectors: Tensor) -> Tensor:
@@ -134,9 +148,12 @@ class ClassifierHead(DynamicModule):
 
     def _masked(self, logits: Tensor) -> Tensor:
         """Mask the columns [B, num_classes] of classes that are not active and append those of unseen classes."""
-        logits = logits.masked_fill(self.active_units == 0, MASK_VALUE)
-        unseen = self._columns - self.num_classes
-        return functional.pad(logits, (0, unseen), value=MASK_VALUE) if unseen > 0 else logits
+        inactive = self.active_units == 0
+        # Scores have no bounds (log-posteriors): the mask stays so far below the lowest that its softmax is 0.
+        lowest = functional.pad(logits.detach().masked_fill(inactive, 0), (0, 1)).amin(dim=1, keepdim=True)
+        mask = (2 * lowest).clamp_max(MASK_VALUE)
+        masked = torch.where(inactive, mask, logits)
+        return torch.cat([masked, mask.expand(-1, max(0, self._columns - self.num_classes))], dim=1)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         rows = self._rows_in(state_dict, prefix)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ftp_cl.models.heads import MASK_VALUE
 from ftp_cl.models.prototypes import ClassMeansHead
 
 
@@ -47,7 +48,11 @@ class LinearDiscriminantHead(ClassMeansHead):
         if self._fitted is None or self._fitted[0].device != self.means.device:
             self._fitted = self._fit()
         weight, bias = self._fitted
-        return self._masked(functional.linear(features.to(weight.dtype), weight, bias).to(features.dtype))
+        scores = functional.linear(features.to(weight.dtype), weight, bias)
+        # Large scores are taken relative to the best one, while float64 still has their differences.
+        best = scores.masked_fill(self.active_units == 0, -torch.inf).amax(dim=1, keepdim=True)
+        scores = torch.where(best.abs() > -MASK_VALUE, scores - best, scores)
+        return self._masked(scores.to(features.dtype))
 
     def _update(self, features: Tensor, targets: Tensor, classes: list[int]) -> None:
         for label in classes:

@@ -105,8 +105,9 @@ class RandomProjectionHead(PrototypeHead):
     McDonnell, Gong, Parvaneh, Abbasnejad, van den Hengel, "RanPAC: Random Projections and Pre-trained Models for
     Continual Learning", NeurIPS 2023, arXiv 2307.02251, equations 5 to 7: h = ReLU(f W) with W fixed and normal, G the
     sum of h h^T, C the sum of h y^T with y one-hot, and logits h (G + lambda I)^-1 C. As in the published code, lambda
-    is chosen anew at each update among 1e-8, 1e-7, ..., 1e8 by the squared error on a fifth of its images (here every
-    fifth one), fitted to the others.
+    is chosen anew at each update among 1e-8, 1e-7, ..., 1e8 by the squared error on a fifth of its images, fitted to
+    the others. The fifth is drawn from each class that has two images or more, one image at least. An update without
+    such a class keeps the lambda that there is, 1 at first.
 
     Shapes: features [B, D] -> logits [B, classes].
 
@@ -156,8 +157,9 @@ class RandomProjectionHead(PrototypeHead):
     def _update(self, features: Tensor, targets: Tensor, classes: list[int]) -> None:
         hidden = self._random(features)
         one_hot = functional.one_hot(targets, self.num_classes).double()
-        if len(hidden) >= 5:
-            self.ridge.copy_(_best_ridge(hidden, one_hot))
+        held = _held_out(targets)
+        if held.any():
+            self.ridge.copy_(_best_ridge(hidden, one_hot, held))
         self.gram += hidden.T @ hidden
         self.class_sums += one_hot.T @ hidden
         self._weight = None
@@ -172,12 +174,23 @@ class RandomProjectionHead(PrototypeHead):
         super()._load_from_state_dict(*args)  # type: ignore[arg-type]
 
 
-def _best_ridge(hidden: Tensor, one_hot: Tensor) -> Tensor:
-    """The lambda with the least squared error on every fifth row, fitted to the others; 0-d.
+def _held_out(targets: Tensor) -> Tensor:
+    """A fifth of each class's images, at least one where there are two; bool [N], drawn with torch's initial seed."""
+    generator = torch.Generator().manual_seed(torch.initial_seed() % 2**63)
+    held = torch.zeros_like(targets, dtype=torch.bool)
+    for label in targets.unique():
+        own = (targets == label).nonzero().flatten()
+        drawn = torch.randperm(len(own), generator=generator)[: max(1, round(len(own) / 5))]
+        if len(own) > 1:
+            held[own[drawn.to(own.device)]] = True
+    return held
+
+
+def _best_ridge(hidden: Tensor, one_hot: Tensor, held: Tensor) -> Tensor:
+    """The largest lambda with the least squared error on rows ``held`` out, fitted to the others, but for 1e-6; 0-d.
 
     One eigendecomposition of the others' [N, N] products serves all: their fit is H^T (H H^T + lambda I)^-1 Y.
     """
-    held = torch.arange(len(hidden), device=hidden.device) % 5 == 4
     train, targets = hidden[~held], one_hot[~held]
     values, vectors = torch.linalg.eigh(train @ train.T)
     rotated, projected = vectors.T @ targets, hidden[held] @ train.T @ vectors
@@ -186,7 +199,9 @@ def _best_ridge(hidden: Tensor, one_hot: Tensor) -> Tensor:
         (projected @ (rotated / (values.clamp_min(0) + ridge).unsqueeze(1)) - one_hot[held]).square().mean()
         for ridge in ridges
     ]
-    return ridges[torch.stack(errors).argmin()]
+    total = torch.stack(errors)
+    # Far below the eigenvalues all errors are alike, but for rounding, and the sums' solution is least exact with 1e-8.
+    return torch.where(total > total.min() * (1 + 1e-6), 0, ridges).max()
 
 
 def _with_rows(buffer: Tensor, rows: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 A network made for 224 px meets such maps on small images: EfficientNet-Lite0 has 5 x 5 kernels on maps of 2 x 2 at
 48 px. There oneDNN's gradient is slow, and takes most of a training iteration on a CPU. The same convolution is quick
-when the zeros are put around the map beforehand: benchmarks/small_maps.py found such layers 2 to 8 times as fast, and
+when the zeros are put around the map beforehand: timings/small_maps.py found such layers 2 to 8 times as fast, and
 an iteration of EfficientNet-Lite0 2.1, 1.6 and 1.4 times at 32, 48 and 64 px (batch 16, one thread).
 """
 

@@ -2,6 +2,7 @@
 
 import pickle
 import sys
+import warnings
 from pathlib import Path
 
 import safetensors
@@ -22,7 +23,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is damaged, could run code when loaded, or holds no state dict.
+        ValueError: The file is damaged, could run code when loaded, holds no state dict, or tensors that are not dense.
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no weight file {path}")
@@ -30,11 +31,18 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     for key in _NESTED_KEYS:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
-    if not isinstance(content, dict) or not content or not all(isinstance(value, Tensor) for value in content.values()):
+    if not isinstance(content, dict) or not content or not all(map(_is_named_tensor, content.items())):
         raise ValueError(
             f'{path} holds no state dict: expected names to tensors, at the top or under "state_dict" or "model"'
         )
+    for name, tensor in content.items():
+        if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized or tensor.is_nested:
+            raise ValueError(f"{path} holds no plain tensor under {name}: save dense ones that have values")
     return content
+
+
+def _is_named_tensor(entry: tuple[object, object]) -> bool:
+    return isinstance(entry[0], str) and isinstance(entry[1], Tensor)
 
 
 def _read_safetensors(path: Path) -> object:
@@ -46,7 +54,9 @@ def _read_safetensors(path: Path) -> object:
 
 def _read_torch(path: Path) -> object:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on sparse tensors, which are refused
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path} is damaged or holds more than tensors, which could run code when loaded: "

@@ -1,5 +1,6 @@
 """Avalanche plugins: FTPPlugin, and what it is used and compared with."""
 
+from ftp_cl.plugins.agem import AGEM
 from ftp_cl.plugins.anchor import AnchoredPlugin
 from ftp_cl.plugins.anchor_methods import (
     AnchoredStepPlugin,
@@ -15,10 +16,12 @@ from ftp_cl.plugins.distillation import FeatureDistillation
 from ftp_cl.plugins.freeze_batch_norm import FreezeBatchNorm, freeze_batch_norm
 from ftp_cl.plugins.fresh_optimizer import FreshOptimizer
 from ftp_cl.plugins.ftp import FTPPlugin
+from ftp_cl.plugins.gem import GEM
 from ftp_cl.plugins.head_first import HeadFirst
 from ftp_cl.plugins.joint import JointTraining
 from ftp_cl.plugins.lda_ensemble import LDAEnsemble
-from ftp_cl.plugins.prototypes import PrototypeClassifier
+from ftp_cl.plugins.linear_probe import LinearProbe
+from ftp_cl.plugins.prototypes import FrozenLDA, PrototypeClassifier
 from ftp_cl.plugins.schedule import LearningRateSchedule
 from ftp_cl.plugins.semi_supervised import (
     FixMatch,
@@ -31,8 +34,11 @@ from ftp_cl.plugins.semi_supervised import (
     WeakView,
 )
 from ftp_cl.plugins.separated_softmax import SeparatedCriterion, SeparatedSoftmax
+from ftp_cl.plugins.synaptic_intelligence import SynapticIntelligence
 
 __all__ = [
+    "AGEM",
+    "GEM",
     "AnchorPenalty",
     "AnchoredPlugin",
     "AnchoredStepPlugin",
@@ -45,10 +51,12 @@ __all__ = [
     "FreeMatch",
     "FreezeBatchNorm",
     "FreshOptimizer",
+    "FrozenLDA",
     "HeadFirst",
     "JointTraining",
     "LDAEnsemble",
     "LearningRateSchedule",
+    "LinearProbe",
     "MeanTeacher",
     "PrototypeClassifier",
     "PseudoLabel",
@@ -57,6 +65,7 @@ __all__ = [
     "SeparatedCriterion",
     "SeparatedSoftmax",
     "StrongView",
+    "SynapticIntelligence",
     "TPGMPlugin",
     "WeakView",
     "WiSEFT",

@@ -8,7 +8,6 @@ from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any, Literal
 
-from avalanche.benchmarks import OnlineCLExperience
 from avalanche.core import SupervisedPlugin
 from torch import Tensor, nn
 
@@ -16,7 +15,8 @@ from ftp_cl.models.weights import read_tensors
 from ftp_cl.optim.checks import anchor_values, check_value
 from ftp_cl.optim.names import Exclude, aliases, exclude_entries, match
 from ftp_cl.plugins.classifier import find_classifier
-from ftp_cl.plugins.served import ServedModel
+from ftp_cl.plugins.model_served import ServedModel
+from ftp_cl.plugins.stages import PartsDone, begins
 
 Anchor = Literal["previous", "initial"] | Mapping[str, Tensor] | str | os.PathLike[str]
 
@@ -34,7 +34,8 @@ class AnchoredPlugin(SupervisedPlugin[Any]):
             module names, shell patterns, module types; () for nothing.
 
     Attributes:
-        weights: the anchored parameters of this experience, by canonical name; frozen ones are not among them.
+        weights: the anchored parameters of this experience, by canonical name: those that have been trainable in one of
+            its iterations. What is frozen when it begins, and thawed later (`HeadFirst`), is anchored then.
         anchor_weights: the anchor of each.
 
     Raises:
@@ -49,11 +50,14 @@ class AnchoredPlugin(SupervisedPlugin[Any]):
         self.anchor_weights: dict[str, Tensor] = {}
         self._given = read_anchor(anchor)
         self._begun = self._moved = False
+        self._candidates: dict[str, nn.Parameter] = {}
+        self._parts = PartsDone()
         self._served = ServedModel()
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Let go of the anchor if it is to move."""
         self._begun = False
+        self._parts.begin(strategy.experience)
         other_model = self._served.changes_to(strategy.model)
         self._moved = anchor_moves(self.anchor, strategy.experience) or other_model or not self.anchor_weights
         if self._moved:
@@ -62,25 +66,31 @@ class AnchoredPlugin(SupervisedPlugin[Any]):
     def before_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
         """Take the anchor: here and not earlier, because some strategies still change weights before."""
         if not self._begun:
+            self._candidates, self.weights = not_excluded(strategy.model, self.exclude), {}
+        trained = {n: weight for n, weight in self._candidates.items() if weight.requires_grad or n in self.weights}
+        if not self._begun or len(trained) > len(self.weights):
             self._begun = True
-            self.weights = anchored_weights(strategy.model, self.exclude)
+            self.weights = trained
             take_anchor(self.anchor_weights, self.weights, self._given)
             self.begin(strategy)
 
     def checkpoint_state(self) -> dict[str, Any]:
         """What a checkpoint of `ftp-cl run` needs of this plugin."""
-        return {"anchor_weights": self.anchor_weights, "begun": self._begun, "moved": self._moved}
+        state = {"anchor_weights": self.anchor_weights, "begun": self._begun, "moved": self._moved}
+        return {**state, "weights": list(self.weights), "parts": self._parts.count}
 
     def restore_state(self, state: dict[str, Any], strategy: Any) -> None:
         """Take over what `checkpoint_state` gave, for a strategy whose model is as it was then."""
         self._served = ServedModel()
         self.anchor_weights, self._begun, self._moved = dict(state["anchor_weights"]), state["begun"], state["moved"]
+        self._parts.count = state["parts"]
         if self._begun:
-            self.weights = anchored_weights(strategy.model, self.exclude)
+            self._candidates = not_excluded(strategy.model, self.exclude)
+            self.weights = {name: self._candidates[name] for name in state["weights"]}
             self.begin(strategy)
 
     def begin(self, strategy: Any) -> None:
-        """Called once an experience, when `weights` and `anchor_weights` are those of its first iteration."""
+        """Called in an experience's first iteration, and again when `weights` has grown by what was thawed."""
 
 
 def read_anchor(anchor: Anchor) -> Mapping[str, Tensor] | None:
@@ -108,23 +118,15 @@ def read_anchor(anchor: Anchor) -> Mapping[str, Tensor] | None:
 
 def anchor_moves(anchor: Anchor, experience: Any) -> bool:
     """Whether this experience starts around other weights: in an online stream, at boundaries that it shows."""
-    if not isinstance(anchor, str) or anchor != "previous":
-        return False
-    if isinstance(experience, OnlineCLExperience):
-        return experience.access_task_boundaries and experience.is_first_subexp
-    return True
+    return isinstance(anchor, str) and anchor == "previous" and begins(experience)
 
 
-def anchored_weights(model: nn.Module, exclude: Exclude) -> dict[str, nn.Parameter]:
-    """The trainable parameters that `exclude` leaves, by canonical name; "head" is the model's classifier."""
+def not_excluded(model: nn.Module, exclude: Exclude) -> dict[str, nn.Parameter]:
+    """The parameters that `exclude` leaves, by canonical name; "head" is the model's classifier."""
     if isinstance(exclude, str) and exclude == "head":
         exclude = find_classifier(model)[0]
     excluded = match(exclude, model)
-    return {
-        names[0]: parameter
-        for parameter, names in aliases(model).items()
-        if parameter.requires_grad and excluded.isdisjoint(names)
-    }
+    return {names[0]: parameter for parameter, names in aliases(model).items() if excluded.isdisjoint(names)}
 
 
 def take_anchor(
@@ -151,13 +153,3 @@ def take_anchor(
 
 def _fits(given: Mapping[str, Tensor], name: str, weight: nn.Parameter) -> bool:
     return name in given and getattr(given[name], "shape", None) == weight.shape
-
-
-def refuse_online(experience: Any, what: str) -> None:
-    """For what happens when an experience has ended.
-
-    Raises:
-        ValueError: in an online stream, whose parts end all the time.
-    """
-    if isinstance(experience, OnlineCLExperience):
-        raise ValueError(f"{what} acts at the end of an experience, and an online stream has none.")

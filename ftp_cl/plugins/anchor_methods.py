@@ -11,9 +11,10 @@ from ftp_cl.models.imprinting import evaluating
 from ftp_cl.optim import TPGM, AnchoredSteps, FixedRadius, SelectiveDecay, l2_sp, mars_sp
 from ftp_cl.optim.anchored_step import StepRule
 from ftp_cl.optim.names import Exclude
-from ftp_cl.plugins.anchor import Anchor, AnchoredPlugin, refuse_online
+from ftp_cl.plugins.anchor import Anchor, AnchoredPlugin
 from ftp_cl.plugins.ftp import optimizer_of
 from ftp_cl.plugins.radius_data import check_source, endless_losses, radius_dataset
+from ftp_cl.plugins.stages import begins, refuse_hidden, refuse_parts
 
 _PENALTIES = {"l2_sp": l2_sp, "mars_sp": mars_sp}
 
@@ -46,18 +47,14 @@ class AnchorPenalty(AnchoredPlugin):
         if alpha < 0 or beta < 0:
             raise ValueError(f"alpha={alpha} and beta={beta} must both be at least 0.")
         self.penalty, self.alpha, self.beta = penalty, alpha, beta
-        self._free: dict[str, nn.Parameter] = {}
-
-    def begin(self, strategy: Any) -> None:
-        """See which parameters have no anchor."""
-        anchored = set(self.weights.values())
-        self._free = {n: p for n, p in strategy.model.named_parameters() if p not in anchored and p.requires_grad}
 
     def before_backward(self, strategy: Any, **kwargs: Any) -> None:
         """Add the penalty."""
         strategy.loss += self.alpha * _PENALTIES[self.penalty](self.weights, self.anchor_weights)
         if self.beta:
-            strategy.loss += self.beta * l2_sp(self._free, defaultdict(float))  # type: ignore[arg-type]  # anchor 0
+            anchored = set(self._candidates.values())
+            free = {n: p for n, p in strategy.model.named_parameters() if p.requires_grad and p not in anchored}
+            strategy.loss += self.beta * l2_sp(free, defaultdict(float))  # type: ignore[arg-type]  # anchor 0
 
 
 class AnchoredStepPlugin(AnchoredPlugin):
@@ -180,6 +177,8 @@ class TPGMPlugin(AnchoredPlugin):
 
     def after_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:
         """Take the held-out images from the training data."""
+        if self.when == "experience":
+            refuse_parts(strategy.experience, "when='experience'")
         if self.radius_data == "held_out":
             strategy.adapted_dataset, held = _split(strategy.adapted_dataset, self.held_out)
             self._held_out_data = held.eval()
@@ -189,12 +188,13 @@ class TPGMPlugin(AnchoredPlugin):
         before, self.tpgm = self.tpgm, TPGM(self.weights, self.anchor_weights, mu=self.mu)
         if before is not None and not self._moved and before.names == self.tpgm.names:
             self.tpgm.load_state_dict(before.state_dict())
-        self._losses = None
-        self._iteration = self._drawn = 0
+        self._losses, self._drawn = None, 0
+        if begins(strategy.experience):
+            self._iteration = 0
 
     def after_update(self, strategy: Any, **kwargs: Any) -> None:
         """Learn, if it is time, and project."""
-        if self.when == "step" and self.tpgm is not None:
+        if self.when == "step" and self.tpgm is not None and self.weights:
             if self._iteration % self.proj_freq == 0:
                 self._learn(strategy)
             self._iteration += 1
@@ -202,8 +202,7 @@ class TPGMPlugin(AnchoredPlugin):
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """With when="experience": learn and project. Data loaders are let go: they cannot be copied."""
-        if self.when == "experience" and self._begun and self.tpgm is not None:
-            refuse_online(strategy.experience, "when='experience'")
+        if self.when == "experience" and self._begun and self.tpgm is not None and self.weights:
             self._learn(strategy)
             self.tpgm.project()
         self._losses = self._held_out_data = None
@@ -245,7 +244,7 @@ class WiSEFT(AnchoredPlugin):
             new rows begin at something meaningful, as an imprinted cosine head's do.
 
     Raises:
-        ValueError: for an alpha outside [0, 1]; in an online stream, whose experiences have no end.
+        ValueError: for an alpha outside [0, 1]; in an online stream that does not show where experiences end.
     """
 
     def __init__(self, alpha: float = 0.5, anchor: Anchor = "previous", exclude: Exclude = "head") -> None:
@@ -254,10 +253,14 @@ class WiSEFT(AnchoredPlugin):
             raise ValueError(f"alpha={alpha} lies outside [0, 1].")
         self.alpha = alpha
 
+    def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """Let go of the anchor if it is to move."""
+        refuse_hidden(strategy.experience, "WiSEFT")
+        super().before_training_exp(strategy, **kwargs)
+
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Interpolate in place what this experience has trained."""
-        if self._begun:
-            refuse_online(strategy.experience, "WiSEFT")
+        if self._parts.end(strategy.experience) and self._begun:
             interpolate(self.weights, self.anchor_weights, self.alpha)
 
 

@@ -6,11 +6,13 @@ from typing import Any
 import torch
 from avalanche.benchmarks.utils.utils import concat_datasets
 from avalanche.core import SupervisedPlugin
-from torch import Tensor
+from avalanche.models.utils import avalanche_forward, is_multi_task_module
+from torch import Tensor, nn
 from torch.nn.functional import mse_loss, pad
 
 from ftp_cl.models.heads import MASK_VALUE
 from ftp_cl.models.imprinting import evaluating, random_state_kept
+from ftp_cl.plugins.stages import PartsDone, experiences_trained_on, joined
 
 
 def logit_distance(logits: Tensor, stored: Tensor) -> Tensor:
@@ -33,7 +35,7 @@ class DarkExperienceReplay(SupervisedPlugin[Any]):
     ends, equally many of each class and each image of a class with equal chances, whenever it came; their logits are
     taken then, under evaluation transforms, as in Avalanche's strategy DER. The paper samples along the stream.
     Avalanche's needs a head that has all classes from the start; here logits of classes that came later are compared
-    with nothing.
+    with nothing. A model that takes task labels gets those of the stored images, and a class is then one of its task.
 
     Args:
         mem_size: stored images in all. With more classes than that, those that came last have none.
@@ -42,7 +44,7 @@ class DarkExperienceReplay(SupervisedPlugin[Any]):
         batch_size: stored images an iteration; None: as many as new ones.
 
     Attributes:
-        memory: for each class its images (a dataset) and their logits [n, classes].
+        memory: for each class, or pair of task and class, its images (a dataset) and their logits [n, classes].
 
     Raises:
         ValueError: for a negative factor, or no room for images.
@@ -57,25 +59,33 @@ class DarkExperienceReplay(SupervisedPlugin[Any]):
         if alpha < 0 or beta < 0:
             raise ValueError(f"alpha={alpha} and beta={beta} must both be at least 0.")
         self.mem_size, self.alpha, self.beta, self.batch_size = mem_size, alpha, beta, batch_size
-        self.memory: dict[int, tuple[Any, Tensor]] = {}
-        self._met: dict[int, int] = {}  # images of each class so far
+        self.memory: dict[Any, tuple[Any, Tensor]] = {}
+        self._met: dict[Any, int] = {}  # images of each class so far
+        self._parts = PartsDone()
+
+    def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """See which part of an experience this is."""
+        self._parts.begin(strategy.experience)
 
     def before_backward(self, strategy: Any, **kwargs: Any) -> None:
         """Add the loss on a batch of stored images, in a forward pass of its own."""
         if not self.memory:
             return
-        images, targets, stored = self._draw(self.batch_size or strategy.train_mb_size)
-        logits = strategy.model(images.to(strategy.device))
+        images, targets, tasks, stored = self._draw(self.batch_size or strategy.train_mb_size)
+        logits = avalanche_forward(strategy.model, images.to(strategy.device), tasks.to(strategy.device))
         strategy.loss += self.alpha * logit_distance(logits, stored.to(strategy.device))
         if self.beta:
             strategy.loss += self.beta * strategy._criterion(logits, targets.to(strategy.device))
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Store images of this experience, and make room for them."""
-        dataset = strategy.experience.dataset
-        own: dict[int, list[int]] = {label: [] for label in self._met}
-        for index, target in enumerate(dataset.targets):
-            own.setdefault(int(target), []).append(index)
+        experiences = experiences_trained_on(strategy)
+        if not (self._parts.end(strategy.experience, if_hidden=True) and experiences):
+            return
+        dataset = joined(experiences)
+        own: dict[Any, list[int]] = {label: [] for label in self._met}
+        for index, label in enumerate(_labels(strategy.model, dataset)):
+            own.setdefault(label, []).append(index)
         each, left_over = divmod(self.mem_size, len(own))
         for place, (label, indices) in enumerate(own.items()):
             old, new = self._choose(label, indices, room=each + (place < left_over))
@@ -91,20 +101,34 @@ class DarkExperienceReplay(SupervisedPlugin[Any]):
                 self.memory[label] = _joined(parts)
             self._met[label] = self._met.get(label, 0) + len(indices)
 
-    def _choose(self, label: int, indices: list[int], room: int) -> tuple[int, list[int]]:
+    def _choose(self, label: Any, indices: list[int], room: int) -> tuple[int, list[int]]:
         """How many stored images of a class stay, and which of this experience's join them: each with equal chances."""
         met, stored = self._met.get(label, 0), len(self.memory[label][0]) if label in self.memory else 0
         drawn = torch.randperm(met + len(indices)).tolist()  # numbers below `met` stand for earlier images
         old = min(stored, sum(number < met for number in drawn[:room]))
         return old, [indices[number - met] for number in drawn if number >= met][: room - old]
 
-    def _draw(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Images, targets and logits of stored images, drawn with replacement."""
+    def _draw(self, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Images, targets, task labels and logits of stored images, drawn with replacement."""
         places = [(label, i) for label, (kept, _) in self.memory.items() for i in range(len(kept))]
         drawn = [places[i] for i in torch.randint(len(places), (count,)).tolist()]
-        images = torch.stack([self.memory[label][0][i][0] for label, i in drawn])
+        images, targets, tasks = _stacked([self.memory[label][0][i] for label, i in drawn])
         logits = [self.memory[label][1][i] for label, i in drawn]
-        return images, torch.tensor([label for label, _ in drawn]), _of_one_width([row[None] for row in logits])
+        return images, targets, tasks, _of_one_width([row[None] for row in logits])
+
+
+def _labels(model: nn.Module, dataset: Any) -> list[Any]:
+    """The class of each image; where the model has heads for tasks, with its task: ids may begin anew in each."""
+    targets = [int(target) for target in dataset.targets]
+    if not is_multi_task_module(model):
+        return targets
+    return list(zip((int(task) for task in dataset.targets_task_labels), targets, strict=True))
+
+
+def _stacked(items: Sequence[Any]) -> tuple[Tensor, Tensor, Tensor]:
+    """Images, targets and task labels, which come last in Avalanche's items, if at all."""
+    targets, tasks = ([int(item[place]) for item in items] for place in (1, -1))
+    return torch.stack([item[0] for item in items]), torch.tensor(targets), torch.tensor(tasks)
 
 
 def _joined(parts: list[tuple[Any, Tensor]]) -> tuple[Any, Tensor]:
@@ -121,6 +145,9 @@ def _of_one_width(logits: Sequence[Tensor]) -> Tensor:
 
 @torch.no_grad()
 def _logits(strategy: Any, dataset: Any) -> Tensor:
-    images = torch.stack([dataset[i][0] for i in range(len(dataset))])
+    """Logits of images of one class; a task's own head is asked alone, without the columns of wider ones."""
+    images, _, tasks = _stacked([dataset[i] for i in range(len(dataset))])
+    task = int(tasks[0])
     with random_state_kept(strategy.device), evaluating(strategy.model):
-        return torch.cat([strategy.model(part.to(strategy.device)).cpu() for part in images.split(64)])
+        parts = [avalanche_forward(strategy.model, part.to(strategy.device), task).cpu() for part in images.split(64)]
+    return torch.cat(parts)

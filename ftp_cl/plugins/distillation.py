@@ -9,6 +9,7 @@ from avalanche.core import SupervisedPlugin
 from torch import Tensor, nn
 
 from ftp_cl.models import ContinualClassifier
+from ftp_cl.plugins.stages import PartsDone
 
 _SMALLEST_LENGTH = 1e-12
 
@@ -30,7 +31,8 @@ class FeatureDistillation(SupervisedPlugin[Any]):
 
     "Less-forgetting learning": Jung, Ju, Jung, Kim, arXiv 1607.00122, there with absolute distances; relative ones have
     a factor that does not depend on the backbone. Needs one more forward pass an iteration and a copy of the model.
-    From the first experience on, where the earlier model is the pretrained one.
+    From the first experience on, where the earlier model is the pretrained one; in an online stream that shows no
+    boundaries the pretrained one throughout.
 
     Args:
         strength: factor of the distance.
@@ -48,13 +50,15 @@ class FeatureDistillation(SupervisedPlugin[Any]):
         self.teacher: ContinualClassifier | None = None
         self._features: list[Tensor] = []
         self._remove: Callable[[], None] | None = None
+        self._parts = PartsDone()
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Copy the model, and listen to what goes into its head."""
         model = strategy.model
         if not isinstance(model, ContinualClassifier):
             raise TypeError(f"FeatureDistillation needs a ContinualClassifier, not {type(model).__name__}.")
-        self.teacher = copy.deepcopy(model).eval().requires_grad_(False)
+        if self._parts.begin(strategy.experience) or self.teacher is None:
+            self.teacher = copy.deepcopy(model).eval().requires_grad_(False)
         self._remove = model.head.register_forward_pre_hook(self._listen).remove
 
     def before_forward(self, strategy: Any, **kwargs: Any) -> None:
@@ -70,10 +74,12 @@ class FeatureDistillation(SupervisedPlugin[Any]):
         self._features.clear()
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Stop listening; the copy is of no further use."""
+        """Stop listening; when the experience has ended, the copy is of no further use."""
         if self._remove is not None:
             self._remove()
-        self._remove = self.teacher = None
+        self._remove = None
+        if self._parts.end(strategy.experience):
+            self.teacher = None
 
     def _listen(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self._features.append(inputs[0])

@@ -4,15 +4,19 @@ from typing import Any
 
 from avalanche.core import SupervisedPlugin
 
+from ftp_cl.plugins.stages import begins
+
 
 class FreshOptimizer(SupervisedPlugin[Any]):
     """Clears the optimizer's state (momenta, Adam's moments and step counts) before each experience.
 
     Avalanche keeps it. Adam's moments of the earlier experience then go on moving the weights of earlier classes, and
     rows of new classes, whose moments are 0 while the step count is not, start with steps three times as large
-    (0.1 / sqrt(0.001) of the learning rate, because the bias correction is over).
+    (0.1 / sqrt(0.001) of the learning rate, because the bias correction is over). In an online stream it does so at the
+    boundaries that the stream shows.
     """
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Forget the state; parameter groups and learning rates stay."""
-        strategy.optimizer.state.clear()
+        if begins(strategy.experience):
+            strategy.optimizer.state.clear()

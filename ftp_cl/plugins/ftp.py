@@ -6,7 +6,6 @@ from numbers import Integral
 from typing import Any, Literal
 
 import torch
-from avalanche.benchmarks import OnlineCLExperience
 from avalanche.core import SupervisedPlugin
 from avalanche.training.plugins import GDumbPlugin
 from avalanche.training.plugins.from_scratch_training import FromScratchTrainingPlugin
@@ -16,10 +15,11 @@ from torch.optim import Optimizer
 from ftp_cl.optim import FTP
 from ftp_cl.optim.names import Exclude, aliases, exclude_entries
 from ftp_cl.plugins.anchor import Anchor, anchor_moves, read_anchor
-from ftp_cl.plugins.between import ExperienceProjection
+from ftp_cl.plugins.between_experiences import ExperienceProjection
 from ftp_cl.plugins.classifier import find_classifier
-from ftp_cl.plugins.seen_classes import share_of_seen_classes
-from ftp_cl.plugins.served import ServedModel
+from ftp_cl.plugins.model_served import ServedModel
+from ftp_cl.plugins.seen_classes import SeenClasses
+from ftp_cl.plugins.stages import PartsDone, has_hidden_boundaries, refuse_hidden
 
 logger = logging.getLogger(__name__)
 
@@ -56,9 +56,11 @@ class FTPPlugin(SupervisedPlugin[Any]):
             power, because its batches vote for these classes alone. In a class-incremental stream of equal experiences
             the t-th has mu / t^power: above 1, all experiences together cannot carry a weight further than a fixed
             multiple of what the first may (2.6 times with 1.5), however long the stream. Where every experience has all
-            classes, all have the same mu. It knows nothing of stored images: with replay or Cumulative, whose batches
-            vote for all seen classes, leave it at 0. 0, as published, by default. Needs experiences that list their
-            classes (`with_classes_timeline`); others, and those of streams without task boundaries, have the whole mu.
+            classes, all have the same mu. Class ids that begin anew in each task are other classes in each, if the
+            benchmark is of Avalanche's `nc_benchmark` or the model has a head for each task. It knows nothing of stored
+            images: with replay or Cumulative, whose batches vote for all seen classes, leave it at 0. 0, as published,
+            by default. Needs experiences that list their classes (`with_classes_timeline`); others, and those of
+            streams without task boundaries, have the whole mu.
         pretrained_classes: as how many classes seen before the stream `scale_by_classes` counts what the backbone knows
             when it comes. With 0, the default, the first experience has the whole mu, however few its classes. With
             20, the share of a first experience of 20 classes is a half, that of one of 4 a sixth, and the t-th of these
@@ -126,6 +128,9 @@ class FTPPlugin(SupervisedPlugin[Any]):
         self._between = ExperienceProjection(radius_data, radius_iterations, mu)
         self._iterations_at_anchor = 0
         self._anchor_is_to_move = False
+        self._seen, self._share = SeenClasses(), 1.0
+        self._parts = PartsDone()
+        self._has_trained = False
         self._served = ServedModel()
         self._logged_head: set[str] = set()
         self._told_of_no_optimizer = False
@@ -149,6 +154,10 @@ class FTPPlugin(SupervisedPlugin[Any]):
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Take the model's parameters anew (heads grow), and see whether the anchor is to move."""
         _refuse_unsupported(strategy)
+        if self.when == "experience":
+            refuse_hidden(strategy.experience, "when='experience'")
+        if self._parts.begin(strategy.experience):
+            self._has_trained = False
         if optimizer_of(strategy) is None:
             if not self._told_of_no_optimizer:
                 logger.warning("%s has no optimizer, so FTPPlugin has nothing to do.", type(strategy).__name__)
@@ -162,6 +171,7 @@ class FTPPlugin(SupervisedPlugin[Any]):
         else:
             self.ftp.track(strategy.model, exclude=self._excluded(strategy.model))
         self._anchor_is_to_move = anchor_moves(self.anchor, strategy.experience)
+        self._share = self._seen.share(strategy, self.pretrained_classes)
 
     def before_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
         """Attach to the optimizer in use: strategies replace it, and copies and checkpoints lose hooks.
@@ -173,16 +183,17 @@ class FTPPlugin(SupervisedPlugin[Any]):
         if self._anchor_is_to_move:
             self._restart()
         if self.scale_by_classes:
-            share = share_of_seen_classes(strategy.experience, self.pretrained_classes)
-            self.ftp.mu = self._between.mu = self._settings["mu"] * share**self.scale_by_classes
+            self.ftp.mu = self._between.mu = self._settings["mu"] * self._share**self.scale_by_classes
+        self._has_trained = True
         if self.when == "experience":
             self._between.begin(self._projected(strategy.model), self._weights)
             return
         optimizer = optimizer_of(strategy)
         if optimizer is not None and not self.ftp.is_attached_to(optimizer):
+            self._take_over(optimizer)
             self.ftp.detach()  # many strategies make another optimizer as they go on
             self.ftp.attach(optimizer)
-        if self.reanchor_every is not None and _has_hidden_boundaries(strategy.experience):
+        if self.reanchor_every is not None and has_hidden_boundaries(strategy.experience):
             if self._iterations_at_anchor == self.reanchor_every:
                 self._restart()
             self._iterations_at_anchor += 1
@@ -194,7 +205,8 @@ class FTPPlugin(SupervisedPlugin[Any]):
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """With when="experience": project what this experience has changed."""
-        if self.ftp is not None and self.when == "experience":
+        has_ended = self._parts.end(strategy.experience)
+        if has_ended and self._has_trained and self.ftp is not None and self.when == "experience":
             self._between.end(strategy, self._projected(strategy.model))
 
     # ---- checkpoints of ftp_cl's runs -------------------------------------------------------------------------------
@@ -206,6 +218,10 @@ class FTPPlugin(SupervisedPlugin[Any]):
             "between": self._between.state_dict(),
             "iterations_at_anchor": self._iterations_at_anchor,
             "anchor_is_to_move": self._anchor_is_to_move,
+            "seen": self._seen.classes,
+            "share": self._share,
+            "parts": self._parts.count,
+            "has_trained": self._has_trained,
         }
 
     def restore_state(self, state: dict[str, Any], strategy: Any) -> None:
@@ -217,6 +233,8 @@ class FTPPlugin(SupervisedPlugin[Any]):
         self._between.load_state_dict(state["between"])
         self._iterations_at_anchor = state["iterations_at_anchor"]
         self._anchor_is_to_move = state["anchor_is_to_move"]
+        self._seen.classes, self._share, self._parts.count = state["seen"], state["share"], state["parts"]
+        self._has_trained = state["has_trained"]
 
     # ---- for people -------------------------------------------------------------------------------------------------
 
@@ -245,6 +263,15 @@ class FTPPlugin(SupervisedPlugin[Any]):
         self._restart()
         self.ftp.detach()
         self.ftp = None
+        self._seen = SeenClasses()
+
+    def _take_over(self, optimizer: Optimizer) -> None:
+        """Detach what an earlier strategy's plugin has left at this optimizer: its user has no hold of it any more."""
+        for hook in list(optimizer._optimizer_state_dict_post_hooks.values()):
+            other = getattr(hook, "__self__", None)
+            if isinstance(other, FTP) and other is not self.ftp:
+                other.detach()
+                logger.info("FTPPlugin takes the optimizer over from another FTP, which is attached to it no more.")
 
     def _restart(self) -> None:
         assert self.ftp is not None
@@ -274,6 +301,8 @@ def _refuse_unsupported(strategy: Any) -> None:
             f"FTPPlugin cannot serve {type(strategy).__name__}: it assigns weights itself and takes no optimizer step "
             "that a projection could follow."
         )
+    if sum(isinstance(plugin, FTPPlugin) for plugin in strategy.plugins) > 1:
+        raise ValueError("Two FTPPlugins in one strategy would project each other's weights: keep one.")
 
 
 def _warn_of_reset_weights(strategy: Any) -> None:
@@ -283,7 +312,3 @@ def _warn_of_reset_weights(strategy: Any) -> None:
             "pretrained features but has no earlier task to remember.",
             type(strategy).__name__,
         )
-
-
-def _has_hidden_boundaries(experience: Any) -> bool:
-    return isinstance(experience, OnlineCLExperience) and not experience.access_task_boundaries

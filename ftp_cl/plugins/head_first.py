@@ -5,7 +5,8 @@ from typing import Any
 from avalanche.core import SupervisedPlugin
 from torch import nn
 
-from ftp_cl.plugins.anchor import anchored_weights
+from ftp_cl.plugins.anchor import not_excluded
+from ftp_cl.plugins.stages import begins, number_of_parts, refuse_hidden
 
 
 class HeadFirst(SupervisedPlugin[Any]):
@@ -18,11 +19,12 @@ class HeadFirst(SupervisedPlugin[Any]):
     backbone begins, at half of the epochs, with half of its rate.
 
     Args:
-        share: of an experience's epochs, in [0, 1], rounded: in them the backbone is frozen.
+        share: of an experience's epochs, in [0, 1], rounded: in them the backbone is frozen. Where an online stream
+            shows an experience in parts, the epochs of all parts count.
 
     Raises:
         ValueError: for a share outside [0, 1]; at the first experience, if the model has no classifier, or too few
-            epochs for the head to have one of its own.
+            epochs for the head to have one of its own, or the stream is online and shows no boundaries.
     """
 
     def __init__(self, share: float = 0.5) -> None:
@@ -35,26 +37,34 @@ class HeadFirst(SupervisedPlugin[Any]):
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Begin with the backbone as it is."""
-        self._epoch = 0
-        if self.share and not round(self.share * strategy.train_epochs):
+        refuse_hidden(strategy.experience, "HeadFirst")
+        if begins(strategy.experience):
+            self._epoch = 0
+        if self.share and strategy.train_epochs and not self._epochs_of_head(strategy):
             raise ValueError(
-                f"share={self.share} of {strategy.train_epochs} epochs is none: LP-FT needs at least one epoch for the "
-                "head alone."
+                f"share={self.share} of {self._epochs(strategy)} epochs is none: LP-FT needs at least one epoch for "
+                "the head alone."
             )
 
     def before_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
         """Freeze at first, thaw when it is time. What the user had frozen stays so."""
-        if self._epoch == 0:
-            backbone = set(anchored_weights(strategy.model, "head").values())
+        if self._epoch >= self._epochs_of_head(strategy):
+            self._thaw(strategy.model)
+        elif not self._frozen:
+            backbone = {weight for weight in not_excluded(strategy.model, "head").values() if weight.requires_grad}
             self._frozen = [name for name, parameter in strategy.model.named_parameters() if parameter in backbone]
             self._set_trainable(strategy.model, False)
-        if self._epoch == round(self.share * strategy.train_epochs):
-            self._thaw(strategy.model)
         self._epoch += 1
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Leave nothing frozen, if all epochs were the head's."""
         self._thaw(strategy.model)
+
+    def _epochs(self, strategy: Any) -> int:
+        return strategy.train_epochs * number_of_parts(strategy.experience)
+
+    def _epochs_of_head(self, strategy: Any) -> int:
+        return round(self.share * self._epochs(strategy))
 
     def _thaw(self, model: nn.Module) -> None:
         self._set_trainable(model, True)

@@ -7,7 +7,8 @@ from torch import nn
 
 from ftp_cl.models import ClassifierHead, ContinualClassifier, EnsembleHead, LinearDiscriminantHead, TwoBackbones
 from ftp_cl.plugins.prototypes import PrototypeClassifier, experience_features
-from ftp_cl.plugins.seen_classes import share_of_seen_classes
+from ftp_cl.plugins.seen_classes import SeenClasses
+from ftp_cl.plugins.stages import experiences_trained_on
 
 
 class LDAEnsemble(PrototypeClassifier):
@@ -42,7 +43,7 @@ class LDAEnsemble(PrototypeClassifier):
         self.frozen_head: LinearDiscriminantHead | None = None
         self._frozen: nn.Module | None = None
         self._own_backbone: Any = None
-        self._share = 1.0
+        self._seen, self._share = SeenClasses(), 1.0
 
     def before_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:
         """Give the model its own backbone and head back; keep a copy of the backbone before it is trained."""
@@ -59,10 +60,11 @@ class LDAEnsemble(PrototypeClassifier):
                 )
             self._keep_frozen(model)
 
-    def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+    def take_in(self, strategy: Any) -> None:
         """Take in this experience with both backbones."""
-        super().after_training_exp(strategy, **kwargs)
-        self._share = share_of_seen_classes(strategy.experience)
+        super().take_in(strategy)
+        if experiences_trained_on(strategy):
+            self._share = self._seen.share(strategy)
         model = strategy.model
         adapted, model.backbone = model.backbone, self._frozen
         try:
@@ -90,6 +92,7 @@ class LDAEnsemble(PrototypeClassifier):
         return {
             **super().checkpoint_state(),
             "share": self._share,
+            "seen": self._seen.classes,
             "frozen_head": None if self.frozen_head is None else dict(self.frozen_head.state_dict()),
             "frozen": None if self._frozen is None else dict(self._frozen.state_dict()),
         }
@@ -97,7 +100,7 @@ class LDAEnsemble(PrototypeClassifier):
     def restore_state(self, state: dict[str, Any], strategy: Any) -> None:
         """Take over what `checkpoint_state` gave."""
         super().restore_state(state, strategy)
-        self._share = state["share"]
+        self._share, self._seen.classes = state["share"], state["seen"]
         if state["frozen"] is not None:
             self._keep_frozen(strategy.model)
             assert self._frozen is not None and self.frozen_head is not None

@@ -5,11 +5,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ftp_cl.models import ContinualClassifier, LinearDiscriminantHead, NearestMeanHead, RandomProjectionHead
+from ftp_cl.models import ContinualClassifier, LinearDiscriminantHead, LinearHead, NearestMeanHead, RandomProjectionHead
+from ftp_cl.models.heads import classes_of
 from ftp_cl.models.imprinting import class_features
 from ftp_cl.models.prototypes import ClassMeansHead, PrototypeHead
-from ftp_cl.plugins.served import ServedModel
+from ftp_cl.plugins.model_served import ServedModel
 from ftp_cl.plugins.skip_training import SkipTraining
+from ftp_cl.plugins.stages import PartsDone, begins, experiences_trained_on, has_hidden_boundaries, refuse_hidden
 
 _CLASSIFIERS = ("ncm", "lda", "ranpac")
 _FEATURES = ("frozen", "first", "all")
@@ -20,15 +22,17 @@ class PrototypeClassifier(SkipTraining):
 
     Training, if there is any, is that of the strategy, with the model's own head; in evaluations after training a
     prototype head takes its place, and gives it back when training goes on. It takes in the training images of each
-    experience once, in one pass under evaluation transforms, so no image is stored.
+    experience once, in one pass under evaluation transforms, so no image is stored. Where an online stream shows an
+    experience in parts, it takes in the experience when the last part is trained; where boundaries are hidden, each
+    part.
 
     Args:
         classifier: "ncm" (`NearestMeanHead`, as SimpleCIL), "lda" (`LinearDiscriminantHead`) or "ranpac"
             (`RandomProjectionHead`), which name their papers.
-        features: "frozen": of the backbone as it came; nothing is trained. "first": it is trained on the first
-            experience only ("first-session adaptation": Panos et al., ICCV 2023, arXiv 2303.13199; APER, of SimpleCIL's
-            paper, joins these features with frozen ones, and RanPAC's phase 1 trains adapters). "all": it is trained on
-            every experience.
+        features: "frozen": of the backbone as it came; nothing is trained. "first": it is trained on the experience
+            that comes first, whatever its number, and on no other ("first-session adaptation": Panos et al., ICCV 2023,
+            arXiv 2303.13199; APER, of SimpleCIL's paper, joins these features with frozen ones, and RanPAC's phase 1
+            trains adapters). "all": it is trained on every experience.
         drift: with features="all", move the means of earlier classes by the drift that `feature_drift` estimates.
         bandwidth: of `feature_drift`.
         shrinkage: of "lda", in [0, 1].
@@ -39,7 +43,8 @@ class PrototypeClassifier(SkipTraining):
 
     Raises:
         ValueError: for an unknown classifier or features, or drift with "ranpac", which has no means to be moved; when
-            training starts, if the plugin has served another model, or the strategy has two of the kind.
+            training starts, if the plugin has served another model, the strategy has two of the kind, or
+            features="first" in an online stream that shows no boundaries.
         TypeError: when training starts, if the model is no `ContinualClassifier`.
     """
 
@@ -68,9 +73,18 @@ class PrototypeClassifier(SkipTraining):
         self._own_head: Any = None
         self._served = ServedModel()
         self._in_training = False
+        self._parts = PartsDone()
         self._features_before: Tensor | None = None
 
     # ---- Avalanche's hooks ------------------------------------------------------------------------------------------
+
+    def prepare_model(self, model: ContinualClassifier) -> None:
+        """With frozen features, give it a linear head before an optimizer is made.
+
+        The model's own head is not used then, and this one spares the pass over the images that imprinting takes.
+        """
+        if self.features == "frozen":
+            model.head = LinearHead(model.num_features)
 
     def before_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:
         """Give the model its own head back, before it grows and enters the optimizer; skip what is not trained."""
@@ -81,8 +95,8 @@ class PrototypeClassifier(SkipTraining):
         if self._own_head is not None:
             model.head, self._own_head = self._own_head, None
         self._in_training = True
-        if self.features == "frozen" or (self.features == "first" and strategy.experience.current_experience > 0):
-            model.backbone.requires_grad_(False)
+        self._parts.begin(strategy.experience)
+        if self.features == "frozen" or (self.features == "first" and self.head.counts.any()):
             self.skip(strategy)
 
     def _check(self, strategy: Any) -> None:
@@ -96,18 +110,26 @@ class PrototypeClassifier(SkipTraining):
             raise ValueError(f"{name} knows the classes of another model: give each strategy a plugin of its own.")
         if sum(isinstance(plugin, PrototypeClassifier) for plugin in strategy.plugins) > 1:
             raise ValueError(f"{name} and another prototype classifier would take each other's place: keep one.")
+        if self.features == "first":
+            refuse_hidden(strategy.experience, "features='first'")
         self._served.remember(model)
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Look at the new images with the old features, to see later how these drift."""
-        if self.drift and self.features == "all" and self.head is not None and self.head.counts.any():
+        is_new = begins(strategy.experience) or has_hidden_boundaries(strategy.experience)
+        if is_new and self.drift and self.features == "all" and self.head is not None and self.head.counts.any():
             found = experience_features(strategy)
             self._features_before = None if found is None else found[0]
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Move the earlier means, and take in this experience."""
         super().after_training_exp(strategy, **kwargs)
-        self._in_training = False
+        if self._parts.end(strategy.experience, if_hidden=True):
+            self._in_training = False
+            self.take_in(strategy)
+
+    def take_in(self, strategy: Any) -> None:
+        """Called when an experience has ended."""
         found = experience_features(strategy)
         if found is None or self.head is None:
             return
@@ -134,6 +156,7 @@ class PrototypeClassifier(SkipTraining):
             "head": None if self.head is None else dict(self.head.state_dict()),
             "in_training": self._in_training,
             "features_before": self._features_before,
+            "parts": self._parts.count,
         }
 
     def restore_state(self, state: dict[str, Any], strategy: Any) -> None:
@@ -142,6 +165,7 @@ class PrototypeClassifier(SkipTraining):
             self.head = self._new_head(strategy.model.num_features).to(strategy.device)
             self.head.load_state_dict(state["head"])
         self._in_training, self._features_before = state["in_training"], state["features_before"]
+        self._parts.count = state["parts"]
 
     def _new_head(self, num_features: int) -> PrototypeHead:
         if self.classifier == "ncm":
@@ -149,6 +173,17 @@ class PrototypeClassifier(SkipTraining):
         if self.classifier == "lda":
             return LinearDiscriminantHead(num_features, self.shrinkage)
         return RandomProjectionHead(num_features, self.projection_size)
+
+
+class FrozenLDA(PrototypeClassifier):
+    """Linear discriminant analysis on frozen features (Hayes and Kanan 2020, arXiv 1909.01520).
+
+    Args:
+        shrinkage: of the covariance towards a multiple of the identity, in [0, 1].
+    """
+
+    def __init__(self, shrinkage: float = 0.5) -> None:
+        super().__init__("lda", "frozen", shrinkage=shrinkage)
 
 
 def feature_drift(means: Tensor, before: Tensor, after: Tensor, bandwidth: float) -> Tensor:
@@ -176,7 +211,13 @@ def feature_drift(means: Tensor, before: Tensor, after: Tensor, bandwidth: float
 
 
 def experience_features(strategy: Any) -> tuple[Tensor, Tensor] | None:
-    """Features [N, D] and targets [N] of the training images of the experience; None if it has none."""
-    model, experience = strategy.model, strategy.experience
-    classes = set(experience.classes_in_this_experience)
-    return class_features(model, model.features, experience.dataset.eval(), classes)
+    """Features [N, D] and targets [N] of the images that are trained on; None if there are none."""
+    model, parts = strategy.model, []
+    for experience in experiences_trained_on(strategy):
+        found = class_features(model, model.features, experience.dataset.eval(), set(classes_of(experience)))
+        if found is not None:
+            parts.append(found)
+    if not parts:
+        return None
+    features, targets = zip(*parts, strict=True)
+    return torch.cat(features), torch.cat(targets)

@@ -10,6 +10,8 @@ from avalanche.training.plugins import ReplayPlugin
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from ftp_cl.plugins.stages import experiences_trained_on, joined, matching
+
 
 def check_source(radius_data: str) -> None:
     """See that there is such a source.
@@ -51,14 +53,15 @@ def endless_losses(strategy: Any, dataset: Any, skip: int = 0) -> Iterator[Tenso
 
 
 def _training_data(strategy: Any) -> Any:
-    return strategy.experience.dataset.eval()
+    return joined(experiences_trained_on(strategy)).eval()
 
 
 def _validation_data(strategy: Any) -> Any:
-    streams = strategy.experience.origin_stream.benchmark.streams
+    experiences = experiences_trained_on(strategy)
+    streams = experiences[0].origin_stream.benchmark.streams
     for name in ("validation", "valid"):
         if name in streams:
-            return streams[name][strategy.experience.current_experience].dataset.eval()
+            return joined(matching(experiences, streams[name], name)).eval()
     raise ValueError(
         f"radius_data='validation' needs a stream of that name; the benchmark has {', '.join(sorted(streams))}."
     )

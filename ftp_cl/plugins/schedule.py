@@ -7,6 +7,10 @@ from typing import Any, Literal
 from avalanche.core import SupervisedPlugin
 
 from ftp_cl.plugins.ftp import optimizer_of
+from ftp_cl.plugins.stages import PartsDone, number_of_parts, refuse_hidden
+
+_BASE_RATE = "rate_without_schedule"
+"""Of each parameter group, within an experience; in the group itself, as groups may come, go and change places."""
 
 Schedule = Literal["cosine", "constant"]
 
@@ -48,14 +52,15 @@ class LearningRateSchedule(SupervisedPlugin[Any]):
 
     Avalanche's LRSchedulerPlugin takes one scheduler for all experiences: its length is that of one of them, the first
     iteration from the second experience on is at the full rate (it resets the rate and not the scheduler's factor), and
-    SequentialLR comes out wrong. Between experiences the rates are those that the optimizer came with.
+    SequentialLR comes out wrong. Between experiences the rates are those that the optimizer came with. The parts in
+    which an online stream shows an experience are taken to be equally long, whatever the last one is.
 
     Args:
         warmup: share of an experience's iterations, in [0, 1].
         schedule: "cosine" or "constant".
 
     Raises:
-        ValueError: as `learning_rate_factor`.
+        ValueError: as `learning_rate_factor`; when training starts, in an online stream that shows no boundaries.
     """
 
     def __init__(self, warmup: float = 0.0, schedule: Schedule = "cosine") -> None:
@@ -63,26 +68,32 @@ class LearningRateSchedule(SupervisedPlugin[Any]):
         learning_rate_factor(1, warmup, schedule)  # checks both
         self.warmup = warmup
         self.schedule: Schedule = schedule
-        self._base_rates: list[float] = []
         self._iteration = 0
         self._iterations = 0
+        self._parts = PartsDone()
+
+    def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """See which part of an experience this is."""
+        refuse_hidden(strategy.experience, "LearningRateSchedule")
+        self._parts.begin(strategy.experience)
 
     def before_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
         """Set the rates of this iteration. In the first one the experience's data loader is final: count it."""
-        groups = _groups(strategy)
         if self._iterations == 0:
             self._iterations = len(strategy.dataloader) * strategy.train_epochs
-            self._base_rates = [group["lr"] for group in groups]
-        factor = learning_rate_factor(self._iterations, self.warmup, self.schedule)(self._iteration)
-        for group, rate in zip(groups, self._base_rates, strict=False):
-            group["lr"] = rate * factor
+        in_all = self._iterations * number_of_parts(strategy.experience)
+        done = self._iterations * self._parts.count + self._iteration
+        factor = learning_rate_factor(in_all, self.warmup, self.schedule)(done)
+        for group in _groups(strategy):
+            group["lr"] = group.setdefault(_BASE_RATE, group["lr"]) * factor
         self._iteration += 1
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Back to the base rates."""
-        for group, rate in zip(_groups(strategy), self._base_rates, strict=False):
-            group["lr"] = rate
-        self._base_rates, self._iteration, self._iterations = [], 0, 0
+        for group in _groups(strategy):
+            group["lr"] = group.pop(_BASE_RATE, group["lr"])
+        self._iteration = self._iterations = 0
+        self._parts.end(strategy.experience)
 
 
 def _groups(strategy: Any) -> list[dict[str, Any]]:

@@ -17,7 +17,8 @@ class SkipTraining(SupervisedPlugin[Any]):
 
     def skip(self, strategy: Any) -> None:
         """Train for no epoch in this experience."""
-        self._epochs, strategy.train_epochs = strategy.train_epochs, 0
+        if strategy.train_epochs:  # another method may have skipped already, and gives them back
+            self._epochs, strategy.train_epochs = strategy.train_epochs, 0
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Leave the strategy as it was."""

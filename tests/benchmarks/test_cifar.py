@@ -1,5 +1,6 @@
 """split_cifar10 and split_cifar100 on small files in the published formats."""
 
+import os
 import pickle
 from pathlib import Path
 
@@ -182,3 +183,45 @@ def test_damaged_files_and_wrong_arguments_raise_one_clear_sentence(cifar_tree, 
 def test_a_severity_that_does_not_exist_is_refused(cifar_tree, severity):
     with pytest.raises(ValueError, match=f"severity={severity} must be 1"):
         CorruptedCifar(cifar_tree(), "cifar100", "fog", severity, [f"class{c}" for c in range(100)])
+
+
+class Runs:
+    """A pickle of it runs a command where it is read without care."""
+
+    def __init__(self, command):
+        self.command = command
+
+    def __reduce__(self):
+        return os.system, (self.command,)
+
+
+def test_files_of_cifar_run_no_code_and_are_read_in_every_old_protocol(cifar_tree, tmp_path):
+    root = cifar_tree("cifar10")
+    path = root / "cifar-10-batches-py" / "test_batch"
+    batch = pickle.loads(path.read_bytes())
+    expected = Cifar(root, "cifar10", "test")
+    for protocol in (0, 2, 4):
+        path.write_bytes(pickle.dumps({**batch, "labels": [np.int64(c) for c in batch["labels"]]}, protocol=protocol))
+        found = Cifar(root, "cifar10", "test")
+        assert np.array_equal(found.data, expected.data) and found.targets == expected.targets
+    path.write_bytes(pickle.dumps({**batch, "extra": Runs(f"touch {tmp_path}/ran")}))
+    with pytest.raises(ValueError, match=r"test_batch cannot be read .*it asks for posix\.system"):
+        Cifar(root, "cifar10", "test")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_class_indices_are_never_rounded(cifar_tree):
+    root = cifar_tree("cifar10")
+    path = root / "cifar-10-batches-py" / "test_batch"
+    batch = pickle.loads(path.read_bytes())
+    path.write_bytes(pickle.dumps({**batch, "labels": [c + 0.5 for c in batch["labels"]]}, protocol=2))
+    with pytest.raises(ValueError, match=r"item 0 has the class 0\.5, which is no whole number"):
+        Cifar(root, "cifar10", "test")
+    labels = root / "CIFAR-10-C" / "labels.npy"
+    np.save(labels, np.load(labels) + 0.25)
+    with pytest.raises(ValueError, match=r"labels\.npy: item 0 has the class 0\.25"):
+        CorruptedCifar(root, "cifar10", "fog", 1, [str(c) for c in range(10)])
+    with labels.open("wb") as file:
+        np.savez(file, labels=np.arange(5))
+    with pytest.raises(ValueError, match=r"labels\.npy cannot be read \(it holds several arrays\)"):
+        CorruptedCifar(root, "cifar10", "fog", 1, [str(c) for c in range(10)])

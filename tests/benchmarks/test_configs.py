@@ -1,30 +1,19 @@
 """Every benchmark has a configuration, and every configuration fits its benchmark."""
 
 import inspect
-from pathlib import Path
 
 import pytest
-import yaml
+from hydra.utils import get_object
 
-from ftp_cl.benchmarks import BENCHMARK_DESCRIPTIONS, BENCHMARKS
+from ftp_cl.runs.catalogue import entry, names
 
-CONFIGS = Path(__file__).parents[2] / "configs" / "benchmark"
-
-
-def test_benchmarks_and_configurations_have_the_same_names():
-    own = {"own"}  # a user's, by import path
-    assert {path.stem for path in CONFIGS.glob("*.yaml")} == set(BENCHMARKS) | own
+BENCHMARKS = {name: entry("benchmark", name) for name in names("benchmark") if name != "own"}
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
-def test_configuration_begins_with_its_command_and_holds_options_at_their_defaults(name):
-    text = (CONFIGS / f"{name}.yaml").read_text()
-    command, description = text.splitlines()[:2]
-    assert command.startswith(f"# ftp-cl run benchmark={name}")
-    assert description.startswith("# ") and description.endswith(".")
-    options = yaml.safe_load(text)
+def test_configuration_holds_options_at_their_defaults(name):
+    options, parameters = dict(BENCHMARKS[name].keys), inspect.signature(get_object(BENCHMARKS[name].target)).parameters
     assert options.pop("name") == name
-    parameters = inspect.signature(BENCHMARKS[name]).parameters
     assert options.keys() <= parameters.keys() - {"seed"}
     for key, value in options.items():
         default = parameters[key].default
@@ -33,9 +22,9 @@ def test_configuration_begins_with_its_command_and_holds_options_at_their_defaul
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
-def test_docstring_describes_every_option_and_its_first_line_fits_a_list(name):
-    documentation = inspect.getdoc(BENCHMARKS[name])
+def test_docstring_describes_every_option(name):
+    function = get_object(BENCHMARKS[name].target)
+    documentation = inspect.getdoc(function)
     if "Everything is as in" not in documentation:
-        for option in inspect.signature(BENCHMARKS[name]).parameters:
+        for option in inspect.signature(function).parameters:
             assert f"{option}:" in documentation, option
-    assert BENCHMARK_DESCRIPTIONS[name].endswith(".") and len(BENCHMARK_DESCRIPTIONS[name]) < 120

@@ -10,7 +10,7 @@ from avalanche.models import IncrementalClassifier, MTSimpleMLP, SimpleMLP
 from avalanche.training.plugins import EvaluationPlugin, ReplayPlugin
 from avalanche.training.supervised import AGEM, DER, EWC, LwF, Naive
 
-from ftp_cl.benchmarks import BENCHMARK_DESCRIPTIONS, BENCHMARKS, Digits, build_benchmark, split_digits
+from ftp_cl.benchmarks import Digits, split_digits
 
 
 class GrowingMLP(torch.nn.Module):
@@ -165,17 +165,9 @@ def benchmark_source(benchmark):
     return sources(benchmark.train_stream[0].dataset._flat_data)[0]
 
 
-def test_registry_builds_and_describes_every_benchmark():
-    assert BENCHMARK_DESCRIPTIONS.keys() == BENCHMARKS.keys() >= {"split_digits", "split_emoji"}
-    assert all(line.endswith(".") and len(line) < 120 for line in BENCHMARK_DESCRIPTIONS.values())
-    assert len(build_benchmark("split_digits", n_experiences=2).train_stream) == 2
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: build_benchmark("split_digit"), "Unknown benchmark 'split_digit': did you mean 'split_digits'"),
-        (lambda: build_benchmark("split_emoji", shot=3), "Unknown option of split_emoji 'shot': did you mean 'shots'"),
         (lambda: Digits("tset"), "did you mean 'test'"),
         (lambda: Digits("test", channels=2), "channels=2 is neither 1 nor 3"),
         (lambda: Digits("test", size=7), "the nearest is 8"),

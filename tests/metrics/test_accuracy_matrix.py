@@ -168,3 +168,49 @@ def test_sizes_that_count_samples_give_the_accuracy_over_all_samples(matrix):
     matrix[-1] = correct
     hits = correct / 100 * sizes
     assert metrics.average_accuracy(matrix, sizes) == pytest.approx(100 * hits.sum() / sizes.sum())
+
+
+# Trained on 1, 2, 3 and 1 again: four rows, three columns.
+AGAIN = [[90.0, 10.0, 0.0], [60.0, 80.0, 5.0], [30.0, 50.0, 100.0], [95.0, 20.0, 40.0]]
+
+
+@pytest.mark.parametrize(
+    ("metric", "expected", "weighted"),
+    [
+        (metrics.average_accuracy, 155 / 3, (950 + 600 + 2400) / 100),
+        (metrics.average_incremental_accuracy, (90 + 70 + 60 + 155 / 3) / 4, (90 + 75 + 78 + 39.5) / 4),
+        (metrics.learning_accuracy, 90.0, (900 + 2400 + 6000) / 100),
+        # 90 - 95, 80 - 20, 100 - 40: the first is trained on before the end, too
+        (metrics.average_forgetting, 115 / 3, (-50 + 1800 + 3600) / 100),
+        (metrics.stepwise_forgetting, (30 + 30 + 25 / 3) / 3, (30 + 30 + (-650 + 900 + 3600) / 100) / 3),
+        (metrics.backward_transfer, -115 / 3, (50 - 1800 - 3600) / 100),
+    ],
+)
+def test_training_on_an_experience_again_adds_a_row_and_moves_no_first_row(metric, expected, weighted):
+    assert metric(AGAIN, first_rows=[0, 1, 2]) == pytest.approx(expected)
+    assert metric(AGAIN, SIZES, [0, 1, 2]) == pytest.approx(weighted)
+    unseen = [[*row, 50.0] for row in AGAIN]  # an experience that is never trained on counts nowhere
+    assert metric(unseen, [*SIZES, 0], [0, 1, 2, None]) == pytest.approx(weighted)
+
+
+@given(matrices, st.randoms(use_true_random=False))
+def test_columns_in_another_order_give_the_same_numbers(matrix, random):
+    order = random.sample(range(len(matrix)), len(matrix))
+    reference = np.arange(len(matrix))
+    for metric, *_ in HAND_WORKED:
+        assert metric(matrix[:, order], first_rows=order) == pytest.approx(metric(matrix), abs=1e-9)
+    for metric in (metrics.forward_transfer, metrics.intransigence):
+        there = metric(matrix[:, order], reference[order], first_rows=order)
+        assert there == pytest.approx(metric(matrix, reference), abs=1e-9)
+
+
+def test_one_test_experience_for_all_trainings_shows_what_later_trainings_did_to_it():
+    rows = [[50.0], [70.0], [60.0]]
+    values = [metric(rows, first_rows=[0]) for metric, *_ in HAND_WORKED]
+    assert values == pytest.approx([60, 60, 50, 70 - 60, (-20 + 10) / 2, 60 - 50])
+
+
+@pytest.mark.parametrize("rows", [[0, 1], [0, 1, 4], [0, 1, -1], [0, 1, 0.5], [None, None, None]])
+def test_unusable_first_rows_are_refused(rows):
+    with pytest.raises(ValueError, match=r"first_rows must|none of the test experiences"):
+        metrics.average_accuracy(AGAIN, first_rows=rows)

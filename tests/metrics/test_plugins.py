@@ -7,14 +7,15 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from avalanche.benchmarks import split_online_stream
+from avalanche.benchmarks import ni_benchmark, split_online_stream
 from avalanche.evaluation.metrics import accuracy_metrics
 from avalanche.logging import TextLogger
 from avalanche.models import IncrementalClassifier, MTSimpleMLP
 from avalanche.training.plugins import EvaluationPlugin
-from avalanche.training.supervised import Naive
+from avalanche.training.supervised import JointTraining, Naive
 
 from ftp_cl.benchmarks import split_digits
+from ftp_cl.benchmarks.digits import Digits
 from ftp_cl.benchmarks.scenario import DescribedScenario, ExperienceData, make_stream, transform_groups
 from ftp_cl.metrics import ContinualMetrics, DistanceFromAnchor, average_forgetting, expected_calibration_error
 
@@ -66,10 +67,11 @@ def benchmark():
     return DescribedScenario([stream(name, right) for name, right in rights.items()], {})
 
 
-def make_strategy(model, *metrics, **options):
-    return Naive(
+def make_strategy(model, *metrics, kind=Naive, **options):
+    return kind(
         model=model,
         optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        criterion=torch.nn.CrossEntropyLoss(),
         train_mb_size=4,
         eval_mb_size=3,
         evaluator=EvaluationPlugin(*metrics, loggers=[]),
@@ -106,7 +108,7 @@ def test_figures_equal_those_worked_by_hand_with_ood_streams_evaluated_too(bench
         "forward_transfer": ((50 - 0) + (20 - 20)) / 2,
         "learning_accuracy": 100.0,
         "ood_average": (100 * 4 / 11 + 100 * 2 / 11) / 2,
-        "relative_robustness": (300 / 11) / (200 / 3),
+        "relative_robustness": (300 / 11) / (800 / 11),  # both over images
     }
     assert {name: pytest.approx(value) for name, value in expected.items()} == {n: result[n] for n in expected}
     assert metrics.ood_accuracies() == {"ood_dark": pytest.approx(400 / 11), "ood_odd": pytest.approx(200 / 11)}
@@ -234,6 +236,118 @@ def test_parts_of_an_online_experience_count_as_one():
             strategy.train(part)
         strategy.eval(benchmark.test_stream)
     assert metrics.accuracy_matrix().shape == (5, 5) and not np.isnan(metrics.accuracy_matrix()).any()
+
+
+def counted(order, rows=5, seed=0):
+    """Right predictions in each row and experience, drawn, and the accuracies of the rows that an order reaches."""
+    rng = np.random.default_rng(seed)
+    right = [[int(rng.integers(0, size + 1)) for size in SIZES] for _ in range(rows)]
+    return right, 100 * np.array(right[1 : 1 + len(order)]) / np.array(SIZES)
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2, 0], [2, 1, 0], [0, 2], [2, 0, 0], [1]])
+@pytest.mark.parametrize("weigh", [False, True])
+def test_rows_are_trainings_and_columns_test_experiences_whatever_comes_when(order, weigh):
+    right, matrix = counted(order)
+    benchmark = DescribedScenario([stream("train", right), stream("test", right), stream("ood_same", right)], {})
+    metrics = ContinualMetrics(weight_by_size=weigh)
+    strategy = make_strategy(Recorded(), metrics, train_epochs=0)
+    for row, number in enumerate(order, start=1):
+        strategy.train(benchmark.train_stream[number])
+        strategy.model.row = row
+        strategy.eval(benchmark.streams["test"])
+        strategy.eval(benchmark.streams["ood_same"])
+    assert np.allclose(metrics.accuracy_matrix(), matrix[:, : max(order) + 1])
+    seen = sorted(set(order))
+    first = [order.index(number) for number in seen]
+    assert metrics.first_rows() == [order.index(j) if j in order else None for j in range(max(order) + 1)]
+    weights = np.array(SIZES)[seen] if weigh else np.ones(len(seen))
+    result = metrics.result()
+    assert result["average_accuracy"] == pytest.approx(np.average(matrix[-1, seen], weights=weights))
+    assert result["learning_accuracy"] == pytest.approx(np.average(matrix[first, seen], weights=weights))
+    assert ("average_forgetting" in result) == (len(order) > 1)
+    if result["ood_average"]:
+        assert result["relative_robustness"] == 1.0
+
+
+def test_ood_is_compared_on_its_own_classes_with_its_own_weights(benchmark):
+    """The OOD stream has four images of class 2 and one of class 3, nothing else."""
+    x, _ = logits(RIGHT["test"], 0, 1.0)
+    x = torch.cat([x, x[:1]])
+    y = torch.tensor([2, 2, 2, 2, 3])
+    dataset = torch.utils.data.TensorDataset(x, y)
+    dataset.targets = y.tolist()
+    empty = [ExperienceData(dataset, indices, [2 * j, 2 * j + 1]) for j, indices in enumerate([[], range(5), []])]
+    ood = make_stream("ood_part", empty, transform_groups(None, None))
+    benchmark = DescribedScenario([*benchmark.streams.values(), ood], {})
+    metrics = ContinualMetrics()
+    strategy = play(benchmark, metrics, ("test",))
+    strategy.model.row = 3
+    strategy.eval(benchmark.streams["ood_part"])
+    # In row 3 the first of the two test images of experience 1 is right, of class 2: 100 % there, 0 % of class 3.
+    predicted = x[:, 3].argmax(1)
+    assert metrics.result()["relative_robustness"] == pytest.approx(float((predicted == y).float().mean()) / (4 / 5))
+
+
+def test_a_domain_incremental_test_stream_is_compared_with_an_ood_stream_of_one_experience():
+    def domains(name, rights):
+        experiences = []
+        for right in rights:
+            x = torch.nn.functional.one_hot(torch.tensor([0] * right + [1] * (4 - right)), 2).float()[:, None]
+            dataset = torch.utils.data.TensorDataset(x, torch.zeros(4, dtype=torch.long))
+            dataset.targets = [0] * 4
+            experiences.append(ExperienceData(dataset, range(4), [0, 1]))
+        return make_stream(name, experiences, transform_groups(None, None))
+
+    streams = [domains("train", [4, 3, 1]), domains("test", [4, 3, 1]), domains("ood_x", [2])]
+    benchmark, metrics = DescribedScenario(streams, {}), ContinualMetrics()
+    strategy = make_strategy(Recorded(), metrics, train_epochs=0)
+    for number in (2, 1):
+        strategy.train(benchmark.train_stream[number])
+        strategy.eval(benchmark.streams["test"])
+        strategy.eval(benchmark.streams["ood_x"])
+    assert metrics.result()["relative_robustness"] == pytest.approx((2 / 4) / ((3 + 1) / 8))
+
+
+def test_a_test_stream_of_one_experience_is_about_all_trainings():
+    benchmark = ni_benchmark(Digits("train"), Digits("test"), n_experiences=3, seed=0)
+    metrics = ContinualMetrics()
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    strategy, column = make_strategy(model, metrics, accuracy_metrics(experience=True)), []
+    for experience in benchmark.train_stream:
+        strategy.train(experience)
+        results = strategy.eval(benchmark.test_stream)
+        column.append(100 * results["Top1_Acc_Exp/eval_phase/test_stream/Task000/Exp000"])
+    assert np.allclose(metrics.accuracy_matrix(), np.array(column)[:, None])
+    result = metrics.result()
+    assert result["average_accuracy"] == pytest.approx(column[-1])
+    assert result["average_incremental_accuracy"] == pytest.approx(np.mean(column))
+    assert result["backward_transfer"] == pytest.approx(column[-1] - column[0])
+
+
+def test_joint_training_has_one_row_and_all_columns():
+    metrics = ContinualMetrics()
+    right, matrix = counted([0])
+    benchmark = DescribedScenario([stream("train", right), stream("test", right)], {})
+    strategy = make_strategy(Recorded(), metrics, kind=JointTraining, train_epochs=0)
+    strategy.train(benchmark.train_stream)
+    strategy.model.row = 1
+    strategy.eval(benchmark.test_stream)
+    assert np.allclose(metrics.accuracy_matrix(), matrix)
+    assert metrics.result()["average_accuracy"] == pytest.approx(matrix[0].mean())
+    assert "average_forgetting" not in metrics.result()
+
+
+def test_parts_whose_origin_is_hidden_from_training_count_as_one():
+    metrics = ContinualMetrics()
+    right, _ = counted([0, 1])
+    benchmark = DescribedScenario([stream("train", right), stream("test", right)], {})
+    strategy = make_strategy(Recorded(), metrics, train_epochs=0)
+    for experience in benchmark.train_stream[:2]:
+        for part in split_online_stream([experience], experience_size=1, access_task_boundaries=False):
+            strategy.train(part)
+            strategy.eval(benchmark.test_stream)
+    assert metrics.first_rows() == [0, 1] and metrics.accuracy_matrix().shape == (2, 2)
 
 
 def test_record_survives_pickle_and_copy(benchmark):

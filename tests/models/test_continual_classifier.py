@@ -9,14 +9,17 @@ import numpy as np
 import pytest
 import torch
 from avalanche.benchmarks import nc_benchmark, split_online_stream, with_classes_timeline
+from avalanche.benchmarks.utils import as_classification_dataset
 from avalanche.evaluation.metrics import accuracy_metrics
+from avalanche.models import MultiHeadClassifier
 from avalanche.models.dynamic_modules import avalanche_model_adaptation
 from avalanche.training import Naive
-from avalanche.training.plugins import EvaluationPlugin, ReplayPlugin
+from avalanche.training.plugins import EvaluationPlugin, LwFPlugin, ReplayPlugin
 from torch import nn
 from torch.nn.functional import normalize
 
 from ftp_cl.models import ContinualClassifier, CosineHead, LinearHead, Normalization, small_cnn
+from ftp_cl.plugins import SeparatedSoftmax
 
 
 def naive(model, **options):
@@ -300,3 +303,33 @@ def test_a_head_of_ones_own_is_left_to_itself(make_stream):
     model = ContinualClassifier(nn.Flatten(), 64, head=nn.Linear(64, 3))
     avalanche_model_adaptation(model, make_stream().train_stream[0])
     assert model(torch.rand(2, 1, 8, 8)).shape == (2, 3)
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_a_multi_head_gets_the_task_labels_and_its_logits_are_those_of_the_tasks_layer(make_images, later):
+    data = as_classification_dataset(make_images(4, 12))
+    benchmark = nc_benchmark(data, data, n_experiences=2, task_labels=True, seed=0)
+    if later:
+        model = ContinualClassifier(nn.Flatten(), 64)
+        model.head = MultiHeadClassifier(64)
+    else:
+        model = ContinualClassifier(nn.Flatten(), 64, head=MultiHeadClassifier(64))
+    strategy = naive(model, plugins=[SeparatedSoftmax(), LwFPlugin()])
+    for experience in benchmark.train_stream:
+        strategy.train(experience)
+    results = strategy.eval(benchmark.test_stream)
+    assert [value > 0.9 for name, value in results.items() if "Acc_Stream" in name] == [True]
+    images = torch.rand(2, 1, 8, 8)
+    both = copy.deepcopy(model)(images, torch.tensor([0, 1]))
+    for row, (task, experience) in enumerate(zip("01", benchmark.train_stream, strict=True)):
+        classes, layer = sorted(experience.classes_in_this_experience), model.head.classifiers[task].classifier
+        torch.testing.assert_close(both[row, classes], layer(images[row].flatten())[classes])
+    assert set(pickle.loads(pickle.dumps(model))(images, None)) == {0, 1}
+
+
+def test_a_subclass_that_takes_no_task_labels_refuses_a_multi_head():
+    class Own(ContinualClassifier):
+        pass
+
+    with pytest.raises(TypeError, match="MultiTaskContinualClassifier"):
+        Own(nn.Flatten(), 64, head=MultiHeadClassifier(64))

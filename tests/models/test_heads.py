@@ -6,9 +6,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from avalanche.models import IncrementalClassifier
+from torch import nn
 from torch.nn.functional import cosine_similarity
 
 from ftp_cl.models import HEADS, CosineHead, LinearHead
+from ftp_cl.models.heads import live_classes
 
 MASK = -1000.0
 
@@ -248,3 +251,26 @@ def test_copies_carry_rows_masks_and_width(head, duplicate):
     head.adaptation(experience(7))
     features = torch.randn(2, 5)
     assert torch.equal(duplicate(head)(features), head(features))
+
+
+@pytest.mark.parametrize("size", [1e3, 1e20])
+def test_a_class_never_trained_is_not_chosen_however_low_the_scores(size):
+    head = LinearHead(2, initial_classes=4)
+    head.activate([1, 3])
+    head._columns = 6
+    with torch.no_grad():
+        head.classifier.weight.copy_(torch.tensor([[0, 0], [-4, -5], [0, 0], [-6, -3]]) * size)
+        head.classifier.bias.zero_()
+    logits = head(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+    assert logits.argmax(1).tolist() == [1, 3]
+    assert torch.equal(logits[:, [1, 3]], torch.tensor([[-4, -6], [-5, -3]]) * size)
+    assert (logits.softmax(1)[:, [0, 2, 4, 5]] == 0).all()
+    assert logits.topk(2, dim=1).indices.tolist() == [[1, 3], [3, 1]]
+
+
+def test_live_classes_are_those_of_each_head_that_masks():
+    head = LinearHead(2, initial_classes=5)
+    head.activate([4, 1])
+    assert live_classes(nn.Sequential(nn.Linear(2, 2), head)) == [[1, 4]]
+    assert live_classes(nn.Linear(2, 2)) is None
+    assert live_classes(IncrementalClassifier(2, masking=False)) is None

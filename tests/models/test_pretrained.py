@@ -219,6 +219,10 @@ def test_a_file_of_another_architecture_is_refused(weights):
         pretrained("test_vit", weights=weights)
 
 
+def each(tensors, change):
+    return {name: change(tensor) for name, tensor in tensors.items()}
+
+
 def truncate(path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     return path
@@ -232,8 +236,11 @@ def truncate(path):
         (lambda whole, folder: save_torch(whole, folder, lambda tensors: {"epoch": 3}), "holds no state dict"),
         (lambda whole, folder: save_torch(whole, folder, lambda tensors: list(tensors.values())), "no state dict"),
         (lambda whole, folder: save_torch(whole, folder, lambda tensors: {}), "holds no state dict"),
+        (lambda whole, folder: save_torch(whole, folder, lambda t: dict(enumerate(t.values()))), "no state dict"),
+        (lambda whole, folder: save_torch(whole, folder, lambda t: each(t, torch.Tensor.to_sparse)), "no plain tensor"),
+        (lambda whole, folder: save_torch(whole, folder, lambda t: each(t, lambda v: v.to("meta"))), "no plain tensor"),
     ],
-    ids=["truncated", "truncated safetensors", "no tensors", "list", "empty"],
+    ids=["truncated", "truncated safetensors", "no tensors", "list", "empty", "numbered", "sparse", "meta"],
 )
 def test_a_file_that_is_no_state_dict_is_refused_in_one_sentence(whole, tmp_path, damage, message):
     with pytest.raises(ValueError, match=message) as error:
@@ -295,6 +302,13 @@ def test_an_unknown_name_brings_the_nearest_ones():
 def test_options_that_are_not_timms_to_set_are_refused(name, option):
     with pytest.raises(ValueError, match=f"option '{option}'"):
         pretrained(name, weights=None if name == "efficientnet_lite0" else "random", **{option: 1})
+
+
+@pytest.mark.parametrize("option", [{"global_pool": 3}, {"act_layer": [1]}, {"drop_path_rate": "much"}])
+def test_options_of_a_wrong_kind_are_refused_in_one_sentence(option):
+    with pytest.raises(ValueError, match="timm cannot build") as error:
+        pretrained(ARCHITECTURE, weights="random", **option)
+    assert "\n" not in str(error.value)
 
 
 def test_options_that_timm_does_not_know_are_refused():

@@ -14,6 +14,7 @@ from ftp_cl.plugins import (
     AnchorPenalty,
     FixedRadiusPlugin,
     FTPPlugin,
+    HeadFirst,
     SPDPlugin,
     TPGMPlugin,
     WiSEFT,
@@ -165,6 +166,67 @@ def test_wise_ft_interpolates_the_body_and_keeps_the_head(benchmark, alpha, body
         make_strategy(each, *plugins).train(benchmark.train_stream[0])
     torch.testing.assert_close(model[0].weight.detach(), (1 - alpha) * start + alpha * plain[0].weight.detach())
     torch.testing.assert_close(model[2].weight, plain[2].weight)
+
+
+# ---- what is thawed later, and streams in parts ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("head_first_first", [True, False])
+@pytest.mark.parametrize("anchor", ["previous", "initial"])
+def test_what_is_frozen_at_first_is_anchored_when_it_is_thawed(
+    benchmark, body_and_head, make_strategy, head_first_first, anchor
+):
+    for plugin, bound in ((FixedRadiusPlugin(0.01, anchor=anchor), 0.01), (WiSEFT(0.0, anchor=anchor), 0.0)):
+        model = body_and_head()
+        plugins = [HeadFirst(0.4), plugin] if head_first_first else [plugin, HeadFirst(0.4)]
+        strategy = make_strategy(model, *plugins, epochs=5)
+        start = model[0].weight.detach().clone()
+        for experience in benchmark.train_stream:
+            strategy.train(experience)
+            assert (model[0].weight - start).abs().sum(1).max() <= bound + 1e-6
+            start = start if anchor == "initial" else model[0].weight.detach().clone()
+        assert plugin.weights.keys() == {"0.weight", "0.bias"}
+
+
+def test_penalties_see_what_was_thawed_and_the_head_stays_free(benchmark, body_and_head, make_strategy, whole_batch):
+    model, experience = body_and_head(), benchmark.train_stream[0]
+    literal = copy.deepcopy(model)
+    make_strategy(model, HeadFirst(0.4), AnchorPenalty(alpha=0.3, beta=0.2), epochs=5).train(experience)
+    start = [parameter.detach().clone() for parameter in literal[0].parameters()]
+    inputs, targets = whole_batch(experience)
+    for epoch in range(5):
+        body = [] if epoch < 2 else list(literal[0].parameters())
+        loss = cross_entropy(literal(inputs), targets)
+        loss += 0.3 * sum(((weight - before) ** 2).sum() / 2 for weight, before in zip(body, start, strict=False))
+        loss += 0.2 * sum((weight**2).sum() / 2 for weight in literal[2].parameters())
+        weights = [*body, *literal[2].parameters()]
+        for weight, gradient in zip(weights, torch.autograd.grad(loss, weights), strict=True):
+            weight.data -= 0.1 * gradient
+    for ours, theirs in zip(model.parameters(), literal.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_tpgm_waits_until_there_is_something_to_project(benchmark, body_and_head, make_strategy):
+    model, plugin = body_and_head(), TPGMPlugin()
+    start = model[0].weight.detach().clone()
+    make_strategy(model, HeadFirst(0.4), plugin, epochs=5).train(benchmark.train_stream[0])
+    distances = (model[0].weight.detach() - start).abs().sum(1)
+    assert 0 < distances.max() <= plugin.tpgm.radii[0] * (1 + 1e-5) and plugin._drawn == 3
+
+
+def test_anchors_stay_within_an_experience_that_comes_in_parts(benchmark, body_and_head, make_strategy):
+    model = body_and_head()
+    strategy = make_strategy(model, FixedRadiusPlugin(0.02), WiSEFT(0.5), epochs=2)
+    start, last = model[0].weight.detach().clone(), None
+    for experience in split_online_stream(benchmark.train_stream, 8, access_task_boundaries=True):
+        if experience.is_first_subexp:
+            if last is not None:
+                # Half of what the last part ended with: interpolated once, at the end.
+                assert (last - start).abs().sum(1).max() <= 0.01 + 1e-6
+            start = model[0].weight.detach().clone()
+        strategy.train(experience)
+        assert (model[0].weight - start).abs().sum(1).max() <= 0.02 + 1e-6
+        last = model[0].weight.detach().clone()
 
 
 # ---- what is given, and what is not seen ----------------------------------------------------------------------------

@@ -2,17 +2,16 @@
 
 import pytest
 import torch
-from avalanche.benchmarks import nc_benchmark
+from avalanche.benchmarks import nc_benchmark, split_online_stream
 from avalanche.benchmarks.utils import as_classification_dataset
 from avalanche.core import SupervisedPlugin
 from avalanche.training import Naive
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch import nn
-from torch.nn.functional import cross_entropy
 from torch.utils.data import TensorDataset
 
-from ftp_cl.models import ContinualClassifier, LinearDiscriminantHead
-from ftp_cl.plugins import FreshOptimizer, PrototypeClassifier, SeparatedCriterion, SeparatedSoftmax
+from ftp_cl.models import ContinualClassifier, EnsembleHead, LinearDiscriminantHead, LinearHead
+from ftp_cl.plugins import FreshOptimizer, PrototypeClassifier, SeparatedSoftmax
 
 
 @pytest.fixture
@@ -31,24 +30,6 @@ def make_strategy(model, plugins, **options):
         model=model, optimizer=optimizer, criterion=nn.CrossEntropyLoss(), train_mb_size=8, plugins=plugins,
         evaluator=None, **options,
     )  # fmt: skip
-
-
-def test_current_images_compete_with_current_classes_and_stored_ones_with_the_others():
-    torch.manual_seed(0)
-    logits, targets = torch.randn(4, 5), torch.tensor([1, 4, 0, 2])
-    criterion = SeparatedCriterion(nn.CrossEntropyLoss(reduction="none"))
-    criterion.begin([4, 1])
-    loss = criterion(logits, targets)
-    current, others = torch.tensor([1, 4]), torch.tensor([0, 2, 3])
-    expected = [
-        cross_entropy(logits[0, current], torch.tensor(0)),
-        cross_entropy(logits[1, current], torch.tensor(1)),
-        cross_entropy(logits[2, others], torch.tensor(0)),
-        cross_entropy(logits[3, others], torch.tensor(1)),
-    ]
-    torch.testing.assert_close(loss, torch.stack(expected))
-    criterion.begin([])
-    torch.testing.assert_close(criterion(logits, targets), cross_entropy(logits, targets, reduction="none"))
 
 
 def test_separated_softmax_leaves_rows_of_earlier_classes_alone(benchmark):
@@ -110,3 +91,47 @@ def test_linear_discriminant_masks_classes_that_were_not_seen_and_survives_a_sta
 def test_linear_discriminant_refuses_what_it_cannot_use():
     with pytest.raises(ValueError, match="shrinkage"):
         LinearDiscriminantHead(3, shrinkage=2)
+
+
+def test_the_optimizer_is_fresh_when_an_experience_begins_not_in_each_of_its_parts(benchmark):
+    class Watch(SupervisedPlugin):
+        seen = ()
+
+        def before_update(self, strategy, **kwargs):
+            steps = {int(state["step"]) for state in strategy.optimizer.state.values()}
+            self.seen = (*self.seen, max(steps, default=0))
+
+    for boundaries, expected in ((True, (0, 1, 2, 3, 0, 1, 2, 3)), (False, tuple(range(8)))):
+        watch = Watch()
+        strategy = make_strategy(nn.Linear(6, 4), [FreshOptimizer(), watch])
+        for experience in split_online_stream(benchmark.train_stream, 5, access_task_boundaries=boundaries):
+            strategy.train(experience)
+        assert watch.seen == expected
+
+
+def test_linear_discriminant_of_near_identical_images_chooses_as_scikit_learn_and_no_class_never_trained():
+    generator = torch.Generator().manual_seed(0)
+    targets = torch.arange(3, 5).repeat(20)
+    centres = torch.randn(5, 6, generator=generator)
+    features = centres[targets] + 1e-4 * torch.randn(40, 6, generator=generator)
+    images = centres[targets] + torch.randn(40, 6, generator=generator)
+    reference = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.5, priors=[0.5] * 2).fit(features, targets)
+    head = LinearDiscriminantHead(6)
+    head.update(features, targets)
+    logits = head(images)
+    assert logits.argmax(1).tolist() == reference.predict(images).tolist()
+    assert logits[:, 3:].amax(1).abs().max() <= 1000 and (logits.softmax(1)[:, :3] == 0).all()
+    together = EnsembleHead([head, head], [6, 0])(images)
+    assert together.argmax(1).tolist() == reference.predict(images).tolist()
+
+
+def test_an_ensemble_standardises_scores_whose_squares_overflow():
+    head = LinearHead(3, initial_classes=3)
+    head.activate(range(3))
+    features = torch.tensor([[0.0, 1.0, 2.0]])
+    with torch.no_grad():
+        head.classifier.weight.copy_(1e25 * torch.eye(3))
+        head.classifier.bias.zero_()
+    # Scores 0, 1, 2: mean 1, standard deviation sqrt(2 / 3).
+    expected = torch.tensor([[-1.0, 0.0, 1.0]]) / (2 / 3) ** 0.5
+    torch.testing.assert_close(EnsembleHead([head], [3])(features), expected)

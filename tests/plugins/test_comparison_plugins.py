@@ -5,11 +5,15 @@ import copy
 import pytest
 import torch
 from avalanche.benchmarks import (
+    CLScenario,
     benchmark_from_datasets,
     nc_benchmark,
+    split_online_stream,
     with_classes_timeline,
 )
 from avalanche.benchmarks.utils import as_classification_dataset
+from avalanche.models import as_multitask
+from avalanche.training import JointTraining as AvalancheJointTraining
 from avalanche.training.plugins import MASPlugin
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -257,7 +261,146 @@ def test_prototypes_serve_one_model_alone_in_its_strategy(
         make_strategy(body_and_head(), make()).train(experience)
 
 
+# ---- streams in parts, and in any order -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", [(1, 0), (1,), (0, 0, 1)])
+def test_prototypes_train_the_backbone_on_what_comes_first(benchmark, order, vector_classifier, make_strategy):
+    model = vector_classifier()
+    strategy = make_strategy(model, PrototypeClassifier("ncm", "first"))
+    moved = []
+    for number in order:
+        before = model.backbone[0].weight.detach().clone()
+        strategy.train(benchmark.train_stream[number])
+        moved.append(not torch.equal(before, model.backbone[0].weight))
+    assert moved == [True, *[False] * (len(order) - 1)]
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("features", ["frozen", "first", "all"])
+def test_prototypes_take_in_an_experience_in_parts_as_a_whole(
+    benchmark, features, vector_classifier, make_strategy, whole_batch
+):
+    model, plugin = vector_classifier(), PrototypeClassifier("ncm", features)
+    strategy = make_strategy(model, plugin, epochs=1)
+    moved = []
+    for part in split_online_stream(benchmark.train_stream, 8, access_task_boundaries=True):
+        before = model.backbone[0].weight.detach().clone()
+        strategy.train(part)
+        moved.append(not torch.equal(before, model.backbone[0].weight))
+        inputs, targets = whole_batch(part.origin_experience)
+        if plugin.head.active_units.sum() == targets.max() + 1:  # it was the last part
+            for label in targets.unique():
+                mean = model.backbone(inputs)[targets == label].double().mean(0)
+                torch.testing.assert_close(plugin.head.means[label], mean.detach())
+    assert moved == {"frozen": [False] * 5, "first": [True] * 3 + [False] * 2, "all": [True] * 5}[features]
+    assert plugin.head.counts.tolist() == [12, 12, 8, 8]
+
+
+def test_prototypes_take_in_each_part_where_boundaries_are_hidden(benchmark, vector_classifier, make_strategy):
+    parts = split_online_stream(benchmark.train_stream, 8)
+    stream = next(iter(with_classes_timeline(CLScenario([parts])).streams.values()))
+    plugin = PrototypeClassifier("lda", "frozen")
+    strategy = make_strategy(vector_classifier(), plugin)
+    for part in stream:
+        strategy.train(part)
+    assert plugin.head.counts.tolist() == [12, 12, 8, 8]
+    with pytest.raises(ValueError, match="features='first' needs to know where an experience ends"):
+        make_strategy(vector_classifier(), PrototypeClassifier("lda", "first")).train(next(iter(stream)))
+
+
+def test_the_teacher_stays_while_an_experience_comes_in_parts(benchmark, vector_classifier, make_strategy, watch):
+    model, plugin = vector_classifier(), FeatureDistillation()
+    teachers = watch(lambda strategy: plugin.teacher.backbone[0].weight.clone())
+    strategy = make_strategy(model, plugin, teachers, epochs=1)
+    starts, lengths = [], []
+    for part in split_online_stream(benchmark.train_stream, 8, access_task_boundaries=True):
+        if part.is_first_subexp:
+            starts.append(model.backbone[0].weight.detach().clone())
+            lengths.append(part.sub_stream_length)
+        strategy.train(part)
+    expected = [start for start, length in zip(starts, lengths, strict=True) for _ in range(length)]
+    assert len(expected) == 5 and all(map(torch.equal, teachers.seen, expected))
+    assert not torch.equal(*starts) and plugin.teacher is None
+
+
+def test_dark_experience_chooses_among_all_images_of_an_experience_in_parts(
+    benchmark, vector_classifier, make_strategy
+):
+    plugin = DarkExperienceReplay(mem_size=12)
+    strategy = make_strategy(vector_classifier(), plugin, epochs=1)
+    sizes = []
+    for part in split_online_stream(benchmark.train_stream, 8, access_task_boundaries=True):
+        strategy.train(part)
+        sizes.append({label: len(kept) for label, (kept, _) in plugin.memory.items()})
+    assert sizes == [{}, {}, {0: 6, 1: 6}, {0: 6, 1: 6}, {0: 3, 1: 3, 2: 3, 3: 3}]
+
+
+@pytest.mark.parametrize("ids_begin_anew", [True, False])
+def test_dark_experience_asks_the_head_of_each_task(data, make_strategy, watch, ids_begin_anew):
+    benchmark = nc_benchmark(
+        data(), data(), n_experiences=2, task_labels=True, fixed_class_order=[0, 1, 2, 3],
+        class_ids_from_zero_in_each_exp=ids_begin_anew,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = as_multitask(nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 4)), "2")
+    plugin = DarkExperienceReplay(mem_size=8, alpha=0.5, beta=1.0)
+    replayed = watch(lambda strategy: strategy.loss.item())
+    strategy = make_strategy(model, plugin, replayed, epochs=1)
+    strategy.train(benchmark.train_stream[0])
+    first = {label: logits.clone() for label, (_, logits) in plugin.memory.items()}
+    strategy.train(benchmark.train_stream[1])
+    labels = [0, 1] if ids_begin_anew else [2, 3]
+    assert {label: len(kept) for label, (kept, _) in plugin.memory.items()} == dict.fromkeys(
+        [(0, 0), (0, 1), *((1, label) for label in labels)], 2
+    )
+    for (task, label), (kept, logits) in plugin.memory.items():
+        assert {(int(kept[i][-1]), int(kept[i][1])) for i in range(len(kept))} == {(task, label)}
+        if task == 0:
+            torch.testing.assert_close(logits, first[task, label][:2])
+        else:
+            with torch.no_grad():
+                alone = model.eval()(torch.stack([kept[i][0] for i in range(2)]), task)
+            torch.testing.assert_close(logits, alone)
+
+
 # ---- joint training -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("avalanche", [True, False])
+def test_joint_training_shows_plugins_all_that_it_trains_on(benchmark, vector_classifier, make_strategy, avalanche):
+    ensemble, dark = LDAEnsemble(), DarkExperienceReplay(mem_size=8)
+    model = vector_classifier()
+    if avalanche:
+        strategy = AvalancheJointTraining(
+            model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1), criterion=nn.CrossEntropyLoss(),
+            plugins=[ensemble, dark], evaluator=None, train_mb_size=100, train_epochs=2,
+        )  # fmt: skip
+        strategy.train(benchmark.train_stream)
+    else:
+        strategy = make_strategy(model, JointTraining(), ensemble, dark, epochs=2)
+        for number in (1, 0):
+            strategy.train(benchmark.train_stream[number])
+    inputs = torch.stack([item[0] for experience in benchmark.train_stream for item in experience.dataset])
+    targets = torch.tensor([item[1] for experience in benchmark.train_stream for item in experience.dataset])
+    assert ensemble.head.counts.tolist() == ensemble.frozen_head.counts.tolist() == [12, 12, 8, 8]
+    for label in range(4):
+        expected = model.backbone(inputs[targets == label]).detach().double().mean(0)
+        torch.testing.assert_close(ensemble.head.means[label], expected)
+    assert {label: len(kept) for label, (kept, _) in dark.memory.items()} == dict.fromkeys(range(4), 2)
+    strategy.eval(benchmark.test_stream)
+    assert model.head.weights == [1.0, 1.0, 1.0]  # all classes were trained on
+
+
+@pytest.mark.parametrize("joint_first", [True, False])
+def test_two_methods_that_skip_an_experience_give_the_epochs_back(
+    benchmark, vector_classifier, make_strategy, joint_first
+):
+    plugins = [JointTraining(), PrototypeClassifier("ncm", "first")]
+    strategy = make_strategy(vector_classifier(), *(plugins if joint_first else plugins[::-1]), epochs=3)
+    for experience in benchmark.train_stream:
+        strategy.train(experience)
+        assert strategy.train_epochs == 3
 
 
 def test_joint_training_takes_all_data_once_and_leaves_every_parameter_in_its_group(

@@ -12,7 +12,7 @@ from avalanche.benchmarks.scenarios.online import split_online_stream
 from avalanche.benchmarks.utils import as_classification_dataset
 from avalanche.benchmarks.utils.data_loader import TaskBalancedDataLoader
 from avalanche.checkpointing import maybe_load_checkpoint, save_checkpoint
-from avalanche.models import PNN, BaseModel, IncrementalClassifier, SCRModel, SimpleMLP
+from avalanche.models import PNN, BaseModel, IncrementalClassifier, SCRModel, SimpleMLP, as_multitask
 from avalanche.training import (
     AGEM,
     DER,
@@ -40,10 +40,11 @@ from avalanche.training.supervised.lamaml_v2 import LaMAML
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from ftp_cl.experiment.config import load_config
+from ftp_cl.benchmarks import few_labels
 from ftp_cl.optim import FTP
 from ftp_cl.plugins import FTPPlugin, find_classifier
 from ftp_cl.plugins.ftp import RECOMMENDED
+from ftp_cl.runs.config import load_config
 
 FEATURES, CLASSES, EXPERIENCES = 12, 6, 3
 
@@ -367,6 +368,95 @@ def test_the_step_size_follows_a_power_of_the_share_of_the_seen_classes(benchmar
         largest = max(entry["radius"] for entry in plugin.summary().values())
         assert 0 < largest <= plugin.ftp.mu * steps * 1.01
     assert seen != here
+
+
+@pytest.mark.parametrize("order", [(2, 1, 0), (1, 2), (0, 0, 1)])
+def test_seen_classes_are_those_that_were_trained_whatever_their_numbers(benchmark, order):
+    plugin = FTPPlugin(mu=6e-3, scale_by_classes=1)
+    strategy = make_strategy(Naive, plugin)
+    seen = set()
+    for number in order:
+        strategy.train(benchmark.train_stream[number])
+        seen.add(number)  # each has two classes
+        assert plugin.ftp.mu == pytest.approx(6e-3 / len(seen))
+
+
+@pytest.mark.parametrize("source", ["benchmark", "heads"])
+def test_class_ids_that_begin_anew_are_other_classes(source):
+    options = {"shuffle": False, "class_ids_from_zero_in_each_exp": True}
+    benchmark = nc_benchmark(make_data(0), make_data(1), n_experiences=EXPERIENCES, task_labels=True, **options)
+    model = make_model(growing=False)
+    if source == "heads":
+        model = as_multitask(model, "head")
+        benchmark = few_labels(benchmark, per_class=6)  # does not tell how classes were numbered
+    plugin = FTPPlugin(mu=6e-3, scale_by_classes=1, exclude="head")
+    strategy = make_strategy(Naive, plugin, model=model)
+    for number, experience in enumerate(benchmark.train_stream):
+        assert set(experience.classes_in_this_experience) == {0, 1}
+        strategy.train(experience)
+        assert plugin.ftp.mu == pytest.approx(6e-3 / (number + 1))
+
+
+def test_joint_training_speaks_for_all_classes(benchmark):
+    plugin = FTPPlugin(mu=6e-3, scale_by_classes=1, pretrained_classes=6)
+    make_strategy(JointTraining, plugin).train(benchmark.train_stream)
+    assert plugin.ftp.mu == pytest.approx(3e-3)
+
+
+def test_another_strategy_takes_the_optimizer_over(benchmark, caplog):
+    first, second = FTPPlugin(anchor="initial"), FTPPlugin(anchor="initial")
+    strategy = make_strategy(Naive, first)
+    model, optimizer = strategy.model, strategy.optimizer
+    strategy.train(benchmark.train_stream[0])
+    start = {n: p.detach().clone() for n, p in model.backbone.named_parameters(prefix="backbone")}
+    again = Naive(
+        model=model, optimizer=optimizer, criterion=nn.CrossEntropyLoss(), train_mb_size=12, plugins=[second],
+        evaluator=None,
+    )  # fmt: skip
+    with caplog.at_level(logging.INFO):
+        again.train(benchmark.train_stream[1])
+    assert caplog.text.count("takes the optimizer over") == 1
+    assert second.ftp.is_attached_to(optimizer) and not first.ftp.is_attached_to(optimizer)
+    tensors = second.ftp.state_dict()["tensors"]
+    assert all(torch.equal(tensors[name]["anchor"], start[name]) for name in start)
+    assert_within_radius(second.ftp)
+    with pytest.raises(ValueError, match="Another FTP is attached"):
+        FTP(model, exclude="head").attach(optimizer)
+
+
+def test_two_plugins_in_one_strategy_are_refused(benchmark):
+    strategy = make_strategy(Naive, FTPPlugin())
+    strategy.plugins.insert(1, FTPPlugin(k=0))
+    with pytest.raises(ValueError, match="Two FTPPlugins in one strategy"):
+        strategy.train(benchmark.train_stream[0])
+
+
+def test_projection_at_the_end_of_an_experience_that_comes_in_parts(benchmark):
+    plugin = FTPPlugin(when="experience", radius_iterations=4)
+    strategy = make_strategy(Naive, plugin, model=make_model(growing=False), train_epochs=2)
+    for part in split_online_stream(benchmark.train_stream, 12, access_task_boundaries=True):
+        if part.is_first_subexp:
+            start, free = strategy.model.backbone[0].weight.detach().clone(), None
+        strategy.train(part)
+        distance = (strategy.model.backbone[0].weight.detach() - start).abs().sum(1).max()
+        if free is None:
+            free = distance
+    radius = plugin.summary()["backbone.0.weight"]["radius"]
+    assert distance <= radius * (1 + 1e-4) + 1e-6 and radius <= 4 * 1e-2 * 1.01
+    with pytest.raises(ValueError, match="online stream has none"):
+        make_strategy(Naive, FTPPlugin(when="experience"), model=make_model(growing=False)).train(
+            next(iter(split_online_stream(benchmark.train_stream, 12)))
+        )
+
+
+def test_what_is_not_trained_is_not_projected_again(benchmark):
+    plugin = FTPPlugin(when="experience", radius_iterations=4)
+    strategy = make_strategy(Naive, plugin)
+    strategy.train(benchmark.train_stream[0])
+    before = strategy.model.backbone[0].weight.detach().clone()
+    strategy.train_epochs = 0
+    strategy.train(benchmark.train_stream[1])
+    assert torch.equal(strategy.model.backbone[0].weight, before)
 
 
 def test_the_step_size_stays_where_experiences_have_all_classes_or_list_none(benchmark):

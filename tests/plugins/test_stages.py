@@ -1,84 +1,72 @@
-"""Training in stages: which part is trained at what rate when."""
+"""Where experiences begin and end, and what is trained on under joint training."""
 
 import pytest
-import torch
-from avalanche.training.plugins import ReplayPlugin
+from avalanche.benchmarks import split_online_stream
+from avalanche.core import SupervisedPlugin
+from avalanche.training import JointTraining as AvalancheJointTraining
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim import SGD
 
-from ftp_cl.plugins import (
-    HeadFirst,
-    LearningRateSchedule,
-)
-from ftp_cl.plugins.schedule import learning_rate_factor
-
-# ---- training in stages ---------------------------------------------------------------------------------------------
+from ftp_cl.plugins import JointTraining
+from ftp_cl.plugins.stages import PartsDone, classes_trained_on, experiences_trained_on, whole_experience
 
 
-def test_the_head_is_trained_first_and_what_was_frozen_stays_frozen(benchmark, body_and_head, make_strategy, watch):
+@pytest.mark.parametrize(("size", "drop_last", "counts"), [(8, False, (3, 2)), (9, False, (3, 2)), (9, True, (2, 1))])
+def test_parts_of_an_experience_begin_and_end_where_it_does(benchmark, size, drop_last, counts):
+    parts, seen = PartsDone(), []
+    stream = split_online_stream(benchmark.train_stream, size, drop_last=drop_last, access_task_boundaries=True)
+    for experience in stream:
+        number = whole_experience(experience).current_experience
+        seen.append((number, parts.begin(experience), parts.end(experience)))
+    assert seen == [
+        (number, part == 0, part == count - 1) for number, count in enumerate(counts) for part in range(count)
+    ]
+
+
+def test_hidden_boundaries_are_no_boundaries_and_whole_experiences_have_both(benchmark):
+    parts = PartsDone()
+    for experience in split_online_stream(benchmark.train_stream, 8):
+        assert not parts.begin(experience) and not parts.end(experience)
+        assert whole_experience(experience) is experience
+    assert parts.begin(benchmark.train_stream[1]) and parts.end(benchmark.train_stream[1])
+
+
+class Watch(SupervisedPlugin):
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def look(self, strategy, **kwargs):
+        numbers = [experience.current_experience for experience in experiences_trained_on(strategy)]
+        self.seen.append((numbers, classes_trained_on(strategy)))
+
+    before_training_exp = after_training_exp = look
+
+
+def test_joint_training_trains_on_all_experiences(benchmark, body_and_head, make_strategy):
+    watch = Watch()
     model = body_and_head()
-    model[0].bias.requires_grad_(False)
-    bodies = watch(lambda strategy: model[0].weight.detach().clone())
-    heads = watch(lambda strategy: model[2].weight.detach().clone())
-    strategy = make_strategy(model, HeadFirst(0.4), bodies, heads, epochs=5)
-    strategy.train(benchmark.train_stream[0])
-    moved = [not torch.equal(a, b) for a, b in zip(bodies.seen, bodies.seen[1:], strict=False)]
-    assert moved == [False, False, True, True]
-    assert not torch.equal(heads.seen[0], heads.seen[1])
-    assert model[0].weight.requires_grad and not model[0].bias.requires_grad
-    strategy.train(benchmark.train_stream[1])
-    assert torch.equal(bodies.seen[5], bodies.seen[7]) and not torch.equal(bodies.seen[7], bodies.seen[8])
+    AvalancheJointTraining(
+        model=model, optimizer=SGD(model.parameters(), lr=0.1), criterion=nn.CrossEntropyLoss(), plugins=[watch],
+        evaluator=None, train_mb_size=20,
+    ).train(benchmark.train_stream)  # fmt: skip
+    assert watch.seen == [([0, 1], [0, 1, 2, 3])] * 2
+    watch.seen.clear()
+    strategy = make_strategy(body_and_head(), watch)
+    for experience in benchmark.train_stream:
+        strategy.train(experience)
+    assert watch.seen == [([0], [0, 1])] * 2 + [([1], [2, 3])] * 2
 
 
-def test_lp_ft_needs_an_epoch_for_the_head(benchmark, body_and_head, make_strategy):
-    with pytest.raises(ValueError, match=r"share=0.5 of 1 epochs is none"):
-        make_strategy(body_and_head(), HeadFirst(0.5), epochs=1).train(benchmark.train_stream[0])
-
-
-@pytest.mark.parametrize("schedule", ["cosine", "constant"])
-def test_rates_follow_the_schedule_in_experiences_of_unequal_length(
-    benchmark, schedule, body_and_head, make_strategy, watch
+@pytest.mark.parametrize("order", [(0, 1), (1, 0), (1,), (0, 0, 1)])
+@pytest.mark.parametrize("joint_first", [True, False])
+def test_joint_training_happens_in_the_first_experience_that_is_trained(
+    benchmark, vector_classifier, make_strategy, watch, order, joint_first
 ):
-    rates = watch(lambda strategy: [group["lr"] for group in strategy.optimizer.param_groups])
-    model = body_and_head()
-    groups = [{"params": model[0].parameters(), "lr": 0.1}, {"params": model[2].parameters(), "lr": 0.4}]
-    strategy = make_strategy(
-        model, LearningRateSchedule(0.25, schedule), rates, batch_size=4, epochs=2,
-        optimizer=torch.optim.SGD(groups, lr=1.0),
-    )  # fmt: skip
-    for experience in benchmark.train_stream:
-        strategy.train(experience)
-        assert [group["lr"] for group in strategy.optimizer.param_groups] == [0.1, 0.4]
-    expected = []
-    for iterations in (12, 8):
-        optimizer = torch.optim.SGD([{"params": [nn.Parameter(torch.zeros(1))], "lr": lr} for lr in (0.1, 0.4)], lr=1.0)
-        scheduler = LambdaLR(optimizer, learning_rate_factor(iterations, 0.25, schedule))
-        for _ in range(iterations):
-            expected.append([group["lr"] for group in optimizer.param_groups])
-            optimizer.step()
-            scheduler.step()
-    torch.testing.assert_close(torch.tensor(rates.seen), torch.tensor(expected))
-    assert rates.seen[0] == pytest.approx([0.1 / 3, 0.4 / 3])
-
-
-def test_warm_up_rises_to_the_full_rate_and_the_cosine_falls_from_there():
-    factor = learning_rate_factor(10, 0.4, "cosine")
-    assert [factor(i) for i in range(4)] == pytest.approx([0.25, 0.5, 0.75, 1.0])
-    assert [factor(i) for i in (4, 7)] == pytest.approx([1.0, 0.5])
-    assert 0 < factor(9) < 0.07
-    assert [learning_rate_factor(10, 0.0, "constant")(i) for i in (0, 9)] == [1.0, 1.0]
-    assert learning_rate_factor(4, 1.0, "cosine")(3) == 1.0
-    with pytest.raises(ValueError, match=r"warmup=1.5"):
-        learning_rate_factor(4, 1.5, "cosine")
-
-
-def test_the_schedule_counts_the_batches_that_replay_makes(benchmark, body_and_head, make_strategy, watch):
-    rates = watch(lambda strategy: strategy.optimizer.param_groups[0]["lr"])
-    strategy = make_strategy(
-        body_and_head(), ReplayPlugin(20), LearningRateSchedule(0.0), rates, batch_size=4, epochs=1
-    )  # fmt: skip
-    for experience in benchmark.train_stream:
-        strategy.train(experience)
-    length = len(rates.seen) - 6
-    factor = learning_rate_factor(length, 0.0, "cosine")
-    assert rates.seen[6:] == pytest.approx([0.1 * factor(i) for i in range(length)])
+    looker, sizes, joint = Watch(), watch(lambda strategy: len(strategy.mb_x)), JointTraining()
+    plugins = [joint, looker] if joint_first else [looker, joint]
+    strategy = make_strategy(vector_classifier(), *plugins, sizes, epochs=2)
+    for number in order:
+        strategy.train(benchmark.train_stream[number])
+    assert sizes.seen == [40, 40] and strategy.train_epochs == 2
+    assert looker.seen == [([0, 1], [0, 1, 2, 3])] * 2 + [([], [])] * 2 * (len(order) - 1)

@@ -9,12 +9,13 @@ import torch
 from avalanche.benchmarks import OnlineCLExperience
 from avalanche.core import SupervisedPlugin
 from avalanche.models.utils import avalanche_forward
+from avalanche.training.plugins import EarlyStoppingPlugin
 from torch import Tensor, nn
 
-from ftp_cl.models.heads import classes_of
+from ftp_cl.plugins.model_served import ServedModel
 from ftp_cl.plugins.semi_supervised.batches import UnlabelledBatch, UnlabelledBatches, View
 from ftp_cl.plugins.semi_supervised.weight_average import WeightAverage
-from ftp_cl.plugins.served import ServedModel
+from ftp_cl.plugins.stages import classes_trained_on, experiences_trained_on, joined, matching
 
 _STREAM = "unlabelled"
 
@@ -55,9 +56,10 @@ class UnlabelledLoss:
 class SemiSupervisedPlugin(SupervisedPlugin[Any]):
     """Adds a loss on unlabelled images to the strategy's own: base of the methods in this package.
 
-    Each iteration takes a batch of the unlabelled experience that belongs to the one trained on. The loss is added in
-    ``before_backward``, so replay, LwF and FTPPlugin combine with it; put it before plugins that act at the end of an
-    experience, which then meet the averaged weights. It does not use the strategy's criterion.
+    Each iteration takes a batch of the unlabelled experience that belongs to the one trained on; with joint training,
+    of all. The loss is added in ``before_backward``, so replay, LwF and FTPPlugin combine with it; with ``ema_decay``,
+    put it before plugins that look at the weights when an iteration begins (SynapticIntelligencePlugin), which then
+    meet those that are trained. It does not use the strategy's criterion.
 
     Args:
         views: what is made of each unlabelled image.
@@ -65,15 +67,19 @@ class SemiSupervisedPlugin(SupervisedPlugin[Any]):
         weight: factor on the loss; 0 or more.
         classes: what a pseudo-label may be. "experience": a class of the experience, and only these classes compete, as
             with ``SeparatedSoftmax``. "seen": any class seen so far.
-        ema_decay: of the weights' moving average, which is what is evaluated and adopted at the end of the experience
-            (see ``WeightAverage``); None for the weights themselves.
+        ema_decay: of the weights' moving average, which is what the model has between epochs, what is evaluated and
+            what stays at the end of the experience (see ``WeightAverage``); None for the weights themselves.
         unlabelled: the stream of unlabelled images, such as ``benchmark.streams["unlabelled"]``; None to take that of
             the benchmark that the experience comes from (``few_labels`` makes one).
         record: keep what images were taken for, until ``take_pseudo_labels`` is called.
 
+    Attributes:
+        numbers: of the experiences whose unlabelled images are used, in the order in which items are counted.
+
     Raises:
         ValueError: for an argument that is out of range, or, at the first experience, an unlabelled stream that is
-            missing or does not fit the training stream, which an online stream never does.
+            missing or does not fit the training stream, which an online stream never does, or an EarlyStoppingPlugin
+            that looks at weights within an epoch while their average is evaluated.
     """
 
     def __init__(
@@ -96,10 +102,12 @@ class SemiSupervisedPlugin(SupervisedPlugin[Any]):
         self.ema_decay = ema_decay
         self.unlabelled = unlabelled
         self.record = record
+        self.numbers: list[int] = []
         self._candidates: list[int] = []
         self._seen: set[int] = set()
         self._batches: UnlabelledBatches | None = None
         self._average: WeightAverage | None = None
+        self._was_shown = False
         self._done = 0
         self._served = ServedModel()
         self._epochs: list[list[PseudoLabels]] = []
@@ -150,6 +158,7 @@ class SemiSupervisedPlugin(SupervisedPlugin[Any]):
         batches = self._batches
         return {
             "seen": sorted(self._seen),
+            "numbers": self.numbers,
             "done": self._done,
             "place": None if batches is None else (batches.order, batches.position),
             "average": None if self._average is None else self._average.state_dict(),
@@ -159,7 +168,7 @@ class SemiSupervisedPlugin(SupervisedPlugin[Any]):
 
     def restore_state(self, state: dict[str, Any], strategy: Any) -> None:
         """Take in what ``checkpoint_state`` returned; within an experience, after ``before_training_exp``."""
-        self._seen, self._done = set(state["seen"]), state["done"]
+        self._seen, self._done, self.numbers = set(state["seen"]), state["done"], state["numbers"]
         self._epochs = [[PseudoLabels(**part) for part in epoch] for epoch in state["epochs"]]
         self._average = None
         if state["average"] is not None:
@@ -178,18 +187,23 @@ class SemiSupervisedPlugin(SupervisedPlugin[Any]):
                 f"{type(self).__name__} needs whole experiences, and an online stream gives pieces that no unlabelled "
                 "images belong to: train on the benchmark's own train stream, for one epoch if need be."
             )
-        unlabelled = _matching(strategy.experience, self.unlabelled)
-        current = classes_of(strategy.experience)
-        self._average = None  # of an experience that was interrupted
+        if self.ema_decay is not None:
+            _check_early_stopping(strategy, type(self).__name__)
+        self._average = self._batches = None  # of an experience that was interrupted
+        experiences = experiences_trained_on(strategy)
+        if not experiences:
+            return  # joint training has had them
+        self.numbers = [experience.current_experience for experience in experiences]
+        unlabelled, current = _unlabelled(experiences, self.unlabelled), classes_trained_on(strategy)
         if self._served.changes_to(strategy.model):
             self._seen, self._epochs = set(), []
         self._seen |= set(current)
         self._candidates = sorted(self._seen) if self.classes == "seen" else current
         labelled = min(strategy.train_mb_size, len(strategy.adapted_dataset))
         batch_size = max(1, round(self.ratio * labelled))
-        self._batches = UnlabelledBatches(unlabelled.dataset.eval(), self.views, batch_size)
+        self._batches = UnlabelledBatches(unlabelled.eval(), self.views, batch_size)
         self._done = 0
-        self.begin(len(unlabelled.dataset), len(self._candidates))
+        self.begin(len(unlabelled), len(self._candidates))
 
     def before_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
         """Open the epoch's record."""
@@ -197,9 +211,10 @@ class SemiSupervisedPlugin(SupervisedPlugin[Any]):
             self._epochs.append([])
 
     def before_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
-        """Begin the average here, when nothing changes the weights any more but training."""
+        """Train the weights themselves; begin their average here, when nothing changes them any more but training."""
         if self.ema_decay is not None and self._average is None:
             self._average = WeightAverage(strategy.model, self.ema_decay)
+        self._show_average(strategy, False)
 
     def before_backward(self, strategy: Any, **kwargs: Any) -> None:
         """Add the loss of one unlabelled batch."""
@@ -219,21 +234,25 @@ class SemiSupervisedPlugin(SupervisedPlugin[Any]):
         if self._average is not None:
             self._average.update(strategy.model)
 
+    def after_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
+        """What the model is between epochs is what is evaluated, kept and, in the end, adopted."""
+        self._show_average(strategy)
+
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Adopt the averaged weights; let go of the data."""
-        self._swap(strategy)
+        """Let go of the data, and of the weights that led to the average."""
         self._average = self._batches = None
 
     def before_eval(self, strategy: Any, **kwargs: Any) -> None:
-        """Evaluate the averaged weights within an experience too."""
-        self._swap(strategy)
+        """Evaluate the averaged weights within an epoch too."""
+        self._was_shown = self._average is not None and self._average.is_shown
+        self._show_average(strategy)
 
     def after_eval(self, strategy: Any, **kwargs: Any) -> None:
-        """Train on with the weights themselves."""
-        self._swap(strategy)
+        """Go on with the weights that there were."""
+        self._show_average(strategy, self._was_shown)
 
-    def _swap(self, strategy: Any) -> None:
-        if self._average is not None:
+    def _show_average(self, strategy: Any, shown: bool = True) -> None:
+        if self._average is not None and self._average.is_shown != shown:
             self._average.swap(strategy.model)
 
 
@@ -256,9 +275,17 @@ def _check(ratio: float, weight: float, classes: str, ema_decay: float | None) -
         raise ValueError(f"ema_decay={ema_decay} must lie between 0 and 1, 1 excluded, or be None.")
 
 
-def _matching(experience: Any, stream: Any) -> Any:
-    """Return the unlabelled experience that belongs to a training experience."""
-    training = experience.origin_stream
+def _check_early_stopping(strategy: Any, name: str) -> None:
+    if any(isinstance(p, EarlyStoppingPlugin) and p.peval_mode == "iteration" for p in strategy.plugins):
+        raise ValueError(
+            f"{name} evaluates averaged weights, and EarlyStoppingPlugin(peval_mode='iteration') would restore those "
+            "that they were averaged from: use peval_mode='epoch', or ema_decay=None."
+        )
+
+
+def _unlabelled(experiences: Sequence[Any], stream: Any) -> Any:
+    """Return the unlabelled images that belong to training experiences, as one dataset."""
+    training = experiences[0].origin_stream
     if stream is None:
         if training.benchmark is None:
             raise ValueError(
@@ -272,12 +299,8 @@ def _matching(experience: Any, stream: Any) -> Any:
                 "makes one."
             )
         stream = streams[_STREAM]
-    if len(stream) != len(training):
-        raise ValueError(
-            f"The unlabelled stream has {len(stream)} experiences and the training stream {len(training)}: they must "
-            "have as many."
-        )
-    found = stream[experience.current_experience]
-    if not len(found.dataset):
-        raise ValueError(f"Experience {experience.current_experience} of the unlabelled stream is empty.")
-    return found
+    found = matching(experiences, stream, _STREAM)
+    for experience in found:
+        if not len(experience.dataset):
+            raise ValueError(f"Experience {experience.current_experience} of the unlabelled stream is empty.")
+    return joined(found)

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
 from ftp_cl.models.imprinting import evaluating
 from ftp_cl.plugins.semi_supervised.base import SemiSupervisedPlugin, UnlabelledLoss, check_threshold
@@ -47,6 +48,12 @@ class FixMatch(SemiSupervisedPlugin):
         super().__init__(views, ratio=ratio, weight=weight, ema_decay=ema_decay, **options)
         check_threshold(threshold)
         self.threshold = threshold
+
+    @classmethod
+    def with_views(cls, *, flip: bool, crop: float, magnitude: int, cutout: float, **options: Any) -> Self:
+        """Return a plugin whose views have these strengths; see ``WeakView`` and ``StrongView``."""
+        weak = WeakView(flip, crop)
+        return cls(weak=weak, strong=StrongView(weak, magnitude=magnitude, cutout=cutout), **options)
 
     def accept(self, probabilities: Tensor, batch: UnlabelledBatch) -> Tensor:
         """Return which answers to weak views [B, C] are used [B]."""

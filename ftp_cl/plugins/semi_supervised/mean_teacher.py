@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from typing_extensions import Self
 
 from ftp_cl.plugins.semi_supervised.base import SemiSupervisedPlugin, UnlabelledLoss
 from ftp_cl.plugins.semi_supervised.batches import UnlabelledBatch, View
@@ -46,6 +47,11 @@ class MeanTeacher(SemiSupervisedPlugin):
         if not ramp > 0:
             raise ValueError(f"ramp={ramp} must be above 0.")
         self._end = ramp
+
+    @classmethod
+    def with_views(cls, *, flip: bool, crop: float, **options: Any) -> Self:
+        """Return a plugin whose view has this strength; see ``WeakView``."""
+        return cls(view=WeakView(flip, crop), **options)
 
     def ramp(self, progress: float) -> float:
         """Return the paper's sigmoid-shaped ramp."""

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from typing_extensions import Self
+
 from ftp_cl.plugins.semi_supervised.base import SemiSupervisedPlugin, UnlabelledLoss, check_threshold
 from ftp_cl.plugins.semi_supervised.batches import UnlabelledBatch, View
 from ftp_cl.plugins.semi_supervised.losses import linear_ramp, pseudo_label_loss
@@ -42,6 +44,11 @@ class PseudoLabel(SemiSupervisedPlugin):
         check_threshold(threshold)
         self.threshold = threshold
         self._start, self._end = start, end
+
+    @classmethod
+    def with_views(cls, *, flip: bool, crop: float, **options: Any) -> Self:
+        """Return a plugin whose view has this strength; see ``WeakView``."""
+        return cls(view=WeakView(flip, crop), **options)
 
     def ramp(self, progress: float) -> float:
         """Return the paper's linear ramp."""

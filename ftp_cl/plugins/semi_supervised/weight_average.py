@@ -16,16 +16,23 @@ class WeightAverage:
     is shorter than that, the average is the plain mean of all weights since the start: choose a smaller decay to
     evaluate something nearer to the last ones.
 
+    While a model trains it has its own weights; between epochs, and whenever it is evaluated, it has the average, so
+    that who keeps the weights of the best epoch (`EarlyStoppingPlugin`) keeps those that were evaluated.
+
     Heads grow between experiences, and an average over tensors of two shapes does not exist. So each experience makes a
     new one, and at its end the model adopts the average: what was evaluated is what training goes on from.
 
     Args:
         model: what to average; a copy of it holds the average.
         decay: in [0, 1).
+
+    Attributes:
+        is_shown: whether the model has the averaged weights.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self._averaged = AveragedModel(model, multi_avg_fn=_WarmDecay(decay)).eval()
+        self.is_shown = False
 
     @property
     def model(self) -> nn.Module:
@@ -39,6 +46,7 @@ class WeightAverage:
     @torch.no_grad()
     def swap(self, model: nn.Module) -> None:
         """Exchange the weights of the model and the averaged ones, in place; twice is as before."""
+        self.is_shown = not self.is_shown
         for average, weight in zip(self._averaged.module.parameters(), model.parameters(), strict=True):
             kept = weight.clone()
             weight.copy_(average)

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import warnings
 
 import dill
 import pytest
@@ -10,14 +11,15 @@ from avalanche.benchmarks import benchmark_from_datasets, split_online_stream, w
 from avalanche.benchmarks.scenarios import EagerCLStream
 from avalanche.checkpointing import maybe_load_checkpoint, save_checkpoint
 from avalanche.core import SupervisedPlugin
+from avalanche.evaluation.metrics import accuracy_metrics
 from avalanche.models import as_multitask
 from avalanche.training import Cumulative, Naive
-from avalanche.training.plugins import LwFPlugin, ReplayPlugin
+from avalanche.training.plugins import EarlyStoppingPlugin, EvaluationPlugin, LwFPlugin, ReplayPlugin
 from torch import nn
 
 from ftp_cl.benchmarks import few_labels, hidden_labels, split_digits
 from ftp_cl.models import small_cnn
-from ftp_cl.plugins import FTPPlugin, SeparatedSoftmax
+from ftp_cl.plugins import FTPPlugin, JointTraining, SeparatedSoftmax
 from ftp_cl.plugins.semi_supervised import (
     FixMatch,
     FlexMatch,
@@ -105,6 +107,18 @@ def test_each_iteration_gets_a_batch_of_the_unlabelled_experience(benchmark):
             assert torch.equal(batch.views[0], images[batch.indices]) and batch.views[1].shape == batch.views[0].shape
     assert probe._batches is None, "the iterator is dropped"
     assert probe.progress[:10] == pytest.approx([i / 10 for i in range(10)])
+
+
+def test_joint_training_takes_all_unlabelled_images(benchmark):
+    probe = Probe(record=True)
+    strategy = make_strategy(JointTraining(), probe, epochs=2)
+    for number in (1, 0):
+        strategy.train(benchmark.train_stream[number])
+    images = torch.stack([item[0] for experience in benchmark.streams["unlabelled"] for item in experience.dataset])
+    assert len(probe.batches) == 2 * 10, "80 labelled images, 8 in a batch, 2 epochs"
+    for batch in probe.batches:
+        assert torch.equal(batch.views[0], images[batch.indices])
+    assert probe._candidates == list(range(10)) and probe.numbers == [0, 1]
 
 
 def test_the_ratio_is_to_the_labelled_images_that_there_are(whole):
@@ -259,6 +273,45 @@ def test_the_average_is_evaluated_and_adopted_at_the_end(benchmark):
     assert follow.count == 5
     torch.testing.assert_close(follow.evaluated, follow.expected)
     torch.testing.assert_close(torch.cat([w.detach().flatten() for w in strategy.model.parameters()]), follow.mean)
+
+
+@pytest.mark.parametrize("method", ["fixmatch", "mean_teacher"])
+@pytest.mark.parametrize("early_stopping_first", [True, False])
+def test_early_stopping_leaves_the_weights_that_were_evaluated_as_best(benchmark, method, early_stopping_first):
+    evaluated = []
+
+    class Vectors(SupervisedPlugin):
+        def before_eval(self, strategy, **kwargs):
+            evaluated.append(nn.utils.parameters_to_vector(strategy.model.parameters()).detach().clone())
+            accuracies.append(accuracy(strategy, [benchmark.streams["test"][0]]))
+
+    accuracies = []
+    stopping, vectors = EarlyStoppingPlugin(2, "test_stream"), Vectors()
+    plugin = METHODS[method](ratio=1, ema_decay=0.5)
+    plugins = [stopping, plugin, vectors] if early_stopping_first else [plugin, stopping, vectors]
+    torch.manual_seed(0)
+    model = small_cnn()
+    strategy = Naive(
+        model=model, optimizer=torch.optim.SGD(model.parameters(), 1.0), criterion=nn.CrossEntropyLoss(),
+        train_mb_size=8, train_epochs=8, eval_mb_size=512, plugins=plugins, eval_every=1,
+        evaluator=EvaluationPlugin(accuracy_metrics(stream=True)),
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Avalanche's, of the first epoch
+        strategy.train(benchmark.train_stream[0], eval_streams=[[benchmark.streams["test"][0]]])
+    # The first evaluation is before training; what early stopping compares comes after each epoch; the last is final.
+    epochs = strategy.clock.train_exp_epochs
+    assert 2 < epochs < 8, "it has stopped"
+    best = 1 + max(range(epochs), key=lambda i: accuracies[1 + i])
+    final = nn.utils.parameters_to_vector(model.parameters())
+    assert torch.equal(final, evaluated[best])
+
+
+def test_early_stopping_within_an_epoch_is_refused_where_averages_are_evaluated(benchmark):
+    stopping = EarlyStoppingPlugin(2, "test_stream", peval_mode="iteration")
+    with pytest.raises(ValueError, match=r"FixMatch evaluates averaged weights.*peval_mode='epoch'"):
+        make_strategy(METHODS["fixmatch"](), stopping).train(benchmark.train_stream[0])
+    make_strategy(METHODS["fixmatch"](ema_decay=None), stopping, epochs=1).train(benchmark.train_stream[0])
 
 
 class Interrupt(SupervisedPlugin):

@@ -1,0 +1,255 @@
+"""The command line `ftp-cl`: run, report, compare, watch, list, demo. Errors are one sentence and exit status 2."""
+
+import argparse
+import json
+import math
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+# Heavy imports (torch, Avalanche) stand in the commands that need them: `ftp-cl list` and errors answer at once.
+import ftp_cl
+from ftp_cl.runs.catalogue import entry, names
+from ftp_cl.runs.config import ConfigError, expanded, load_config, load_repeated, suggestion
+from ftp_cl.runs.output import lasting_output, sentence
+from ftp_cl.runs.warnings_of_others import without_warnings_of_others
+
+if TYPE_CHECKING:
+    from ftp_cl.study.store import Store
+
+USER_ERROR = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    with lasting_output(BrokenPipeError):
+        parsed, words = _parser().parse_known_args(arguments)
+    # Figures go to files here. In a notebook's shell the variable names a module that this Python may not have, and
+    # importing matplotlib would fail.
+    os.environ.pop("MPLBACKEND", None)
+    # What a run prints is on the disk too; of these it is all there is.
+    only_prints = parsed.command in ("list", "watch", "results") or getattr(parsed, "cfg", None) is not None
+    try:
+        if words and parsed.command != "run":
+            raise ConfigError(
+                f"{words[0]!r} is no option of ftp-cl {parsed.command}; see ftp-cl {parsed.command} --help."
+            )
+        with without_warnings_of_others(), lasting_output(BrokenPipeError if only_prints else OSError):
+            return parsed.act(parsed, words) or 0
+    except (ValueError, OSError, ImportError) as error:
+        if parsed.debug:
+            raise
+        print(f"ftp-cl: {sentence(error)}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print("ftp-cl: interrupted.", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="ftp-cl", description="Fast Trainable Projection for continual learning.")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument("--version", action="version", version=f"ftp_cl {ftp_cl.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+
+    run = commands.add_parser(
+        "run",
+        help="train on a stream and evaluate",
+        usage="ftp-cl run [-m] [--cfg job] [--from RESULT.json [--trust]] [key=value ...]",
+    )
+    run.add_argument("-m", "--multirun", action="store_true", help="run all combinations: method=naive,ftp seed=0,1,2")
+    run.add_argument("--cfg", choices=["job"], help="print the configuration instead")
+    run.add_argument(
+        "--from", dest="result", type=expanded, metavar="RESULT.json", help="repeat the run that has this result"
+    )
+    run.add_argument("--trust", action="store_true", help="run the code, too, that the result names by import path")
+    run.set_defaults(act=_run)
+
+    report = commands.add_parser("report", help="tables and figures from the results under directories")
+    report.add_argument("directories", nargs="+", type=expanded, metavar="DIR")
+    report.add_argument("--out", type=expanded, default="report", help="directory of the report (default: report)")
+    report.add_argument("--figures", choices=["svg", "png"], help="write each figure as a file of its own, too")
+    report.set_defaults(act=_report)
+
+    listing = commands.add_parser("list", help="what benchmark=, method= and model= take")
+    listing.add_argument("what", nargs="?", choices=["benchmarks", "methods", "models"])
+    listing.set_defaults(act=_list)
+
+    demo = commands.add_parser("demo", help="five methods on one stream, in under four minutes on two cores")
+    demo.add_argument("--out", type=expanded, default="demo", help="directory of runs and report (default: demo)")
+    demo.set_defaults(act=_demo)
+
+    compare = commands.add_parser("compare", help="tune methods on equal terms and compare them (docs/protocol.md)")
+    compare.add_argument("settings", nargs="*", metavar="SETTING", help="of the plan (default: all)")
+    compare.add_argument("--plan", default="comparison", metavar="NAME", help="of configs/, or a file of your own")
+    compare.add_argument("--quick", action="store_true", help="the small version of the plan")
+    compare.add_argument("--results", type=expanded, metavar="DIR", help="of the plan's rows (default: results/NAME)")
+    compare.add_argument("--runs", type=expanded, default=Path("runs"), help="run directories, which may go")
+    compare.add_argument("--workers", type=int, metavar="N", help="runs at a time, one thread each (default: cores)")
+    compare.add_argument("--minutes", type=float, metavar="N", help="start no run after so many")
+    compare.set_defaults(act=_compare)
+
+    results = commands.add_parser("results", help="take rows out of a plan's results, remove or add some")
+    acts = results.add_subparsers(dest="results_command", required=True, metavar="act")
+    export = acts.add_parser("export", help="print one row as the JSON that ftp-cl run --from takes")
+    export.set_defaults(act=_export)
+    drop = acts.add_parser("drop", help="remove the rows of a setting, a row or both, so that compare runs them again")
+    drop.set_defaults(act=_drop)
+    merge = acts.add_parser("merge", help="add the results of the same plan from other directories")
+    merge.set_defaults(act=_merge)
+    differences = acts.add_parser("differences", help="print the paired difference of any two rows as CSV")
+    differences.set_defaults(act=_differences)
+    for act in (export, drop, merge, differences):
+        act.add_argument("directory", type=expanded, metavar="DIR", help="such as results/comparison")
+    merge.add_argument("others", type=expanded, nargs="+", metavar="OTHER")
+    for act in (export, drop):
+        act.add_argument("--setting", required=act is export)
+        act.add_argument("--row", required=act is export, help="name of the row: a method of the plan")
+    export.add_argument("--seed", type=int, required=True)
+
+    watch = commands.add_parser("watch", help="what the runs under a directory are doing")
+    watch.add_argument("directory", nargs="?", type=expanded, default="runs", metavar="DIR")
+    watch.add_argument("--every", type=_seconds, metavar="SECONDS", help="look again and again, until Ctrl-C")
+    watch.set_defaults(act=_watch)
+
+    for command in (run, report, listing, demo, compare, watch):
+        command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    return parser
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+    return seconds
+
+
+def _run(parsed: argparse.Namespace, overrides: list[str]) -> int:
+    if parsed.multirun and (parsed.result or parsed.cfg):
+        raise ConfigError("--from and --cfg are for one run: they cannot be combined with --multirun.")
+    if parsed.trust and not parsed.result:
+        raise ConfigError("--trust is about what a result names: it goes with --from RESULT.json.")
+    if parsed.multirun:
+        from ftp_cl.runs.sweep import run_many
+
+        return run_many(overrides)
+    config = load_repeated(parsed.result, overrides, parsed.trust) if parsed.result else load_config(overrides)
+    if parsed.cfg:
+        from omegaconf import OmegaConf
+
+        print(OmegaConf.to_yaml(config, resolve=True), end="")
+        return 0
+    from rich.console import Console
+
+    from ftp_cl.runs.directory import run_directory
+    from ftp_cl.runs.run import run
+    from ftp_cl.study.loading import load_results
+    from ftp_cl.study.tables import terminal_table
+
+    own = run_directory(overrides, repeats=parsed.result)
+    path = run(config, expanded(config.out) if config.out else own)
+    Console().print(terminal_table(load_results([path])))
+    return 0
+
+
+def _report(parsed: argparse.Namespace, _: list[str]) -> None:
+    from rich.console import Console
+
+    from ftp_cl.runs.text import printable
+    from ftp_cl.study.tables import terminal_table
+    from ftp_cl.study.write import write_report
+
+    paths = write_report(parsed.directories, parsed.out, parsed.figures)
+    Console().print(terminal_table(paths.results))
+    for written in (paths.html, paths.markdown, paths.csv, paths.latex, *paths.figures):
+        print(printable(written))
+    for found in paths.left_out:
+        print(f"ftp-cl: left out: {found}", file=sys.stderr)
+
+
+def _watch(parsed: argparse.Namespace, _: list[str]) -> None:
+    from ftp_cl.study.watch import watch
+
+    watch(parsed.directory, parsed.every)
+
+
+def _list(parsed: argparse.Namespace, _: list[str]) -> None:
+    for what in [parsed.what] if parsed.what else ["benchmarks", "methods", "models"]:
+        group = what.removesuffix("s")
+        print(f"{what}:")
+        width = max(map(len, names(group)))
+        for name in names(group):
+            print(f"  {name:{width}}  {entry(group, name).description}")
+        if group == "method":
+            print("  Most combine with FTP: method=ewc with=ftp.")
+
+
+def _demo(parsed: argparse.Namespace, _: list[str]) -> None:
+    from ftp_cl.study.demo import demo
+
+    demo(parsed.out)
+
+
+def _compare(parsed: argparse.Namespace, _: list[str]) -> int:
+    from ftp_cl.study.compare import compare
+    from ftp_cl.study.plan import load_plan
+    from ftp_cl.study.plan_tables import write_tables
+    from ftp_cl.study.store import Store
+
+    plan = load_plan(parsed.plan, parsed.quick, parsed.settings)
+    name = Path(parsed.plan).stem + ("_quick" if parsed.quick else "")
+    results = Store(parsed.results or Path("results") / name)
+    missing = compare(plan, results, parsed.runs / name, parsed.workers, parsed.minutes)
+    print(write_tables(load_plan(parsed.plan, parsed.quick), results))
+    if missing:
+        print(f"ftp-cl: {missing} runs are missing; the same command goes on.", file=sys.stderr)
+    return 1 if missing else 0
+
+
+def _export(parsed: argparse.Namespace, _: list[str]) -> None:
+    runs = _store(parsed.directory).runs()
+    wanted = {"setting": parsed.setting, "row": parsed.row, "seed": parsed.seed}
+    for key, value in wanted.items():
+        known = list(dict.fromkeys(str(run[key]) for run in runs))
+        if str(value) not in known:
+            raise ConfigError(f"{parsed.directory} has no {key} {value}{suggestion(str(value), known)}")
+        runs = [run for run in runs if run[key] == value]
+    print(json.dumps({key: value for key, value in runs[0].items() if key not in ("setting", "row")}, indent=1))
+
+
+def _drop(parsed: argparse.Namespace, _: list[str]) -> None:
+    if parsed.setting is None and parsed.row is None:
+        raise ConfigError("drop needs --setting, --row or both: without them it would remove everything.")
+    dropped = _store(parsed.directory).drop(parsed.setting, parsed.row)
+    print(f"{dropped} runs removed from {parsed.directory}; ftp-cl compare runs them again and writes the tables.")
+
+
+def _merge(parsed: argparse.Namespace, _: list[str]) -> None:
+    from ftp_cl.study.store import Store
+
+    new = Store(parsed.directory).merge([_store(other) for other in parsed.others])
+    print(f"{new} runs added to {parsed.directory}; ftp-cl compare writes the tables.")
+
+
+def _differences(parsed: argparse.Namespace, _: list[str]) -> None:
+    from ftp_cl.study.plan_tables import differences
+
+    print(differences(_store(parsed.directory)), end="")
+
+
+def _store(directory: Path) -> "Store":
+    from ftp_cl.study.store import Store
+
+    store = Store(directory)
+    if store.is_empty():
+        raise ConfigError(f"{directory} has no results of a plan: it must hold runs.parquet or tuning.parquet.")
+    return store
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,7 +1,0 @@
-"""The comparison of methods on equal terms: one tuning budget, other seeds to report; see docs/protocol.md."""
-
-from ftp_cl.experiment.comparison.plan import Plan, load_plan
-from ftp_cl.experiment.comparison.run import compare
-from ftp_cl.experiment.comparison.tables import write_tables
-
-__all__ = ["Plan", "compare", "load_plan", "write_tables"]

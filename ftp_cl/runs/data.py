@@ -1,0 +1,33 @@
+"""The benchmark of a run: built, with the labels hidden and the images augmented that the configuration says."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import DictConfig
+
+from ftp_cl.runs.augmentation import augment_training
+from ftp_cl.runs.build import built
+from ftp_cl.runs.config import plain
+from ftp_cl.runs.few_labels import keep_few_labels
+from ftp_cl.runs.own_parts import is_import_path, own_benchmark
+
+
+def benchmark_of(config: DictConfig) -> tuple[Any, list[list[int]]]:
+    """The benchmark to train on, and the labels that it hides from training.
+
+    Raises:
+        ConfigError: if keys do not fit the benchmark.
+    """
+
+    def build(changes: Mapping[str, Any]) -> Any:
+        return _build({**plain(config.benchmark), **changes}, config.seed)
+
+    benchmark, hidden = keep_few_labels(build, plain(config.labels), config.seed)
+    augment_training(benchmark, config.train.augmentation)
+    return benchmark, hidden
+
+
+def _build(options: dict[str, Any], seed: int) -> Any:
+    if is_import_path(options["name"]):
+        return own_benchmark(options.pop("name"), options, seed)
+    return built("benchmark", {**options, "seed": seed})

@@ -1,0 +1,107 @@
+"""A user's own benchmark, model, method, plugin or strategy, named by import path: `my_package.my_module:function`."""
+
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from avalanche.training.templates import SupervisedTemplate
+
+from ftp_cl.runs.config import ConfigError, call_with, suggestion
+from ftp_cl.runs.output import sentence
+
+
+def is_import_path(name: str) -> bool:
+    """Whether a name means a user's own code rather than an entry of a registry."""
+    return ":" in name
+
+
+def imported(path: str, key: str) -> Callable[..., Any]:
+    """What an import path names; modules in the current directory are found too.
+
+    Args:
+        path: `package.module:name`.
+        key: of the configuration, for errors.
+
+    Raises:
+        ConfigError: there is no such module, or nothing callable of this name in it.
+    """
+    module_name, _, name = path.partition(":")
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        module = importlib.import_module(module_name)
+        found = getattr(module, name, None)
+    except Exception as error:  # whatever the user's module raises; of a relative name, a TypeError
+        raise ConfigError(f"{key}={path} cannot be imported: {sentence(error).rstrip('.')}.") from error
+    if not callable(found):
+        raise ConfigError(f"{key}={path} is wrong: {module_name} has no function or class {name!r}.")
+    return found
+
+
+def own_benchmark(path: str, options: Mapping[str, Any], seed: int) -> Any:
+    """A user's benchmark: `function(**options, seed=seed)` returns an Avalanche benchmark with `train` and `test`.
+
+    Classes are named by their numbers unless the benchmark has a `description`.
+
+    Raises:
+        ConfigError: for an option that the function does not take.
+    """
+    benchmark = call_with(imported(path, "benchmark.name"), {**options, "seed": seed}, "benchmark")
+    if not hasattr(benchmark, "description"):
+        classes = [sorted(map(int, experience.classes_in_this_experience)) for experience in benchmark.train_stream]
+        benchmark.description = {
+            "benchmark": path,
+            "experiences": [{"classes": own, "names": [str(label) for label in own]} for own in classes],
+        }
+    return benchmark
+
+
+def own_plugins(entries: list[dict[str, Any]]) -> list[Any]:
+    """A user's plugins, from `plugins=[{name: my_module:MyPlugin, option: 1}]`.
+
+    Raises:
+        ConfigError: for an entry without a name, or an option that the plugin does not take.
+    """
+    plugins = []
+    for entry in entries:
+        options = dict(entry)
+        name = options.pop("name", "")
+        if not is_import_path(name):
+            raise ConfigError(f"plugins must be a list such as [{{name: my_module:MyPlugin, option: 1}}], not {entry}.")
+        plugins.append(call_with(imported(name, "plugins.name"), options, f"plugins.{name}"))
+    return plugins
+
+
+def own_strategy(path: str, options: Mapping[str, Any], given: Collection[str]) -> type[SupervisedTemplate]:
+    """The class of a user's strategy, from `strategy={name: my_module:MyStrategy, option: 1}`.
+
+    Args:
+        path: of the class.
+        options: it is to be built with these,
+        given: and with the arguments of these names, which other keys of the configuration set.
+
+    Raises:
+        ConfigError: it is no supervised strategy of Avalanche, or takes other options.
+    """
+    found = imported(path, "strategy.name")
+    if not (inspect.isclass(found) and issubclass(found, SupervisedTemplate)):
+        raise ConfigError(
+            f"strategy.name={path} is wrong: it must be a class made from Avalanche's SupervisedTemplate."
+        )
+    known = sorted(_keyword_arguments(found) - set(given))
+    for key in options:
+        if key in given:
+            raise ConfigError(f"strategy.{key} is set by another key of the configuration: leave it out.")
+        if key not in known:
+            raise ConfigError(f"strategy.{key} is unknown{suggestion(key, known)}")
+    return found
+
+
+def _keyword_arguments(kind: type) -> set[str]:
+    """Those of a class and its bases, to which it hands on what it does not take itself."""
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    signatures = [inspect.signature(ancestor.__init__) for ancestor in kind.__mro__]  # type: ignore[misc]
+    return {p.name for signature in signatures for p in signature.parameters.values() if p.kind in named} - {"self"}

@@ -1,0 +1,222 @@
+"""One run: train on the stream, evaluate after each experience, write one result."""
+
+import contextlib
+import errno
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from avalanche.training.determinism.rng_manager import RNGManager
+from avalanche.training.plugins import EvaluationPlugin
+from avalanche.training.templates import SupervisedTemplate
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from ftp_cl.metrics.plugins import PredictionCounts
+from ftp_cl.models import ContinualClassifier
+from ftp_cl.plugins import (
+    FreezeBatchNorm,
+    FreshOptimizer,
+    LearningRateSchedule,
+    SemiSupervisedPlugin,
+    SeparatedSoftmax,
+    find_classifier,
+)
+from ftp_cl.runs.build import built, methods_plugins
+from ftp_cl.runs.checkpoint_files import CheckpointFiles
+from ftp_cl.runs.config import ConfigError, call_with, plain
+from ftp_cl.runs.data import benchmark_of
+from ftp_cl.runs.directory import RunDirectory
+from ftp_cl.runs.environment import describe_environment, set_deterministic
+from ftp_cl.runs.error_file import clear_error, write_error
+from ftp_cl.runs.events import pseudo_labels_per_epoch
+from ftp_cl.runs.few_labels import PseudoLabelJudge
+from ftp_cl.runs.lock import DirectoryLock
+from ftp_cl.runs.loggers import make_logger
+from ftp_cl.runs.loop import Evaluation, Recorder, projection_table, train_and_evaluate
+from ftp_cl.runs.own_parts import own_plugins, own_strategy
+from ftp_cl.runs.progress import RunProgress
+from ftp_cl.runs.resumable import Checkpoints, ResumableNaive, ResumableTraining, resumable
+from ftp_cl.runs.status import RESULT_SCHEMA
+from ftp_cl.runs.termination import Termination
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)  # a full disk, a quota that is used up
+
+
+def run(config: DictConfig, directory: Path) -> Path:
+    """Carry out one configuration, unless its result is there already.
+
+    Args:
+        config: from `load_config`.
+        directory: the run directory.
+
+    Returns:
+        The path of result.json.
+
+    Raises:
+        ConfigError: if an option does not fit its benchmark, model or method, the directory holds another run, or
+            another process is writing it.
+        OSError: a file cannot be written.
+        SystemExit: status 143, after SIGTERM.
+    """
+    record = RunDirectory(directory, config)
+    with DirectoryLock(directory), Termination() as termination:
+        record.check()
+        if record.result_path.exists():
+            without = " Weights are kept when a run ends, and were not: use another out=."
+            words = without if config.save_weights and not record.weights_path.exists() else ""
+            RunProgress("", 0).say(f"{record.result_path} is there already; nothing to do.{words}")
+            CheckpointFiles(directory).clear()  # the run may have been killed before it did so itself
+            return record.result_path
+        record.remove_leftovers()
+        clear_error(directory)
+        try:
+            _run(config, record, termination)
+        except Exception as error:
+            record.withdraw()
+            write_error(directory, error)
+            if not isinstance(error, OSError) or error.errno not in _FULL:
+                raise
+            words = f"{error.strerror}; once there is room, resume=true goes on"
+            raise OSError(error.errno, words, error.filename or str(directory)) from error
+    return record.result_path
+
+
+def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> None:
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    set_deterministic(config.deterministic)
+    RNGManager.set_random_seeds(config.seed)
+    benchmark, hidden = benchmark_of(config)
+    name = f"{config.method.name} on {config.benchmark.name}, seed {config.seed}"
+    with RunProgress(name, len(benchmark.train_stream)) as progress, contextlib.ExitStack() as logs:
+        if config.threads is not None and config.threads > (cores := os.cpu_count() or 1):
+            progress.say(f"  threads={config.threads} are more than the {cores} cores here, which makes a run slower.")
+        recorder = Recorder(record, progress)
+        counts = PredictionCounts()
+        evaluation = Evaluation(benchmark, config.eval.stream, counts, record)
+        strategy = _build_strategy(config, recorder, counts)
+        semi_supervised = any(isinstance(plugin, SemiSupervisedPlugin) for plugin in strategy.plugins)
+        if semi_supervised and "unlabelled" not in benchmark.streams:
+            raise ConfigError(f"method={config.method.name} needs unlabelled images: labels.per_class=4, for instance.")
+        checkpoints = Checkpoints(config, record, benchmark, termination, progress.say)
+        if isinstance(strategy, ResumableTraining):
+            strategy.checkpoints = checkpoints
+        else:
+            own = type(strategy).__name__
+            progress.say(
+                f"  checkpoints are written between experiences only, because {own} has its own training loop."
+            )
+        if not (config.resume and checkpoints.resume(strategy)):
+            checkpoints.begin()
+            record.begin()
+        for logger in config.loggers:
+            record.listeners.append(logs.enter_context(make_logger(logger, record.path, plain(config), progress.say)))
+        judge = PseudoLabelJudge(record, hidden)
+        with checkpoints.going_on():
+            measured = train_and_evaluate(config, benchmark, strategy, checkpoints, recorder, judge, evaluation)
+        if config.save_weights:
+            record.write_weights(strategy.model)
+        measured["pseudo_labels"] = pseudo_labels_per_epoch(record.path)
+        record.write_result(_result(config, benchmark, strategy, measured))
+        checkpoints.finish()
+        progress.say(f"{name}: {record.result_path}")
+
+
+# ---- building -------------------------------------------------------------------------------------------------------
+
+
+def _build_strategy(config: DictConfig, recorder: Recorder, counts: PredictionCounts) -> SupervisedTemplate:
+    model = built("model", plain(config.model))
+    plugins = [recorder, *methods_plugins(plain(config.method), model)]
+    if config.train.softmax == "separated":
+        plugins.insert(0, SeparatedSoftmax())
+    if config.train.freeze_batch_norm:
+        plugins.append(FreezeBatchNorm())
+    if config.optimizer.fresh:
+        plugins.append(FreshOptimizer())
+    plugins.append(LearningRateSchedule(config.train.warmup, config.train.schedule))
+    plugins += own_plugins(OmegaConf.to_container(config.plugins, resolve=True))  # type: ignore[arg-type]
+    arguments = {
+        "model": model,
+        "optimizer": _build_optimizer(config.optimizer, model),
+        "criterion": nn.CrossEntropyLoss(),
+        "train_mb_size": config.train.batch_size,
+        "train_epochs": config.train.epochs,
+        "eval_mb_size": config.eval.batch_size,
+        "device": _device(config.device),
+        "plugins": plugins,
+        "evaluator": _evaluator(counts),
+    }
+    if config.strategy is None:
+        return ResumableNaive(**arguments)
+    options = plain(config.strategy)
+    kind = own_strategy(options.pop("name"), options, arguments)
+    return call_with(resumable(kind), {**arguments, **options}, "strategy")
+
+
+def _evaluator(counts: PredictionCounts) -> EvaluationPlugin:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "No loggers specified")  # the run directory has its own record
+        return EvaluationPlugin(counts)
+
+
+def _build_optimizer(options: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
+    head = _head_names(model)
+    backbone_lr = options.lr if options.backbone_lr is None else options.backbone_lr
+    groups = [
+        {"params": [weight for name, weight in model.named_parameters() if name not in head], "lr": backbone_lr},
+        {"params": [weight for name, weight in model.named_parameters() if name in head], "lr": options.lr},
+    ]
+    if options.name == "sgd":
+        return torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum, weight_decay=options.weight_decay)
+    return torch.optim.AdamW(groups, lr=options.lr, weight_decay=options.weight_decay)
+
+
+def _head_names(model: nn.Module) -> set[str]:
+    if isinstance(model, ContinualClassifier):  # whose head may have no weights, as LDA's
+        return {f"head.{name}" for name, _ in model.head.named_parameters()}
+    return find_classifier(model)[0]
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigError(f"device={name} cannot be used here: {str(error).splitlines()[0]}") from error
+    return device
+
+
+# ---- the result -----------------------------------------------------------------------------------------------------
+
+
+def _result(
+    config: DictConfig, benchmark: Any, strategy: SupervisedTemplate, measured: dict[str, Any]
+) -> dict[str, Any]:
+    return {
+        "schema": RESULT_SCHEMA,
+        "benchmark": config.benchmark.name,
+        "method": config.method.name,
+        "model": config.model.name,
+        "seed": config.seed,
+        "config": OmegaConf.to_container(config, resolve=True),
+        **measured,
+        "classes_per_experience": [_class_names(benchmark, i) for i in range(len(benchmark.train_stream))],
+        "data": benchmark.description,
+        "projection": projection_table(strategy),
+        "environment": describe_environment(torch.device(strategy.device)),
+    }
+
+
+def _class_names(benchmark: Any, index: int) -> list[str]:
+    """Of a training experience, which may come in another order than the benchmark describes, or again."""
+    described, trained = benchmark.description["experiences"], benchmark.train_stream[index]
+    number = index if len(described) == len(benchmark.train_stream) else trained.current_experience
+    if number < len(described):
+        return described[number]["names"]
+    return [str(label) for label in sorted(map(int, trained.classes_in_this_experience))]

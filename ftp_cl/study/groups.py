@@ -1,0 +1,231 @@
+"""Puts runs that differ in their seed only into one group, and gives each group a name of its own."""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ftp_cl.runs.text import printable
+from ftp_cl.study.loading import ReportError, Result
+
+# Top keys of the configuration that say where and how a run was carried out, not what was computed.
+RUN_LOCAL_KEYS = frozenset(
+    {"seed", "out", "resume", "checkpoint", "save_weights", "loggers", "objective", "debug", "num_workers"}
+)
+
+DIVERGED = "†"
+DIVERGED_NOTE = "A run diverged: its numbers or weights are not finite."
+
+_LONGEST_VALUE = 30
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and standard deviation (n - 1 in the denominator; None if n = 1) of one number over n seeds."""
+
+    mean: float
+    std: float | None
+    n: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Spread":
+        """That of these values, at least one."""
+        return cls(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None, len(values))
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Runs of one benchmark, method, model and configuration that differ in their seed.
+
+    Attributes:
+        label: unique within a benchmark.
+        settings: the configuration without run-local keys, flat: {dotted key: value}.
+        results: one per seed, by seed.
+    """
+
+    label: str
+    benchmark: str
+    method: str
+    model: str
+    settings: dict[str, Any]
+    results: tuple[Result, ...]
+
+    @property
+    def marked_label(self) -> str:
+        """The label, with `DIVERGED` behind it if a run diverged."""
+        return f"{self.label} {DIVERGED}" if any(result.diverged for result in self.results) else self.label
+
+    def by_seed(self, read: Callable[[Result], float | None]) -> dict[int, float]:
+        """The number that `read` takes from each run, by seed, without the runs that lack it."""
+        values = {result.seed: read(result) for result in self.results}
+        return {seed: value for seed, value in values.items() if value is not None}
+
+    def spread(self, read: Callable[[Result], float | None]) -> Spread | None:
+        """Mean and deviation over the runs that have this number; None if no run has."""
+        values = list(self.by_seed(read).values())
+        if not values:
+            return None
+        return Spread.of(values)
+
+    def mean_matrix(self) -> NDArray[np.float64]:
+        """Accuracy matrix, mean over the seeds that evaluated an entry; NaN where none did."""
+        stacked = np.stack([result.accuracy_matrix for result in self.results])
+        known = ~np.isnan(stacked)
+        total = np.where(known, stacked, 0).sum(axis=0)
+        return np.divide(total, known.sum(axis=0), out=np.full(total.shape, np.nan), where=known.any(axis=0))
+
+
+def aggregate(results: Iterable[Result]) -> list[Group]:
+    """Group the results by benchmark, method, model and configuration.
+
+    A group is named by ``config.label`` if the configuration has that text, else by its method. Where several groups of
+    a benchmark would get one name, the configuration keys in which they differ are added:
+    "naive (optimizer.backbone_lr=1e-05)".
+
+    A run that was repeated with the very same numbers counts once.
+
+    Args:
+        results: as `load_results` gives them.
+
+    Returns:
+        By benchmark, then by mean average accuracy, highest first.
+
+    Raises:
+        ReportError: two results of one group have the same seed and different numbers, or accuracy matrices of
+            different size.
+    """
+    members: dict[tuple[str, ...], list[Result]] = defaultdict(list)
+    for result in results:
+        members[_identity(result)].append(result)
+    for runs in members.values():
+        runs.sort(key=lambda run: run.seed)
+        runs[1:] = [run for before, run in pairwise(runs) if not _repeats(before, run)]
+        _check_members(runs)
+    labels = _labels([runs[0] for runs in members.values()])
+    groups = [
+        Group(label, runs[0].benchmark, runs[0].method, runs[0].model, _settings(runs[0]), tuple(runs))
+        for label, runs in zip(labels, members.values(), strict=True)
+    ]
+    return sorted(groups, key=lambda group: (group.benchmark, -_mean_accuracy(group), group.label))
+
+
+def by_benchmark(groups: Iterable[Group]) -> dict[str, list[Group]]:
+    """The groups of each benchmark, order kept."""
+    benchmarks: dict[str, list[Group]] = defaultdict(list)
+    for group in groups:
+        benchmarks[group.benchmark].append(group)
+    return dict(benchmarks)
+
+
+def differing_settings(groups: Iterable[Mapping[str, Any]]) -> dict[str, list[str | None]]:
+    """Keys whose values differ between flat configurations: {key: one shown value each, None where unset}."""
+    configurations = list(groups)
+    keys = dict.fromkeys(key for settings in configurations for key in settings)
+    differing = [key for key in keys if len({_comparable(settings.get(key, ...)) for settings in configurations}) > 1]
+    return {
+        key: [_shown(settings[key]) if key in settings else None for settings in configurations] for key in differing
+    }
+
+
+def _identity(result: Result) -> tuple[str, ...]:
+    settings = _comparable(_settings(result))
+    return result.benchmark, result.method, result.model, _name(result), settings
+
+
+def _comparable(value: Any) -> str:
+    """The same text for the same values: 0 and 0.0 are one."""
+    return json.dumps(_unified(value), sort_keys=True, default=str)
+
+
+def _unified(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _unified(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_unified(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _name(result: Result) -> str:
+    label = result.config.get("label")
+    return (printable(label).strip() if isinstance(label, str) else "") or result.method
+
+
+def _settings(result: Result) -> dict[str, Any]:
+    """Without keys that are null: they mean what those mean that are newer than a result."""
+    config = {key: value for key, value in result.config.items() if key not in RUN_LOCAL_KEYS and key != "label"}
+    return {key: value for key, value in _flatten(config).items() if value is not None}
+
+
+def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            flat.update(_flatten(value, f"{prefix}{key}."))
+        else:
+            flat[printable(f"{prefix}{key}")] = value
+    return flat
+
+
+def _repeats(first: Result, second: Result) -> bool:
+    same = first.seed == second.seed and first.ood == second.ood
+    return same and np.array_equal(first.accuracy_matrix, second.accuracy_matrix, equal_nan=True)
+
+
+def _check_members(runs: list[Result]) -> None:
+    for first, second in pairwise(runs):
+        if first.seed == second.seed:
+            raise ReportError(
+                f"{first.path} and {second.path} are the same run twice, with different numbers: one setting "
+                f"({first.method} on {first.benchmark}) and one seed ({first.seed})"
+            )
+        shapes = first.accuracy_matrix.shape, second.accuracy_matrix.shape
+        if shapes[0] != shapes[1]:
+            rows, columns = zip(*shapes, strict=True)
+            what, (one, other) = ("experiences", rows) if rows[0] != rows[1] else ("test experiences", columns)
+            raise ReportError(
+                f"{first.path} has {one} {what} and {second.path} has {other}, though their settings are the same"
+            )
+
+
+def _labels(runs: list[Result]) -> list[str]:
+    """One label per group, given one run of each; unique within a benchmark."""
+    labels = [_name(run) for run in runs]
+    namesakes: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for index, run in enumerate(runs):
+        namesakes[run.benchmark, labels[index]].append(index)
+    for (_, name), indices in namesakes.items():
+        if len(indices) > 1:
+            for index, difference in zip(indices, _differences([runs[i] for i in indices]), strict=True):
+                labels[index] = f"{name} ({difference})"
+    return labels
+
+
+def _differences(runs: list[Result]) -> list[str]:
+    """What tells groups of one name apart: 'key=value, ...' for each."""
+    settings = [{**_settings(run), "model": run.model, "method": run.method} for run in runs]
+    columns = differing_settings(settings)
+    # Keys that always change together tell one difference: model and model.name, say. The first one is kept.
+    distinct = {tuple(values): key for key, values in reversed(columns.items())}
+    kept = {key: values for values, key in distinct.items()}
+    texts = [", ".join(f"{key}={_shortened(kept[key][i])}" for key in columns if key in kept) for i in range(len(runs))]
+    repeated = {text for text, count in Counter(texts).items() if count > 1}  # only where long values were cut
+    return [f"{text} #{i + 1}" if text in repeated else text for i, text in enumerate(texts)]
+
+
+def _shown(value: Any) -> str:
+    return printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+
+
+def _shortened(value: str | None) -> str:
+    if value is None:
+        return "unset"
+    return value if len(value) <= _LONGEST_VALUE else value[: _LONGEST_VALUE - 1] + "…"
+
+
+def _mean_accuracy(group: Group) -> float:
+    return float(np.mean([result.average_accuracy for result in group.results]))

@@ -1,0 +1,123 @@
+"""Figures of runs with few labels: accuracy against their number, and what pseudo-labels were worth."""
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+
+from ftp_cl.study.groups import Group
+from ftp_cl.study.loading import Result
+from ftp_cl.study.style import Look, add_legend, looks, new_figure
+
+_SHARE = "labels.fraction"
+_BUDGETS = {"labels.per_class": "labels per class", _SHARE: "share of labels"}
+_TWO_PANELS = 7.2  # inches
+
+
+def with_label_budgets(groups: Sequence[Group]) -> list[Group]:
+    """The groups that have a budget of labels of the kind that most have, if there are at least two budgets.
+
+    All labels are the share 1: where most budgets are shares, groups without a budget belong to them.
+    """
+    kinds = {key: [group for group in groups if group.settings.get(key) is not None] for key in _BUDGETS}
+    kind = max(kinds, key=lambda key: len(kinds[key]))
+    chosen = kinds[kind]
+    if chosen and kind == _SHARE:
+        chosen = [group for group in groups if _budget(group)[0] == _SHARE]
+    return chosen if len({_budget(group)[1] for group in chosen}) > 1 else []
+
+
+def labels_figure(groups: Sequence[Group], looks_of: dict[str, Look]) -> Figure:
+    """Accuracy, ID and OOD, against the number of labels; one line per method."""
+    series: dict[str, list[Group]] = defaultdict(list)
+    for group in sorted(groups, key=lambda group: _budget(group)[1]):
+        series[_series(group)].append(group)
+    has_ood = any(run.ood_average is not None for group in groups for run in group.results)
+    figure, panels = new_figure(_TWO_PANELS if has_ood else _TWO_PANELS / 2, 3.2, 1 + has_ood)
+    names = list(series)
+    measures: list[tuple[str, Callable[[Result], float | None]]] = [
+        ("ID: average accuracy (%)", lambda run: run.average_accuracy),
+        ("OOD: mean over streams (%)", lambda run: run.ood_average),
+    ]
+    for axes, (title, read) in zip(panels, measures, strict=False):
+        for name, look in zip(names, looks(len(names)), strict=True):
+            _draw_series(axes, series[name], read, look)
+        _label_axis(axes, groups)
+        axes.set(ylabel=title)
+    add_legend(figure, [_handle(look) for look in looks(len(names))], names)
+    return figure
+
+
+def _draw_series(axes: Axes, groups: Sequence[Group], read: Callable[[Result], float | None], look: Look) -> None:
+    spreads = [(_budget(group)[1], spread) for group in groups if (spread := group.spread(read)) is not None]
+    x = np.array([budget for budget, _ in spreads])
+    mean = np.array([spread.mean for _, spread in spreads])
+    std = np.array([spread.std or 0.0 for _, spread in spreads])
+    axes.plot(x, mean, color=look.colour, marker=look.marker, linestyle=look.dash)
+    axes.fill_between(x, mean - std, mean + std, color=look.colour, alpha=0.15, linewidth=0)
+
+
+def _label_axis(axes: Axes, groups: Sequence[Group]) -> None:
+    budgets = sorted({_budget(group)[1] for group in groups})
+    axes.set(xscale="log", xlabel=_BUDGETS[_budget(groups[0])[0]])
+    axes.set_xticks(budgets)
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def _budget(group: Group) -> tuple[str, float]:
+    """The key of the group's budget and its value; the share 1 for a group that has all labels."""
+    key = next((key for key in _BUDGETS if group.settings.get(key) is not None), None)
+    return (_SHARE, 1.0) if key is None else (key, float(group.settings[key]))
+
+
+def _series(group: Group) -> str:
+    """The group's label without its budget: what the points of one line have in common."""
+    match = re.fullmatch(r"(.*) \((.*)\)", group.label)
+    if match is None:
+        return group.label
+    others = [part for part in match[2].split(", ") if part.partition("=")[0] not in _BUDGETS]
+    return f"{match[1]} ({', '.join(others)})" if others else match[1]
+
+
+def _handle(look: Look) -> Line2D:
+    return Line2D([], [], color=look.colour, marker=look.marker, linestyle=look.dash)
+
+
+# ---- pseudo-labels -------------------------------------------------------------------------------------------------
+
+
+def with_pseudo_labels(groups: Sequence[Group]) -> list[Group]:
+    """The groups of which a run tells what its pseudo-labels were worth."""
+    return [group for group in groups if any(run.pseudo_labels for run in group.results)]
+
+
+def pseudo_labels_figure(groups: Sequence[Group], looks_of: dict[str, Look]) -> Figure:
+    """Share of unlabelled images whose pseudo-label is used, and how many of these are right, over training."""
+    figure, panels = new_figure(_TWO_PANELS, 3.2, 2)
+    for group in groups:
+        curves = [run.pseudo_labels for run in group.results if run.pseudo_labels]
+        # Seeds whose runs are cut short would bend the mean: it goes as far as all of them.
+        values = np.array([curve[: min(map(len, curves))] for curve in curves], dtype=float)
+        for axes, measure in zip(panels, (values[:, :, 0], values[:, :, 1]), strict=True):
+            look = looks_of[group.label]
+            axes.plot(np.arange(1, measure.shape[1] + 1), _known_mean(measure), color=look.colour, linestyle=look.dash)
+    for axes, title in zip(panels, ("pseudo-labels used (%)", "of these, right (%)"), strict=True):
+        axes.set(xlabel="epoch, counted over all experiences", ylabel=title)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    handles = [_handle(replace(looks_of[group.label], marker="")) for group in groups]
+    add_legend(figure, handles, [group.label for group in groups])
+    return figure
+
+
+def _known_mean(values: np.ndarray) -> np.ndarray:
+    """Mean over the seeds (rows) that have a value; NaN where none has, as when no pseudo-label was used."""
+    known = ~np.isnan(values)
+    total = np.where(known, values, 0).sum(axis=0)
+    return np.divide(total, known.sum(axis=0), out=np.full(total.shape, np.nan), where=known.any(axis=0))

@@ -1,0 +1,424 @@
+"""Reads the result files of runs, and refuses what is damaged, foreign or contradicts itself."""
+
+import json
+import math
+import os
+import reprlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ftp_cl.metrics import accuracy_after_each_experience, forgetting_per_experience, relative_robustness, summarize
+from ftp_cl.runs.events import projection_after_each_experience
+from ftp_cl.runs.files import open_file
+from ftp_cl.runs.status import RESULT_FILE, RESULT_SCHEMA, LeftOut, directories
+from ftp_cl.runs.text import printable
+from ftp_cl.study.rows import RUNS_FILE, read_frame, runs_of_frame
+
+# Summary numbers may have been rounded to two decimals; a larger difference means that the file was altered.
+_AGREEMENT = 0.01
+
+
+class ReportError(ValueError):
+    """A report cannot be made; the message is one sentence that names the file and what is wrong with it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
+
+
+@dataclass(frozen=True)
+class TensorProjection:
+    """One projected tensor after the last experience; distances are row-wise L1 norms of weights minus anchor.
+
+    What was not finite is NaN.
+    """
+
+    radius: float
+    mean_distance: float
+    max_distance: float
+    boundary_share: float
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """One run, as its result.json tells it; docs/metrics.md says what each number means.
+
+    Attributes:
+        path: the result.json that it was read from; of a row of a plan the file, setting, row and seed.
+        accuracy_matrix: a row for each training, column j for test experience j, percent; NaN where not evaluated.
+        first_rows: for each column the row after whose training it had first been trained on; None if it never was.
+        average_forgetting, backward_transfer: percentage points, None if nothing was trained on before the last
+            training.
+        ood: percent per OOD stream; empty if none was evaluated, and then ood_average is None.
+        ood_reference: for each OOD stream the accuracy on the same classes of the test stream, each with the weight
+            that it has in the OOD stream, percent; None where that is not known.
+        diverged: numbers were not finite.
+        step_seconds_median, peak_memory_mb: None where the run could not measure them.
+        projection: per projected tensor, in depth order; empty for methods without projection.
+        pseudo_labels: share used and precision, percent, per epoch over all experiences; empty for methods without.
+    """
+
+    path: Path
+    benchmark: str
+    method: str
+    model: str
+    seed: int
+    config: dict[str, Any]
+    accuracy_matrix: NDArray[np.float64]
+    first_rows: list[int | None]
+    average_accuracy: float
+    average_incremental_accuracy: float
+    average_forgetting: float | None
+    backward_transfer: float | None
+    learning_accuracy: float
+    ood: dict[str, float]
+    ood_reference: dict[str, float | None]
+    ood_average: float | None
+    train_seconds: float
+    step_seconds_median: float | None
+    peak_memory_mb: float | None
+    environment: dict[str, Any]
+    classes_per_experience: list[list[str]]
+    projection: dict[str, TensorProjection]
+    pseudo_labels: list[tuple[float, float | None]]
+    diverged: bool
+
+    @property
+    def experiences(self) -> int:
+        """T, the number of experiences trained on, one after the other."""
+        return len(self.accuracy_matrix)
+
+    @property
+    def relative_robustness(self) -> float | None:
+        """OOD average over the mean of its references; None without OOD streams, at 0, or where one is not known."""
+        references = [reference for reference in self.ood_reference.values() if reference is not None]
+        if self.ood_average is None or len(references) < len(self.ood) or not any(references):
+            return None
+        return relative_robustness(self.ood_average, float(np.mean(references)))
+
+    @property
+    def old_experiences(self) -> NDArray[np.intp]:
+        """The test experiences that were trained on before the last training, those of `forgetting_per_experience`."""
+        before_last = [row is not None and row < self.experiences - 1 for row in self.first_rows]
+        return np.flatnonzero(before_last)
+
+    @cached_property
+    def radii_after_each_experience(self) -> list[dict[str, float]]:
+        """Radius of every projected tensor, one dict per experience; empty if metrics.jsonl does not tell."""
+        return projection_after_each_experience(self.path.parent, "radius")
+
+    @cached_property
+    def distances_after_each_experience(self) -> list[dict[str, float]]:
+        """Mean distance of the rows of every projected tensor from the anchor, likewise."""
+        return projection_after_each_experience(self.path.parent, "mean_distance")
+
+    def accuracy_after_each_experience(self) -> NDArray[np.float64]:
+        """Average accuracy on the experiences seen so far, percent, shape (T,)."""
+        return accuracy_after_each_experience(self.accuracy_matrix, first_rows=self.first_rows)
+
+    def forgetting_per_experience(self) -> NDArray[np.float64]:
+        """Forgetting of `old_experiences`, percentage points; needs one at least."""
+        return forgetting_per_experience(self.accuracy_matrix, self.first_rows)
+
+
+def load_results(dirs: Iterable[str | os.PathLike[str]]) -> list[Result]:
+    """Read every result under the given directories, or none: `find_results` reads what can be read.
+
+    Args:
+        dirs: directories, searched recursively, or such files themselves. One that is reached twice counts once.
+
+    Returns:
+        At least one result, in the order of their paths.
+
+    Raises:
+        ReportError: as `find_results`, or one file or directory cannot be read.
+    """
+    results, left_out = find_results(dirs)
+    if left_out:
+        raise ReportError(str(left_out[0]))
+    return results
+
+
+def find_results(dirs: Iterable[str | os.PathLike[str]]) -> tuple[list[Result], list[LeftOut]]:
+    """Read every result.json, and every runs.parquet of a plan, under the given directories that can be read.
+
+    Args:
+        dirs: directories, searched recursively and through links, or such files themselves. One that is reached twice
+            counts once.
+
+    Returns:
+        At least one result, in the order of their paths; and what was left out: results that are damaged, of another
+        schema or contradict themselves (their summary numbers do not follow from their accuracy matrix), and
+        directories that cannot be looked into.
+
+    Raises:
+        ReportError: a directory does not exist, or there is no result at all.
+    """
+    places = [Path(place) for place in dirs]
+    results: list[Result] = []
+    left_out: list[LeftOut] = []
+    paths = {found.resolve(): found for place in places for found in _result_files(place, left_out)}
+    for resolved in sorted(paths):
+        path = paths[resolved]
+        try:
+            results += _read(path)
+        except ValueError as error:
+            left_out.append(LeftOut(path, str(error).removeprefix(printable(f"{path}: "))))
+    if not results and not left_out:
+        raise ReportError(f"no {RESULT_FILE} or {RUNS_FILE} under {', '.join(map(str, places)) or 'an empty list'}")
+    if not results:
+        more = f" (and {len(left_out) - 1} more cannot be read)" if len(left_out) > 1 else ""
+        raise ReportError(f"{left_out[0]}{more}")
+    return results, list(dict.fromkeys(left_out))
+
+
+def _read(path: Path) -> list[Result]:
+    """The result of a run, or those of a plan."""
+    if path.suffix == ".parquet":
+        return results_of_rows(path, runs_of_frame(read_frame(path)))
+    return [_result(path, _parse(path))]
+
+
+def results_of_rows(path: Path, rows: Iterable[dict[str, Any]]) -> list[Result]:
+    """Check the rows of a plan's file. Settings are told apart in the benchmark's name.
+
+    Raises:
+        ReportError: as `load_results`, naming setting, row and seed.
+    """
+    results = []
+    for row in rows:
+        place = path / row["setting"] / row["row"] / f"seed{row['seed']}"
+        results.append(_result(place, {**row, "benchmark": f"{row['benchmark']}, {row['setting']}"}))
+    return results
+
+
+def _result(path: Path, data: dict[str, Any]) -> Result:
+    """Check what a result holds.
+
+    Raises:
+        ReportError: it is no result of this schema, or contradicts itself.
+    """
+    if data.get("schema") != RESULT_SCHEMA:
+        raise ReportError(
+            f"{path}: the schema is {reprlib.repr(data.get('schema'))}, but this version reads {RESULT_SCHEMA!r}"
+        )
+    values = {}
+    data = {**_NEWER_FIELDS, **data}
+    for key, check in _FIELDS.items():
+        if key not in data:
+            raise ReportError(f"{path}: the key {key!r} is missing")
+        try:
+            values[key] = check(data[key])
+        except ValueError as error:
+            raise ReportError(f"{path}: {key} {error}") from None
+    _check_summary(path, values)
+    return Result(path=path, **values)
+
+
+def _result_files(place: Path, left_out: list[LeftOut]) -> list[Path]:
+    if place.is_dir():
+        known = (RESULT_FILE, RUNS_FILE)
+        return [folder / name for folder, names in directories(place, left_out) for name in known if name in names]
+    if not os.path.lexists(place):
+        raise ReportError(f"{place}: no such directory")
+    return [place]
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        with open_file(path) as file:
+            data = json.loads(file.read().decode(), parse_constant=_refuse_constant)
+    except OSError as error:
+        raise ReportError(f"{path}: cannot be read ({error.strerror})") from None
+    except RecursionError:
+        raise ReportError(f"{path}: not a result file (nested too deeply)") from None
+    except ValueError as error:  # truncated or other JSON errors, and bytes that are not UTF-8
+        raise ReportError(f"{path}: damaged or truncated, not valid JSON ({error})") from None
+    if not isinstance(data, dict):
+        raise ReportError(f"{path}: not a result file (a JSON object was expected)")
+    return data
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a number of JSON")
+
+
+def _check_summary(path: Path, values: dict[str, Any]) -> None:
+    """Check the stored summary against the one that follows from the stored accuracies."""
+    try:
+        summary = summarize(values["accuracy_matrix"], values["ood"], values["first_rows"])
+    except ValueError as error:
+        raise ReportError(f"{path}: {error}") from None
+    values["accuracy_matrix"] = np.array(summary.pop("accuracy_matrix"), dtype=np.float64)
+    values["ood"] = summary.pop("ood")
+    values["first_rows"] = summary.pop("first_rows", list(range(len(values["accuracy_matrix"]))))
+    for key, expected in summary.items():
+        stored = values[key]
+        agree = stored is expected if None in (stored, expected) else abs(stored - expected) <= _AGREEMENT
+        if not agree:
+            raise ReportError(f"{path}: {key} is {_shown(stored)}, but the accuracies give {_shown(expected)}")
+    experiences, listed = len(values["accuracy_matrix"]), len(values["classes_per_experience"])
+    if listed != experiences:
+        raise ReportError(f"{path}: classes_per_experience lists {listed} experiences, the matrix has {experiences}")
+    data = values.pop("data")
+    if values["ood_reference"] is None:
+        values["ood_reference"] = {stream: _recorded_reference(values, data, stream) for stream in values["ood"]}
+    if values["ood_reference"].keys() != values["ood"].keys():
+        raise ReportError(f"{path}: ood_reference must name the streams of ood")
+
+
+def _recorded_reference(values: dict[str, Any], data: dict[str, Any], stream: str) -> float | None:
+    """The `Result.ood_reference` of a result without one, from the sizes and classes that it records.
+
+    An experience's accuracy cannot be taken apart, so a stream must have all of its classes or none.
+    """
+    accuracies = values["accuracy_matrix"][-1]
+    try:
+        test = values["config"].get("eval", {}).get("stream", "test")
+        sizes, test_sizes = data["stream_sizes"][stream], data["stream_sizes"][test]
+        classes = [set(experience["classes"]) for experience in data["experiences"]]
+        everything = set().union(*classes)
+        there = set(data.get("ood", {}).get(stream, {}).get("classes", everything))
+        columns = [column for column, of_column in enumerate(classes) if of_column <= there]
+        if len(accuracies) != len(classes) or len(accuracies) != len(test_sizes):
+            return None
+        if there != set().union(*(classes[column] for column in columns)):
+            return None
+        if len(sizes) == 1 and all(of_column == everything for of_column in classes):
+            sizes = test_sizes  # the same classes in each experience, so one OOD experience is about all of them
+        of_columns = [float(accuracies[column]) for column in columns]
+        weighted = sum(size * accuracy for size, accuracy in zip(sizes, of_columns, strict=True))
+        return round(weighted / sum(sizes), 6)  # as the accuracy on the stream
+    except (AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError):
+        return None
+
+
+def _shown(value: float | None) -> str:
+    return "null" if value is None else f"{value:.2f}"
+
+
+# Each check returns the value in its final type or raises a ValueError that reads on after the key's name.
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"must be text, but is {reprlib.repr(value)}")
+    text = printable(value).strip()
+    if not text:
+        raise ValueError("must not be empty")
+    return text
+
+
+def _integer(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError(f"must be a whole number, but is {reprlib.repr(value)}")
+    return value
+
+
+def _truth(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"must be true or false, but is {reprlib.repr(value)}")
+    return value
+
+
+def _percentage(value: Any) -> float:
+    number = _number(value)
+    if not 0 <= number <= 100 + 1e-4:  # rounding
+        raise ValueError(f"must be percent, but is {number:g}")
+    return number
+
+
+def _number(value: Any) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise ValueError(f"must be a number, but is {reprlib.repr(value)}")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError(f"must be a finite number, but is {reprlib.repr(value)}")
+    return number
+
+
+def _not_negative(value: Any) -> float:
+    number = _number(value)
+    if number < 0:
+        raise ValueError(f"must not be negative, but is {number:g}")
+    return number
+
+
+def _or_null(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda value: None if value is None else check(value)
+
+
+def _list_of(check: Callable[[Any], Any]) -> Callable[[Any], list]:
+    def check_list(value: Any) -> list:
+        if not isinstance(value, list):
+            raise ValueError(f"must be a list, but is {reprlib.repr(value)}")
+        return [check(item) for item in value]
+
+    return check_list
+
+
+def _object_of(check: Callable[[Any], Any]) -> Callable[[Any], dict[str, Any]]:
+    def check_object(value: Any) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise ValueError(f"must be an object, but is {reprlib.repr(value)}")
+        return {_text(key): check(item) for key, item in value.items()}
+
+    return check_object
+
+
+def _tensor_projection(value: Any) -> TensorProjection:
+    fields = TensorProjection.__dataclass_fields__
+    if not isinstance(value, dict) or not fields.keys() <= value.keys():
+        raise ValueError(f"must give {', '.join(fields)} for every tensor, but has {reprlib.repr(value)}")
+    return TensorProjection(**{key: math.nan if value[key] is None else _not_negative(value[key]) for key in fields})
+
+
+def _share_and_precision(value: Any) -> tuple[float, float | None]:
+    if not isinstance(value, list) or len(value) != 2:
+        raise ValueError(f"must hold pairs of share and precision, but has {reprlib.repr(value)}")
+    return _number(value[0]), _or_null(_number)(value[1])
+
+
+_FIELDS: dict[str, Callable[[Any], Any]] = {
+    "benchmark": _text,
+    "method": _text,
+    "model": _text,
+    "seed": _integer,
+    "config": _object_of(lambda value: value),
+    "accuracy_matrix": _list_of(_list_of(_or_null(_number))),
+    "first_rows": _or_null(_list_of(_or_null(_integer))),
+    "average_accuracy": _number,
+    "average_incremental_accuracy": _number,
+    "average_forgetting": _or_null(_number),
+    "backward_transfer": _or_null(_number),
+    "learning_accuracy": _number,
+    "ood": _object_of(_number),
+    "ood_reference": _or_null(_object_of(_or_null(_percentage))),
+    "ood_average": _or_null(_number),
+    "train_seconds": _not_negative,
+    "step_seconds_median": _or_null(_not_negative),
+    "peak_memory_mb": _or_null(_not_negative),
+    "environment": _object_of(lambda value: value),
+    "classes_per_experience": _list_of(_list_of(_text)),
+    "projection": _object_of(_tensor_projection),
+    "pseudo_labels": _list_of(_share_and_precision),
+    "diverged": _truth,
+    "data": _object_of(lambda value: value),
+}
+
+# What results lack that were written before there was the key.
+_NEWER_FIELDS: dict[str, Any] = {
+    "pseudo_labels": [],
+    "first_rows": None,
+    "ood_reference": None,
+    "diverged": False,
+    "data": {},
+}

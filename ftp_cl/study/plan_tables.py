@@ -1,0 +1,216 @@
+"""The tables of a comparison, from its results alone."""
+
+import csv
+import io
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from ftp_cl.runs.catalogue import config_directory
+from ftp_cl.runs.files import replace_files
+from ftp_cl.study.compare import chosen, trial_means
+from ftp_cl.study.groups import DIVERGED, DIVERGED_NOTE, Spread
+from ftp_cl.study.plan import ComparedMethod, Plan
+from ftp_cl.study.rows import RUNS_FILE
+from ftp_cl.study.significance import paired_interval
+from ftp_cl.study.store import Store
+
+_MEASURES = {"accuracy": "average_accuracy", "OOD": "ood_average", "forgetting": "average_forgetting"}
+
+_NOTES = (
+    "Mean ± standard deviation over n seeds, percent; forgetting in points. Differences (Δ): method minus reference on "
+    "the seeds that both have, with the 95 % confidence interval of their mean (Student's t); **bold** where it "
+    "excludes 0. Training time is the median, on one thread, other runs beside it; memory is the largest of the whole "
+    "process, with Python, torch and the images. `ftp-cl results differences` gives the difference of any two methods."
+)
+
+
+def write_tables(plan: Plan, results: Store) -> Path:
+    """Write README.md (all tables) and the plan's figures from what is in `results`.
+
+    Returns:
+        The path of README.md.
+
+    Raises:
+        ConfigError, ReportError: a result is damaged.
+    """
+    parts = ["# Results\n", "Made by `make results`. How methods are tuned and seeds chosen: docs/protocol.md.\n"]
+    runs = _runs_of(plan, results)
+    tuning = results.tuning()
+    found = [setting for setting in plan.settings if setting in runs["setting"]]
+    if plan.tuned_together:
+        parts.append(_trials(plan, tuning))
+    if plan.mean_over and set(found) >= set(plan.mean_over):
+        parts.append(_mean_over_settings(plan, results))
+    parts += [_section(plan, setting, runs.filter(setting=setting), tuning) for setting in found]
+    parts.append(_NOTES + "\n")
+    if _diverged(runs):
+        parts.append(f"{DIVERGED} {DIVERGED_NOTE}\n")
+    if plan.figures:
+        from ftp_cl.study.plan_figures import write_plan_figures  # matplotlib
+
+        parts += write_plan_figures(plan, results)
+    path = results.directory / "README.md"
+    replace_files({path: "\n".join(parts).encode()})
+    return path
+
+
+def differences(results: Store) -> str:
+    """The difference of every two rows of a setting in each measure, as CSV."""
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["setting", "row", "reference", "measure", "difference", "low", "high", "n"])
+    runs = results.frame(RUNS_FILE)
+    for (setting,), of_setting in runs.group_by("setting", maintain_order=True):
+        for name, reference in itertools.combinations(of_setting["row"].unique(maintain_order=True), 2):
+            for measure in _MEASURES.values():
+                pairs = _paired(_values(of_setting, name, measure), _values(of_setting, reference, measure))
+                if len(pairs) > 1:
+                    ends = (np.mean(pairs), *paired_interval(pairs))
+                    writer.writerow([setting, name, reference, measure, *(f"{end:.2f}" for end in ends), len(pairs)])
+    return buffer.getvalue()
+
+
+def _runs_of(plan: Plan, results: Store) -> pl.DataFrame:
+    """What belongs to the plan, in its order."""
+    order = [(setting, method.name) for setting in plan.settings for method in plan.in_setting(setting)]
+    places = pl.DataFrame(order, schema={"setting": pl.String, "row": pl.String}, orient="row")
+    return places.join(results.frame(RUNS_FILE), on=["setting", "row"], maintain_order="left_right")
+
+
+def _diverged(runs: pl.DataFrame) -> set[str]:
+    """Rows with a run whose numbers were not finite; a column of JSON, which no run has had so far where it lacks."""
+    return set(runs.filter(pl.col("diverged") == "true")["row"]) if "diverged" in runs.columns else set()
+
+
+def _values(runs: pl.DataFrame, name: str, measure: str) -> dict[int, float]:
+    """Of each seed that has it."""
+    return dict(runs.filter(row=name).select("seed", measure).drop_nulls().iter_rows())
+
+
+def _section(plan: Plan, setting: str, runs: pl.DataFrame, tuning: Sequence[Mapping[str, Any]]) -> str:
+    file = config_directory() / "experiment" / f"{plan.experiment(setting)}.yaml"
+    title = file.read_text().splitlines()[2].removeprefix("# ")
+    methods = {method.name: method for method in plan.methods}
+    lines = [f"## {setting}\n", f"{title}\n"]
+    if (tuned := plan.tuning_settings(setting)) != (setting,) and not plan.tuned_together:
+        lines.append(f"All methods have the values that were chosen in {', '.join(tuned)}.\n")
+    heads, rows = _compared(runs, plan.references, list(_MEASURES))
+    lines += _heads(["method", *heads, "train s", "MiB", "n", "trials", "chosen on validation"])
+    for name, cells in rows.items():
+        of_row = runs.filter(row=name)
+        trials = {tuple(run["overrides"]) for run in tuning if run["row"] == name and run["setting"] in tuned}
+        cells = [
+            f"{name} {DIVERGED}" if name in _diverged(runs) else name,
+            *cells,
+            f"{np.median(of_row['train_seconds']):.0f}",
+            _spread(of_row["peak_memory_mb"].drop_nulls().to_list(), digits=0, deviation=False),
+            str(of_row.height),
+            str(len(trials)),
+            _choice(plan, methods[name], setting, tuning),
+        ]
+        lines.append(_row(cells))
+    return "\n".join(lines) + "\n"
+
+
+def _mean_over_settings(plan: Plan, results: Store) -> str:
+    heads, rows = mean_over_settings(plan, results)
+    lines = ["## Mean over the settings\n", f"The mean of each seed over {', '.join(plan.mean_over)}.\n"]
+    lines += [*_heads(["method", *heads]), *(_row([name, *cells]) for name, cells in rows.items())]
+    return "\n".join(lines) + "\n"
+
+
+def mean_over_settings(plan: Plan, results: Store) -> tuple[list[str], dict[str, list[str]]]:
+    """Each row that takes part in all settings of `mean_over`: the mean over them of each seed that all have.
+
+    Returns:
+        Heads of the columns behind the name, and the cells of each row by its name, the highest accuracy first.
+    """
+    runs = _runs_of(plan, results).filter(pl.col("setting").is_in(plan.mean_over))
+    means = runs.group_by("row", "seed", maintain_order=True).agg(
+        pl.len(), *(pl.col(measure).mean() for measure in _MEASURES.values())
+    )
+    means = means.filter(pl.col("len") == len(plan.mean_over))
+    # What is chosen on validation images sees no other styles.
+    shown = ["accuracy", "OOD"] if means["ood_average"].is_not_null().any() else ["accuracy"]
+    heads, rows = _compared(means, plan.references, shown)
+    return [*heads, "n"], {name: [*cells, str(means.filter(row=name).height)] for name, cells in rows.items()}
+
+
+def _compared(
+    runs: pl.DataFrame, references: Sequence[str], measures: Sequence[str]
+) -> tuple[list[str], dict[str, list[str]]]:
+    """Mean and deviation of each row, and its differences to the references: the heads, and the cells by row."""
+    means = runs.group_by("row", maintain_order=True).agg(pl.col("average_accuracy").mean())
+    names = means.sort("average_accuracy", descending=True, nulls_last=True, maintain_order=True)["row"].to_list()
+    references = [name for name in references if name in names]
+    deltas = [measure for measure in measures if measure != "forgetting"]
+    values = {(name, measure): _values(runs, name, _MEASURES[measure]) for name in names for measure in measures}
+    heads = [*measures, *(f"Δ {measure} to {name}" for name in references for measure in deltas)]
+    rows = {
+        name: [
+            *(_spread(list(values[name, measure].values())) for measure in measures),
+            *(
+                "" if name == other else _difference(_paired(values[name, measure], values[other, measure]))
+                for other in references
+                for measure in deltas
+            ),
+        ]
+        for name in names
+    }
+    return heads, rows
+
+
+def _trials(plan: Plan, tuning: Sequence[Mapping[str, Any]]) -> str:
+    """How much a method's trials differ, where one is chosen for all settings."""
+    lines = [
+        "## Trials\n",
+        f"Mean accuracy on the validation streams of {', '.join(plan.tuning_settings(plan.settings[0]))}, seeds "
+        f"{', '.join(map(str, plan.tuning_seeds))}. The best trial is what the tables below report, on other seeds.\n",
+        *_heads(["method", "trials", "best", "median", "worst", "chosen for all settings"]),
+    ]
+    for method in plan.methods:
+        if means := trial_means(plan, method, plan.settings[0], tuning) if method.space else None:
+            best, median, worst = (f"{of(list(means.values())):.1f}" for of in (max, np.median, min))
+            values = _choice(plan, method, plan.settings[0], tuning)
+            lines.append(_row([method.name, str(len(means)), best, median, worst, values]))
+    return "\n".join(lines) + "\n"
+
+
+def _choice(plan: Plan, method: ComparedMethod, setting: str, tuning: Sequence[Mapping[str, Any]]) -> str:
+    """The values that tuning has chosen."""
+    words = chosen(plan, method, setting, tuning) or ()
+    return ", ".join(f"`{word}`" for word in words if word not in method.overrides)
+
+
+def _spread(values: Sequence[float], digits: int = 1, deviation: bool = True) -> str:
+    if not values:
+        return ""
+    spread = Spread.of(values)
+    text = f"{spread.mean:.{digits}f}"
+    return text if spread.std is None or not deviation else f"{text} ± {spread.std:.{digits}f}"
+
+
+def _paired(values: Mapping[int, float], reference: Mapping[int, float]) -> list[float]:
+    """Differences on the seeds that both have."""
+    return [values[seed] - reference[seed] for seed in sorted(values.keys() & reference.keys())]
+
+
+def _difference(differences: Sequence[float]) -> str:
+    if len(differences) < 2:
+        return ""
+    low, high = paired_interval(differences)
+    text = f"{np.mean(differences):+.1f} [{low:+.1f}, {high:+.1f}]"
+    return f"**{text}**" if low > 0 or high < 0 else text
+
+
+def _heads(cells: Sequence[str]) -> list[str]:
+    return [_row(cells), _row(["---"] * len(cells))]
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

@@ -1,0 +1,57 @@
+"""Decides whether one setting's lead over another holds, given what both reached on the same seeds."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from scipy.special import stdtrit
+
+RULE = (
+    "The best value of a column is bold only if its lead over the runner-up holds: the 95 % confidence interval of the "
+    "mean paired difference over the seeds that both have in common (Student's t, at least two seeds) lies on the "
+    "leader's side of 0, and no other row is ahead on common seeds."
+)
+
+# Results are stored with rounding errors below that, which are no lead.
+_DIGITS = 6
+
+
+def difference_holds(leader: Mapping[int, float], other: Mapping[int, float]) -> bool:
+    """Whether one setting is above another: the 95 % interval of the mean paired difference lies above 0.
+
+    Args:
+        leader: {seed: value} of the one that is to be above.
+        other: the same of the other. Only seeds that both have count.
+
+    Returns:
+        False with fewer than two common seeds: one seed shows no spread.
+    """
+    low, _ = paired_interval(_paired(leader, other))
+    return low > 0
+
+
+def is_behind(leader: Mapping[int, float], other: Mapping[int, float]) -> bool:
+    """Whether one setting's mean is below another's on the seeds that both have."""
+    differences = _paired(leader, other)
+    return len(differences) > 0 and round(float(np.mean(differences)), _DIGITS) < 0
+
+
+def paired_interval(differences: Sequence[float]) -> tuple[float, float]:
+    """The 95 % confidence interval of the mean of paired differences (Student's t).
+
+    Args:
+        differences: one per seed; fewer than two show no spread, so that nothing is excluded.
+
+    Returns:
+        Its ends, rounded to six digits: results are stored with rounding errors below that, which must not make a
+        difference.
+    """
+    if len(differences) < 2:
+        return -math.inf, math.inf
+    half_width = stdtrit(len(differences) - 1, 0.975) * np.std(differences, ddof=1) / math.sqrt(len(differences))
+    mean = float(np.mean(differences))
+    return round(mean - half_width, _DIGITS), round(mean + half_width, _DIGITS)
+
+
+def _paired(first: Mapping[int, float], second: Mapping[int, float]) -> list[float]:
+    return [first[seed] - second[seed] for seed in sorted(first.keys() & second.keys())]

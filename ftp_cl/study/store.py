@@ -1,0 +1,134 @@
+"""The results of a plan: runs.parquet has a row for each reported run, tuning.parquet one for each tuning run."""
+
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from filelock import FileLock
+
+from ftp_cl.runs.config import ConfigError
+from ftp_cl.runs.files import replace_files
+from ftp_cl.study.rows import RUNS_FILE, frame_of_runs, read_frame, runs_of_frame
+
+TUNING_FILE = "tuning.parquet"
+_LOCK_FILE = ".lock"
+
+_KEYS = {RUNS_FILE: ["setting", "row", "seed"], TUNING_FILE: ["setting", "row", "seed", "overrides"]}
+_TUNING = {
+    **{"setting": pl.String(), "row": pl.String(), "seed": pl.Int64(), "overrides": pl.List(pl.String())},
+    **{"average_accuracy": pl.Float64(), "train_seconds": pl.Float64()},
+}
+_EMPTY = {RUNS_FILE: frame_of_runs([]), TUNING_FILE: pl.DataFrame(schema=_TUNING)}
+
+
+class Store:
+    """The results of one plan.
+
+    A change reads the file, writes the new one beside it and replaces it, under a lock: a kill loses nothing, and
+    processes that share the directory may add at the same time.
+
+    Args:
+        directory: of the plan; made when the first row is added.
+
+    Raises:
+        ValueError: from each method, a file is damaged.
+        OSError: a file cannot be read or written; it is then as before.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def runs(self, setting: str | None = None, row: str | None = None, seed: int | None = None) -> list[dict[str, Any]]:
+        """Reported runs, by setting, row and seed: the keys of each result.json, and `setting` and `row`."""
+        return runs_of_frame(self.frame(RUNS_FILE).filter(_is_of(setting, row, seed)))
+
+    def tuning(self) -> list[dict[str, Any]]:
+        """Tuning runs: setting, row, seed, overrides, average accuracy and seconds in training of each."""
+        return self.frame(TUNING_FILE).to_dicts()
+
+    def add_run(self, setting: str, row: str, result: Mapping[str, Any]) -> None:
+        """Add a reported run; one of the same setting, row and seed is replaced.
+
+        The table of radii per tensor is left out: it is most of a result, and no table of a comparison shows it.
+        """
+        new = frame_of_runs([{"setting": setting, "row": row, **result, "projection": {}}])
+        self._change(RUNS_FILE, lambda old: _united(old, new, RUNS_FILE))
+
+    def add_tuning(self, setting: str, row: str, overrides: Iterable[str], result: Mapping[str, Any]) -> None:
+        """Add a tuning run; one of the same setting, row, overrides and seed is replaced."""
+        values = {"setting": setting, "row": row, "overrides": list(overrides)}
+        new = pl.DataFrame([{key: {**result, **values}[key] for key in _TUNING}], schema=_TUNING)
+        self._change(TUNING_FILE, lambda old: _united(old, new, TUNING_FILE))
+
+    def drop(self, setting: str | None, row: str | None) -> int:
+        """Remove what belongs to a setting, to a row, or to a row in a setting; returns how many runs that were."""
+        chosen = _is_of(setting, row)
+        dropped = sum(self.frame(name).filter(chosen).height for name in _KEYS)
+        for name in _KEYS:
+            self._change(name, lambda old: old.filter(~chosen))
+        return dropped
+
+    def merge(self, others: Sequence["Store"]) -> int:
+        """Add what other machines ran; returns how many runs were new.
+
+        Raises:
+            ConfigError: a run is there already, with other numbers; nothing is then changed.
+        """
+        found = {name: [other.frame(name) for other in others] for name in _KEYS}
+        before = sum(self.frame(name).height for name in _KEYS)
+        for name, frames in found.items():
+            for frame in frames:
+                _refuse_conflicts(self.directory, self.frame(name), frame, name)
+        for name, frames in found.items():
+            self._change(name, partial(_merged, frames=frames, name=name))
+        return sum(self.frame(name).height for name in _KEYS) - before
+
+    def is_empty(self) -> bool:
+        """Whether there are no results yet."""
+        return not any((self.directory / name).exists() for name in _KEYS)
+
+    def frame(self, name: str) -> pl.DataFrame:
+        """The rows of one of the two files, as polars has them."""
+        path = self.directory / name
+        return read_frame(path) if path.exists() else _EMPTY[name]
+
+    def _change(self, name: str, change: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.directory / _LOCK_FILE):
+            old = self.frame(name)
+            new = change(old)
+            if not new.equals(old):
+                buffer = io.BytesIO()
+                new.write_parquet(buffer, compression="zstd", compression_level=9)
+                replace_files({self.directory / name: buffer.getvalue()})
+
+
+def _is_of(setting: str | None, row: str | None, seed: int | None = None) -> pl.Expr:
+    wanted = {"setting": setting, "row": row, "seed": seed}
+    return pl.all_horizontal(
+        pl.lit(True), *(pl.col(key) == value for key, value in wanted.items() if value is not None)
+    )
+
+
+def _united(old: pl.DataFrame, new: pl.DataFrame, name: str) -> pl.DataFrame:
+    """All rows of both; where both have one, the new one."""
+    both = pl.concat([old, new], how="diagonal")
+    return both.unique(_KEYS[name], keep="last", maintain_order=True).sort(_KEYS[name][:3], maintain_order=True)
+
+
+def _merged(old: pl.DataFrame, frames: list[pl.DataFrame], name: str) -> pl.DataFrame:
+    return _united(pl.concat(frames, how="diagonal"), old, name)
+
+
+def _refuse_conflicts(directory: Path, old: pl.DataFrame, new: pl.DataFrame, name: str) -> None:
+    both = old.join(new, on=_KEYS[name], how="inner", suffix=" there")
+    numbers = [column for column in ("average_accuracy", "ood_average", "average_forgetting") if column in old.columns]
+    other = both.filter(pl.any_horizontal(pl.col(number).ne_missing(pl.col(f"{number} there")) for number in numbers))
+    if other.height:
+        setting, row, seed = other.select("setting", "row", "seed").row(0)
+        raise ConfigError(
+            f"{directory / name} has other numbers for {row} in {setting}, seed {seed}: drop one of the two first."
+        )

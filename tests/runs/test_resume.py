@@ -1,0 +1,533 @@
+"""Resume: a run that is killed at any moment and resumed ends with the bytes of one that was not."""
+
+import contextlib
+import hashlib
+import itertools
+import json
+import logging
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+import traceback
+from collections.abc import Callable
+from functools import cache, partial
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import DictConfig
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from ftp_cl.runs.catalogue import options_of
+from ftp_cl.runs.config import ConfigError, load_config
+from ftp_cl.runs.directory import RunDirectory
+from ftp_cl.runs.run import run
+
+SHORT = [
+    *(
+        "benchmark=split_digits",
+        "benchmark.n_experiences=2",
+        "model=small_cnn",
+        "train.epochs=2",
+        "train.batch_size=32",
+    ),
+    *("threads=1", "save_weights=true", "checkpoint.every_iterations=3"),
+]
+MEASURED = ("train_seconds", "step_seconds_median", "peak_memory_mb")
+
+
+@cache
+def composed(*overrides: str) -> DictConfig:
+    return load_config(overrides)
+
+
+def start(overrides: list[str], directory: Path, resume: bool = False) -> None:
+    """Run. Each configuration is composed once only: that takes as long as a run of these."""
+    config = composed(*overrides).copy()
+    config.resume = resume
+    run(config, directory)
+
+
+def outcome(directory: Path) -> tuple[bytes, dict, list]:
+    """Weights, result and events without measured times."""
+    result = json.loads((directory / "result.json").read_text())
+    result["config"] = {key: value for key, value in result["config"].items() if key not in ("out", "resume")}
+    result["environment"].pop("git_commit")  # somebody may commit between two runs
+    events = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    for event in events:
+        event.pop("seconds", None)
+    weights = (directory / "weights.safetensors").read_bytes()
+    return weights, {key: value for key, value in result.items() if key not in MEASURED}, events
+
+
+def in_child(overrides: list[str], directory: Path, number: int, wait: Callable[[], object]) -> int:
+    """Run in a forked process, wait, and send it a signal. Returns the status as the system gives it."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            start(overrides, directory, resume=True)
+            status = 0
+        except SystemExit as leaving:
+            status = leaving.code
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    wait()
+    os.kill(child, number)
+    return os.waitpid(child, 0)[1]
+
+
+class Killed(BaseException):
+    """Stands for a process that ends."""
+
+
+def killed_after(iterations: int, overrides: list[str], directory: Path, monkeypatch) -> bool:
+    """Run until so many iterations are done, then stop as if killed. Returns whether it got that far."""
+    from ftp_cl.runs.resumable import Checkpoints
+
+    whole, done = Checkpoints.iteration_done, 0
+
+    def iteration_done(self, *args):
+        nonlocal done
+        whole(self, *args)
+        done += 1
+        if done == iterations:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "iteration_done", iteration_done)
+        try:
+            start(overrides, directory, resume=True)
+        except Killed:
+            return True
+    return False
+
+
+def interrupted_every(iterations: int, overrides: list[str], directory: Path, monkeypatch) -> Path:
+    """A run that is stopped and resumed again and again, until it is done."""
+    for _ in range(50):
+        if not killed_after(iterations, overrides, directory, monkeypatch):
+            return directory
+    raise AssertionError("the run does not get on")
+
+
+METHODS = sorted({*options_of("method")} - {"own"})
+QUICK_METHODS = ("ewc", "ftp_replay", "slda")
+NEEDS_UNLABELLED = ("pseudo_label", "mean_teacher", "fixmatch", "flexmatch", "freematch", "fixmatch_ftp")
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(method, marks=() if method in QUICK_METHODS else pytest.mark.slow)
+        for method in sorted({*options_of("method")} - {"own"})
+    ],
+)
+def test_every_method_resumes_to_the_same_bytes(tmp_path, monkeypatch, method):
+    if method in ("gem", "ftp_gem"):
+        pytest.importorskip("quadprog")
+    epochs = 2 if method == "lp_ft" else 1  # one for the head, one for everything
+    overrides = [*SHORT, f"method={method}", f"train.epochs={epochs}", "checkpoint.every_iterations=2"]
+    if method in NEEDS_UNLABELLED:
+        overrides += ["labels.per_class=20"]
+    start(overrides, tmp_path / "whole")
+    # The places where it is killed and those where it resumes differ, within an experience and between two.
+    for iterations in (3, 9, 11):
+        killed_after(iterations, overrides, tmp_path / "cut", monkeypatch)
+    start(overrides, tmp_path / "cut", resume=True)
+    assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
+    assert not (tmp_path / "cut" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("iterations", "options"),
+    [
+        (17, ["method=ftp", "method.when=experience", "method.radius_iterations=3"]),
+        (17, ["method=ftp", "method.anchor=initial", "optimizer.fresh=false"]),
+        (17, ["method=ftp_replay", "optimizer.name=sgd", "train.schedule=constant", "model.head=linear"]),
+        (40, ["method=naive", "checkpoint.every_iterations=null", "checkpoint.every_minutes=null"]),
+        (17, ["method=ftp_replay", "train.augmentation=weak"]),
+        (17, ["method=fixmatch_ftp", "method.ratio=1", "train.augmentation=shift", "labels.per_class=40"]),
+    ],
+    ids=[
+        "projection between experiences",
+        "optimizer state carried over",
+        "sgd, replay",
+        "between experiences only",
+        "random views of images and of replayed ones",
+        "random views of labelled and unlabelled images",
+    ],
+)
+def test_settings_resume_to_the_same_bytes(tmp_path, monkeypatch, iterations, options):
+    start([*SHORT, *options], tmp_path / "whole")
+    interrupted_every(iterations, [*SHORT, *options], tmp_path / "cut", monkeypatch)
+    assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_twenty_kills_at_random_moments_change_nothing(tmp_path):
+    overrides = [*SHORT, "method=ftp_replay", "benchmark.n_experiences=5", "checkpoint.every_iterations=4"]
+    start(overrides, tmp_path / "whole")
+    generator, kills, longest = random.Random(0), 0, 1.0
+    for _ in range(200):
+        seconds = generator.uniform(0.05, longest)
+        status = in_child(overrides, tmp_path / "cut", signal.SIGKILL, partial(time.sleep, seconds))
+        if os.WIFSIGNALED(status):
+            kills += 1
+            longest *= 1.1  # on a busy machine a second may not take a run to its next checkpoint
+        if os.WIFEXITED(status):
+            longest /= 2  # and on a fast one it may take it to its end
+            assert os.WEXITSTATUS(status) == 0
+            assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
+            if kills >= 20:
+                return
+            shutil.rmtree(tmp_path / "cut")  # done before 20 kills: once more
+    raise AssertionError(f"{kills} kills, and not done")
+
+
+def test_a_run_killed_while_it_writes_a_file_goes_on(tmp_path, monkeypatch):
+    """SIGKILL leaves the half-written file beside its target: the first file of all, one later, a checkpoint."""
+    overrides = [*SHORT, "method=naive", "train.epochs=1"]
+    start(overrides, tmp_path / "whole")
+    cut = tmp_path / "cut"
+    cut.mkdir()
+    (cut / ".config.yaml.12.tmp").write_text("{")
+    killed_after(3, overrides, cut, monkeypatch)
+    for name in (".result.json.12.tmp", "checkpoints/.000001.json.12.tmp"):
+        (cut / name).write_text("{")
+    start(overrides, cut, resume=True)
+    assert outcome(cut) == outcome(tmp_path / "whole")
+    assert not list(cut.rglob(".result*")) and not (cut / "checkpoints").exists()
+
+
+def test_a_run_killed_between_its_result_and_the_end_leaves_no_checkpoints(tmp_path, monkeypatch):
+    from ftp_cl.runs.resumable import Checkpoints
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "finish", lambda self: None)
+        start([*SHORT, "method=naive", "train.epochs=1"], tmp_path)
+    assert (tmp_path / "checkpoints").exists()
+    start([*SHORT, "method=naive", "train.epochs=1"], tmp_path, resume=True)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_sigterm_checkpoints_and_ends_with_status_143(tmp_path):
+    overrides = [*SHORT, "method=ftp", "train.epochs=200", "checkpoint.every_iterations=null"]
+    events = tmp_path / "cut" / "metrics.jsonl"
+
+    def wait_for_an_epoch():
+        while not (events.exists() and events.stat().st_size):
+            time.sleep(0.05)
+
+    status = in_child(overrides, tmp_path / "cut", signal.SIGTERM, wait_for_an_epoch)
+    assert os.WIFEXITED(status) and os.WEXITSTATUS(status) == 143
+    (state,) = (tmp_path / "cut" / "checkpoints").glob("*.json")
+    position = json.loads(json.loads(state.read_text())["state"])["position"]
+    assert position["experience"] == 0 and position["epoch"] is not None
+
+
+@pytest.mark.parametrize(
+    ("hook", "position"),
+    [
+        ("after_training_epoch", {"experience": 0, "epoch": 1, "batch": 1}),
+        ("after_training_exp", {"experience": 0, "epoch": None, "batch": 0}),
+    ],
+)
+def test_sigterm_between_iterations_loses_nothing_either(tmp_path, monkeypatch, hook, position):
+    """After an epoch or an experience methods may have minutes of work of their own."""
+    from ftp_cl.runs.loop import Recorder
+
+    def terminate(self, strategy, **kwargs):
+        whole(self, strategy, **kwargs)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    whole = getattr(Recorder, hook)
+    monkeypatch.setattr(Recorder, hook, terminate)
+    with pytest.raises(SystemExit, match="143"):
+        start([*SHORT, "method=ewc", "checkpoint.every_iterations=null"], tmp_path)
+    (state,) = (tmp_path / "checkpoints").glob("*.json")
+    assert json.loads(json.loads(state.read_text())["state"])["position"] == position
+
+
+# ---- damaged, foreign and malicious checkpoints ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory):
+    """A run that was killed in its second experience, and one that was not."""
+    overrides, folder = [*SHORT, "method=ftp", "train.epochs=1"], tmp_path_factory.mktemp("interrupted")
+    start(overrides, folder / "whole")
+    with pytest.MonkeyPatch.context() as patch:
+        assert killed_after(27, overrides, folder / "cut", patch)
+    return folder / "cut", overrides, outcome(folder / "whole")
+
+
+@pytest.fixture
+def cut(interrupted, tmp_path):
+    """A copy of its directory, its overrides, and what it should come to."""
+    directory, overrides, expected = interrupted
+    return shutil.copytree(directory, tmp_path / "cut"), overrides, expected
+
+
+def newest(directory: Path, suffix: str) -> Path:
+    return sorted((directory / "checkpoints").glob(f"*{suffix}"))[-1]
+
+
+def damage_truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def damage_flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def damage_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def damage_nest(path: Path) -> None:
+    path.write_text("[" * 100_000)
+
+
+@pytest.mark.parametrize("suffix", [".json", ".safetensors"])
+@pytest.mark.parametrize("damage", [damage_truncate, damage_flip, damage_nest, damage_pipe, Path.unlink])
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(cut, caplog, suffix, damage):
+    directory, overrides, expected = cut
+    assert len(list((directory / "checkpoints").glob("*.json"))) == 2
+    damage(newest(directory, suffix))
+    with caplog.at_level(logging.WARNING):
+        start(overrides, directory, resume=True)
+    assert "damaged" in caplog.text or damage is Path.unlink
+    assert outcome(directory) == expected
+
+
+def test_with_all_checkpoints_damaged_the_run_begins_anew(cut):
+    directory, overrides, expected = cut
+    for path in (directory / "checkpoints").iterdir():
+        path.write_bytes(b"")
+    start(overrides, directory, resume=True)
+    assert outcome(directory) == expected
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_events_behind_the_checkpoint_are_cut_off_and_lost_ones_noticed(cut, lost):
+    directory, overrides, expected = cut
+    with (directory / "metrics.jsonl").open("a") as file:
+        file.write('{"event": "train", "exper')
+        if lost:
+            file.truncate(10)
+    start(overrides, directory, resume=True)
+    assert outcome(directory) == expected
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: state["strategy"]["model"]["requires_grad"].clear() or state["strategy"].pop("optimizer"),
+        lambda state: state["strategy"].update(random={"python": "print"}),
+        lambda state: state["strategy"]["plugins"][0].update({"class": "os.system"}),
+        lambda state: state.update(position={"experience": 0, "epoch": "__import__('os')", "surprise": 1}),
+        lambda state: state["strategy"]["optimizer"]["names"][0].append("no.such.weight"),
+        lambda state: state["position"].update(experience="0"),
+        lambda state: state["position"].update(experience=99),
+        lambda state: state["position"].update(epoch=99),
+        lambda state: state["position"].update(batch=10**9),
+        lambda state: state["position"].update(batch=-1),
+        lambda state: state["measured"].update(matrix=[["much"]]),
+        lambda state: state["measured"].update(matrix=[]),
+        lambda state: state["loaders"]["dict"][0].__setitem__(1, {"tuple": [3, {"tuple": []}, None]}),
+        lambda state: state.update(versions=None),
+    ],
+    ids=[
+        *("without optimizer", "unknown kind of value", "another class", "another position", "another weight"),
+        *("no number", "no such experience", "no such epoch", "no such batch", "negative batch"),
+        *("accuracies that are none", "accuracies missing", "random state of loaders", "versions"),
+    ],
+)
+def test_a_forged_checkpoint_is_refused_in_one_sentence(cut, change):
+    directory, overrides, _ = cut
+    forge(directory, change, lambda tensors: None)
+    with pytest.raises(ConfigError, match="does not fit this run"):
+        start(overrides, directory, resume=True)
+
+
+def forge(directory, change_state, change_tensors):
+    """Alter the newest checkpoint and make its checksums right."""
+    path, tensors_path = newest(directory, ".json"), newest(directory, ".safetensors")
+    head, tensors = json.loads(path.read_text()), load_file(tensors_path)
+    state = json.loads(head["state"])
+    change_state(state)
+    change_tensors(tensors)
+    save_file(tensors, tensors_path)
+    head["state"] = json.dumps(state)
+    head["state_sha256"] = hashlib.sha256(head["state"].encode()).hexdigest()
+    head["tensors_sha256"] = hashlib.sha256(tensors_path.read_bytes()).hexdigest()
+    path.write_text(json.dumps(head))
+
+
+@pytest.mark.parametrize("part", ["model", "optimizer", "random"])
+@pytest.mark.parametrize(
+    "alter",
+    [lambda tensor: tensor.to(torch.float64), lambda tensor: tensor.repeat(2, *[1] * (tensor.dim() - 1))],
+    ids=["float64", "resized"],
+)
+def test_resized_or_converted_tensors_are_refused_or_change_nothing(cut, part, alter):
+    directory, overrides, expected = cut
+
+    def change(tensors):
+        for name, tensor in tensors.items():
+            if name.startswith(part) and tensor.dim():
+                tensors[name] = alter(tensor)
+
+    forge(directory, lambda state: None, change)
+    try:
+        start(overrides, directory, resume=True)
+    except ConfigError as error:
+        assert "\n" not in str(error) and str(directory) in str(error)
+    else:
+        assert outcome(directory) == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda state: state["config"].update(seed=9), "another configuration, which differs in seed"),
+        (lambda state: state["data"]["train"]["items"].__setitem__(1, 5), "experience 2 of train had 5 items, and has"),
+        (lambda state: state["data"]["test"].update(digest="0"), "test has as many items, but other class indices"),
+        (lambda state: state["data"].update(ood_fog={}), "of other data, with ood_fog"),
+        (lambda state: state["data"].pop("test"), "of other data, without test"),
+    ],
+)
+def test_a_checkpoint_of_another_run_or_of_other_data_is_refused(cut, change, told):
+    directory, overrides, _ = cut
+    forge(directory, change, lambda tensors: None)
+    before = sorted((directory / "checkpoints").iterdir())
+    with pytest.raises(ConfigError, match=told):
+        start(overrides, directory, resume=True)
+    assert sorted((directory / "checkpoints").iterdir()) == before
+
+
+def test_a_checkpoint_that_does_not_tell_its_origin_is_resumed(cut):
+    """As those of version 0.1.0."""
+    directory, overrides, expected = cut
+    forge(directory, lambda state: [state.pop("config"), state.pop("data")], lambda tensors: None)
+    start(overrides, directory, resume=True)
+    assert outcome(directory) == expected
+
+
+def test_images_that_were_added_after_the_kill_are_noticed(tmp_path, monkeypatch):
+    for split, name, number in itertools.product(("train", "test"), ("cat", "dog"), range(6)):
+        (folder := tmp_path / "images" / split / name).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (40 * number, 80 * (name == "cat"), 9)).save(folder / f"{number}.png")
+    overrides = [*SHORT[2:], "benchmark=image_folder", f"benchmark.dataset_root={tmp_path / 'images'}"]
+    overrides += ["benchmark.size=8", "model.in_channels=3", "method=naive", "train.batch_size=4"]
+    overrides += ["checkpoint.every_iterations=1"]
+    start(overrides, tmp_path / "whole")
+    killed_after(4, overrides, tmp_path / "cut", monkeypatch)
+    added = shutil.copy(folder / "0.png", tmp_path / "images" / "train" / "cat" / "new.png")
+    with pytest.raises(ConfigError, match="experience 1 of train had 12 items, and has 13 now"):
+        start(overrides, tmp_path / "cut", resume=True)
+    Path(added).unlink()
+    start(overrides, tmp_path / "cut", resume=True)
+    assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
+
+
+def test_without_resume_an_interrupted_run_begins_anew(cut):
+    directory, overrides, expected = cut
+    start(overrides, directory)
+    assert outcome(directory) == expected
+
+
+# ---- what cannot be written or saved --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A directory on a disk of its own that is soon full, and what fills it."""
+    directory = tmp_path / "disk"
+    directory.mkdir()
+    mounting = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(directory)]
+    mounted = subprocess.run(mounting, capture_output=True, text=True) if shutil.which("mount") else None
+    if mounted is None or mounted.returncode:
+        pytest.skip("no small disk can be mounted here: that takes root")
+
+    def fill():
+        with contextlib.suppress(OSError), (directory / "ballast").open("wb", buffering=0) as ballast:
+            while True:
+                ballast.write(bytes(4096))
+
+    yield directory, fill
+    subprocess.run(["umount", str(directory)], check=True)
+
+
+@pytest.mark.parametrize("moment", ["training", "a checkpoint", "the result"])
+def test_a_run_on_a_full_disk_ends_in_one_sentence_and_goes_on_when_there_is_room(
+    ftp_cl, small_disk, tmp_path, monkeypatch, moment
+):
+    from ftp_cl.runs.loop import Recorder
+    from ftp_cl.runs.resumable import Checkpoints
+
+    overrides = [*SHORT, "method=ftp"]
+    disk, fill = small_disk
+    owner, name = {
+        "training": (Recorder, "after_training_epoch"),
+        "a checkpoint": (Checkpoints, "save"),
+        "the result": (RunDirectory, "write_result"),
+    }[moment]
+    calls, whole = 0, getattr(owner, name)
+
+    def full_at_the_second_call(self, *args, **kwargs):
+        nonlocal calls
+        calls += 1
+        if calls == 2 or moment == "the result":
+            fill()
+        return whole(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, full_at_the_second_call)
+        status, _, error = ftp_cl("run", *overrides, f"out={disk / 'run'}")
+    assert status == 2 and error.count("\n") == 1, error
+    assert str(disk / "run") in error and "No space left on device; once there is room, resume=true goes on" in error
+    assert not list((disk / "run").rglob("*.tmp")) and not (disk / "run" / "result.json").exists()
+    events = (disk / "run" / "metrics.jsonl").read_text()
+    assert events == "" or events.endswith("\n")
+    assert len(list((disk / "run" / "checkpoints").iterdir())) % 2 == 0
+    # As long as there is no room, nothing is made worse.
+    assert ftp_cl("run", *overrides, f"out={disk / 'run'}", "resume=true")[0] == 2
+    (disk / "ballast").unlink()
+    status, printed, error = ftp_cl("run", *overrides, f"out={disk / 'run'}", "resume=true")
+    assert status == 0 and "resumed at" in printed, error
+    start(overrides, tmp_path / "whole")
+    assert outcome(disk / "run") == outcome(tmp_path / "whole")
+
+
+def test_runs_cannot_begin_on_a_full_disk_and_begin_when_there_is_room(ftp_cl, small_disk):
+    disk, fill = small_disk
+    fill()
+    overrides = [*SHORT, "method=naive", "train.epochs=1", f"out={disk / 'run'}"]
+    status, _, error = ftp_cl("run", *overrides)
+    assert status == 2 and "No space left on device" in error and error.count("\n") == 1
+    status, _, error = ftp_cl("run", "-m", *overrides, f"out={disk / 'many'}", "seed=0,1")
+    assert status == 1 and "No space left on device" in error
+    (disk / "ballast").unlink()
+    assert ftp_cl("run", *overrides)[0] == 0
+
+
+def test_a_full_disk_costs_a_checkpoint_but_not_the_run(tmp_path, monkeypatch, capsys):
+    from ftp_cl.runs import checkpoint_files
+
+    def full(contents):
+        raise OSError(28, "No space left on device", str(next(iter(contents))))
+
+    monkeypatch.setattr(checkpoint_files, "replace_files", full)
+    start([*SHORT, "method=ftp"], tmp_path / "run")
+    assert capsys.readouterr().out.count("No space left on device") == 1

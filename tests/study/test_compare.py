@@ -1,0 +1,419 @@
+"""The comparison: equal budgets, nothing run twice, tables that follow from the results."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+from ftp_cl.cli import main
+from ftp_cl.metrics import summarize
+from ftp_cl.runs.config import ConfigError, load_config
+from ftp_cl.runs.data import benchmark_of
+from ftp_cl.study.compare import chosen, compare
+from ftp_cl.study.loading import load_results
+from ftp_cl.study.plan import PLANS, Range, load_plan
+from ftp_cl.study.plan_tables import differences, write_tables
+from ftp_cl.study.rates import Curve
+from ftp_cl.study.significance import paired_interval
+from ftp_cl.study.store import Store
+
+SMALL = ["benchmark.size=16", "train.epochs=1", "benchmark.ood_domains=[twemoji]"]
+
+PLAN = {
+    "settings": ["shots_2"],
+    "trials": 3,
+    "tuning_seeds": [100],
+    "seeds": [0, 1],
+    "references": ["ncm"],
+    "methods": {
+        "naive": {
+            "overrides": ["method=naive", *SMALL],
+            "start": {"optimizer.backbone_lr": 1e-5},
+            "space": {"optimizer.backbone_lr": {"log": [1e-6, 1e-3]}, "optimizer.lr": {"choice": [1e-3, 3e-3]}},
+        },
+        "ncm": {"overrides": ["method=ncm", *SMALL]},
+    },
+    "quick": {"only": ["ncm"], "seeds": [0]},
+}
+
+
+@pytest.fixture
+def plan_file(tmp_path):
+    def write(**changes):
+        path = tmp_path / "plan.yaml"
+        path.write_text(yaml.safe_dump({**PLAN, **changes}))
+        return str(path)
+
+    return write
+
+
+# ---- the plan that ships --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "quick"), [*((name, False) for name in PLANS), ("comparison", True)])
+def test_every_trial_of_a_shipped_plan_is_a_valid_configuration(name, quick):
+    plan = load_plan(name, quick)
+    assert plan.references and len(plan.seeds) >= 3
+    for setting in plan.settings:
+        load_config([f"+experiment={plan.experiment(setting)}"])
+    for method in plan.methods:
+        trials = method.trials(plan.trials)
+        assert len(set(trials)) == (plan.trials if method.space else 1)
+        if name != "rates":
+            load_config([f"+experiment={plan.experiment(plan.settings[0])}", *trials[-1]])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "experiment", sorted({plan.experiment(setting) for plan in map(load_plan, PLANS) for setting in plan.settings})
+)
+def test_the_data_of_every_setting_can_be_made_for_every_seed(experiment):
+    for seed in (0, 1, 2, 100):
+        benchmark, _ = benchmark_of(load_config([f"+experiment={experiment}", "benchmark.size=8", f"seed={seed}"]))
+        assert all(len(experience.dataset) for experience in benchmark.train_stream)
+
+
+def test_trials_fill_the_space_and_do_not_depend_on_their_number():
+    method = next(method for method in load_plan().methods if method.name == "naive")
+    few, many = method.trials(5), method.trials(17)
+    assert few == many[:5]
+    rates = [float(trial[-1].partition("=")[2]) for trial in many[1:]]
+    low, high = method.space["optimizer.backbone_lr"].low, method.space["optimizer.backbone_lr"].high
+    assert all(low <= rate <= high * 1.01 for rate in rates)
+    quarters = np.floor(4 * np.log(np.array(rates) / low) / np.log(high / low)).clip(0, 3)
+    assert (np.bincount(quarters.astype(int), minlength=4) >= 3).all()
+
+
+def test_values_of_a_range():
+    assert Range(1e-4, 1e-2, log=True).value(0.5) == "0.001"
+    assert Range(0.0, 1.0).value(0.25) == "0.25"
+    assert [Range(choices=("a", "b")).value(share) for share in (0.0, 0.49, 0.5, 0.99)] == ["a", "a", "b", "b"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"seeds": [0, 100]}, "seed 100 both tunes and is reported"),
+        ({"references": ["ftp"]}, "the reference ftp is none of the methods"),
+        ({"methods": {"ncm": {"overrides": ["method=ncm"], "spaces": {}}}}, "unknown key spaces"),
+        ({"methods": {"ncm": {"overrides": ["method=ncm"], "space": {"a": {"log": [0, 1]}}}}}, "space of a must be"),
+        ({"methods": {"ncm": {}}}, "key 'overrides' is missing"),
+        ({"tuned_in": {"shots_2": "shots_4"}}, "shots_2 cannot be tuned in shots_4"),
+        ({"settings": ["a", "b"], "tuned_in": {"a": "b", "b": "a"}}, "a cannot be tuned in b"),
+        ({"tuned_together": True, "tuned_in": {"shots_2": "shots_2"}}, "tuned_together and tuned_in exclude"),
+        ({"figures": {"label": ["shots_2"]}}, "there is no figure label"),
+        ({"mean_over": ["shots_3"]}, "mean_over has shots_3, which is none of the settings"),
+        ({"figures": {"labels": ["shots_3"]}}, "the figure labels has shots_3, which is none of the settings"),
+    ],
+)
+def test_a_wrong_plan_is_refused_in_one_sentence(plan_file, changes, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        load_plan(plan_file(**changes))
+
+
+RESULTS = Path(__file__).parents[2] / "results"
+
+
+@pytest.mark.parametrize(("name", "method"), [("comparison", "lda"), ("defaults", "lda"), ("recommended", "published")])
+def test_the_shipped_tables_follow_from_the_shipped_results(name, method, tmp_path):
+    plan, shipped, copy = load_plan(name), Store(RESULTS / name), Store(tmp_path)
+    copy.merge([shipped])
+    text = write_tables(plan, copy).read_text()
+    assert text == (RESULTS / name / "README.md").read_text()
+    runs = [run for run in shipped.runs(row=method) if run["setting"] in plan.mean_over]
+    mean = np.mean([run["average_accuracy"] for run in runs])
+    section = text.partition("## Mean over the settings")[2].partition("\n## ")[0]
+    assert f"| {method} | {mean:.1f} ± " in section and "| 10 |" in section
+
+
+def test_the_mean_over_settings_waits_for_all_of_them(tmp_path, plan_file):
+    changes = {"methods": {"ncm": PLAN["methods"]["ncm"]}, "settings": ["shots_2", "robust"], "seeds": [0]}
+    plan, results = load_plan(plan_file(**changes, mean_over=["shots_2", "robust"])), Store(tmp_path)
+    for setting, shown in (("shots_2", False), ("robust", True)):
+        results.add_run(setting, "ncm", result(0, 40.0))
+        assert ("## Mean over the settings" in write_tables(plan, results).read_text()) == shown
+    assert "over shots_2, robust." in (tmp_path / "README.md").read_text()
+
+
+def test_an_unknown_setting_is_refused_with_the_nearest(capsys):
+    assert main(["compare", "robst"]) == 2
+    assert "did you mean robust?" in capsys.readouterr().err
+    assert main(["compare", "--plan", "ablation"]) == 2
+    assert "one of comparison, defaults, recommended, ablations, rates, few_labels" in capsys.readouterr().err
+
+
+def test_tuned_together_a_method_is_tuned_where_it_takes_part(plan_file):
+    methods = {**PLAN["methods"], "ncm": {**PLAN["methods"]["ncm"], "settings": ["robust"]}}
+    plan = load_plan(plan_file(settings=["robust", "shots_2"], tuned_together=True, methods=methods))
+    naive, ncm = plan.methods
+    assert plan.tuning_settings("robust", naive) == ("robust", "shots_2")
+    assert plan.tuning_settings("robust", ncm) == ("robust",)
+
+
+def test_tuned_together_one_trial_is_chosen_by_the_mean_over_settings(tmp_path, plan_file):
+    plan = load_plan(plan_file(settings=["robust", "shots_2"], tuned_together=True, tuning_seeds=[100, 101]))
+    naive = plan.methods[0]
+    first, second, third = naive.trials(plan.trials)
+    scores = {  # the first is the best in robust, the second in shots_2, the third on average
+        "robust": {first: (61, 59), second: (50, 50), third: (57, 57)},
+        "shots_2": {first: (30, 30), second: (46, 44), third: (41, 43)},
+    }
+    results = Store(tmp_path)
+    for setting, of_trials in scores.items():
+        assert chosen(plan, naive, setting, results.tuning()) is None  # as long as a run is missing
+        for trial, of_seeds in of_trials.items():
+            for seed, score in zip(plan.tuning_seeds, of_seeds, strict=True):
+                results.add_tuning(setting, "naive", trial, result(seed, float(score)))
+    tuning = results.tuning()
+    assert chosen(plan, naive, "robust", tuning) == chosen(plan, naive, "shots_2", tuning) == third
+    text = write_tables(plan, results).read_text()
+    assert f"| naive | 3 | 49.5 | 47.5 | 45.0 | {', '.join(f'`{word}`' for word in third[4:])} |" in text
+
+
+# ---- running --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_comparison_tunes_reports_and_is_not_run_twice(tmp_path, plan_file, capsys):
+    arguments = ["compare", "--plan", plan_file(), "--results", str(tmp_path / "results")]
+    arguments += ["--runs", str(tmp_path / "runs"), "--workers", "1"]
+    assert main(arguments) == 0
+    results, plan = Store(tmp_path / "results"), load_plan(plan_file())
+    tuning = results.tuning()
+    assert [run["seed"] for run in tuning] == [100, 100, 100]
+    best = max(tuning, key=lambda run: run["average_accuracy"])
+    assert chosen(plan, plan.methods[0], "shots_2", tuning) == tuple(best["overrides"])
+    runs = results.runs("shots_2", "naive")
+    assert [(run["seed"], run["config"]["eval"]["stream"]) for run in runs] == [(0, "test"), (1, "test")]
+    asked = load_config(["+experiment=compare_shots_2", *best["overrides"]]).optimizer
+    assert all(run["config"]["optimizer"] == OmegaConf.to_container(asked) for run in runs)
+
+    files = [tmp_path / "results" / name for name in ("runs.parquet", "tuning.parquet", "README.md")]
+    before = [file.read_bytes() for file in files]
+    capsys.readouterr()
+    assert main(arguments) == 0
+    assert "1 of" not in capsys.readouterr().out
+    assert [file.read_bytes() for file in files] == before
+
+    mean = np.mean([run["average_accuracy"] for run in results.runs(row="ncm")])
+    row = next(line for line in before[2].decode().splitlines() if line.startswith("| ncm |"))
+    assert f"| {mean:.1f} ±" in row and row.split(" | ")[8:10] == ["2", "0"]
+
+    # A kill between a run's end and its row costs nothing: the run directory has the result.
+    before = results.runs(row="ncm", seed=1)
+    results.drop(None, "ncm")
+    assert main(arguments) == 0
+    assert results.runs(row="ncm", seed=1) == before
+
+
+FEW_LABELS = {
+    "prefix": "few_labels_",
+    "settings": ["robust_4", "robust_2"],
+    "trials": 2,
+    "tuned_in": {"robust_2": "robust_4"},
+    "tuning_seeds": [100],
+    "seeds": [0],
+    "references": ["naive"],
+    "figures": {"labels": ["robust_2", "robust_4"], "pseudo_labels": ["robust_4"]},
+    "methods": {
+        "naive": {"overrides": ["method=naive"], "space": {"optimizer.lr": {"log": [1e-3, 1e-2]}}},
+        "fixmatch": {"overrides": ["method=fixmatch"], "space": {"method.threshold": {"choice": [0.0, 0.1]}}},
+    },
+}
+
+
+@pytest.mark.slow
+def test_a_plan_with_few_labels_tunes_once_and_draws_its_figures(tmp_path, plan_file, capsys):
+    for method in FEW_LABELS["methods"].values():
+        method["overrides"] = [*method["overrides"][:1], "benchmark=split_digits", "model=small_cnn", "train.epochs=1"]
+    results, file = tmp_path / "results", plan_file(**FEW_LABELS, quick={})
+    arguments = ["compare", "--plan", file, "--results", str(results), "--runs", str(tmp_path / "runs")]
+    # Alone, a setting has that run which it is tuned in.
+    assert main([*arguments, "--workers", "1", "robust_2"]) == 0
+    found = Store(results)
+    assert [(run["setting"], run["row"]) for run in found.runs()] == [("robust_2", "fixmatch"), ("robust_2", "naive")]
+    assert {run["setting"] for run in found.tuning()} == {"robust_4"}
+    assert main([*arguments, "--workers", "1"]) == 0
+    plan = load_plan(file)
+    for method in plan.methods:
+        assert len([run for run in found.tuning() if run["row"] == method.name]) == 2
+        overrides = chosen(plan, method, "robust_2", found.tuning())
+        for setting, labels in (("robust_2", 2), ("robust_4", 4)):
+            (run,) = found.runs(setting, method.name)
+            config = OmegaConf.create(run["config"])
+            assert config.labels.per_class == labels
+            key, _, value = overrides[-1].partition("=")
+            assert OmegaConf.select(config, key) == pytest.approx(float(value)) or overrides == method.overrides
+            assert len(run["pseudo_labels"]) == (config.train.epochs if method.name == "fixmatch" else 0)
+    text = (results / "README.md").read_text()
+    assert "All methods have the values that were chosen in robust_4." in text
+    for figure in ("labels", "pseudo_labels"):
+        assert f"({figure}.svg)" in text and (results / f"{figure}.svg").stat().st_size > 1000
+
+
+def test_a_run_that_fails_leaves_the_others_alone(tmp_path, plan_file, capsys):
+    broken = {"overrides": ["method=ncm", "benchmark.size=1"]}
+    plan = load_plan(plan_file(methods={"broken": broken, "ncm": PLAN["methods"]["ncm"]}))
+    results = Store(tmp_path / "results")
+    assert compare(plan, results, tmp_path / "runs", workers=1) == 2
+    assert "broken, seed 0 failed: size=1" in capsys.readouterr().out
+    assert [(run["row"], run["seed"]) for run in results.runs()] == [("ncm", 0), ("ncm", 1)]
+    assert "| ncm |" in write_tables(plan, results).read_text()
+
+
+def test_when_time_is_over_no_run_is_started(tmp_path, plan_file):
+    plan = load_plan(plan_file(), quick=True)
+    assert [method.name for method in plan.methods] == ["ncm"]
+    assert compare(plan, Store(tmp_path / "results"), tmp_path / "runs", workers=1, minutes=0) == 1
+    assert not (tmp_path / "results").exists()
+
+
+def test_the_interval_is_students():
+    # Mean 3, deviation sqrt(2.5), t(4, 0.975) = 2.776445 (a printed table): 3 -+ 2.776445 sqrt(2.5 / 5).
+    assert paired_interval([1.0, 2.0, 3.0, 4.0, 5.0]) == pytest.approx((1.036757, 4.963243), abs=1e-5)
+    assert paired_interval([2.0, 2.0, 2.0]) == (2.0, 2.0)
+    low, high = paired_interval([1.0, 3.0])  # two seeds that agree in sign tell nothing: t(1, 0.975) = 12.706
+    assert low == pytest.approx(2 - 12.7062, abs=1e-3) and high == pytest.approx(2 + 12.7062, abs=1e-3)
+
+
+def test_a_row_for_each_value_of_a_key(plan_file):
+    each = {"overrides": ["method=naive"], "each": {"optimizer.backbone_lr": [0.25, 0.5]}}
+    plan = load_plan(plan_file(methods={"naive, linear": each}, references=["naive, linear, 0.25"]))
+    assert [method.name for method in plan.methods] == ["naive, linear, 0.25", "naive, linear, 0.5"]
+    assert plan.methods[1].trials(1) == [("method=naive", "optimizer.backbone_lr=0.5")]
+
+
+def result(seed, accuracy, config=None):
+    return {
+        **dict.fromkeys(("benchmark", "method", "model"), "any"),
+        **{"schema": "ftp_cl.result/1", "seed": seed, "config": config or {}},
+        **summarize([[accuracy]], {"ood_blob": 30.0}),
+        **{"classes_per_experience": [["fox"]], "projection": {"weight": {}}, "environment": {}},
+        **{"train_seconds": 1.0, "step_seconds_median": None, "peak_memory_mb": None},
+    }
+
+
+def test_results_from_before_a_new_key_stay_in_their_row(tmp_path, plan_file):
+    plan, results = load_plan(plan_file()), Store(tmp_path)
+    for seed, config in ((0, {"method": {"k": 1}}), (1, {"method": {"k": 1, "backend": "auto"}})):
+        results.add_run("shots_2", "ncm", result(seed, 40.0 + 10 * seed, config))
+    assert "| ncm | 45.0 ± 7.1 |" in write_tables(plan, results).read_text()
+
+
+def test_what_rounding_leaves_is_no_difference():
+    low, high = paired_interval([1e-7, 2e-7, 2e-7])
+    assert low == high == 0
+
+
+def test_curves_are_told_apart_by_the_names_of_their_rows(tmp_path, plan_file):
+    each = {"optimizer.backbone_lr": [0.25, 0.5]}
+    rows = {
+        "naive": {"overrides": ["method=naive"], "each": each},
+        "naive, linear": {"overrides": ["method=naive", "model.head=linear"], "each": each},
+    }
+    plan = load_plan(plan_file(methods=rows, references=["naive, 0.25"], figures={"rates": ["shots_2"]}))
+    results = Store(tmp_path)
+    for method, accuracy in zip(plan.methods, (50.0, 40.0, 55.0, 45.0), strict=True):
+        config = {"optimizer": {"backbone_lr": float(method.name.split(", ")[-1])}}
+        results.add_run("shots_2", method.name, result(0, accuracy, config))
+    tables = write_tables(plan, results).read_text()
+    assert "| naive | average accuracy (%) | 50.0 | 0.25 | 45.0 | 0.0 |" in tables
+    assert "| naive, linear | average accuracy (%) | 55.0 | 0.25 | 50.0 | 0.0 |" in tables
+    figure = (tmp_path / "rates.svg").read_text()
+    assert "naive, linear" in figure and "mathdefault" not in figure
+
+
+def test_a_curve_tells_its_area_and_how_wide_its_best_is():
+    curve = Curve((1e-5, 1e-4, 1e-3, 1e-2), (50.0, 60.0, 59.0, 10.0), (0.0,) * 4)
+    assert curve.area == pytest.approx((55 + 59.5 + 34.5) / 3)
+    assert curve.width == pytest.approx(1.0)
+
+
+# ---- rows -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_row_comes_back_as_it_was_and_repeats_a_run(tmp_path, capsys):
+    content = {**result(3, 50.0, {"seed": 3, "label": "a | b"}), "data": {"sizes": [1, 2]}, "newer": {"key": [None, 1]}}
+    Store(tmp_path).add_run("robust", "ftp", content)
+    assert main(["results", "export", str(tmp_path), "--setting", "robust", "--row", "ftp", "--seed", "3"]) == 0
+    assert json.loads(capsys.readouterr().out) == {**content, "projection": {}}
+    assert main(["results", "export", str(tmp_path), "--setting", "robust", "--row", "ft", "--seed", "3"]) == 2
+    assert "has no row ft; did you mean ftp?" in capsys.readouterr().err
+
+
+def test_dropped_rows_run_again_and_nothing_else(tmp_path, capsys):
+    results = Store(tmp_path)
+    for setting, row in (("robust", "ftp"), ("robust", "naive"), ("shots_2", "ftp")):
+        results.add_run(setting, row, result(0, 50.0))
+        results.add_tuning(setting, row, ["method=x"], result(100, 50.0))
+    assert main(["results", "drop", str(tmp_path), "--setting", "robust", "--row", "ftp"]) == 0
+    assert capsys.readouterr().out.startswith("2 runs removed")
+    kept = {("robust", "naive"), ("shots_2", "ftp")}
+    assert {(run["setting"], run["row"]) for run in results.runs()} == kept
+    assert {(run["setting"], run["row"]) for run in results.tuning()} == kept
+    assert main(["results", "drop", str(tmp_path)]) == 2
+    assert "needs --setting, --row or both" in capsys.readouterr().err
+
+
+def test_merge_joins_what_several_machines_ran_and_refuses_other_numbers(tmp_path, capsys):
+    here, there = Store(tmp_path / "here"), Store(tmp_path / "there")
+    here.add_run("robust", "ftp", result(0, 50.0))
+    there.add_run("robust", "ftp", result(0, 50.0))
+    there.add_run("robust", "ftp", {**result(1, 60.0), "newer": 1})
+    there.add_tuning("robust", "ftp", ["a=1"], result(100, 55.0))
+    merge = ["results", "merge", str(tmp_path / "here"), str(tmp_path / "there")]
+    assert main(merge) == 0 and capsys.readouterr().out.startswith("2 runs added")
+    assert [run["average_accuracy"] for run in here.runs()] == [50.0, 60.0] and len(here.tuning()) == 1
+    there.add_run("robust", "ftp", result(1, 61.0))
+    assert main(merge) == 2 and "other numbers for ftp in robust, seed 1" in capsys.readouterr().err
+    assert [run["average_accuracy"] for run in here.runs()] == [50.0, 60.0]
+    assert main(["results", "merge", str(tmp_path / "here"), str(tmp_path / "nowhere")]) == 2
+    assert "nowhere has no results of a plan" in capsys.readouterr().err
+
+
+def test_every_two_rows_have_their_paired_difference(tmp_path):
+    results = Store(tmp_path)
+    for seed, (naive, ncm) in enumerate([(50.0, 40.0), (60.0, 52.0), (55.0, None)]):
+        results.add_run("shots_2", "naive", result(seed, naive))
+        if ncm is not None:
+            results.add_run("shots_2", "ncm", result(seed, ncm))
+    lines = differences(results).splitlines()
+    assert lines[0] == "setting,row,reference,measure,difference,low,high,n"
+    assert "shots_2,naive,ncm,average_accuracy,9.00,-3.71,21.71,2" in lines  # 9 -+ 12.706 * 1
+
+
+ADD_TEN = """
+import json, sys
+from pathlib import Path
+from ftp_cl.study.store import Store
+for seed in range(10):
+    Store(Path(sys.argv[1])).add_run("robust", sys.argv[2], {**json.loads(sys.argv[3]), "seed": seed})
+"""
+
+
+def test_processes_that_add_at_once_lose_nothing(tmp_path):
+    command = [sys.executable, "-c", ADD_TEN, str(tmp_path)]
+    workers = [subprocess.Popen([*command, row, json.dumps(result(0, 50.0))]) for row in ("ftp", "naive")]
+    assert [worker.wait() for worker in workers] == [0, 0]
+    assert [(run["row"], run["seed"]) for run in Store(tmp_path).runs()] == [
+        (row, seed) for row in ("ftp", "naive") for seed in range(10)
+    ]
+
+
+def test_a_damaged_file_is_named(tmp_path, capsys):
+    (tmp_path / "runs.parquet").write_bytes(b"PAR1 half a file")
+    assert main(["results", "differences", str(tmp_path)]) == 2
+    assert "runs.parquet is damaged" in capsys.readouterr().err
+
+
+def test_reports_read_rows_and_run_directories_together(tmp_path):
+    Store(tmp_path / "plan").add_run("robust", "ftp", result(0, 50.0, {"label": "ftp"}))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "result.json").write_text(json.dumps({**result(0, 60.0), "projection": {}}))
+    found = {run.benchmark: run.average_accuracy for run in load_results([tmp_path])}
+    assert found == {"any, robust": 50.0, "any": 60.0}

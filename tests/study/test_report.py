@@ -1,0 +1,384 @@
+"""The written report: complete, self-contained, the same bytes for the same results, never half written."""
+
+import fcntl
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib import colormaps
+from matplotlib.colors import to_hex
+
+from ftp_cl.runs.files import replace_files
+from ftp_cl.study.figures import _ood_rows
+from ftp_cl.study.heatmap import matrix_svg
+from ftp_cl.study.loading import ReportError, load_results
+from ftp_cl.study.style import short_tensor_names
+from ftp_cl.study.write import write_figure, write_report
+
+CONFIG = "seed: 0\nmodel:\n  name: small_cnn\nmethod:\n  k: 0\n  name: ftp\nbenchmark:\n  name: split_digits\n"
+
+VOID = {"meta", "br", "wbr", "link", "img", "input", "hr"}
+
+
+class Structure(HTMLParser):
+    """Checks that tags nest; collects ids, tags and text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open, self.ids, self.tags, self.text = [], [], set(), ""
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.ids += [value for name, value in attrs if name == "id"]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.ids += [value for name, value in attrs if name == "id"]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def parse(path: Path) -> Structure:
+    structure = Structure()
+    structure.feed(path.read_text(encoding="utf-8"))
+    structure.close()
+    assert structure.open == []
+    return structure
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+def test_report_has_all_figures_of_runs_with_ood_and_projection(runs, tmp_path):
+    paths = write_report([runs], tmp_path / "out")
+    text = parse(paths.html).text
+    for title in (
+        *("Accuracy after each experience", "Forgetting per experience", "OOD accuracy per stream"),
+        *("In-distribution against out-of-distribution", "Radius and distance", "Radius over experiences"),
+        "Radius and distance of each layer over experiences",
+        *("Accuracy matrices", "Runs (9)", "Versions and hardware", "95 % confidence interval"),
+    ):
+        assert title in text
+    for axis in ("training experience", "average accuracy so far (%)", "forgetting (percentage points)", "OOD stream"):
+        assert axis in text
+    assert "ftp" in paths.markdown.read_text()
+    assert paths.csv.read_text().count("\n") == 4
+    assert set(contents(tmp_path / "out")) == {"report.html", "report.md", "report.csv", "report.tex"}
+
+
+def test_page_needs_no_network_and_no_script(runs, tmp_path):
+    page = write_report([runs], tmp_path).html.read_text()
+    assert not {"script", "link", "img", "iframe"} & parse(tmp_path / "report.html").tags
+    assert not re.search(r"url\((?!#)|@import|src=|data:", page)
+    assert "prefers-color-scheme: dark" in page
+
+
+def test_ids_in_the_page_are_unique(runs, tmp_path):
+    ids = parse(write_report([runs], tmp_path).html).ids
+    assert len(ids) == len(set(ids))
+
+
+def test_colours_of_figures_follow_the_page(runs, tmp_path):
+    page = write_report([runs], tmp_path).html.read_text()
+    figures = "".join(re.findall(r"<svg.*?</svg>", page, re.DOTALL))
+    for fixed in ("#1b1b1d", "#dcdcdf", "#fefefe", "#ffffff", "black"):
+        assert fixed not in figures
+    assert "currentColor" in figures
+
+
+def test_the_same_results_give_the_same_bytes_wherever_they_lie(runs, tmp_path):
+    write_report([runs], tmp_path / "first")
+    moved = tmp_path / "elsewhere" / "deep"
+    shutil.copytree(runs, moved)
+    write_report([moved], tmp_path / "second")
+    assert contents(tmp_path / "first") == contents(tmp_path / "second")
+
+
+def test_names_from_result_files_cannot_inject_markup(tmp_path, make_run):
+    evil = "</td><script>alert(1)</script>&amp; $x^{$ é 日本"
+    make_run(tmp_path / "run", method=evil, benchmark=evil, ood=(f"ood_{evil}",), tensors=[evil], config={evil: evil})
+    make_run(tmp_path / "other", method=evil, benchmark=evil, config={evil: 2})
+    structure = parse(write_report([tmp_path], tmp_path / "out").html)
+    assert "script" not in structure.tags
+    assert "alert(1)</script>&amp; $x^{$ é 日本" in structure.text
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"experiences": 1, "ood": ()},
+        {"experiences": 1, "tensors": ["a.weight"]},
+        {"experiences": 2, "ood": ()},
+        {"experiences": 12, "ood": tuple(f"ood_{name}_{i}" for name in ("fog", "snow") for i in range(5))},
+        {"tensors": [f"layers.{i}.weight" for i in range(120)]},
+        {"train_seconds": 0.0, "step_seconds_median": None, "peak_memory_mb": None, "environment": {}},
+    ],
+)
+def test_reports_of_unusual_runs(tmp_path, make_run, arguments):
+    for seed in range(2):
+        make_run(tmp_path / str(seed), seed=seed, **arguments)
+    parse(write_report([tmp_path], tmp_path / "out").html)
+
+
+def test_a_large_matrix_has_no_numbers_and_few_cells():
+    matrix = np.tril(np.full((400, 400), 50.0))
+    matrix[0, 0] = 100.0
+    matrix[np.triu_indices(400, 1)] = np.nan
+    svg = matrix_svg(matrix)
+    first = to_hex(colormaps["cividis"]((14 * 50 + 100) / 15 / 100))  # mean of the known 15 of its 25 entries
+    assert svg.count("<rect") == 80 * 81 // 2  # 5 x 5 experiences share a cell; those above the diagonal are empty
+    assert svg.count("<text") == 2 * 10 + 2  # of the axes
+    assert svg.count(first) == 1
+    assert matrix_svg(matrix[:40, :40]).count("<text") > 40 * 41 // 2
+
+
+def test_very_many_streams_and_rows_are_drawn_in_part_and_the_page_says_so(tmp_path, make_run, monkeypatch):
+    monkeypatch.setattr("ftp_cl.study.page.MOST_DRAWN", 1)
+    monkeypatch.setattr("ftp_cl.study.figures._MOST_STREAMS", 2)
+    for rate in range(2):
+        make_run(tmp_path / str(rate), config={"lr": rate})
+    text = parse(write_report([tmp_path], tmp_path / "out").html).text
+    assert "show the first 1 of these 2 rows" in text and "blob" in text and "line_art" not in text
+
+
+def test_figures_of_benchmarks_whose_names_look_alike_are_files_of_their_own(tmp_path, make_run):
+    long = "x" * 300
+    for i, name in enumerate(("a/b", "a b", "A_B", long, f"{long}y", "../..")):
+        make_run(tmp_path / "runs" / str(i), benchmark=name, experiences=1, ood=())
+    figures = write_report([tmp_path / "runs"], tmp_path / "out", "svg").figures
+    assert len({str(path).casefold() for path in figures}) == 12
+    assert {path.parent for path in figures} == {tmp_path / "out" / "figures"}
+    assert all(path.exists() for path in figures)
+
+
+def test_a_report_goes_where_a_notebook_has_set_its_own_backend(tmp_path, make_run):
+    make_run(tmp_path / "runs", experiences=1, ood=())
+    command = [sys.executable, "-m", "ftp_cl.cli", "report", "runs"]
+    environment = {**os.environ, "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_zero_radius_and_distance_are_drawn_on_the_logarithmic_axis(tmp_path, make_run):
+    projection = {"w": {"radius": 1e-8, "mean_distance": 0.0, "max_distance": 0.0, "boundary_share": 0.0}}
+    make_run(tmp_path, projection=projection)
+    assert "1e-08" in parse(write_report([tmp_path], tmp_path / "out").html).text
+
+
+def test_runs_with_and_without_ood_share_a_report(tmp_path, make_run):
+    make_run(tmp_path / "a", seed=0)
+    make_run(tmp_path / "b", seed=1, ood=("ood_blob",))
+    make_run(tmp_path / "c", seed=2, ood=())
+    make_run(tmp_path / "d", method="ewc", ood=())
+    parse(write_report([tmp_path], tmp_path / "out").html)
+
+
+def test_runs_without_a_result_are_listed_with_their_state(runs, tmp_path):
+    page = write_report([runs], tmp_path / "out").html
+    assert "Without a result" not in page.read_text()
+    for name in ("running", "failed", "interrupted"):
+        (runs / name).mkdir()
+        (runs / name / "config.yaml").write_text(CONFIG)
+    event = {"event": "eval", "experience": 2, "stream": "test", "accuracy": [70, 60, 50]}
+    (runs / "running" / "metrics.jsonl").write_text(json.dumps(event) + '\n{"event": "tra')
+    (runs / "failed" / "error.json").write_text('{"error": "<b>the disk</b> is full"}')
+    with (runs / "running" / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        text = " ".join(parse(write_report([runs, runs / "failed"], tmp_path / "out").html).text.split())
+    assert "Without a result (3)" in text
+    for row in (
+        "runningrunningexperience 3: 60.0 % on test",
+        "failedfailed<b>the disk</b> is full",
+        "interruptedinterrupted",
+    ):
+        assert row in text
+
+
+def test_no_result_writes_nothing(tmp_path):
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    with pytest.raises(ReportError, match="no result"):
+        write_report([tmp_path], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("failing", ["write", "replace"])
+def test_an_existing_report_stays_if_writing_fails(runs, tmp_path, monkeypatch, failing):
+    out = tmp_path / "out"
+    write_report([runs], out)
+    before = contents(out)
+    shutil.rmtree(runs / "ftp-2")
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(*(("os.fsync", fail) if failing == "write" else (Path, "replace", fail)))
+    with pytest.raises(ReportError, match="cannot be written"):
+        write_report([runs], out)
+    assert contents(out) == before
+
+
+def test_a_target_that_is_a_directory_leaves_the_others_as_they_are(runs, tmp_path):
+    before = write_report([runs], tmp_path / "out").markdown.read_bytes()
+    (tmp_path / "out" / "report.tex").unlink()
+    (tmp_path / "out" / "report.tex").mkdir()
+    shutil.rmtree(runs / "ftp-2")
+    with pytest.raises(ReportError, match=r"report\.tex: cannot be written"):
+        write_report([runs], tmp_path / "out")
+    assert (tmp_path / "out" / "report.md").read_bytes() == before
+    assert not [path for path in (tmp_path / "out").iterdir() if path.suffix == ".tmp"]
+
+
+def test_a_file_system_that_cannot_sync_directories_has_the_file_all_the_same(tmp_path, monkeypatch):
+    sync = os.fsync
+
+    def refuse_directories(descriptor):
+        if os.path.isdir(f"/proc/self/fd/{descriptor}"):
+            raise OSError(22, "Invalid argument")
+        sync(descriptor)
+
+    monkeypatch.setattr("os.fsync", refuse_directories)
+    replace_files({tmp_path / "a": b"1"})
+    assert (tmp_path / "a").read_bytes() == b"1"
+
+
+def test_a_directory_that_cannot_be_made_is_named(runs, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ReportError, match="cannot be written"):
+        write_report([runs], tmp_path / "file" / "out")
+
+
+@pytest.mark.parametrize(("suffix", "start"), [(".svg", b"<?xml"), (".png", b"\x89PNG")])
+def test_main_figure_as_a_file(runs, tmp_path, suffix, start):
+    results = load_results([runs])
+    path = write_figure(results, tmp_path / f"main{suffix}")
+    content = path.read_bytes()
+    assert content.startswith(start)
+    assert write_figure(results, tmp_path / f"again{suffix}").read_bytes() == content
+
+
+def test_main_figure_without_ood_has_one_panel(tmp_path, make_run):
+    results = load_results([make_run(tmp_path, ood=())])
+    assert write_figure(results, tmp_path / "main.svg").stat().st_size > 0
+
+
+def test_main_figure_refuses_other_endings_and_several_benchmarks(tmp_path, make_run):
+    make_run(tmp_path / "a", benchmark="one")
+    make_run(tmp_path / "b", benchmark="two")
+    results = load_results([tmp_path])
+    with pytest.raises(ReportError, match=r"written as \.svg or \.png"):
+        write_figure(results, tmp_path / "main.pdf")
+    with pytest.raises(ReportError, match="one benchmark, but the results have"):
+        write_figure(results, tmp_path / "main.svg")
+
+
+def test_the_users_matplotlib_settings_change_nothing(runs, tmp_path):
+    import matplotlib
+
+    results = load_results([runs])
+    plain = write_figure(results, tmp_path / "plain.svg").read_bytes()
+    with matplotlib.rc_context({"font.size": 30, "svg.fonttype": "none", "axes.grid": False, "lines.linewidth": 9}):
+        assert write_figure(results, tmp_path / "styled.svg").read_bytes() == plain
+
+
+@pytest.mark.slow
+def test_two_hundred_results_take_less_than_ten_seconds(tmp_path, make_run):
+    tensors = [f"blocks.{i}.weight" for i in range(60)]
+    for setting in range(40):
+        for seed in range(5):
+            make_run(
+                tmp_path / f"{setting}-{seed}",
+                method=("naive", "ftp")[setting % 2],
+                seed=seed,
+                experiences=10,
+                loss=1 + setting / 8,
+                config={"lr": setting},
+                tensors=tensors if setting % 2 else None,
+            )
+    start = time.process_time()
+    write_report([tmp_path], tmp_path / "out")
+    assert time.process_time() - start < 10
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
+@pytest.mark.parametrize("width", [390, 1280])
+def test_nothing_sticks_out_of_the_page_in_a_browser(runs, tmp_path, make_run, width):
+    name = "a_very_long_method_name_without_any_place_to_break_it_" * 2
+    make_run(runs / "long", method=name, config={"label": name})
+    page = write_report([runs], tmp_path / "out").html
+    # A headless window is at least 500 px wide, a frame is not.
+    frame = tmp_path / "frame.html"
+    frame.write_text(
+        f"<iframe src='{page.as_uri()}' style='width:{width}px;height:900px;border:0' onload=\"document.title="
+        "this.contentDocument.documentElement.scrollWidth + ' ' + this.contentDocument.querySelectorAll('svg').length"
+        '"></iframe>'
+    )
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files"]
+    command += ["--virtual-time-budget=5000", "--dump-dom", f"--user-data-dir={tmp_path / 'profile'}", frame.as_uri()]
+    output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    scroll_width, drawings = map(int, re.search(r"<title>(\d+) (\d+)</title>", output).groups())
+    assert scroll_width <= width
+    assert drawings == 8 + 4
+
+
+@pytest.mark.parametrize("kind", ["svg", "png"])
+def test_each_figure_of_the_page_can_be_a_file(runs, tmp_path, kind):
+    page = write_report([runs], tmp_path, kind)
+    names = {path.name for path in page.figures}
+    assert f"emoji_domains-cost.{kind}" in names and f"emoji_domains-id-ood.{kind}" in names
+    assert all(path.stat().st_size > 1000 for path in page.figures)
+    assert len(names) == page.html.read_text().count("<figcaption>")
+
+
+def test_a_corruption_is_one_row_of_the_ood_figure_and_a_style_another():
+    streams = ["ood_fluent_3d", "ood_fog_1", "ood_fog_5", "ood_line_art", "ood_snow_3"]
+    assert _ood_rows(streams) == {
+        "fluent_3d": ["ood_fluent_3d"],
+        "fog": ["ood_fog_1", "ood_fog_5"],
+        "line_art": ["ood_line_art"],
+        "snow_3": ["ood_snow_3"],
+    }
+
+
+def test_tensors_keep_the_part_of_their_name_that_tells_them_apart():
+    names = [f"backbone.blocks.{i}.0.conv_pw.weight" for i in range(3)]
+    assert short_tensor_names([*names, "backbone.conv_stem.weight"]) == [
+        *(f"blocks.{i}.0.conv_pw" for i in range(3)),
+        "conv_stem",
+    ]
+    assert short_tensor_names(["w"]) == ["w"]
+
+
+@pytest.mark.parametrize("tensors", [["w"], [f"layers.{i}.weight" for i in range(70)]])
+def test_layers_over_time_show_a_tensor_that_appears_late(tmp_path, make_run, tensors):
+    run = make_run(tmp_path / "run", tensors=tensors)
+    make_run(tmp_path / "short", tensors=tensors, seed=1)
+    values = {"radius": 0.0, "mean_distance": 1.5, "max_distance": 2.0, "boundary_share": 0.5}
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"event": "projection", "experience": 3, "tensors": {"late": values}}) + "\n")
+    page = write_report([tmp_path], tmp_path / "out").html.read_text()
+    assert "mean distance" in page and "row-wise L1 norm (weight units)" in page
+
+
+def test_corruptions_are_drawn_over_their_severity(tmp_path, make_run):
+    streams = tuple(f"ood_{name}_{severity}" for name in ("fog", "jpeg_compression") for severity in (1, 3, 5))
+    make_run(tmp_path / "run", ood=streams)
+    make_run(tmp_path / "styles", method="ftp")
+    page = write_report([tmp_path / "run", tmp_path / "styles"], tmp_path).html.read_text()
+    assert "Accuracy over the severity of corruptions" in page
+    page = write_report([tmp_path / "styles"], tmp_path).html.read_text()
+    assert "Accuracy over the severity of corruptions" not in page
