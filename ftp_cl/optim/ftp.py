@@ -146,7 +146,7 @@ class FTP:
         self._model = parameters if isinstance(parameters, nn.Module) else None
         self._names: dict[nn.Parameter, str] = {}
         self._excluded: set[str] = set()
-        self._known: dict[int, tuple[str, TensorState]] = {}
+        self._known: dict[int, Update] = {}
         self._shardings: dict[str, Sharding] = {}
         self._states: dict[str, TensorState] = {}
         self.updates: list[Update] = []
@@ -413,8 +413,13 @@ class FTP:
                 weights = parameter
                 if self._shardings:
                     weights, gradient = local(parameter), local(gradient)
-                name, state = self._known.get(id(parameter), ("", None))
-                if state is None or self._states.get(name) is not state or not state.follows(weights):
+                update = self._known.get(id(parameter))
+                if (
+                    update is None
+                    or self._states.get(update.name) is not update.state
+                    or not update.state.follows(weights)
+                    or gradient.layout is not torch.strided
+                ):
                     name = self._names.get(parameter) or self._find(parameter)
                     if name in self._excluded:
                         continue
@@ -422,10 +427,10 @@ class FTP:
                     state = self._state_of(name, parameter)
                     if state is None:
                         continue
-                    self._known[id(parameter)] = name, state
-                elif gradient.layout is not torch.strided:
-                    check_kind(name, weights, gradient)
-                yield Update(name, weights, gradient, state, group, float(k), self._shardings.get(name))
+                    update = Update(name, weights, gradient, state, group, float(k), self._shardings.get(name))
+                    self._known[id(parameter)] = update
+                update.weights, update.gradient, update.group, update.k = weights, gradient, group, float(k)
+                yield update
 
     @torch.no_grad()
     def _after_step(self, optimizer: Optimizer, args: tuple, kwargs: dict) -> None:
@@ -443,6 +448,8 @@ class FTP:
     def _forget_step(self) -> None:
         if self._fused is not None:
             self._fused.give_back()
+        for update in self.updates:
+            update.gradient = update.weights  # what is remembered of a step is not to keep its gradients alive
         self.updates, self._parts, self._fused = [], [], None
 
     def _find(self, parameter: nn.Parameter) -> str:

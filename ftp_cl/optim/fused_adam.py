@@ -13,6 +13,7 @@ from torch.optim import Adam, AdamW, Optimizer
 
 from ftp_cl.optim.nesting import has_step_of
 from ftp_cl.projection import Part, Rule, Update
+from ftp_cl.projection.backends.plan import still_fits
 
 Moments = tuple[Tensor, Tensor, Tensor]
 
@@ -62,23 +63,17 @@ class FusedStep:
     def _takes(self, update: Update, state: dict[str, Tensor], backends: Sequence[Any]) -> bool:
         """Not a tensor that has grown, of which FTP covers a part only."""
         first, second, steps = moments = state["exp_avg"], state["exp_avg_sq"], state["step"]
-        backend: Any
-        backend, *known = update.state.fitting or (None,)
-        size = update.weights.numel()
+        key: Any
+        key, *known = update.state.fitting or (None,)
+        size, plan = update.weights.numel(), update.state.plan
         same = bool(known) and known[0] is first and known[1] is second and known[2] is steps
-        if same and first.numel() == size == second.numel():
-            layout = backend.layout(update)  # only weights and gradient are to be looked at
-        elif _may_fit(update, *moments):
-            layouts = ((backend, backend.layout(update, first, second)) for backend in backends)
-            backend, layout = next((each for each in layouts if each[1] is not None), (None, None))
-            update.state.fitting = backend and (backend, *moments)
-        else:
-            layout = None
-        if layout is None:
-            return False
-        key = backend.name, layout
+        if not (same and first.numel() == size == second.numel() and still_fits(update, plan)):
+            key = _key(update, moments, backends)
+            update.state.fitting = key and (key, *moments)
+            if key is None:
+                return False
         if key not in self._waiting:
-            self._waiting[key] = Part(backend, []), []
+            self._waiting[key] = Part(key[0], []), []
         part, columns = self._waiting[key]
         part.updates.append(update)
         columns.append(moments)
@@ -103,14 +98,19 @@ class FusedStep:
                 update.weights.grad = update.gradient
 
 
-def _may_fit(update: Update, first: Tensor, second: Tensor, steps: Tensor) -> bool:
-    """Whether Adam's state is as it should be: a loaded one may be wrong."""
-    weights = update.weights
+def _key(update: Update, moments: Moments, backends: Sequence[Any]) -> Any:
+    """The backend that takes a tensor and Adam's state of it, and their layout; None: none does."""
+    weights, (first, second, steps) = update.weights, moments
     if steps.numel() != 1 or steps.dtype != torch.float32 or steps.device != weights.device:
-        return False
+        return None
     if update.group["capturable"] and weights.is_cpu:
-        return False
-    return all(tensor.shape == update.state.anchor.shape for tensor in (weights, first, second))
+        return None
+    if any(
+        tensor.shape != update.state.anchor.shape for tensor in (weights, first, second)
+    ):  # a loaded state may be wrong
+        return None
+    layouts = ((backend, backend.layout(update, first, second)) for backend in backends)
+    return next((key for key in layouts if key[1] is not None), None)
 
 
 def _group_allows(group: dict[str, Any], adamw: bool) -> bool:

@@ -33,15 +33,16 @@ class SkipWatch:
         for updates, skipped in steps:
             if skipped.is_cpu and skipped.numpy().any():
                 found += [update.name for update, bad in zip(updates, skipped.numpy(), strict=True) if bad]
-        self._steps += 1
+        on_gpu = [updates for updates, skipped in steps if skipped.is_cuda]
+        if not on_gpu or torch.cuda.is_current_stream_capturing():
+            return found
         if self._asked and all(event.query() for _, _, event in self._asked):
             for names, counts, _ in self._asked:
                 found += [name for name, count in zip(names, counts.numpy(), strict=True) if count]
             self._asked = []
-        on_gpu = [updates for updates, skipped in steps if skipped.is_cuda]
-        due = self._steps % STEPS_BETWEEN == 1 and not self._asked
-        if on_gpu and due and not torch.cuda.is_current_stream_capturing():
+        if self._steps % STEPS_BETWEEN == 0 and not self._asked:
             self._asked = [self._ask(updates) for updates in on_gpu]
+        self._steps += 1
         return found
 
     @staticmethod

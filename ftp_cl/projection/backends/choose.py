@@ -4,7 +4,6 @@ import importlib.util
 import logging
 import os
 from collections.abc import Callable
-from functools import cache
 
 import torch
 
@@ -87,7 +86,6 @@ def get_backends(name: str) -> tuple[Backend, ...]:
     return (*_sharded(), build()) if name == "torch" else (*_sharded(), build(), _torch())
 
 
-@cache
 def _automatic() -> tuple[Backend, ...]:
     backends = _sharded()
     for name in _AUTOMATIC:

@@ -8,7 +8,6 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
 
@@ -17,14 +16,10 @@ import torch
 from torch import Tensor
 
 from ftp_cl.projection.backends import numba_kernels
+from ftp_cl.projection.backends.plan import Layout, Plan, layout_of
 from ftp_cl.projection.backends.protocol import Rule, Scaler, Update
-from ftp_cl.projection.rows import same_layout
-from ftp_cl.projection.tensor_state import TensorState
 
 logger = logging.getLogger(__name__)
-
-Layout = tuple[torch.dtype, torch.dtype, torch.dtype | None]
-"""Dtype of weights and gradient, that of the anchor, and that of the change, if one is kept."""
 
 _ZEROS = {torch.float32: np.float32(0), torch.float64: np.float64(0), torch.bfloat16: np.uint16(0), None: None}
 """As `numba_kernels` has these dtypes."""
@@ -32,6 +27,13 @@ _ZEROS = {torch.float32: np.float32(0), torch.float64: np.float64(0), torch.bflo
 _WEIGHTS = {torch.float32: {torch.float32, torch.bfloat16}, torch.float64: {torch.float64}}
 _WEIGHTS[torch.bfloat16] = {torch.bfloat16}
 """Dtypes of weights, and of the anchor and change beside them, that the loops take, each compiled by itself."""
+
+
+@cache
+def _takes(layout: Layout) -> bool:
+    device, weights, anchor, change = layout
+    return device.type == "cpu" and {anchor, change or anchor} <= _WEIGHTS.get(weights, set())
+
 
 _SMALLEST_SHARE = 1 << 16
 """A thread is worth its start from about so many elements on."""
@@ -43,18 +45,9 @@ class NumbaBackend:
     name = "numba"
 
     def layout(self, update: Update, *others: Tensor) -> Layout | None:
-        """Tensors on CPU, of the layout of their anchor; `others` are to be like the weights."""
-        plan: _Plan = update.state.plan or _plan(update.state)
-        if plan.layout is None:
-            return None
-        dtype, stride, shape = plan.layout[0], plan.stride, plan.shape
-        for tensor in (update.weights, update.gradient, *others):
-            if tensor.dtype is not dtype or not tensor.is_cpu:
-                return None
-            same = tensor.stride() == stride and tensor.shape == shape
-            if not same and not same_layout(update.state.covered(tensor), update.state.anchor):
-                return None
-        return plan.layout
+        """See `layout_of`."""
+        layout = layout_of(update, *others)
+        return layout if layout is not None and _takes(layout) else None
 
     def vote(self, updates: Sequence[Update], rule: Rule) -> np.ndarray:
         """See `Backend.vote`; votes are of shape [updates]."""
@@ -120,52 +113,6 @@ class NumbaBackend:
         return table.finish(largest, bad, votes, k, rule)
 
 
-# ---- which tensors -----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class _Plan:
-    """What stays the same from step to step for one tensor; asking torch for it takes longer than a small tensor.
-
-    It is equal to itself only: a state whose tensors have been replaced gets another one.
-
-    Attributes:
-        shape: of the anchor.
-        stride: of the anchor.
-        layout: None: the compiled loops cannot take these tensors.
-        rows: number of rows.
-        columns: elements per row.
-        addresses: of numbers, norms, change (0 for none) and anchor.
-    """
-
-    shape: torch.Size
-    stride: tuple[int, ...]
-    layout: Layout | None
-    rows: int
-    columns: int
-    addresses: tuple[int, int, int, int]
-
-
-def _plan(state: TensorState) -> _Plan:
-    anchor, change, rows = state.anchor, state.change, state.norms.numel()
-    dtype, kept = state.followed_dtype, None if change is None else change.dtype
-    allowed = {anchor.dtype, kept or anchor.dtype} <= _WEIGHTS.get(dtype, set())
-    state.plan = _Plan(
-        shape=anchor.shape,
-        stride=anchor.stride(),
-        layout=(dtype, anchor.dtype, kept) if allowed and anchor.is_cpu and state.numbers.is_cpu else None,
-        rows=rows,
-        columns=anchor.numel() // rows,
-        addresses=(
-            state.numbers.data_ptr(),
-            state.norms.data_ptr(),
-            0 if change is None else change.data_ptr(),
-            anchor.data_ptr(),
-        ),
-    )
-    return state.plan
-
-
 # ---- running loops on them ---------------------------------------------------------------------------------------
 
 
@@ -183,21 +130,20 @@ class _Table:
         cut: those tensors that are more than one piece.
     """
 
-    def __init__(self, plans: Sequence[_Plan], threads: int) -> None:
+    def __init__(self, plans: Sequence[Plan], threads: int) -> None:
         elements = sum(plan.rows * plan.columns for plan in plans)
         threads = max(1, min(threads, elements // _SMALLEST_SHARE))
         cuts = _cuts(plans, elements / threads)
-        layout = plans[0].layout
-        assert layout is not None
-        self._layout = layout
-        self.zeros = tuple(_ZEROS[dtype] for dtype in layout)
+        assert plans[0].layout is not None
+        self._dtypes = weights, anchor, change = plans[0].layout[1:]
+        self.zeros = tuple(_ZEROS[dtype] for dtype in self._dtypes)
         self.lines = np.array([plan.addresses[0] for plan in plans])
         self.owners = np.array([owner for owner, _, _ in cuts])
         self.cut: list[int] = np.flatnonzero(np.bincount(self.owners) > 1).tolist()
         before = np.array([start * plans[owner].columns for owner, start, _ in cuts])
-        self._offsets = before * layout[0].itemsize  # in bytes, from the tensor's first element
+        self._offsets = before * weights.itemsize  # in bytes, from the tensor's first element
         self._fixed = np.empty((len(cuts), numba_kernels.OTHERS), dtype=np.int64)
-        sizes = [8, layout[2].itemsize if layout[2] else 0, layout[1].itemsize]
+        sizes = [8, change.itemsize if change else 0, anchor.itemsize]
         for line, (owner, start, end) in enumerate(cuts):
             numbers, *addresses = plans[owner].addresses
             moved = [
@@ -224,7 +170,7 @@ class _Table:
             columns: the tensors whose addresses the kernel's table holds after those of the state.
             arrays: the kernel's further arguments, with a line for each piece, that it reads or writes.
         """
-        _announce(kernel, self._layout)
+        _announce(kernel, self._dtypes)
         addresses = np.array([[tensor.data_ptr() for tensor in column] for column in columns], dtype=np.int64)
         table = np.empty((len(self.owners), numba_kernels.OTHERS + len(columns)), dtype=np.int64)
         table[:, : numba_kernels.OTHERS] = self._fixed
@@ -258,12 +204,12 @@ def _table_of(updates: Sequence[Update]) -> _Table:
 
 
 @lru_cache(maxsize=1024)
-def _table(plans: tuple[_Plan, ...], threads: int) -> _Table:
+def _table(plans: tuple[Plan, ...], threads: int) -> _Table:
     """Steps usually work on the same tensors. A plan that is kept here keeps no tensor."""
     return _Table(plans, threads)
 
 
-def _cuts(plans: Sequence[_Plan], room: float) -> list[tuple[int, int, int]]:
+def _cuts(plans: Sequence[Plan], room: float) -> list[tuple[int, int, int]]:
     """(tensor, first row, last row + 1) of pieces: all tensors in a row, cut where every `room` elements are full."""
     cuts, before = [], 0
     for owner, plan in enumerate(plans):
@@ -286,7 +232,7 @@ def _pool(process: int) -> ThreadPoolExecutor:
 
 
 @cache
-def _announce(kernel: Callable[..., None], layout: Layout) -> None:
+def _announce(kernel: Callable[..., None], dtypes: tuple[torch.dtype | None, ...]) -> None:
     """Say that the first use compiles, which takes seconds unless the code is kept on disk from an earlier run."""
-    names = " and ".join(sorted({str(dtype) for dtype in layout if dtype}))
+    names = " and ".join(sorted({str(dtype) for dtype in dtypes if dtype}))
     logger.info("Compiling %s for %s (kept on disk for later runs).", kernel.__name__, names)

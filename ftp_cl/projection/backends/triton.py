@@ -4,6 +4,7 @@ Tensors of other layouts, those on CPU among them, go through plain torch.
 """
 
 from collections.abc import Hashable, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,9 @@ from torch import Tensor
 
 from ftp_cl.projection.backends import triton_kernels as kernels
 from ftp_cl.projection.backends.choose import triton_is_interpreted
+from ftp_cl.projection.backends.plan import Layout, layout_of, plan_of
 from ftp_cl.projection.backends.protocol import Rule, Scaler, Update
-from ftp_cl.projection.rows import accumulation_dtype, same_layout
+from ftp_cl.projection.rows import accumulation_dtype
 
 _TYPES = {torch.float64: tl.float64, torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
 
@@ -45,21 +47,10 @@ class TritonBackend:
     def __getstate__(self) -> dict[str, Any]:
         return {"_tables": {}}
 
-    def layout(self, update: Update, *others: Tensor) -> Hashable:
-        """What tensors of one launch have in common; None: the kernels cannot take this one."""
-        state, weights = update.state, update.weights
-        tensors = [weights, update.gradient, *others]
-        kept = [state.anchor, *([] if state.change is None else [state.change])]
-        if (
-            not (weights.is_cuda or triton_is_interpreted())
-            or not {t.dtype for t in (*tensors, *kept)} <= _TYPES.keys()
-        ):
-            return None
-        if any(t.device != weights.device for t in (*tensors, *kept, state.numbers)):
-            return None
-        if any(t.dtype != weights.dtype or not same_layout(state.covered(t), state.anchor) for t in tensors):
-            return None
-        return weights.device, weights.dtype, *(t.dtype for t in kept), len(kept)
+    def layout(self, update: Update, *others: Tensor) -> Layout | None:
+        """See `layout_of`."""
+        layout = layout_of(update, *others)
+        return layout if layout is not None and _takes(layout) else None
 
     def vote(self, updates: Sequence[Update], rule: Rule) -> "_Table":
         """See `Backend.vote`."""
@@ -85,14 +76,18 @@ class TritonBackend:
         return table.step(np.insert(hyper, 0, 0.0, axis=1), rule, Scaler(), adam=True)
 
     def _table_of(self, updates: Sequence[Update]) -> "_Table":
-        for update in updates:
-            update.state.plan = update.state.plan or object()
         key = tuple([update.state.plan for update in updates])
         if key not in self._tables:
             if len(self._tables) == TABLES:
                 del self._tables[next(iter(self._tables))]
             self._tables[key] = _Table(updates)
         return self._tables[key]
+
+
+@cache
+def _takes(layout: Layout) -> bool:
+    device, *dtypes = layout
+    return (device.type == "cuda" or triton_is_interpreted()) and set(dtypes) <= {*_TYPES, None}
 
 
 class _Table:
@@ -103,19 +98,17 @@ class _Table:
     """
 
     def __init__(self, updates: Sequence[Update]) -> None:
-        states = [update.state for update in updates]
-        self._device, dtype = updates[0].weights.device, updates[0].weights.dtype
-        change = states[0].change
+        plans = [plan_of(update.state) for update in updates]
+        assert plans[0].layout is not None
+        self._device, dtype, anchor, change = plans[0].layout
         self._types = {
             "W": _TYPES[dtype],
-            "A": _TYPES[states[0].anchor.dtype],
-            "C": None if change is None else _TYPES[change.dtype],
+            "A": _TYPES[anchor],
+            "C": None if change is None else _TYPES[change],
             "SUMS": _TYPES[accumulation_dtype(dtype)],
         }
-        kept = [(s.anchor, s.anchor if s.change is None else s.change, s.norms, s.numbers) for s in states]
-        addresses = np.array([[tensor.data_ptr() for tensor in tensors] for tensors in kept])
-        rows = np.array([state.norms.numel() for state in states])
-        columns = np.array([state.anchor.numel() for state in states]) // rows
+        addresses = np.array([[plan.addresses[i] for i in (3, 2, 1, 0)] for plan in plans])
+        rows, columns = (np.array(sizes) for sizes in zip(*((plan.rows, plan.columns) for plan in plans), strict=True))
         self._host = np.zeros((len(updates), kernels.FIELDS), dtype=np.int64)
         self._host[:, 5:9], self._host[:, 9], self._host[:, 10] = addresses, columns, rows
         self.pointers = self._pointers = self._here(self._host)
