@@ -13,12 +13,16 @@ from ftp_cl.optim import FTP
 from ftp_cl.projection import (
     LiteralState,
     Rule,
+    Scaler,
     Storage,
     TensorState,
+    Update,
     available_backends,
     get_backends,
     literal_step,
+    parts_of,
 )
+from ftp_cl.projection.radius import STEPS
 
 BACKENDS = [
     pytest.param(name, marks=pytest.mark.skipif(name not in available_backends(), reason=f"{name} is not installed"))
@@ -315,6 +319,43 @@ def test_tensors_of_all_kinds_at_once(backend, method, take_step):
         torch.testing.assert_close(other, one, rtol=1e-3, atol=1e-5)
     for tensor, other in zip(tensors, others, strict=True):
         torch.testing.assert_close(other.cpu(), tensor, equal_nan=True, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("one_pass", [False, True])
+@pytest.mark.parametrize("backend", [pytest.param("torch"), WITH_TRITON[-1]])
+def test_what_a_scaler_says_is_heeded_where_the_tensors_are(backend, one_pass):
+    """Votes are divided by its scale; where it has found infinities, weights and state stay as they were."""
+
+    def run(scale, found_inf, device):
+        generator = torch.Generator().manual_seed(0)
+        rule = Rule(method="one_pass" if one_pass else "paper")
+        weights = [torch.randn(shape, generator=generator).to(device) for shape in [(3, 20), (7,), (2, 9000)]]
+        storage = Storage(keeps_change=not one_pass)
+        states = [TensorState(0.9 * weight, weight, storage) for weight in weights]
+        before = []
+        for step in range(4):
+            updates = [
+                Update(str(i), w, scale * torch.cos(w + step), s, {})
+                for i, (w, s) in enumerate(zip(weights, states, strict=True))
+            ]
+            parts = parts_of(updates, get_backends(backend))
+            found = torch.full((), found_inf * (step == 3), device=device)
+            for part in parts:
+                part.vote(rule)
+            kept = [*weights, *(s.norms for s in states), *(s.numbers for s in states)]
+            kept += [s.change for s in states if s.change is not None]
+            before = [tensor.clone() for tensor in kept]
+            skipped = [part.project(rule, Scaler(torch.full((), scale, device=device), found)) for part in parts]
+            if found > 0:
+                assert all(torch.equal(*pair) for pair in zip(kept, before, strict=True))
+                assert not torch.cat(skipped).any()
+            for weight in weights:
+                weight.add_(0.1 * torch.cos(weight)) if step < 2 else None
+        return torch.stack([state.numbers for state in states]).cpu()
+
+    plain = run(1.0, 0.0, "cpu" if backend == "torch" else device_of(backend))
+    torch.testing.assert_close(run(4.0, 0.0, device_of(backend)), plain)
+    assert run(4.0, 1.0, device_of(backend))[:, STEPS].tolist() == [3, 3, 3] and plain[:, STEPS].tolist() == [4, 4, 4]
 
 
 def test_auto_is_the_fastest_for_each_tensor_that_is_there():
