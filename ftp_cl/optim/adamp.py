@@ -1,6 +1,6 @@
 """AdamP, the paper's drop-in optimizer: AdamW followed by FTP."""
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -27,6 +27,7 @@ class AdamP(DropIn, torch.optim.AdamW):
         k: factor in [0, 1] on votes that shrink a radius.
         exclude_set: names or shell patterns that are not projected.
         backend: "torch", "numba", "triton" or "auto", as in `FTP`.
+        method: "paper", "exact" or "one_pass", as in `FTP`.
         options: further ones of torch.optim.AdamW (foreach, fused, maximize, capturable).
 
     Attributes:
@@ -47,6 +48,7 @@ class AdamP(DropIn, torch.optim.AdamW):
         k: float = 1.0,
         exclude_set: set[str] | None = None,
         backend: str = "auto",
+        method: Literal["paper", "exact", "one_pass"] = "paper",
         **options: Any,
     ) -> None:
         super().__init__(
@@ -58,4 +60,4 @@ class AdamP(DropIn, torch.optim.AdamW):
             amsgrad=amsgrad,
             **options,
         )
-        self._start_projection(k, exclude_set or set(), backend)
+        self._start_projection(k, exclude_set or set(), backend, method)

@@ -18,22 +18,55 @@ def check_k(k: float) -> None:
         raise ValueError(f"k={k!r} lies outside [0, 1]; 1 is the paper's default, 0 lets radii only grow.")
 
 
-def storage(direction_dtype: torch.dtype | str | None, anchor_device: torch.device | str | None) -> Storage:
-    """What these two ask for; raise a ValueError for a dtype or device that cannot hold it."""
-    if isinstance(direction_dtype, str):
-        named = getattr(torch, direction_dtype, None)
-        if not isinstance(named, torch.dtype):
-            raise ValueError(f"direction_dtype={direction_dtype!r} is no dtype of torch; try 'bfloat16'.")
-        direction_dtype = named
-    if direction_dtype is not None and direction_dtype not in COMPUTED:
-        raise ValueError(f"direction_dtype={direction_dtype} cannot be computed with; try 'bfloat16'.")
+METHODS = ("paper", "exact", "one_pass")
+
+
+def storage(
+    method: str,
+    direction_dtype: torch.dtype | str | None,
+    anchor_dtype: torch.dtype | str | None,
+    anchor_device: torch.device | str | None,
+) -> Storage:
+    """What these ask for; raise a ValueError for a dtype or device that cannot hold it."""
+    if method == "one_pass" and direction_dtype is not None:
+        raise ValueError(f"direction_dtype={direction_dtype!r} has no use in one pass, which keeps no direction.")
     try:
         device = None if anchor_device is None else torch.empty(0, device=anchor_device).device
     except (RuntimeError, TypeError, AssertionError, ImportError):  # all of them torch's, by kind of device
         device = torch.device("meta")
     if device is not None and device.type == "meta":
         raise ValueError(f"anchor_device={anchor_device!r} is no device that holds numbers here; try 'cpu'.")
-    return Storage(direction_dtype, device)
+    dtypes = _dtype("direction_dtype", direction_dtype), _dtype("anchor_dtype", anchor_dtype)
+    return Storage(*dtypes, device, keeps_change=method != "one_pass")
+
+
+def _dtype(option: str, given: torch.dtype | str | None) -> torch.dtype | None:
+    if isinstance(given, str):
+        named = getattr(torch, given, None)
+        if not isinstance(named, torch.dtype):
+            raise ValueError(f"{option}={given!r} is no dtype of torch; try 'bfloat16'.")
+        given = named
+    if given is not None and given not in COMPUTED:
+        raise ValueError(f"{option}={given} cannot be computed with; try 'bfloat16'.")
+    return given
+
+
+def check_precision(name: str, parameter: nn.Parameter, method: str) -> None:
+    """Raise a ValueError for half-precision weights in one pass."""
+    if method == "one_pass" and parameter.dtype in (torch.float16, torch.bfloat16):
+        raise ValueError(
+            f"{name} is of {parameter.dtype}, in which changes are lost that are smaller than a weight's last bit, and "
+            "method='one_pass' reads directions off the weights: keep them in float32, or use method='paper'."
+        )
+
+
+def check_rounding(name: str, exact: Tensor, anchor: Tensor) -> None:
+    """Raise a ValueError for an anchor that another dtype does not hold exactly."""
+    if not torch.equal(anchor.to(exact), exact):
+        raise ValueError(
+            f"anchor_dtype={anchor.dtype} would round the anchor of {name}, which moves weights by more than a first "
+            "radius: leave it out, or say round_anchor=True to stay near the rounded anchor"
+        )
 
 
 def check_anchor(
@@ -128,16 +161,6 @@ def _held(optimizer: Any) -> dict[str, Optimizer]:
             if isinstance(other, Optimizer) and not shared:
                 held[name] = other
     return held
-
-
-def check_whole(name: str, parameter: nn.Parameter) -> None:
-    """Raise a ValueError for a parameter that may be spread over processes."""
-    # The marks of FSDP's first version, and of distributed tensors, which the second makes.
-    if getattr(parameter, "_fsdp_flattened", False) or hasattr(parameter, "placements"):
-        raise ValueError(
-            f"{name} is one of FSDP's parameters or a distributed tensor; FTP needs plain tensors, whole in each "
-            "process, as DistributedDataParallel has them."
-        )
 
 
 def check_kind(name: str, parameter: nn.Parameter, gradient: Tensor) -> None:

@@ -51,8 +51,8 @@ class DropIn(Optimizer):
         if hasattr(self, "ftp"):
             self._track()
 
-    def _start_projection(self, k: float, exclude: Iterable[str], backend: str) -> None:
-        self.ftp = FTP(self._named, k=k, exclude=exclude, backend=backend).attach(self)
+    def _start_projection(self, k: float, exclude: Iterable[str], backend: str, method: Any) -> None:
+        self.ftp = FTP(self._named, k=k, exclude=exclude, backend=backend, method=method).attach(self)
         self._track()
 
     def _track(self) -> None:

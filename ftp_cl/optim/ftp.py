@@ -4,22 +4,41 @@ import logging
 import math
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ftp_cl.optim import fused_adam
-from ftp_cl.optim.checks import check_anchor, check_k, check_kind, check_whole, stepping, storage
+from ftp_cl.optim.checks import (
+    METHODS,
+    check_anchor,
+    check_k,
+    check_kind,
+    check_precision,
+    check_rounding,
+    stepping,
+    storage,
+)
+from ftp_cl.optim.fused_adam import FusedStep, can_fuse
 from ftp_cl.optim.names import Exclude, NamedParameters, aliases, canonical_name, exclude_entries, match, named_list
-from ftp_cl.optim.nesting import is_outermost
-from ftp_cl.optim.turns import Turn, learn_radii, project, take_votes
-from ftp_cl.projection import TensorState, available_backends, get_backend
+from ftp_cl.optim.nesting import is_called_by, is_outermost
+from ftp_cl.optim.sharding import local, local_like, sharding_of, spread_like, whole
+from ftp_cl.optim.skips import SkipWatch
+from ftp_cl.projection import (
+    Part,
+    Rule,
+    Scaler,
+    Sharding,
+    TensorState,
+    Update,
+    available_backends,
+    get_backends,
+    parts_of,
+)
 from ftp_cl.projection.checks import number, problem_of
-
-if TYPE_CHECKING:
-    from ftp_cl.projection.numba_backend import NumbaBackend
+from ftp_cl.projection.radius import NUMBERS, SKIPPED, STEPS, VALUE, named
+from ftp_cl.projection.rows import row_norms
 
 logger = logging.getLogger(__name__)
 
@@ -55,27 +74,38 @@ class FTP:
             before its first optimizer step.
         exclude: what is not projected: parameter names, module names, shell patterns, module types. A new classifier
             belongs here. A weight that is tied is excluded if any of its names is.
-        method: "paper", the published rule, in which all rows vote on the radius; or "exact", in which only rows that
-            the previous step has shortened do: the derivative of the loss by the radius (docs/hyper_optimizer.md).
+        method: "paper", the published rule, in which all rows vote on the radius; "exact", in which only rows that the
+            previous step has shortened do: the derivative of the loss by the radius (docs/hyper_optimizer.md); or
+            "one_pass", a variant in one pass over memory that keeps the anchor only: the direction of the previous
+            change is read off the weights before the step, W - W0, which is the same but for rounding; the vote counts
+            in the next step; the first radius is mu, because a change below a weight's last bit has no direction. It
+            needs weights in float32 or float64.
         mu: step size of the radii, 1e-2 as published. A radius grows by at most about mu a step, in units of a row's
             L1 norm.
-        backend: "torch", which is always there, "numba" (`pip install 'ftp-cl[fast]'`; for CPU), "triton" (for GPUs;
-            not timed on one yet), or "auto": numba if it is installed, plain torch otherwise. All give the same
-            results but for rounding, and read each other's state. Behind torch's fused Adam and AdamW, Numba takes
-            their update and the projection in one pass over memory (docs/speed.md).
+        backend: "torch", which is always there, "numba" (`pip install 'ftp-cl[fast]'`; for CPU), "triton" (for GPUs),
+            or "auto": for each tensor the fastest that takes it. All give the same results but for rounding, and read
+            each other's state. Behind torch's fused Adam and AdamW, Numba and Triton take their update and the
+            projection together (docs/speed.md).
         direction_dtype: of the previous change, which only votes on radii; `"bfloat16"` halves its memory. None: that
             of the weights, as published.
+        anchor_dtype: of the anchors; `"bfloat16"` halves their memory, and is exact where the pretrained weights are
+            bfloat16 numbers. None: that of the weights.
+        round_anchor: whether an anchor may be rounded to `anchor_dtype`, which moves weights; otherwise a step raises
+            ValueError where it would be.
         anchor_device: keeps anchors elsewhere, for example on "cpu" while the weights are on a GPU; they are fetched
             tensor by tensor at each step. None: where the weights are.
 
     A parameter group may carry `ftp_k`, its own k, or `ftp=False`, not to be projected.
 
-    Under DistributedDataParallel every process projects alike, since all have the same weights and gradients. Sharded
-    weights (FSDP, tensor parallelism) are refused: a row's norm and a tensor's vote would need all processes.
+    Under DistributedDataParallel every process projects alike, since all have the same weights and gradients. Weights
+    that are sharded along dimension 0, as `fully_shard` (FSDP2) leaves them, are projected where they are, with up to
+    three small collectives a step; FTP's state is sharded like them and rides in what `get_optimizer_state_dict` of
+    torch.distributed.checkpoint gives. Then `distances` and `summary` are to be called in all processes. FSDP's first
+    version and other placements are refused.
 
     Attributes:
-        turns: the step in progress, tensor by tensor; empty between steps.
-        backend: what computes.
+        updates: the step in progress, tensor by tensor; empty between steps.
+        backend: the one that was asked for.
 
     Raises:
         ValueError: for a k outside [0, 1], a mu that is not positive, an unknown method, a backend that is unknown or
@@ -91,29 +121,38 @@ class FTP:
         k: float = 1.0,
         anchor: Mapping[str, Tensor] | None = None,
         exclude: Exclude = (),
-        method: Literal["paper", "exact"] = "paper",
+        method: Literal["paper", "exact", "one_pass"] = "paper",
         mu: float = 1e-2,
         backend: str = "auto",
         direction_dtype: torch.dtype | str | None = None,
+        anchor_dtype: torch.dtype | str | None = None,
+        round_anchor: bool = False,
         anchor_device: torch.device | str | None = None,
     ) -> None:
         check_k(k)
         if not 0 < number(mu) < math.inf:
             raise ValueError(f"mu={mu!r} is no step size: it must be a number above 0 (1e-2 as published).")
-        if method not in ("paper", "exact"):
-            raise ValueError(f"method={method!r} is unknown; choose 'paper' or 'exact'.")
+        if method not in METHODS:
+            raise ValueError(f"method={method!r} is unknown; choose 'paper', 'exact' or 'one_pass'.")
         self.k = k
         self.mu = mu
         self.method = method
         self.exclude = exclude_entries(exclude)
-        self.backend = get_backend(backend)
-        self._storage = storage(direction_dtype, anchor_device)
+        self.backend = backend
+        self._backends = get_backends(backend)
+        self.round_anchor = round_anchor
+        self._storage = storage(method, direction_dtype, anchor_dtype, anchor_device)
         self._anchor: dict[str, Tensor] = {}
         self._model = parameters if isinstance(parameters, nn.Module) else None
         self._names: dict[nn.Parameter, str] = {}
         self._excluded: set[str] = set()
+        self._known: dict[int, Update] = {}
+        self._shardings: dict[str, Sharding] = {}
         self._states: dict[str, TensorState] = {}
-        self.turns: list[Turn] = []
+        self.updates: list[Update] = []
+        self._parts: list[Part] = []
+        self._fused: FusedStep | None = None
+        self._skips = SkipWatch()
         self._warned: set[str] = set()
         self._optimizer: weakref.ref[Optimizer] | None = None
         self._given: weakref.ref[Optimizer] | None = None
@@ -156,7 +195,7 @@ class FTP:
             parameters = named_list(parameters)
         self.exclude = self.exclude if exclude is None else exclude_entries(exclude)
         excluded_names = match(self.exclude, parameters)
-        self._names, self._excluded = {}, set()
+        self._names, self._excluded, self._known, self._shardings = {}, set(), {}, {}
         known: set[str] = set()
         for parameter, names in aliases(parameters).items():
             if names[0] in known:  # they would share anchor and radius
@@ -169,7 +208,10 @@ class FTP:
             if not excluded_names.isdisjoint(names):
                 self._excluded.add(names[0])
                 continue
-            check_whole(names[0], parameter)
+            if (sharding := sharding_of(names[0], parameter)) is not None:
+                self._shardings[names[0]] = sharding
+            if parameter.requires_grad:
+                check_precision(names[0], parameter, self.method)
             if parameter.numel() == 0:
                 self._excluded.add(names[0])
         if anchor is not None:
@@ -259,7 +301,7 @@ class FTP:
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        self.turns = []
+        self._forget_step()
         self._optimizer = self._given = None
 
     def is_attached_to(self, optimizer: Any) -> bool:
@@ -277,15 +319,25 @@ class FTP:
             "_loading": None,
             "_at_rest": {},
             "_handles": [],
-            "turns": [],
+            "updates": [],
+            "_parts": [],
+            "_fused": None,
+            "_known": {},
             "_states": states,
-            "backend": self.backend.name,
+            "_backends": (),
         }
         return {**self.__dict__, **own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update({"_given": None, "_loading": None, "_at_rest": {}, **state})  # an older one lacks these
-        self.backend = get_backend(state["backend"] if state["backend"] in available_backends() else "auto")
+        lacking: dict[str, Any] = {
+            "_given": None,
+            "_loading": None,
+            "_at_rest": {},
+            "round_anchor": False,
+            "_skips": SkipWatch(),
+        }
+        self.__dict__.update({**lacking, **state})  # an older one lacks these
+        self._backends = get_backends(self.backend if self.backend in available_backends() else "auto")
         self._states = self._read(state["_states"])
 
     # ---- one step ---------------------------------------------------------------------------------------------------
@@ -295,7 +347,10 @@ class FTP:
         """Collect votes: gradients are read before the step, because some optimizers overwrite them in it."""
         if not is_outermost(optimizer):
             return None
-        self.turns = []
+        self._forget_step()
+        if is_called_by("_init_optim_state"):  # torch makes the optimizer's state there: no step to be counted
+            list(self._updates_of(optimizer))
+            return None
         # args are those of the unbound step: (optimizer, closure) or (optimizer,).
         closure = args[1] if len(args) > 1 else kwargs.get("closure")
         if closure is None:
@@ -321,23 +376,32 @@ class FTP:
         return closure_then_begin
 
     def _begin(self, optimizer: Optimizer) -> None:
-        waiting = self.turns = list(self._turns_of(optimizer))
+        waiting = self.updates = list(self._updates_of(optimizer))
+        rule = self._rule()
         if self._can_fuse(optimizer):
+            backends = [backend for backend in self._backends if hasattr(backend, "adam")]
+            self._fused = FusedStep(optimizer, waiting, backends)
+            waiting = self._fused.left
             try:
-                waiting = fused_adam.step_and_project(optimizer, waiting, cast("NumbaBackend", self.backend), self.mu)
+                self._fused.run(rule)
             except BaseException:
-                fused_adam.give_back(self.turns)
+                self._fused.give_back()
                 raise
-        take_votes(waiting, self.backend, exact=self.method == "exact")
+        self._parts = parts_of(waiting, self._backends)
+        for part in self._parts:
+            part.vote(rule)
+
+    def _rule(self) -> Rule:
+        return Rule(self.mu, self.method)
 
     def _can_fuse(self, optimizer: Optimizer) -> bool:
         """Whether this step may be taken and projected in one pass: nobody else's hook may come in between."""
         before, after = optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks
         alone = (next(reversed(before)), next(iter(after))) == self._step_hooks
-        return alone and self.backend.name == "numba" and self.method == "paper" and fused_adam.can_fuse(optimizer)
+        return alone and can_fuse(optimizer)
 
-    def _turns_of(self, optimizer: Optimizer) -> Iterator[Turn]:
-        """A turn for each parameter that is projected in this step."""
+    def _updates_of(self, optimizer: Optimizer) -> Iterator[Update]:
+        """One for each parameter that is projected in this step."""
         for group in optimizer.param_groups:
             if not group.get("ftp", True):
                 continue
@@ -346,25 +410,47 @@ class FTP:
                 gradient = parameter.grad
                 if gradient is None:
                     continue
-                name = self._names.get(parameter) or self._find(parameter)
-                if name in self._excluded:
-                    continue
-                check_kind(name, parameter, gradient)
-                if (state := self._state_of(name, parameter)) is not None:
-                    yield Turn(name, parameter, gradient, state, group, float(k))
+                weights = parameter
+                if self._shardings:
+                    weights, gradient = local(parameter), local(gradient)
+                update = self._known.get(id(parameter))
+                if (
+                    update is None
+                    or self._states.get(update.name) is not update.state
+                    or not update.state.follows(weights)
+                    or gradient.layout is not torch.strided
+                ):
+                    name = self._names.get(parameter) or self._find(parameter)
+                    if name in self._excluded:
+                        continue
+                    check_kind(name, weights, gradient)
+                    state = self._state_of(name, parameter)
+                    if state is None:
+                        continue
+                    update = Update(name, weights, gradient, state, group, float(k), self._shardings.get(name))
+                    self._known[id(parameter)] = update
+                update.weights, update.gradient, update.group, update.k = weights, gradient, group, float(k)
+                yield update
 
     @torch.no_grad()
     def _after_step(self, optimizer: Optimizer, args: tuple, kwargs: dict) -> None:
         if not is_outermost(optimizer):
             return
-        turns, self.turns = self.turns, []
-        fused_adam.give_back(turns)
-        found_inf, scale = getattr(optimizer, "found_inf", None), getattr(optimizer, "grad_scale", None)
-        if found_inf is not None and found_inf.item() > 0:
+        done = [] if self._fused is None else self._fused.parts
+        parts, rule = self._parts, self._rule()
+        self._forget_step()
+        scaler = Scaler(getattr(optimizer, "grad_scale", None), getattr(optimizer, "found_inf", None))
+        if scaler.found_inf is not None and scaler.found_inf.is_cpu and scaler.found_inf.numpy() > 0:
             return  # a fused optimizer under GradScaler has left this step out
-        waiting = [turn for turn in turns if not turn.finished]
-        project(learn_radii(waiting, self.mu, 1.0 if scale is None else scale.item()), self.backend)
-        self._count_skips([turn for turn in turns if turn.skipped])
+        done += [(part.updates, part.project(rule, scaler)) for part in parts]
+        self._warn_of_skips(self._skips.names(done))
+
+    def _forget_step(self) -> None:
+        if self._fused is not None:
+            self._fused.give_back()
+        for update in self.updates:
+            update.gradient = update.weights  # what is remembered of a step is not to keep its gradients alive
+        self.updates, self._parts, self._fused = [], [], None
 
     def _find(self, parameter: nn.Parameter) -> str:
         """The name of a parameter that the model has gained; one from elsewhere gets a name and is excluded."""
@@ -383,33 +469,40 @@ class FTP:
 
     def _state_of(self, name: str, parameter: nn.Parameter) -> TensorState | None:
         """The state that fits the parameter; None, with a warning, while there are no finite weights to stay near."""
-        state = self._states.get(name)
-        if state is not None and state.follows(parameter):
+        state, weights = self._states.get(name), local(parameter)
+        if state is not None and state.follows(weights):
             return state
-        if state is not None and not state.fits(parameter):
+        if state is not None and not state.fits(weights):
             self._warn(f"{name}:shape", f"{name} has another shape than its anchor; it is anchored anew.")
             state = None
             del self._states[name]
         if state is None:
-            anchor = self._anchor.get(name)
-            if anchor is None or not TensorState(anchor, like=anchor).fits(parameter):
-                anchor = parameter
-            state = TensorState(anchor, like=parameter, storage=self._storage)
+            anchor = local_like(self._anchor.get(name), parameter)
+            if anchor is None or not TensorState(anchor, like=anchor).fits(weights):
+                anchor = weights
+            state = TensorState(anchor, like=weights, storage=self._storage)
+            self._check_rounding(name, anchor.to(weights), state)
             if not torch.isfinite(state.anchor).all():
                 self._warn(f"{name}:anchor", f"{name} is not finite: it is projected once it has a finite anchor.")
                 return None
             self._states[name] = state
-        state.follow(parameter)
+        check_precision(name, weights, self.method)
+        anchor = state.anchor
+        state.follow(weights)
+        self._check_rounding(name, anchor, state)
         return state
 
-    def _count_skips(self, turns: Sequence[Turn]) -> None:
-        for turn in turns:
-            turn.state.skipped += 1
-        if new := [turn.name for turn in turns if f"{turn.name}:finite" not in self._warned]:
+    def _check_rounding(self, name: str, exact: Tensor, state: TensorState) -> None:
+        """Of an anchor that has just been copied."""
+        if self._storage.anchor_dtype is not None and not self.round_anchor:
+            check_rounding(name, exact, state.anchor)
+
+    def _warn_of_skips(self, names: Sequence[str]) -> None:
+        if new := [name for name in names if f"{name}:finite" not in self._warned]:
             self._warned.update(f"{name}:finite" for name in new)
             logger.warning(
-                "%s: a gradient or weight is not finite; the projection leaves this step out there and counts it "
-                "(FTP.skipped()).",
+                "%s: a gradient or weight is not finite; votes and rows with such numbers are left out, and the step "
+                "is counted (FTP.skipped()).",
                 new[0] if len(new) == 1 else f"{new[0]} and {len(new) - 1} more",
             )
 
@@ -424,7 +517,11 @@ class FTP:
         """Per tensor, by name: anchor, previous change, radius and its Adam state, steps, skipped steps."""
         if self._was_attached:
             self.warn_of_unseen_steps()
-        return {"version": 1, "tensors": {name: state.state_dict() for name, state in self._states.items()}}
+        tensors = {name: state.state_dict() for name, state in self._states.items()}
+        for name, parameter in self._projected().items():
+            if name in tensors and name in self._shardings:
+                tensors[name] = _spread(tensors[name], parameter)
+        return {"version": 1, "tensors": tensors}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over a state; tensors are copied. Names that the model lacks now are kept for when it gains them.
@@ -443,7 +540,7 @@ class FTP:
             raise ValueError("This is no state dict of FTP (version 1).")
         states = self._read(state_dict["tensors"])
         for parameter, name in self._names.items():
-            if name in states and not states[name].fits(parameter):
+            if name in states and not states[name].fits(local(parameter)):
                 raise ValueError(
                     f"The saved state of {name!r} has shape {tuple(states[name].anchor.shape)}, the model's tensor "
                     f"{tuple(parameter.shape)}."
@@ -464,9 +561,18 @@ class FTP:
 
     def _read(self, saved: Mapping[str, Any]) -> dict[str, TensorState]:
         states: dict[str, TensorState] = {}
+        sharded = {name: parameter for parameter, name in self._names.items() if name in self._shardings}
         for name, tensor in saved.items():
             try:
-                state = TensorState.from_state_dict(tensor, self._storage)
+                if name in sharded and isinstance(tensor, Mapping):
+                    tensor = {
+                        key: value
+                        if key == "norms" and self._shardings[name].spread
+                        else local_like(value, sharded[name])
+                        for key, value in tensor.items()
+                    }
+                state = TensorState.from_state_dict(tensor, self._storage, part=name in sharded)
+                self._check_rounding(name, tensor["anchor"], state)
             except ValueError as error:
                 raise ValueError(f"The saved state of {name!r:.80} cannot be used: {error}.") from None
             if not isinstance(name, str) or canonical_name(name) in states:
@@ -475,14 +581,47 @@ class FTP:
         return states
 
     def _add_state(self, optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
-        return {**state_dict, STATE_KEY: self.state_dict()}
+        own = self.state_dict()
+        if not is_called_by("_get_optim_state_dict"):
+            return {**state_dict, STATE_KEY: own}
+        # torch.distributed.checkpoint keeps what each parameter's own state holds, and drops the rest.
+        state, parameters = dict(state_dict["state"]), [p for group in optimizer.param_groups for p in group["params"]]
+        for index, parameter in enumerate(parameters):
+            tensors = own["tensors"].get(self._names.get(parameter, ""))
+            if tensors is not None:
+                numbers = torch.tensor([float(tensors[key]) for key in NUMBERS], dtype=torch.float64)
+                kept = {key: tensors[key] for key in ("anchor", "change", "norms") if key in tensors}
+                entries = {f"{STATE_KEY}_{key}": value for key, value in (kept | {"numbers": numbers}).items()}
+                state[index] = {**state.get(index, {}), **entries}
+        return {**state_dict, "state": state}
+
+    def _own_state(self, optimizer: Optimizer, state_dict: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """FTP's part of an optimizer's state dict, None if it has none, and the rest."""
+        rest = {key: value for key, value in state_dict.items() if key != STATE_KEY}
+        if STATE_KEY in state_dict or not isinstance(rest.get("state"), Mapping):
+            return state_dict.get(STATE_KEY), rest
+        tensors, prefix = {}, f"{STATE_KEY}_"
+        for own, saved in zip(optimizer.param_groups, rest.get("param_groups", ()), strict=False):
+            for parameter, key in zip(own["params"], saved.get("params", ()), strict=False):
+                state = rest["state"].get(key, {})
+                found = {name.removeprefix(prefix): v for name, v in state.items() if str(name).startswith(prefix)}
+                if "numbers" in found and parameter in self._names:
+                    tensors[self._names[parameter]] = {**found, **named(found["numbers"].tolist())}
+                    del tensors[self._names[parameter]]["numbers"]
+        if not tensors:
+            return None, rest
+        clean = {
+            key: {name: value for name, value in state.items() if not str(name).startswith(prefix)}
+            for key, state in rest["state"].items()
+        }
+        return {"version": 1, "tensors": tensors}, {**rest, "state": clean}
 
     def _take_state(self, optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
         """Check FTP's part; it is taken over once the optimizer has taken its own, which it may refuse."""
-        self._loading = self._parse(state_dict[STATE_KEY]) if STATE_KEY in state_dict else None
+        own_state, state_dict = self._own_state(optimizer, state_dict)
+        self._loading = None if own_state is None else self._parse(own_state)
         if self._loading is None:
             logger.warning("The loaded optimizer state holds none of FTP's: anchors and radii stay as they are.")
-        state_dict = {key: value for key, value in state_dict.items() if key != STATE_KEY}
         groups, saved = optimizer.param_groups, state_dict.get("param_groups", ())
         if len(groups) == len(saved):  # torch drops what a group says to FTP if the saved one does not say it
             told = [{key: group[key] for key in _GROUP_KEYS if key in group} for group in groups]
@@ -499,15 +638,20 @@ class FTP:
     def radii(self) -> dict[str, float]:
         """Gamma of each tensor that has been projected, in units of a row's L1 norm."""
         self.warn_of_unseen_steps()
-        return {name: state.radius.value for name, _, state in self._active()}
+        return {name: numbers[VALUE] for name, _, _, numbers in self._active()}
 
     def distances(self) -> dict[str, Tensor]:
         """Row-wise L1 distance of the current weights from the anchor, per tensor, shape [anchored rows], on CPU."""
-        return {name: state.distance(weights).cpu() for name, weights, state in self._active()}
+        return {name: self._distance(name, weights, state).cpu() for name, weights, state, _ in self._active()}
+
+    def _distance(self, name: str, weights: nn.Parameter, state: TensorState) -> Tensor:
+        if name not in self._shardings:
+            return state.distance(weights)
+        return row_norms(whole(weights).detach() - whole(spread_like(state.anchor.to(weights.device), weights)))
 
     def skipped(self) -> dict[str, int]:
-        """Steps left out because something was not finite, for tensors that have any."""
-        return {name: state.skipped for name, state in self._states.items() if state.skipped}
+        """Steps in which something was not finite, for tensors that have any."""
+        return {name: int(numbers[SKIPPED]) for name, numbers in self._numbers().items() if numbers[SKIPPED]}
 
     def summary(self) -> dict[str, dict[str, float]]:
         """Radius and distances of each tensor that has been projected, as plain numbers.
@@ -517,13 +661,15 @@ class FTP:
         """
         self.warn_of_unseen_steps()
         table = {}
-        for name, weights, state in self._active():
-            distance = state.distance(weights)
+        for name, weights, state, numbers in self._active():
+            distance, norms = self._distance(name, weights, state), state.norms
+            if name in self._shardings and not self._shardings[name].spread:
+                norms = whole(spread_like(norms, weights))
             table[name] = {
-                "radius": state.radius.value,
+                "radius": numbers[VALUE],
                 "mean_distance": distance.mean().item(),
                 "max_distance": distance.max().item(),
-                "boundary_share": state.clipped_share(),
+                "boundary_share": (norms > numbers[VALUE]).float().mean().item(),
             }
         return table
 
@@ -557,12 +703,27 @@ class FTP:
             if parameter.requires_grad and name not in self._states and problem_of(parameter) is None
         }
 
-    def _active(self) -> Iterator[tuple[str, nn.Parameter, TensorState]]:
-        """Tensors that are projected now and have been before, in the model's order."""
+    def _numbers(self) -> dict[str, list[float]]:
+        """Radius, moments and counts of each state; read from the devices, and skips are said."""
+        numbers: dict[str, list[float]] = {}
+        for device in {state.numbers.device for state in self._states.values()}:
+            here = {name: state.numbers for name, state in self._states.items() if state.numbers.device == device}
+            numbers |= zip(here, torch.stack(list(here.values())).tolist(), strict=True)
+        self._warn_of_skips([name for name, line in numbers.items() if line[SKIPPED]])
+        return numbers
+
+    def _active(self) -> Iterator[tuple[str, nn.Parameter, TensorState, list[float]]]:
+        """Tensors that are projected now and have been before, with their numbers, in the model's order."""
+        numbers = self._numbers()
         for parameter, name in self._names.items():
-            state = self._states.get(name)
-            if state is not None and state.radius.steps > 0 and name not in self._excluded:
-                yield name, parameter, state
+            if name in numbers and numbers[name][STEPS] > 0 and name not in self._excluded:
+                yield name, parameter, self._states[name], numbers[name]
+
+
+def _spread(state: dict[str, Any], parameter: nn.Parameter) -> dict[str, Any]:
+    """The state of a tensor that is spread over processes, as tensors that are."""
+    parts = ["anchor", "change", *["norms"] * (parameter.dim() > 1)]
+    return {key: spread_like(value, parameter) if key in parts else value for key, value in state.items()}
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -3,9 +3,8 @@
 What is done here is done before torch's own step, which finds no gradients at these tensors and leaves them alone.
 """
 
-import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Hashable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,10 +12,10 @@ from torch import Tensor
 from torch.optim import Adam, AdamW, Optimizer
 
 from ftp_cl.optim.nesting import has_step_of
-from ftp_cl.optim.turns import Turn, finish
+from ftp_cl.projection import Part, Rule, Update
+from ftp_cl.projection.backends.plan import still_fits
 
-if TYPE_CHECKING:
-    from ftp_cl.projection.numba_backend import Kind, NumbaBackend
+Moments = tuple[Tensor, Tensor, Tensor]
 
 
 def can_fuse(optimizer: Optimizer) -> bool:
@@ -33,99 +32,96 @@ def _is_adam(kind: type[Optimizer]) -> bool:
     )
 
 
-def step_and_project(optimizer: Optimizer, turns: Sequence[Turn], backend: "NumbaBackend", mu: float) -> list[Turn]:
-    """Vote, take Adam's step and project where the compiled loops can; `give_back` is to follow the optimizer's step.
+class FusedStep:
+    """The tensors of one step that are voted on, updated and projected together, before the optimizer's step.
 
-    If that step raises, the gradients of what is done here are gone, so that it is not done again.
+    If that step raises, the gradients of what is done here are gone until `give_back`, so that it is not done again.
 
     Args:
         optimizer: one that `can_fuse`.
-        turns: of this step.
-        backend: runs the loops.
-        mu: step size of the radii.
+        updates: of this step.
+        backends: those that have `adam`, in order; the first that takes a tensor does its step.
 
-    Returns:
-        The turns that are left to torch, because Adam has no state of their tensors yet, their parameter groups have
-        settings that the loops lack, they cannot be taken by the loops, or they have gradients that are not finite.
+    Attributes:
+        parts: the tensors, by what works on them together, and which of them were skipped once they are done.
+        left: those that are left to torch, because Adam has no state of their tensors yet, their parameter groups have
+            settings that the backends lack, or no backend takes them.
     """
-    groups = {id(group) for group in optimizer.param_groups if _group_allows(group, isinstance(optimizer, AdamW))}
-    kinds: dict[Kind | None, list[tuple[Turn, dict[str, Tensor]]]] = {}
-    for turn in turns:
-        state: dict[str, Tensor] = optimizer.state.get(turn.weights, {})
-        kind = _kind(turn, state, backend) if state and id(turn.group) in groups else None
-        kinds.setdefault(kind, []).append((turn, state))
-    left = [turn for turn, _ in kinds.pop(None, [])]
-    for work in kinds.values():
-        left += _of_one_kind(work, backend, mu)
-    return left
+
+    def __init__(self, optimizer: Optimizer, updates: Sequence[Update], backends: Sequence[Any]) -> None:
+        self.parts: list[tuple[list[Update], Tensor]] = []
+        self.left: list[Update] = []
+        self._waiting: dict[Hashable, tuple[Part, list[Moments]]] = {}
+        adamw = isinstance(optimizer, AdamW)
+        allowed = {id(group) for group in optimizer.param_groups if _group_allows(group, adamw)}
+        for update in updates:
+            state = optimizer.state.get(update.weights)
+            possible = update.sharding is None and id(update.group) in allowed
+            if not (state and possible and self._takes(update, state, backends)):
+                self.left.append(update)
+
+    def _takes(self, update: Update, state: dict[str, Tensor], backends: Sequence[Any]) -> bool:
+        """Not a tensor that has grown, of which FTP covers a part only."""
+        first, second, steps = moments = state["exp_avg"], state["exp_avg_sq"], state["step"]
+        key: Any
+        key, *known = update.state.fitting or (None,)
+        size, plan = update.weights.numel(), update.state.plan
+        same = bool(known) and known[0] is first and known[1] is second and known[2] is steps
+        if not (same and first.numel() == size == second.numel() and still_fits(update, plan)):
+            key = _key(update, moments, backends)
+            update.state.fitting = key and (key, *moments)
+            if key is None:
+                return False
+        if key not in self._waiting:
+            self._waiting[key] = Part(key[0], []), []
+        part, columns = self._waiting[key]
+        part.updates.append(update)
+        columns.append(moments)
+        return True
+
+    def run(self, rule: Rule) -> None:
+        """Vote, take Adam's step and project."""
+        for part, columns in self._waiting.values():
+            groups = {id(update.group): update for update in part.updates}
+            numbers = {group: number for number, group in enumerate(groups)}
+            lines = np.array([_hyper_parameters(update) for update in groups.values()])
+            hyper = lines[[numbers[id(update.group)] for update in part.updates]]
+            skipped = part.backend.adam(part.updates, list(zip(*columns, strict=True)), hyper, rule)  # type: ignore[attr-defined]
+            self.parts.append((part.updates, skipped))
+            for update in part.updates:
+                update.weights.grad = None
+
+    def give_back(self) -> None:
+        """Give the tensors that are done their gradients back."""
+        for updates, _ in self.parts:
+            for update in updates:
+                update.weights.grad = update.gradient
 
 
-def give_back(turns: Sequence[Turn]) -> None:
-    """Give the tensors that `step_and_project` has done their gradients back."""
-    for turn in turns:
-        if turn.finished:
-            turn.weights.grad = turn.gradient
+def _key(update: Update, moments: Moments, backends: Sequence[Any]) -> Any:
+    """The backend that takes a tensor and Adam's state of it, and their layout; None: none does."""
+    weights, (first, second, steps) = update.weights, moments
+    if steps.numel() != 1 or steps.dtype != torch.float32 or steps.device != weights.device:
+        return None
+    if update.group["capturable"] and weights.is_cpu:
+        return None
+    if any(
+        tensor.shape != update.state.anchor.shape for tensor in (weights, first, second)
+    ):  # a loaded state may be wrong
+        return None
+    layouts = ((backend, backend.layout(update, first, second)) for backend in backends)
+    return next((key for key in layouts if key[1] is not None), None)
 
 
 def _group_allows(group: dict[str, Any], adamw: bool) -> bool:
-    """Whether a parameter group asks for torch's fused AdamW, with settings that the compiled loop has."""
+    """Whether a parameter group asks for torch's fused AdamW, with settings that the backends have."""
     decoupled = not group["weight_decay"] or group.get("decoupled_weight_decay", adamw)
-    return group["fused"] and decoupled and not (group["amsgrad"] or group["capturable"] or group["differentiable"])
+    on_host = not any(isinstance(number, Tensor) and not number.is_cpu for number in (group["lr"], *group["betas"]))
+    return group["fused"] and decoupled and on_host and not (group["amsgrad"] or group["differentiable"])
 
 
-def _kind(turn: Turn, state: dict[str, Tensor], backend: "NumbaBackend") -> "Kind | None":
-    """See `NumbaBackend.kind_of`; None, too, for a tensor that has grown, of which FTP covers a part only."""
-    weights, steps, moments = turn.weights, state["step"], (state["exp_avg"], state["exp_avg_sq"])
-    if steps.numel() != 1 or steps.dtype != torch.float32 or not steps.is_cpu:
-        return None
-    if any(tensor.shape != turn.state.anchor.shape for tensor in (weights, *moments)):  # a loaded state may be wrong
-        return None
-    return backend.kind_of(turn.state, weights, turn.gradient, *moments)
-
-
-def _of_one_kind(work: Sequence[tuple[Turn, dict[str, Tensor]]], backend: "NumbaBackend", mu: float) -> list[Turn]:
-    """Vote, take Adam's step and project; returns the turns whose votes are not finite, to which nothing is done."""
-    turns, states = [turn for turn, _ in work], [state for _, state in work]
-    columns: list[list[Tensor]] = [
-        [turn.weights for turn in turns],
-        [turn.gradient for turn in turns],
-        [state["exp_avg"] for state in states],
-        [state["exp_avg_sq"] for state in states],
-    ]
-    steps = [state["step"] for state in states]
-    hyper = _hyper_parameters(turns, (backend.add_to_each(steps, 0) + 1).tolist(), mu)
-    results = backend.adam([turn.state for turn in turns], columns, hyper)
-    done, counters, largest_rows, left = [], [], [], []
-    for turn, counter, (vote, radius, largest) in zip(turns, steps, results, strict=True):
-        if not math.isfinite(vote):
-            left.append(turn)
-            continue
-        turn.before, turn.state.radius = turn.state.radius, radius
-        turn.weights.grad = None
-        done.append(turn)
-        counters.append(counter)
-        largest_rows.append(largest)
-    backend.add_to_each(counters, 1)
-    finish(done, largest_rows)
-    return left
-
-
-def _hyper_parameters(turns: Sequence[Turn], steps: Sequence[float], mu: float) -> np.ndarray:
-    """What `numba_kernels.adam_rows` takes, a line for each tensor; `steps` are Adam's, with this one."""
-    lines: list[tuple[float, ...]] = []
-    line_of: dict[tuple[int, float], int] = {}
-    order = []
-    for turn, step in zip(turns, steps, strict=True):
-        key = id(turn.group), step
-        if key not in line_of:  # few differ
-            line_of[key] = len(lines)
-            lines.append(_hyper_parameters_at(step, turn.group, turn.k, mu))
-        order.append(line_of[key])
-    return np.array(lines)[order]
-
-
-def _hyper_parameters_at(step: float, group: dict[str, Any], k: float, mu: float) -> tuple[float, ...]:
+def _hyper_parameters(update: Update) -> tuple[float, ...]:
+    """What the backends' loops take of each tensor."""
+    group = update.group
     lr, (beta1, beta2) = float(group["lr"]), (float(beta) for beta in group["betas"])
-    rate, root = lr / (1 - beta1**step), math.sqrt(1 - beta2**step)
-    keep, sign = 1 - lr * group["weight_decay"], -1 if group["maximize"] else 1
-    return keep, 1 - beta1, beta2, 1 - beta2, rate, root, group["eps"], sign, k, mu
+    return update.k, update.sign, lr, group["weight_decay"], beta1, beta2, group["eps"]

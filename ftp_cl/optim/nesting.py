@@ -29,6 +29,17 @@ def is_outermost(optimizer: Optimizer) -> bool:
     return steps <= 1
 
 
+def is_called_by(function: str) -> bool:
+    """Whether a function of torch.distributed.checkpoint.state_dict of that name is at work."""
+    module = "torch.distributed.checkpoint.state_dict"
+    frame = _caller() if module in sys.modules else None
+    while frame is not None:
+        if frame.f_code.co_name == function and frame.f_globals.get("__name__") == module:
+            return True
+        frame = frame.f_back
+    return False
+
+
 def _caller() -> FrameType | None:
     return sys._getframe().f_back
 

@@ -1,6 +1,6 @@
 """SGDP, the paper's drop-in optimizer: SGD followed by FTP."""
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -22,6 +22,7 @@ class SGDP(DropIn, torch.optim.SGD):
         k: factor in [0, 1] on votes that shrink a radius.
         exclude_set: names or shell patterns that are not projected.
         backend: "torch", "numba", "triton" or "auto", as in `FTP`.
+        method: "paper", "exact" or "one_pass", as in `FTP`.
         options: further ones of torch.optim.SGD (foreach, fused, maximize).
     """
 
@@ -36,6 +37,7 @@ class SGDP(DropIn, torch.optim.SGD):
         k: float = 1.0,
         exclude_set: set[str] | None = None,
         backend: str = "auto",
+        method: Literal["paper", "exact", "one_pass"] = "paper",
         **options: Any,
     ) -> None:
         super().__init__(
@@ -47,4 +49,4 @@ class SGDP(DropIn, torch.optim.SGD):
             nesterov=nesterov,
             **options,
         )
-        self._start_projection(k, exclude_set or set(), backend)
+        self._start_projection(k, exclude_set or set(), backend, method)

@@ -73,13 +73,8 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def kept_norms(change: Tensor) -> Tensor:
-    """`row_norms` as the state keeps them: in float64, where the device has it, because some backends sum in it."""
-    return row_norms(change).to(kept_dtype(change.device))
-
-
 def kept_dtype(device: torch.device) -> torch.dtype:
-    """The dtype in which the state keeps norms on a device."""
+    """Of the few numbers that a state keeps of rows and tensors: float64, where the device has it."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 

@@ -42,19 +42,107 @@ def data_parallel(backend):
     assert all(torch.equal(weights, other) for other in gathered)
 
 
-def sharded():
-    """Refused, by name, in both of FSDP's versions."""
+def uneven_model(dtype):
+    """Rows that two processes do not share evenly, and a bias of which one of them has nothing."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3), nn.Tanh(), nn.Linear(3, 1)).to(dtype)
+
+
+def train_on(model, optimizer, steps):
+    for step in steps:
+        generator = torch.Generator().manual_seed(step // 3)
+        images = torch.randn(8, 6, generator=generator, dtype=torch.float64).to(next(model.parameters()).dtype)
+        optimizer.zero_grad()
+        model(images).square().mean().backward()
+        optimizer.step()
+
+
+def with_ftp(model, method):
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    return optimizer, FTP(model, k=0.5, method=method, mu=0.05).attach(optimizer)
+
+
+def shard(model):
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+    from torch.distributed.fsdp import fully_shard
+
+    return fully_shard(model, mesh=init_device_mesh("cpu", (dist.get_world_size(),)))
+
+
+def assert_equal(sharded, alone, ftp, reference, tolerance):
+    for (name, one), other in zip(sharded.named_parameters(), alone.parameters(), strict=True):
+        torch.testing.assert_close(
+            one.full_tensor(), other, rtol=tolerance, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}"
+        )
+    for name, row in reference.summary().items():
+        for what, value in ftp.summary()[name].items():
+            assert abs(value - row[what]) <= 10 * tolerance * max(1, abs(value)), (name, what, value, row[what])
+
+
+def sharded(folder):
+    """FSDP2 gives what one process gives, and keeps FTP's state in a distributed checkpoint."""
+    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
+
+    for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-6)):
+        for method in ("paper", "exact", "one_pass"):
+            model, alone = shard(uneven_model(dtype)), uneven_model(dtype)
+            (optimizer, ftp), (single, reference) = with_ftp(model, method), with_ftp(alone, method)
+            train_on(model, optimizer, range(12)), train_on(alone, single, range(12))
+            assert_equal(model, alone, ftp, reference, tolerance)
+            assert max(ftp.radii().values()) > 0.02
+            own = optimizer.state_dict()
+            again, ftp = with_ftp(model, method)
+            again.load_state_dict(own)
+            train_on(model, again, range(12, 15)), train_on(alone, single, range(12, 15))
+            assert_equal(model, alone, ftp, reference, tolerance)
+            if dtype == torch.float64:
+                saved = {"model": model.state_dict(), "optimizer": get_optimizer_state_dict(model, again)}
+                dcp.save(saved, checkpoint_id=f"{folder}/{method}")
+    bad = shard(uneven_model(torch.float32))
+    optimizer, ftp = with_ftp(bad, "paper")
+    train_on(bad, optimizer, range(2))
+    weight = bad[0].weight.to_local()
+    if dist.get_rank() == 0:
+        weight.data[0, 0] = torch.nan
+    train_on(bad, optimizer, [2])
+    assert set(ftp.skipped()) >= {"0.weight"} and ftp.radii()["0.weight"] == ftp.radii()["0.weight"]
+
+
+def resumed(folder):
+    """On another number of processes."""
+    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
+
+    for method in ("paper", "exact", "one_pass"):
+        model, alone = shard(uneven_model(torch.float64)), uneven_model(torch.float64)
+        (optimizer, ftp), (single, reference) = with_ftp(model, method), with_ftp(alone, method)
+        saved = {"model": model.state_dict(), "optimizer": get_optimizer_state_dict(model, optimizer)}
+        assert not ftp.radii(), "the step that makes the optimizer's state is none"
+        dcp.load(saved, checkpoint_id=f"{folder}/{method}")
+        model.load_state_dict(saved["model"])
+        set_optimizer_state_dict(model, optimizer, saved["optimizer"])
+        train_on(model, optimizer, range(15, 20)), train_on(alone, single, range(20))
+        assert_equal(model, alone, ftp, reference, 1e-10)
+
+
+def refused():
+    """What has no whole rows anywhere, by name."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import FullyShardedDataParallel
+    from torch.distributed.tensor import Shard, distribute_tensor
 
     flat = FullyShardedDataParallel(make_model(), use_orig_params=True, device_id=torch.device("cpu"))
-    rows = make_model()
-    fully_shard(rows, mesh=init_device_mesh("cpu", (dist.get_world_size(),)))
-    for model in (flat, rows):
+    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    columns = nn.Parameter(distribute_tensor(torch.randn(4, 6), mesh, [Shard(1)]))
+    for parameters, sentence in (
+        (flat, "flattened, whose rows"),
+        ([("0.weight", columns)], "sharded along dimension 0"),
+    ):
         try:
-            FTP(model)
+            FTP(parameters)
         except ValueError as error:
-            assert "0.weight is one of FSDP's parameters or a distributed tensor" in str(error), error
+            assert "0.weight is " in str(error) and sentence in str(error), error
         else:
             raise AssertionError("not refused")
 
@@ -63,9 +151,13 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     try:
-        {"torch": lambda: data_parallel("torch"), "auto": lambda: data_parallel("auto"), "sharded": sharded}[
-            sys.argv[1]
-        ]()
+        {
+            "torch": lambda: data_parallel("torch"),
+            "auto": lambda: data_parallel("auto"),
+            "sharded": lambda: sharded(sys.argv[2]),
+            "resumed": lambda: resumed(sys.argv[2]),
+            "refused": refused,
+        }[sys.argv[1]]()
         print("held", flush=True)
         dist.barrier()
     finally:

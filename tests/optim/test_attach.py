@@ -345,7 +345,7 @@ def test_an_inner_step_that_failed_does_not_switch_the_projection_off(model, tra
     optimizer = Retrying(model.parameters(), lr=1.0)
     ftp = FTP(model).attach(optimizer)
     train(model, optimizer, range(3))
-    assert not ftp.turns and {state["steps"] for state in ftp.state_dict()["tensors"].values()} == {3}
+    assert not ftp.updates and {state["steps"] for state in ftp.state_dict()["tensors"].values()} == {3}
     for name, distance in ftp.distances().items():
         assert distance.max() <= ftp.radii()[name] + 1e-6
 

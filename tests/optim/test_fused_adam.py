@@ -10,6 +10,7 @@ from torch import nn
 
 from ftp_cl.optim import FTP, AdamP
 from ftp_cl.projection import available_backends
+from ftp_cl.projection.radius import VALUE
 
 pytestmark = pytest.mark.skipif("numba" not in available_backends(), reason="numba is not installed")
 
@@ -71,13 +72,13 @@ def train(optimizer, weights, steps=range(8)):
 @pytest.fixture
 def passes(monkeypatch):
     """How many tensors each call has taken in one pass."""
-    from ftp_cl.projection.numba_backend import NumbaBackend
+    from ftp_cl.projection.backends.numba import NumbaBackend
 
     taken, adam = [], NumbaBackend.adam
 
-    def count(backend, states, *args):
-        taken.append(len(states))
-        return adam(backend, states, *args)
+    def count(backend, updates, *args):
+        taken.append(len(updates))
+        return adam(backend, updates, *args)
 
     monkeypatch.setattr(NumbaBackend, "adam", count)
     return taken
@@ -131,7 +132,7 @@ def test_adam_s_own_part_is_torch_s_to_the_last_bit(settings, kind, passes):
     unused.detach()
     for step in range(1, 8):
         for state in ftp._states.values():
-            state.radius.value = math.inf
+            state.numbers[VALUE] = math.inf
         train(one_pass, weights, [step]), train(alone, plain, [step])
     assert len(passes) == 3 * 7
     for name, weight in weights.items():
@@ -142,7 +143,7 @@ def test_adam_s_own_part_is_torch_s_to_the_last_bit(settings, kind, passes):
 
 @pytest.mark.parametrize("threads", [2, 3, 7])
 def test_tensors_that_several_threads_share(threads, monkeypatch, passes):
-    monkeypatch.setattr("ftp_cl.projection.numba_backend._SMALLEST_SHARE", 100)
+    monkeypatch.setattr("ftp_cl.projection.backends.numba._SMALLEST_SHARE", 100)
     torch.set_num_threads(threads)
     try:
         assert_equal_training({})
@@ -216,7 +217,7 @@ def test_a_failure_leaves_gradients_and_counts_as_they_were(monkeypatch):
     def fail(*args):
         raise MemoryError
 
-    monkeypatch.setattr("ftp_cl.projection.numba_backend.NumbaBackend.adam", fail)
+    monkeypatch.setattr("ftp_cl.projection.backends.numba.NumbaBackend.adam", fail)
     with pytest.raises(MemoryError):
         optimizer.step()
     assert all(weight.grad is not None for weight in weights.values())

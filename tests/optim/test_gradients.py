@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from ftp_cl.optim import FTP, AdamP
-from ftp_cl.projection import LiteralState, literal_step
+from ftp_cl.projection import LiteralState, available_backends, literal_step
 
 
 def weights_of(model):
@@ -209,35 +209,30 @@ def one_step(optimizer, weight, gradient):
     optimizer.step()
 
 
+@pytest.mark.parametrize("backend", available_backends())
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("at_step", [0, 2])
-def test_a_bad_gradient_is_skipped_counted_and_leaves_the_state(bad, at_step, caplog):
-    good = nn.Parameter(torch.ones(3, 2))
-    other = nn.Parameter(torch.ones(3, 2))
-    optimizer = torch.optim.SGD([good, other], lr=0.1)
-    ftp = FTP([("good", good), ("other", other)]).attach(optimizer)
-    gradient = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, -6.0]])
+def test_a_bad_row_is_left_as_it_is_the_tensor_s_vote_is_0_and_the_step_is_counted(bad, at_step, backend, caplog):
+    start = torch.ones(3, 2)
+    weight, state, free = nn.Parameter(start.clone()), LiteralState(), start.clone()
+    optimizer = torch.optim.SGD([weight], lr=0.1)
+    ftp = FTP([("weight", weight)], backend=backend).attach(optimizer)
     for step in range(4):
-        other.grad = gradient.clone()
-        one_step(optimizer, good, gradient)
+        gradient = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, -6.0]]) * (-1) ** step
         if step == at_step:
-            before = ftp.state_dict()["tensors"]["good"]
-            before = {key: v.clone() if isinstance(v, torch.Tensor) else v for key, v in before.items()}
-            weights = good.detach().clone()
-            broken = gradient.clone()
-            broken[1, 0] = bad
-            other.grad = None
-            one_step(optimizer, good, broken)
-            after = ftp.state_dict()["tensors"]["good"]
-            assert after.pop("skipped") == 1
-            before.pop("skipped")
-            for key in before:
-                assert torch.equal(torch.as_tensor(before[key]), torch.as_tensor(after[key])), key
+            gradient[1, 0] = bad
+        one_step(optimizer, weight, gradient)
+        free, state = literal_step(state, free - 0.1 * gradient, start, gradient)
+        torch.testing.assert_close(weight.detach(), free, equal_nan=True)
+        assert ftp.radii()["weight"] == pytest.approx(state.radius)
+        if step == at_step:
+            assert weight.isfinite().tolist() == [[True, True], [False, True], [True, True]]
+            assert weight[1, 1] == start[1, 1] - 0.1 * gradient[1, 1], "the optimizer's own"
             with torch.no_grad():
-                good.copy_(weights)
-    assert ftp.skipped() == {"good": 1}
-    assert torch.equal(good, other)
-    assert ftp.radii()["good"] == ftp.radii()["other"]
+                weight[1, 0] = free[1, 0] = 1.0
+    saved = ftp.state_dict()["tensors"]["weight"]
+    assert (saved["steps"], saved["skipped"], state.skipped) == (4, 1, 1)
+    assert all(torch.isfinite(value).all() for value in saved.values() if torch.is_tensor(value))
     assert caplog.text.count("is not finite") == 1
 
 
@@ -254,36 +249,33 @@ def test_many_tensors_that_are_not_finite_are_told_in_one_line(caplog):
     assert ftp.skipped() == {"a": 3, "b": 2, "c": 2}
 
 
-def test_bad_weights_are_left_as_they_are_and_never_enter_the_state():
+@pytest.mark.parametrize("backend", available_backends())
+def test_a_bad_weight_is_left_and_other_rows_are_projected(backend):
     weight = nn.Parameter(torch.ones(3, 2))
     optimizer = torch.optim.SGD([weight], lr=0.1)
-    ftp = FTP([("weight", weight)]).attach(optimizer)
+    ftp = FTP([("weight", weight)], backend=backend).attach(optimizer)
     for _ in range(3):
         one_step(optimizer, weight, torch.ones(3, 2))
-    radius = ftp.radii()["weight"]
     with torch.no_grad():
         weight[1, 1] = float("nan")
     free = weight.detach() - 0.1
     one_step(optimizer, weight, torch.ones(3, 2))
-    torch.testing.assert_close(weight.detach(), free, equal_nan=True)
+    assert torch.equal(weight[1, :1], free[1, :1]) and weight[1, 1].isnan()
     assert ftp.skipped() == {"weight": 1}
-    assert ftp.radii()["weight"] == radius
-    assert all(torch.isfinite(v).all() for v in ftp.state_dict()["tensors"]["weight"].values() if torch.is_tensor(v))
-    with torch.no_grad():
-        weight.copy_(torch.ones(3, 2))
-    one_step(optimizer, weight, torch.ones(3, 2))
-    assert torch.isfinite(weight).all()
-    assert ftp.state_dict()["tensors"]["weight"]["steps"] == 4
+    assert (ftp.distances()["weight"][[0, 2]] <= ftp.radii()["weight"] + 1e-6).all()
+    state = ftp.state_dict()["tensors"]["weight"]
+    assert torch.equal(state["change"][1], torch.zeros(2))
+    assert all(torch.isfinite(value).all() for value in state.values() if torch.is_tensor(value))
 
 
-def test_numbers_that_overflow_when_summed_are_no_fault():
+@pytest.mark.parametrize("backend", available_backends())
+def test_a_row_whose_norm_overflows_counts_as_not_finite(backend):
     weight = nn.Parameter(torch.zeros(2, 4))
     optimizer = torch.optim.SGD([weight], lr=1.0)
-    ftp = FTP([("weight", weight)]).attach(optimizer)
-    for _ in range(4):
-        one_step(optimizer, weight, torch.full((2, 4), 2e38))
-        assert torch.isfinite(weight).all()
-    assert ftp.skipped() == {}
+    ftp = FTP([("weight", weight)], backend=backend).attach(optimizer)
+    one_step(optimizer, weight, torch.tensor([[2e38] * 4, [1.0] * 4]))
+    assert torch.equal(weight[0], torch.full((4,), -2e38)) and weight[1].abs().sum() < 1e-7
+    assert ftp.skipped() == {"weight": 1}
 
 
 def test_a_drop_in_optimizer_skips_bad_gradients_too():

@@ -6,7 +6,8 @@ import math
 import pytest
 import torch
 
-from ftp_cl.optim import FTP, AdamP, fused_adam
+from ftp_cl.optim import FTP, AdamP
+from ftp_cl.optim.fused_adam import FusedStep
 from ftp_cl.projection import available_backends
 
 NAME = "conv.weight"
@@ -174,6 +175,8 @@ def test_moments_of_another_shape_are_not_taken_by_the_compiled_loops(moments):
     ftp = FTP(model, backend="numba").attach(optimizer)
     model.weight.grad = torch.ones(1, 5)
     optimizer.step()
-    (turn,), state = ftp._turns_of(optimizer), optimizer.state[model.weight]
-    assert fused_adam._kind(turn, state, ftp.backend) == (torch.float32, torch.float32)
-    assert fused_adam._kind(turn, {**state, **moments}, ftp.backend) is None
+    (update,), state = ftp._updates_of(optimizer), optimizer.state[model.weight]
+    numba = [backend for backend in ftp._backends if backend.name == "numba"]
+    assert not FusedStep(optimizer, [update], numba).left
+    state.update(moments)
+    assert FusedStep(optimizer, [update], numba).left == [update]

@@ -8,8 +8,8 @@ from torch import nn
 from torch.func import functional_call
 
 from ftp_cl.optim import FTP
-from ftp_cl.optim.turns import take_votes
-from ftp_cl.projection import Radius, TensorState, available_backends, exact_vote, get_backend, row_norms
+from ftp_cl.projection import Part, Rule, TensorState, Update, available_backends, get_backends, parts_of, row_norms
+from ftp_cl.projection.radius import STEPS, VALUE
 from ftp_cl.projection.rows import per_row, row_dots
 
 SHAPES = {"conv": (6, 2, 3, 3), "matrix": (5, 4), "bias": (7,), "scalar": ()}
@@ -80,31 +80,42 @@ def test_an_inactive_row_s_vote_is_the_derivative_by_a_ball_that_just_touches_it
 
 def state_after_projection(anchor, change, radius):
     state = TensorState(anchor, like=anchor)
-    state.radius = Radius(radius, steps=1)
-    weights = nn.Parameter(anchor + change)
-    with torch.no_grad():
-        get_backend("torch").project([(state, weights)])
+    state.change.copy_(change)
+    state.norms.copy_(row_norms(change))
+    state.numbers[VALUE], state.numbers[STEPS] = radius, 1
     return state
 
 
-def test_the_exact_vote_is_the_derivative_and_the_published_one_adds_the_inactive_rows(projection):
+def vote_of(backend, state, gradient, method):
+    weights = (
+        torch.cat([state.anchor, state.anchor[: len(gradient) - len(state.anchor)]]) if gradient.dim() else gradient
+    )
+    update = Update("weight", weights, gradient, state, {})
+    (part,) = parts_of([update], get_backends(backend))
+    assert part.backend.name == backend
+    part.vote(Rule(method=method))
+    return float(part.votes[0])
+
+
+@pytest.mark.parametrize("backend", [name for name in available_backends() if name != "triton"])
+def test_the_exact_vote_is_the_derivative_and_the_published_one_adds_the_inactive_rows(projection, backend):
     anchor, change, radius, _ = projection
     state, gradient = state_after_projection(anchor, change, radius), gradient_at_projection(*projection)
+    derivative = autograd_row_by_row(*projection).sum().item()
+    assert vote_of(backend, state, gradient, "exact") == pytest.approx(derivative, rel=1e-12)
     votes = row_dots(gradient, change) / row_norms(change)
-    torch.testing.assert_close(exact_vote(state, gradient), autograd_row_by_row(*projection).sum())
-    for name in available_backends():
-        (published,) = get_backend(name).votes([(state, gradient)])
-        assert float(published) == pytest.approx(votes.sum().item(), rel=1e-12)
+    assert vote_of(backend, state, gradient, "paper") == pytest.approx(votes.sum().item(), rel=1e-12)
 
 
-def test_the_exact_vote_of_a_tensor_that_has_grown_and_of_one_not_yet_moved():
+@pytest.mark.parametrize("backend", [name for name in available_backends() if name != "triton"])
+def test_the_exact_vote_of_a_tensor_that_has_grown_and_of_one_not_yet_moved(backend):
     torch.manual_seed(0)
     anchor, change = torch.zeros(3, 4).double(), torch.randn(3, 4).double()
     state = state_after_projection(anchor, change, 0.1)
     gradient = torch.randn(5, 4).double()
-    expected = (row_dots(gradient[:3], change) / row_norms(change)).sum()
-    torch.testing.assert_close(exact_vote(state, gradient), expected)
-    assert exact_vote(TensorState(anchor, like=anchor), gradient[:3]) == 0
+    expected = (row_dots(gradient[:3], change) / row_norms(change)).sum().item()
+    assert vote_of(backend, state, gradient, "exact") == pytest.approx(expected)
+    assert vote_of(backend, TensorState(anchor, like=anchor), gradient[:3], "exact") == 0
 
 
 @pytest.mark.parametrize("method", ["exact", "paper"])
@@ -116,11 +127,11 @@ def test_votes_in_training_are_the_derivative_of_the_next_batch_s_loss(monkeypat
     ftp = FTP(model, method=method, mu=1e-2).attach(optimizer)
     taken, equal = {}, []
 
-    def remember(turns, *args, **options):
-        take_votes(turns, *args, **options)
-        taken.update({turn.name: float(turn.vote) for turn in turns})
+    def remember(part, rule):
+        part.votes = part.backend.vote(part.updates, rule)
+        taken.update({update.name: float(vote) for update, vote in zip(part.updates, part.votes, strict=True)})
 
-    monkeypatch.setattr("ftp_cl.optim.ftp.take_votes", remember)
+    monkeypatch.setattr(Part, "vote", remember)
     images, targets = torch.randn(20, 16, 4).double(), torch.randint(3, (20, 16))
     for step in range(20):
         before = copy.deepcopy(ftp.state_dict()["tensors"])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ftp_cl.projection import available_backends, get_backend
+from ftp_cl.projection import available_backends, get_backends
 
 triton = pytest.importorskip("triton", reason="triton is not installed")
 pytestmark = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="this is the interpreter already")
@@ -19,52 +19,68 @@ def test_the_tests_of_backends_pass_in_the_interpreter():
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "triton", str(tests)]
     done = subprocess.run(command, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
-    passed = 7 if "numba" in available_backends() else 5  # two exchange states with it
+    passed = 11 if "numba" in available_backends() else 9  # two exchange states with it
     assert f"{passed} passed" in done.stdout  # and were not skipped
 
 
-@pytest.mark.parametrize("kernel", ["vote_rows", "project_rows"])
+WIDE, NARROW, PIECE = (1, 8192), (128, 16), (1, 4096)
+
+
+@pytest.mark.parametrize("architecture", [80, 90])
 @pytest.mark.parametrize(
-    ("weights", "change", "sums", "architecture"),
+    ("kernel", "weights", "anchor", "change", "tile", "settings"),
     [
-        ("float32", "float32", "float32", 75),
-        ("float64", "float64", "float64", 80),
-        ("float32", "bfloat16", "float32", 80),
-        ("bfloat16", "bfloat16", "float32", 90),
-        ("float16", "float16", "float32", 90),
+        ("vote", "float32", "float32", "float32", NARROW, {"WHOLE": True, "ONE_PASS": False, "EXACT": True}),
+        ("vote", "float32", "float32", None, PIECE, {"WHOLE": False, "ONE_PASS": True, "EXACT": False}),
+        ("step", "float32", "float32", "float32", NARROW, {"ONE_PASS": False, "ADAM": False}),
+        ("step", "float32", "float32", "bfloat16", WIDE, {"ONE_PASS": False, "ADAM": True}),
+        ("step", "float32", "bfloat16", None, WIDE, {"ONE_PASS": True, "ADAM": True}),
+        ("step", "float64", "float64", None, NARROW, {"ONE_PASS": True, "ADAM": True}),
+        ("step", "bfloat16", "bfloat16", "bfloat16", NARROW, {"ONE_PASS": False, "ADAM": True}),
+        ("step", "float16", "float16", "float16", NARROW, {"ONE_PASS": False, "ADAM": False}),
+        ("measure", "float32", "float32", None, PIECE, {"ONE_PASS": True, "ADAM": True}),
+        ("place", "float32", "float32", "float32", PIECE, {"ONE_PASS": False}),
+        ("place", "float32", "float32", None, PIECE, {"ONE_PASS": True}),
+        ("start", None, None, None, NARROW, {}),
+        ("finish", None, None, None, NARROW, {"ONE_PASS": False, "ADAM": True}),
+        ("finish", None, None, None, NARROW, {"ONE_PASS": True, "ADAM": False}),
     ],
 )
-def test_kernels_compile_for_a_gpu(kernel, weights, change, sums, architecture, monkeypatch, tmp_path):
+def test_kernels_compile_for_a_gpu(
+    kernel, weights, anchor, change, tile, settings, architecture, monkeypatch, tmp_path
+):
     import triton.language as tl
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from ftp_cl.projection import triton_kernels
-    from ftp_cl.projection.triton_backend import BLOCK
+    from ftp_cl.projection.backends import triton_kernels
+    from ftp_cl.projection.backends.triton import AT_ONCE
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))  # compile it now
     function = getattr(triton_kernels, kernel)
-    types = {"table": "*i64", "owners": "*i32", "numbers": "*i32", "votes": "*fp64", "norms": "*fp64"}
-    constants = {
-        "kind": getattr(tl, weights),
-        "change_kind": getattr(tl, change),
-        "sums": getattr(tl, sums),
-        "block": BLOCK,
-    }
+    types = {"table": "*i64", "owners": "*i32", "firsts": "*i32", "spans": "*i32", "programs": "i32", "skipped": "*i1"}
+    types |= {"left_out": "*fp32", "scale": "*fp32", **dict.fromkeys(("hyper", "measures", "results"), "*fp64")}
+    kinds = [kind and getattr(tl, kind) for kind in (weights, anchor, change)]
+    sums = tl.float64 if weights == "float64" else tl.float32
+    constants = dict(
+        zip(("W", "A", "C", "SUMS", "ROWS", "COLS", "AT_ONCE"), (*kinds, sums, *tile, AT_ONCE), strict=True)
+    )
+    constants = {name: value for name, value in {**constants, **settings}.items() if name in function.arg_names}
     source = ASTSource(
         fn=function, signature={name: types.get(name, "constexpr") for name in function.arg_names}, constexprs=constants
     )
-    compiled = triton.compile(source, target=GPUTarget("cuda", architecture, 32))
+    warps = max(4, tile[0] * tile[1] // 512)
+    compiled = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options={"num_warps": warps})
     assert compiled.asm["cubin"]
 
 
 def test_without_a_gpu_it_says_so(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(ValueError, match=r"backend='triton' needs a GPU; available are 'auto', .*'torch'\."):
-        get_backend("triton")
+        get_backends("triton")
 
 
 def test_without_the_package_it_says_so(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda package: None)
     with pytest.raises(ValueError, match=r"backend='triton' is not installed: the package triton comes with torch"):
-        get_backend("triton")
+        get_backends("triton")

@@ -96,6 +96,16 @@ class Numbers:
         declared = module.globals.get(name) or ir.Function(module, ir.FunctionType(kind, [kind] * len(values)), name)
         return Numbers(self.builder, self.builder.call(declared, values))
 
+    def total(self, nothing: "Numbers") -> Any:
+        """Their sum, taken in any order; `nothing` are as many zeros."""
+        kind, zero = self.value.type, self.builder.extract_element(nothing.value, ir.IntType(32)(0))
+        name = f"llvm.vector.reduce.fadd.v{kind.count}{kind.element.intrinsic_name}"
+        module = self.builder.module
+        declared = module.globals.get(name) or ir.Function(
+            module, ir.FunctionType(kind.element, [kind.element, kind]), name
+        )
+        return self.builder.call(declared, [zero, self.value], fastmath=("reassoc",))
+
 
 class Lanes:
     """Loads and stores `count` numbers of one type at once; bfloat16 is widened and rounded on the way."""

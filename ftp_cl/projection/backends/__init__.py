@@ -1,0 +1,1 @@
+"""The implementations of FTP's step: plain torch, compiled loops on CPU, kernels on a GPU."""
