@@ -1,10 +1,9 @@
 """FixMatch: the answer to a weak view, if confident, is the label of a strong view."""
 
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
-from typing_extensions import Self
 
 from ftp_cl.models.imprinting import evaluating
 from ftp_cl.plugins.semi_supervised.base import SemiSupervisedPlugin, UnlabelledLoss, check_threshold

@@ -1,9 +1,8 @@
 """Mean Teacher: agree with the average of one's own weights."""
 
-from typing import Any
+from typing import Any, Self
 
 import torch
-from typing_extensions import Self
 
 from ftp_cl.plugins.semi_supervised.base import SemiSupervisedPlugin, UnlabelledLoss
 from ftp_cl.plugins.semi_supervised.batches import UnlabelledBatch, View

@@ -1,8 +1,6 @@
 """Pseudo-Label: train on the model's own answers."""
 
-from typing import Any
-
-from typing_extensions import Self
+from typing import Any, Self
 
 from ftp_cl.plugins.semi_supervised.base import SemiSupervisedPlugin, UnlabelledLoss, check_threshold
 from ftp_cl.plugins.semi_supervised.batches import UnlabelledBatch, View
