@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ftp_cl.optim.checkpoints import riding, taken_off
 from ftp_cl.optim.checks import (
     METHODS,
     check_anchor,
@@ -37,7 +38,7 @@ from ftp_cl.projection import (
     parts_of,
 )
 from ftp_cl.projection.checks import number, problem_of
-from ftp_cl.projection.radius import NUMBERS, SKIPPED, STEPS, VALUE, named
+from ftp_cl.projection.radius import SKIPPED, STEPS, VALUE
 from ftp_cl.projection.rows import row_norms
 
 logger = logging.getLogger(__name__)
@@ -582,44 +583,16 @@ class FTP:
 
     def _add_state(self, optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
         own = self.state_dict()
-        if not is_called_by("_get_optim_state_dict"):
-            return {**state_dict, STATE_KEY: own}
-        # torch.distributed.checkpoint keeps what each parameter's own state holds, and drops the rest.
-        state, parameters = dict(state_dict["state"]), [p for group in optimizer.param_groups for p in group["params"]]
-        for index, parameter in enumerate(parameters):
-            tensors = own["tensors"].get(self._names.get(parameter, ""))
-            if tensors is not None:
-                numbers = torch.tensor([float(tensors[key]) for key in NUMBERS], dtype=torch.float64)
-                kept = {key: tensors[key] for key in ("anchor", "change", "norms") if key in tensors}
-                entries = {f"{STATE_KEY}_{key}": value for key, value in (kept | {"numbers": numbers}).items()}
-                state[index] = {**state.get(index, {}), **entries}
-        return {**state_dict, "state": state}
-
-    def _own_state(self, optimizer: Optimizer, state_dict: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        """FTP's part of an optimizer's state dict, None if it has none, and the rest."""
-        rest = {key: value for key, value in state_dict.items() if key != STATE_KEY}
-        if STATE_KEY in state_dict or not isinstance(rest.get("state"), Mapping):
-            return state_dict.get(STATE_KEY), rest
-        tensors, prefix = {}, f"{STATE_KEY}_"
-        for own, saved in zip(optimizer.param_groups, rest.get("param_groups", ()), strict=False):
-            for parameter, key in zip(own["params"], saved.get("params", ()), strict=False):
-                state = rest["state"].get(key, {})
-                found = {name.removeprefix(prefix): v for name, v in state.items() if str(name).startswith(prefix)}
-                if "numbers" in found and parameter in self._names:
-                    tensors[self._names[parameter]] = {**found, **named(found["numbers"].tolist())}
-                    del tensors[self._names[parameter]]["numbers"]
-        if not tensors:
-            return None, rest
-        clean = {
-            key: {name: value for name, value in state.items() if not str(name).startswith(prefix)}
-            for key, state in rest["state"].items()
-        }
-        return {"version": 1, "tensors": tensors}, {**rest, "state": clean}
+        if is_called_by("_get_optim_state_dict"):
+            return riding(optimizer, state_dict, own["tensors"], self._names)
+        return {**state_dict, STATE_KEY: own}
 
     def _take_state(self, optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
         """Check FTP's part; it is taken over once the optimizer has taken its own, which it may refuse."""
-        own_state, state_dict = self._own_state(optimizer, state_dict)
-        self._loading = None if own_state is None else self._parse(own_state)
+        tensors, rest = taken_off(optimizer, state_dict, self._names)
+        own = {"version": 1, "tensors": tensors} if tensors else state_dict.get(STATE_KEY)
+        state_dict = {key: value for key, value in rest.items() if key != STATE_KEY}
+        self._loading = None if own is None else self._parse(own)
         if self._loading is None:
             logger.warning("The loaded optimizer state holds none of FTP's: anchors and radii stay as they are.")
         groups, saved = optimizer.param_groups, state_dict.get("param_groups", ())
