@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ftp_cl.optim import fused_adam
-from ftp_cl.optim.checks import check_anchor, check_k, check_kind, check_whole, stepping, storage
+from ftp_cl.optim.checks import check_anchor, check_k, check_kind, check_whole, followers, stepping, storage
 from ftp_cl.optim.names import Exclude, NamedParameters, aliases, canonical_name, exclude_entries, match, named_list
 from ftp_cl.optim.nesting import is_outermost
 from ftp_cl.optim.turns import Turn, learn_radii, project, take_votes
@@ -219,8 +219,7 @@ class FTP:
             ValueError: if another FTP is attached to it.
         """
         inner = stepping(optimizer)
-        hooks = inner._optimizer_state_dict_post_hooks.values()
-        attached = [other for hook in hooks if isinstance(other := getattr(hook, "__self__", None), FTP)]
+        attached = followers(inner, FTP)
         if self in attached:  # possibly through a wrapper, which shares its optimizer's hooks
             self._optimizer, self._given = weakref.ref(inner), weakref.ref(optimizer)
             return self
