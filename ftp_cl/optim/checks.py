@@ -1,7 +1,8 @@
 """Checks of what FTP is given: a failure is one sentence."""
 
+import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,8 @@ from torch.optim import Optimizer
 from ftp_cl.optim.names import canonical_name
 from ftp_cl.projection import Storage
 from ftp_cl.projection.checks import COMPUTED, number, problem_of
+
+Follower = TypeVar("Follower")
 
 
 def check_k(k: float) -> None:
@@ -148,6 +151,17 @@ def stepping(optimizer: Any) -> Optimizer:
             f"{kind} itself then does to weights after a step is not projected."
         )
     return optimizer
+
+
+def followers(optimizer: Any, kind: type[Follower]) -> list[Follower]:
+    """Objects of a kind that follow the steps of an optimizer, or of the one that it holds, by a method as hook.
+
+    Raises:
+        TypeError: as `stepping`.
+    """
+    hooks = stepping(optimizer)._optimizer_step_post_hooks.values()
+    owners = [getattr(inspect.unwrap(hook, stop=inspect.ismethod), "__self__", None) for hook in hooks]
+    return [owner for owner in owners if isinstance(owner, kind)]
 
 
 def _held(optimizer: Any) -> dict[str, Optimizer]:

@@ -18,6 +18,7 @@ from ftp_cl.optim.checks import (
     check_kind,
     check_precision,
     check_rounding,
+    followers,
     stepping,
     storage,
 )
@@ -262,8 +263,7 @@ class FTP:
             ValueError: if another FTP is attached to it.
         """
         inner = stepping(optimizer)
-        hooks = inner._optimizer_state_dict_post_hooks.values()
-        attached = [other for hook in hooks if isinstance(other := getattr(hook, "__self__", None), FTP)]
+        attached = followers(inner, FTP)
         if self in attached:  # possibly through a wrapper, which shares its optimizer's hooks
             self._optimizer, self._given = weakref.ref(inner), weakref.ref(optimizer)
             return self

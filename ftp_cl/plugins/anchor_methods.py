@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from ftp_cl.models.imprinting import evaluating
 from ftp_cl.optim import TPGM, AnchoredSteps, FixedRadius, SelectiveDecay, l2_sp, mars_sp
 from ftp_cl.optim.anchored_step import StepRule
+from ftp_cl.optim.checks import followers
 from ftp_cl.optim.names import Exclude
 from ftp_cl.plugins.anchor import Anchor, AnchoredPlugin
-from ftp_cl.plugins.ftp import optimizer_of
+from ftp_cl.plugins.ftp import optimizer_of, refuse_without_steps
 from ftp_cl.plugins.radius_data import check_source, endless_losses, radius_dataset
-from ftp_cl.plugins.stages import begins, refuse_hidden, refuse_parts
+from ftp_cl.plugins.stages import begins, refuse_hidden, refuse_inner_updates, refuse_parts
 
 _PENALTIES = {"l2_sp": l2_sp, "mars_sp": mars_sp}
 
@@ -48,6 +49,11 @@ class AnchorPenalty(AnchoredPlugin):
             raise ValueError(f"alpha={alpha} and beta={beta} must both be at least 0.")
         self.penalty, self.alpha, self.beta = penalty, alpha, beta
 
+    def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """Let go of the anchor if it is to move."""
+        refuse_inner_updates(strategy, "AnchorPenalty")
+        super().before_training_exp(strategy, **kwargs)
+
     def before_backward(self, strategy: Any, **kwargs: Any) -> None:
         """Add the penalty."""
         strategy.loss += self.alpha * _PENALTIES[self.penalty](self.weights, self.anchor_weights)
@@ -55,6 +61,10 @@ class AnchorPenalty(AnchoredPlugin):
             anchored = set(self._candidates.values())
             free = {n: p for n, p in strategy.model.named_parameters() if p.requires_grad and p not in anchored}
             strategy.loss += self.beta * l2_sp(free, defaultdict(float))  # type: ignore[arg-type]  # anchor 0
+
+
+class _PluginsSteps(AnchoredSteps):
+    """To be told from those that a user attaches."""
 
 
 class AnchoredStepPlugin(AnchoredPlugin):
@@ -69,16 +79,21 @@ class AnchoredStepPlugin(AnchoredPlugin):
     def __init__(self, rule: StepRule, anchor: Anchor = "previous", exclude: Exclude = "head") -> None:
         super().__init__(anchor, exclude)
         self.rule = rule
-        self._steps: AnchoredSteps | None = None
+        self._steps: _PluginsSteps | None = None
 
     def begin(self, strategy: Any) -> None:
         """Attach to the optimizer in use."""
+        refuse_without_steps(strategy, type(self).__name__)
         optimizer = optimizer_of(strategy)
         if optimizer is None:
             raise TypeError(f"{type(strategy).__name__} has no optimizer whose steps could be followed.")
         self._detach()
+        others = [plugin._steps for plugin in strategy.plugins if isinstance(plugin, AnchoredStepPlugin)]
+        for steps in followers(optimizer, _PluginsSteps):
+            if steps not in others:
+                steps.detach()  # of a strategy whose training was interrupted
         anchors = {weight: self.anchor_weights[name] for name, weight in self.weights.items()}
-        self._steps = AnchoredSteps(self.rule, anchors).attach(optimizer)
+        self._steps = _PluginsSteps(self.rule, anchors).attach(optimizer)
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Let go: the next experience may bring other parameters, and hooks survive no copy."""
@@ -179,6 +194,8 @@ class TPGMPlugin(AnchoredPlugin):
         """Take the held-out images from the training data."""
         if self.when == "experience":
             refuse_parts(strategy.experience, "when='experience'")
+        else:
+            refuse_inner_updates(strategy, "TPGMPlugin(when='step')")
         if self.radius_data == "held_out":
             strategy.adapted_dataset, held = _split(strategy.adapted_dataset, self.held_out)
             self._held_out_data = held.eval()

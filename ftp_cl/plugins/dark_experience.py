@@ -12,7 +12,7 @@ from torch.nn.functional import mse_loss, pad
 
 from ftp_cl.models.heads import MASK_VALUE
 from ftp_cl.models.imprinting import evaluating, random_state_kept
-from ftp_cl.plugins.stages import PartsDone, experiences_trained_on, joined
+from ftp_cl.plugins.stages import PartsDone, experiences_trained_on, joined, refuse_inner_updates
 
 
 def logit_distance(logits: Tensor, stored: Tensor) -> Tensor:
@@ -65,6 +65,7 @@ class DarkExperienceReplay(SupervisedPlugin[Any]):
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """See which part of an experience this is."""
+        refuse_inner_updates(strategy, "DarkExperienceReplay")
         self._parts.begin(strategy.experience)
 
     def before_backward(self, strategy: Any, **kwargs: Any) -> None:

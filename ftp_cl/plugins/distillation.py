@@ -9,7 +9,7 @@ from avalanche.core import SupervisedPlugin
 from torch import Tensor, nn
 
 from ftp_cl.models import ContinualClassifier
-from ftp_cl.plugins.stages import PartsDone
+from ftp_cl.plugins.stages import PartsDone, refuse_inner_updates
 
 _SMALLEST_LENGTH = 1e-12
 
@@ -57,6 +57,7 @@ class FeatureDistillation(SupervisedPlugin[Any]):
         model = strategy.model
         if not isinstance(model, ContinualClassifier):
             raise TypeError(f"FeatureDistillation needs a ContinualClassifier, not {type(model).__name__}.")
+        refuse_inner_updates(strategy, "FeatureDistillation")
         if self._parts.begin(strategy.experience) or self.teacher is None:
             self.teacher = copy.deepcopy(model).eval().requires_grad_(False)
         self._remove = model.head.register_forward_pre_hook(self._listen).remove

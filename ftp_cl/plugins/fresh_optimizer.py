@@ -4,6 +4,8 @@ from typing import Any
 
 from avalanche.core import SupervisedPlugin
 
+from ftp_cl.optim.checks import stepping
+from ftp_cl.plugins.ftp import optimizer_of
 from ftp_cl.plugins.stages import begins
 
 
@@ -13,10 +15,11 @@ class FreshOptimizer(SupervisedPlugin[Any]):
     Avalanche keeps it. Adam's moments of the earlier experience then go on moving the weights of earlier classes, and
     rows of new classes, whose moments are 0 while the step count is not, start with steps three times as large
     (0.1 / sqrt(0.001) of the learning rate, because the bias correction is over). In an online stream it does so at the
-    boundaries that the stream shows.
+    boundaries that the stream shows. Takes the optimizers that `FTP.attach` takes.
     """
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Forget the state; parameter groups and learning rates stay."""
-        if begins(strategy.experience):
-            strategy.optimizer.state.clear()
+        optimizer = optimizer_of(strategy)
+        if optimizer is not None and begins(strategy.experience):
+            stepping(optimizer).state.clear()

@@ -13,6 +13,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ftp_cl.optim import FTP
+from ftp_cl.optim.checks import followers
 from ftp_cl.optim.names import Exclude, aliases, exclude_entries
 from ftp_cl.plugins.anchor import Anchor, anchor_moves, read_anchor
 from ftp_cl.plugins.between_experiences import ExperienceProjection
@@ -153,7 +154,9 @@ class FTPPlugin(SupervisedPlugin[Any]):
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Take the model's parameters anew (heads grow), and see whether the anchor is to move."""
-        _refuse_unsupported(strategy)
+        refuse_without_steps(strategy, "FTPPlugin")
+        if sum(isinstance(plugin, FTPPlugin) for plugin in strategy.plugins) > 1:
+            raise ValueError("Two FTPPlugins in one strategy would project each other's weights: keep one.")
         if self.when == "experience":
             refuse_hidden(strategy.experience, "when='experience'")
         if self._parts.begin(strategy.experience):
@@ -168,6 +171,8 @@ class FTPPlugin(SupervisedPlugin[Any]):
         if self.ftp is None:
             _warn_of_reset_weights(strategy)
             self.ftp = self._new_ftp(strategy.model)
+            if not self.ftp.projected_names():
+                logger.warning("FTP projects nothing: `exclude` leaves no parameter of the model.")
         else:
             self.ftp.track(strategy.model, exclude=self._excluded(strategy.model))
         self._anchor_is_to_move = anchor_moves(self.anchor, strategy.experience)
@@ -267,9 +272,8 @@ class FTPPlugin(SupervisedPlugin[Any]):
 
     def _take_over(self, optimizer: Optimizer) -> None:
         """Detach what an earlier strategy's plugin has left at this optimizer: its user has no hold of it any more."""
-        for hook in list(optimizer._optimizer_state_dict_post_hooks.values()):
-            other = getattr(hook, "__self__", None)
-            if isinstance(other, FTP) and other is not self.ftp:
+        for other in followers(optimizer, FTP):
+            if other is not self.ftp:
                 other.detach()
                 logger.info("FTPPlugin takes the optimizer over from another FTP, which is attached to it no more.")
 
@@ -294,15 +298,14 @@ def optimizer_of(strategy: Any) -> Optimizer | None:
     return optimizer
 
 
-def _refuse_unsupported(strategy: Any) -> None:
+def refuse_without_steps(strategy: Any, what: str) -> None:
+    """Raise a TypeError for a strategy that changes weights without a step of an optimizer."""
     # By name: Avalanche has two, one of which needs a package that is seldom installed.
     if any(kind.__name__ == "LaMAML" for kind in type(strategy).__mro__):
         raise TypeError(
-            f"FTPPlugin cannot serve {type(strategy).__name__}: it assigns weights itself and takes no optimizer step "
-            "that a projection could follow."
+            f"{what} cannot serve {type(strategy).__name__}: it assigns weights itself and takes no optimizer "
+            "step that could be followed."
         )
-    if sum(isinstance(plugin, FTPPlugin) for plugin in strategy.plugins) > 1:
-        raise ValueError("Two FTPPlugins in one strategy would project each other's weights: keep one.")
 
 
 def _warn_of_reset_weights(strategy: Any) -> None:

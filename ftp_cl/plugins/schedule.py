@@ -73,9 +73,10 @@ class LearningRateSchedule(SupervisedPlugin[Any]):
         self._parts = PartsDone()
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """See which part of an experience this is."""
+        """See which part of an experience this is; an interrupted training counts no more."""
         refuse_hidden(strategy.experience, "LearningRateSchedule")
         self._parts.begin(strategy.experience)
+        self._iteration = self._iterations = 0
 
     def before_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
         """Set the rates of this iteration. In the first one the experience's data loader is final: count it."""
@@ -92,7 +93,6 @@ class LearningRateSchedule(SupervisedPlugin[Any]):
         """Back to the base rates."""
         for group in _groups(strategy):
             group["lr"] = group.pop(_BASE_RATE, group["lr"])
-        self._iteration = self._iterations = 0
         self._parts.end(strategy.experience)
 
 

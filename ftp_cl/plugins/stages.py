@@ -10,6 +10,7 @@ from typing import Any
 from avalanche.benchmarks import OnlineCLExperience
 from avalanche.benchmarks.utils.utils import concat_datasets
 from avalanche.training import JointTraining
+from avalanche.training.templates import SupervisedMetaLearningTemplate
 
 from ftp_cl.models.heads import classes_of
 
@@ -123,6 +124,19 @@ def refuse_parts(experience: Any, what: str) -> None:
     """
     if isinstance(experience, OnlineCLExperience):
         raise ValueError(f"{what} needs whole experiences, and an online stream has none.")
+
+
+def refuse_inner_updates(strategy: Any, what: str) -> None:
+    """For what acts in `before_backward` or `after_update`, which strategies of meta-learning never call.
+
+    Raises:
+        TypeError: for these strategies.
+    """
+    if isinstance(strategy, SupervisedMetaLearningTemplate):
+        raise TypeError(
+            f"{what} would do nothing in {type(strategy).__name__}, which updates weights several times an iteration "
+            "and calls no plugin there."
+        )
 
 
 def refuse_hidden(experience: Any, what: str) -> None:

@@ -15,7 +15,13 @@ from torch import Tensor, nn
 from ftp_cl.plugins.model_served import ServedModel
 from ftp_cl.plugins.semi_supervised.batches import UnlabelledBatch, UnlabelledBatches, View
 from ftp_cl.plugins.semi_supervised.weight_average import WeightAverage
-from ftp_cl.plugins.stages import classes_trained_on, experiences_trained_on, joined, matching
+from ftp_cl.plugins.stages import (
+    classes_trained_on,
+    experiences_trained_on,
+    joined,
+    matching,
+    refuse_inner_updates,
+)
 
 _STREAM = "unlabelled"
 
@@ -187,6 +193,7 @@ class SemiSupervisedPlugin(SupervisedPlugin[Any]):
                 f"{type(self).__name__} needs whole experiences, and an online stream gives pieces that no unlabelled "
                 "images belong to: train on the benchmark's own train stream, for one epoch if need be."
             )
+        refuse_inner_updates(strategy, type(self).__name__)
         if self.ema_decay is not None:
             _check_early_stopping(strategy, type(self).__name__)
         self._average = self._batches = None  # of an experience that was interrupted
