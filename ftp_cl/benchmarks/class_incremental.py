@@ -8,7 +8,7 @@ is its own identity, ``split_classes`` takes the last three.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Any, TypeVar
 
@@ -31,30 +31,18 @@ class StreamData:
     indices: Sequence[int] | None = None
 
 
-@dataclass(frozen=True)
-class ClassSplit:
-    """How a dataset is cut into experiences: what the ``split_*`` functions have in common.
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """What both kinds of benchmark have in common; see ``ClassSplit`` and ``DomainSplit``.
 
-    Attributes:
-        n_experiences: how many; see ``first_exp_with_half_classes``.
-        seed: draws the class order, the validation items and the shots, each independently of the others.
-        shots: training items per class; None for all.
-        label_percent: share of the training items of each class to train on, above 0 to 100, one item at least.
-        validation_fraction: share of each class's training items that is set aside; None for no validation stream.
-        fixed_class_order: the class indices in order of arrival, instead of the order drawn.
-        first_exp_with_half_classes: half of the classes arrive first, the rest in equal experiences.
-        return_task_id: give the experience's index as task label, instead of 0.
-        train_transform: applied to the inputs while training; None leaves them as they are.
-        eval_transform: the same for evaluation.
+    Attributes are as in ``ftp_cl.benchmarks.options.SplitOptions``, but that images are left as they are by default;
+    ``label_percent`` is the share of the training items of each class (and domain) to train on, above 0 to 100, one
+    item at least.
     """
 
-    n_experiences: int
-    seed: int
     shots: int | None = None
     label_percent: float = 100
     validation_fraction: float | None = None
-    fixed_class_order: Sequence[int] | None = None
-    first_exp_with_half_classes: bool = False
     return_task_id: bool = False
     train_transform: Transform | None = None
     eval_transform: Transform | None = None
@@ -62,7 +50,24 @@ class ClassSplit:
     def settings(self) -> dict[str, Any]:
         """Return what a result file records of it; the class order is recorded as it was drawn."""
         left_out = ("fixed_class_order", "train_transform", "eval_transform")
-        return {name: value for name, value in asdict(self).items() if name not in left_out}
+        return {name: value for name, value in vars(self).items() if name not in left_out}
+
+
+@dataclass(frozen=True)
+class ClassSplit(Split):
+    """How a dataset is cut into experiences: what the ``split_*`` functions have in common.
+
+    Attributes:
+        n_experiences: how many; see ``first_exp_with_half_classes``.
+        seed: draws the class order, the validation items and the shots, each independently of the others.
+        fixed_class_order: see ``ftp_cl.benchmarks.options.ClassOptions``, as the next; the others as in ``Split``.
+        first_exp_with_half_classes: see there.
+    """
+
+    n_experiences: int
+    seed: int
+    fixed_class_order: Sequence[int] | None = field(default=None, kw_only=True)
+    first_exp_with_half_classes: bool = field(default=False, kw_only=True)
 
 
 def split_classes(
