@@ -106,10 +106,6 @@ class Cifar(ArrayDataset):
         labels = [label for _, labels in batches for label in labels]
         self.targets = class_indices(f"{folder}, {split} files", labels, len(self.classes))
 
-    def constructor_arguments(self) -> dict[str, Any]:
-        """Return the keyword arguments that make an equal dataset."""
-        return {"root": self.root, "variant": self.variant, "split": self.split}
-
     def image_identity(self, index: int) -> tuple[str, str, int]:
         """Return the place of an image in the published files."""
         return self.variant, self.split, index
@@ -166,11 +162,6 @@ class CorruptedCifar(ArrayDataset):
         part = slice((severity - 1) * count, severity * count)
         self.data = images[part]
         self.targets = class_indices(folder / "labels.npy", labels[part], len(self.classes))
-
-    def constructor_arguments(self) -> dict[str, Any]:
-        """Return the keyword arguments that make an equal dataset."""
-        names = ("root", "variant", "corruption", "severity", "classes")
-        return {name: getattr(self, name) for name in names}
 
     def image_identity(self, index: int) -> tuple[str, str, int]:
         """Return the place of the test image that is corrupted here."""

@@ -52,6 +52,13 @@ class Split:
         left_out = ("fixed_class_order", "train_transform", "eval_transform")
         return {name: value for name, value in vars(self).items() if name not in left_out}
 
+    def draw(
+        self, identities: Mapping[str, Sequence[Identity]], seed: int
+    ) -> tuple[dict[str, list[Identity]], dict[str, list[Identity]]]:
+        """Return what to train and what to validate on, see ``draw_identities``."""
+        share, shots, percent = self.validation_fraction, self.shots, self.label_percent
+        return draw_identities(identities, validation_fraction=share, shots=shots, label_percent=percent, seed=seed)
+
 
 @dataclass(frozen=True)
 class ClassSplit(Split):
@@ -91,26 +98,16 @@ def split_classes(
     members = {name: indices for name, indices in indices_by_class(train).items() if indices}
     present = [train.classes[c] in members for c in range(len(train.classes))]
     class_order = [c for c in draw_class_order(len(present), split.seed, split.fixed_class_order) if present[c]]
-    training, validation = draw_identities(
-        members,
-        validation_fraction=split.validation_fraction,
-        shots=split.shots,
-        label_percent=split.label_percent,
-        seed=split.seed,
-    )
+    training, validation = split.draw(members, split.seed)
     streams = {"train": StreamData(train, _joined(training)), "test": StreamData(test)}
     if split.validation_fraction is not None:
         streams["validation"] = StreamData(train, _joined(validation))
     return class_incremental_scenario(
         streams,
         class_order,
-        split.n_experiences,
-        class_names=train.classes,
-        first_exp_with_half_classes=split.first_exp_with_half_classes,
-        return_task_id=split.return_task_id,
-        train_transform=split.train_transform,
-        eval_transform=split.eval_transform,
-        description={
+        split,
+        train.classes,
+        {
             "benchmark": name,
             **split.settings(),
             **settings,
@@ -223,39 +220,32 @@ def _check_shares(validation_fraction: float | None, shots: int | None, label_pe
 def class_incremental_scenario(
     streams: Mapping[str, StreamData],
     class_order: Sequence[int],
-    n_experiences: int,
-    *,
+    split: ClassSplit,
     class_names: Sequence[str],
-    first_exp_with_half_classes: bool = False,
-    return_task_id: bool = False,
-    train_transform: Transform | None = None,
-    eval_transform: Transform | None = None,
-    description: Mapping[str, Any] | None = None,
+    description: Mapping[str, Any],
 ) -> DescribedScenario:
     """Cut every dataset into the same classes per experience.
 
     Args:
         streams: stream name -> its data; Avalanche wants at least ``train`` and ``test``.
         class_order: the classes as they arrive; experience i gets the i-th slice.
-        n_experiences: how many slices; they are equal, so it must divide the number of classes (but see next).
+        split: how many slices, how they are labelled and which transforms apply. The slices are equal, so that
+            n_experiences must divide the number of classes, or with ``first_exp_with_half_classes`` n_experiences - 1
+            those that experience 0 leaves.
         class_names: name of each class index.
-        first_exp_with_half_classes: experience 0 gets half of the classes, and n_experiences - 1 equal slices follow.
-        return_task_id: the task label of an experience is its index, instead of 0.
-        train_transform: applied to the inputs while training; None leaves them as they are.
-        eval_transform: the same for evaluation.
         description: what to record on top of the class order, the experiences and their sizes.
 
     Raises:
         ValueError: if the classes cannot be divided evenly, or a stream has nothing of an experience's classes.
     """
-    slices = _slice_classes(class_order, n_experiences, first_exp_with_half_classes)
-    labels = range(len(slices)) if return_task_id else [0] * len(slices)
-    groups = transform_groups(train_transform, eval_transform)
+    slices = _slice_classes(class_order, split.n_experiences, split.first_exp_with_half_classes)
+    labels = range(len(slices)) if split.return_task_id else [0] * len(slices)
+    groups = transform_groups(split.train_transform, split.eval_transform)
     cut = {name: _cut(name, data, slices, labels, len(class_names)) for name, data in streams.items()}
     return DescribedScenario(
         [make_stream(name, experiences, groups) for name, experiences in cut.items()],
         {
-            **(description or {}),
+            **description,
             "class_order": list(class_order),
             "experiences": [{"classes": c, "names": [class_names[i] for i in c]} for c in slices],
         },

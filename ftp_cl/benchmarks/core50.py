@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ftp_cl.benchmarks._checks import check_choice, check_choices
 from ftp_cl.benchmarks.download import Archive, data_root, require_folder
@@ -86,11 +86,6 @@ class Core50(ImageFiles):
                 paths += frames
                 targets += [number - 1 if object_level else (number - 1) // _OBJECTS_PER_CATEGORY] * len(frames)
         self._set_files(folder, paths, targets, _class_names(object_level), size)
-
-    def constructor_arguments(self) -> dict[str, Any]:
-        """Return the keyword arguments that make an equal dataset."""
-        names = ("sessions", "split", "object_level", "size")
-        return {"root": self.parent, **{name: getattr(self, name) for name in names}}
 
 
 def _part(frames: list[str], split: str) -> list[str]:

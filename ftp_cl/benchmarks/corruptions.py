@@ -223,11 +223,6 @@ class CorruptedDataset(RebuildableDataset):
         self.constants = constants
         self.cache = cache
 
-    def constructor_arguments(self) -> dict[str, Any]:
-        """Return the keyword arguments that make an equal dataset."""
-        names = ("source", "name", "severity", "seed", "constants", "cache")
-        return {name: getattr(self, name) for name in names}
-
     @property
     def targets(self) -> Sequence[int]:  # type: ignore[override]
         """The class index of each item."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -57,10 +57,6 @@ class Digits(RebuildableDataset):
             data = torch.nn.functional.interpolate(data, size=(size, size), mode="bilinear")
         self.data = (1 - data if inverted else data).expand(-1, channels, -1, -1)
         self.targets = labels[members].tolist()
-
-    def constructor_arguments(self) -> dict[str, Any]:
-        """Return the keyword arguments that make an equal dataset."""
-        return {"split": self.split, "inverted": self.inverted, "channels": self.channels, "size": self.size}
 
     def image_identity(self, index: int) -> tuple[str, str, int]:
         """Return the part and the place of a digit in it, which neither size nor inversion change."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from ftp_cl.benchmarks._checks import class_indices
 from ftp_cl.benchmarks._dataset import NamedDataset
-from ftp_cl.benchmarks.class_incremental import Split, draw_identities, indices_by_class
+from ftp_cl.benchmarks.class_incremental import Split, indices_by_class
 from ftp_cl.benchmarks.scenario import DescribedScenario, ExperienceData, make_stream, transform_groups
 
 
@@ -79,13 +79,7 @@ def _draw(dataset: NamedDataset, split: DomainSplit) -> tuple[list[int], list[in
     """Return the indices to train on and to validate on."""
     # A domain may lack a class (DomainNet's do), which is then neither drawn from nor counted as too small.
     present = {name: indices for name, indices in indices_by_class(dataset).items() if indices}
-    training, validation = draw_identities(
-        present,
-        validation_fraction=split.validation_fraction,
-        shots=split.shots,
-        label_percent=split.label_percent,
-        seed=split.seed,
-    )
+    training, validation = split.draw(present, split.seed)
     return _sorted(training), _sorted(validation)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ftp_cl.benchmarks._checks import check_choice, check_choices, check_domains, composed
 from ftp_cl.benchmarks.download import data_root
@@ -64,11 +64,6 @@ class DomainNet(ImageFiles):
         if classes is None:
             classes = [names.get(target, f"(class {target})") for target in range(max(names, default=-1) + 1)]
         self._set_files(self.parent, [path for path, _ in items], [target for _, target in items], classes, size)
-
-    def constructor_arguments(self) -> dict[str, Any]:
-        """Return the keyword arguments that make an equal dataset."""
-        names = ("domain", "split", "size", "classes")
-        return {"root": self.parent, **{name: getattr(self, name) for name in names}}
 
 
 def _read_list(root: Path, domain: str, split: str, names: dict[int, str]) -> list[tuple[str, int]]:

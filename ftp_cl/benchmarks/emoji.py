@@ -45,20 +45,14 @@ def split_emoji(
         options: see ``SplitOptions``.
     """
     # Importing Avalanche takes seconds, which users of EmojiDomains alone need not wait.
-    from ftp_cl.benchmarks.class_incremental import (
-        StreamData,
-        class_incremental_scenario,
-        draw_class_order,
-        draw_identities,
-    )
+    from ftp_cl.benchmarks.class_incremental import ClassSplit, StreamData, class_incremental_scenario, draw_class_order
 
+    split = ClassSplit(n_experiences, seed, shots=shots, **options)
     train_domains, ood_domains = check_domains(train_domains, ood_domains, DOMAINS)
     class_order = draw_class_order(len(CLASSES), seed, fixed_class_order)
     source = EmojiDomains(train_domains, "train", size)
-    training, validation = draw_identities(
-        _identities_by_class(source), validation_fraction=options["validation_fraction"], shots=shots, seed=seed
-    )
-    is_validated = options["validation_fraction"] is not None
+    training, validation = split.draw(_identities_by_class(source), seed)
+    is_validated = split.validation_fraction is not None
     streams = {
         "train": StreamData(source, _indices(source, training)),
         "test": StreamData(EmojiDomains(train_domains, "test", size)),
@@ -68,12 +62,9 @@ def split_emoji(
     return class_incremental_scenario(
         streams,
         class_order,
-        n_experiences,
-        class_names=CLASSES,
-        return_task_id=options["return_task_id"],
-        train_transform=options["train_transform"],
-        eval_transform=options["eval_transform"],
-        description={
+        split,
+        CLASSES,
+        {
             "benchmark": "split_emoji",
             "n_experiences": n_experiences,
             "train_domains": list(train_domains),
@@ -81,8 +72,8 @@ def split_emoji(
             "shots": shots,
             "seed": seed,
             "size": size,
-            "validation_fraction": options["validation_fraction"],
-            "return_task_id": options["return_task_id"],
+            "validation_fraction": split.validation_fraction,
+            "return_task_id": split.return_task_id,
             "training_identities": training if shots else None,
             "validation_identities": validation if is_validated else None,
         },

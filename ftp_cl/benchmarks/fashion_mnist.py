@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -79,10 +79,6 @@ class FashionMnist(ArrayDataset):
             raise ValueError(f"The {split} files in {folder} have {len(images)} images, but {len(labels)} labels.")
         self.data = images
         self.targets = class_indices(f"{folder}, {split} labels", labels, len(self.classes))
-
-    def constructor_arguments(self) -> dict[str, Any]:
-        """Return the keyword arguments that make an equal dataset."""
-        return {"root": self.root, "split": self.split, "size": self.size}
 
     def image_identity(self, index: int) -> tuple[str, str, int]:
         """Return the place of an image in the published files."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ftp_cl.benchmarks._checks import check_names, composed
 from ftp_cl.benchmarks.image_files import ImageFiles, class_folders, images_in, is_image
@@ -38,7 +38,7 @@ class ImageFolder(ImageFiles):
     as_viewed = True
 
     def __init__(self, root: str | Path, size: int | None = 224) -> None:
-        root = Path(root)
+        self.parent = root = Path(root)
         folders = sorted(class_folders(root), key=composed)
         check_names(str(root), folders)
         if beside := sorted(e.name for e in os.scandir(root) if is_image(e.name) and e.name[0] != "." and e.is_file()):
@@ -50,10 +50,6 @@ class ImageFolder(ImageFiles):
     def image_identity(self, index: int) -> bytes:
         """Return a digest of the file: in folders of one's own, the same path may be another image."""
         return hashlib.blake2b(self.stored_image(index).content, digest_size=16).digest()
-
-    def constructor_arguments(self) -> dict[str, Any]:
-        """Return the keyword arguments that make an equal dataset."""
-        return {"root": self.root, "size": self.size}
 
 
 @takes(ClassOptions)

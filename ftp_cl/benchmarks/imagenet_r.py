@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import yaml
 
@@ -73,11 +73,6 @@ class ImageNetR(ImageFiles):
         else:
             paths, targets, classes = _read_part(folder, split, self.split_lists)
         self._set_files(folder, paths, targets, classes, size)
-
-    def constructor_arguments(self) -> dict[str, Any]:
-        """Return the keyword arguments that make an equal dataset."""
-        names = ("split", "split_lists", "split_seed", "size")
-        return {"root": self.parent, **{name: getattr(self, name) for name in names}}
 
 
 def _draw_part(folder: Path, split: str, seed: int) -> tuple[list[str], list[int], list[str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ftp_cl.benchmarks._checks import check_choice
 from ftp_cl.benchmarks.download import Archive, data_root, require_folder
@@ -51,10 +51,6 @@ class TinyImageNet(ImageFiles):
         classes = _lines_of(folder / "wnids.txt")
         items = _train_items(folder, classes) if split == "train" else _test_items(folder, classes)
         self._set_files(folder, [path for path, _ in items], [target for _, target in items], classes, size)
-
-    def constructor_arguments(self) -> dict[str, Any]:
-        """Return the keyword arguments that make an equal dataset."""
-        return {"root": self.parent, "split": self.split, "size": self.size}
 
 
 def _lines_of(path: Path) -> list[str]:
