@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol
 
@@ -34,15 +35,16 @@ class RebuildableDataset(Dataset[tuple[Any, int]]):
     """A labelled dataset that pickles to its class and the arguments that it was made with.
 
     Pickling, deep copying, sending to worker processes that are spawned, and Avalanche's checkpoints all read the data
-    anew from where it lies instead of carrying it. Subclasses set ``targets`` and define ``constructor_arguments``.
+    anew from where it lies instead of carrying it. Subclasses set ``targets``, and keep what they were made with under
+    the names of their parameters.
     """
 
     targets: Sequence[int]
     """The class index of each item."""
 
     def constructor_arguments(self) -> dict[str, Any]:
-        """Return the keyword arguments that make an equal dataset."""
-        raise NotImplementedError
+        """Return the keyword arguments that make an equal dataset: those that this one has kept."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters if hasattr(self, name)}
 
     def image_identity(self, index: int) -> Hashable:
         """Return what an image has in common with itself in other sizes and styles, and with no other image.

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from torchvision.transforms import Compose, Resize
-from torchvision.transforms.functional import to_tensor
 
-from ftp_cl.benchmarks._checks import check_choice, check_choices, check_size, class_indices
+from ftp_cl.benchmarks._checks import check_choice, check_size, class_indices
 from ftp_cl.benchmarks._dataset import ArrayDataset
 from ftp_cl.benchmarks.download import Archive, data_root, require_folder
+from ftp_cl.benchmarks.options import ClassOptions, Transform, class_benchmark, takes
 
 if TYPE_CHECKING:
-    from ftp_cl.benchmarks.class_incremental import ClassSplit
+    from typing_extensions import Unpack
+
     from ftp_cl.benchmarks.scenario import DescribedScenario
 
 _SIDE = 32
@@ -105,10 +106,6 @@ class Cifar(ArrayDataset):
         labels = [label for _, labels in batches for label in labels]
         self.targets = class_indices(f"{folder}, {split} files", labels, len(self.classes))
 
-    def constructor_arguments(self) -> dict[str, Any]:
-        """Return the keyword arguments that make an equal dataset."""
-        return {"root": self.root, "variant": self.variant, "split": self.split}
-
     def image_identity(self, index: int) -> tuple[str, str, int]:
         """Return the place of an image in the published files."""
         return self.variant, self.split, index
@@ -165,11 +162,6 @@ class CorruptedCifar(ArrayDataset):
         part = slice((severity - 1) * count, severity * count)
         self.data = images[part]
         self.targets = class_indices(folder / "labels.npy", labels[part], len(self.classes))
-
-    def constructor_arguments(self) -> dict[str, Any]:
-        """Return the keyword arguments that make an equal dataset."""
-        names = ("root", "variant", "corruption", "severity", "classes")
-        return {name: getattr(self, name) for name in names}
 
     def image_identity(self, index: int) -> tuple[str, str, int]:
         """Return the place of the test image that is corrupted here."""
@@ -230,65 +222,37 @@ def _load_array(path: Path) -> np.ndarray:
 # ---- benchmarks ------------------------------------------------------------------------------------------------------
 
 
+@takes(ClassOptions)
 def split_cifar10(
     n_experiences: int = 5,
     seed: int = 0,
     *,
-    corruptions: str | Sequence[str] | None = None,
-    severities: int | Sequence[int] = (1, 2, 3, 4, 5),
     corruption_source: str = "published",
-    corruption_cache: str | Path | None = None,
     size: int = _SIDE,
-    shots: int | None = None,
-    validation_fraction: float | None = None,
-    fixed_class_order: Sequence[int] | None = None,
-    first_exp_with_half_classes: bool = False,
-    return_task_id: bool = False,
-    train_transform: Callable[[Any], Any] | None = to_tensor,
-    eval_transform: Callable[[Any], Any] | None = to_tensor,
     dataset_root: str | Path | None = None,
     download: bool = True,
+    **options: Unpack[ClassOptions],
 ) -> DescribedScenario:
     """CIFAR-10 in experiences of a few classes, with CIFAR-10-C or corruptions made here as OOD streams.
 
     Everything is as in ``split_cifar100``, with 10 classes and ``cifar-10-batches-py/`` and ``CIFAR-10-C/`` below
     ``dataset_root`` (None: ~/.avalanche/data/cifar10).
     """
-    from ftp_cl.benchmarks.class_incremental import ClassSplit
-
-    split = ClassSplit(
-        n_experiences,
-        seed,
-        shots=shots,
-        validation_fraction=validation_fraction,
-        fixed_class_order=fixed_class_order,
-        first_exp_with_half_classes=first_exp_with_half_classes,
-        return_task_id=return_task_id,
-        train_transform=_resized(size, train_transform),
-        eval_transform=_resized(size, eval_transform),
+    return _split_cifar(
+        "cifar10", corruption_source, size, dataset_root, download, n_experiences=n_experiences, seed=seed, **options
     )
-    options = _Corruptions(corruptions, severities, corruption_source, corruption_cache)
-    return _split_cifar("cifar10", split, options, size, dataset_root, download)
 
 
+@takes(ClassOptions)
 def split_cifar100(
     n_experiences: int = 10,
     seed: int = 0,
     *,
-    corruptions: str | Sequence[str] | None = None,
-    severities: int | Sequence[int] = (1, 2, 3, 4, 5),
     corruption_source: str = "published",
-    corruption_cache: str | Path | None = None,
     size: int = _SIDE,
-    shots: int | None = None,
-    validation_fraction: float | None = None,
-    fixed_class_order: Sequence[int] | None = None,
-    first_exp_with_half_classes: bool = False,
-    return_task_id: bool = False,
-    train_transform: Callable[[Any], Any] | None = to_tensor,
-    eval_transform: Callable[[Any], Any] | None = to_tensor,
     dataset_root: str | Path | None = None,
     download: bool = True,
+    **options: Unpack[ClassOptions],
 ) -> DescribedScenario:
     """CIFAR-100 in experiences of a few classes, with CIFAR-100-C or corruptions made here as OOD streams.
 
@@ -299,86 +263,40 @@ def split_cifar100(
         n_experiences: 5, 10 and 20 are usual; it must divide the number of classes (see also
             ``first_exp_with_half_classes``).
         seed: draws the class order, the validation images and the shots, each independently of the others.
-        corruptions: names of ``CORRUPTIONS``, or "all"; None for no OOD stream.
-        severities: 1 (weak) to 5.
         corruption_source: ``"published"`` for the files of CIFAR-10-C and CIFAR-100-C; ``"made"`` for
             ``with_corruptions``, with the same constants and noise drawn anew.
-        corruption_cache: where to keep corrupted images that are made; None keeps none.
         size: side of the images in pixels, 32 to 512; bilinear. Images are corrupted before they are resized.
-        shots: training images per class; None for all. Fewer shots are a subset of more.
-        validation_fraction: share of each class's training images that is set aside; None for none, as published work
-            does.
-        fixed_class_order: the class indices in order of arrival, instead of the order drawn.
-        first_exp_with_half_classes: half of the classes arrive first, the others in n_experiences - 1 equal parts.
-        return_task_id: give the experience's index as task label, instead of 0.
-        train_transform: from a PIL image of size x size; the default is a float tensor [3, size, size] in [0, 1], for
-            the models of this package normalise their inputs themselves.
-        eval_transform: the same for evaluation.
         dataset_root: holds ``cifar-100-python/`` and ``CIFAR-100-C/``; None for ~/.avalanche/data/cifar100.
         download: fetch what is missing (169 MB; CIFAR-C 2.9 GB), with progress and checksum.
-
-    Returns:
-        An Avalanche scenario; its ``description`` records the settings, classes and sizes.
-
-    Raises:
-        FileNotFoundError: in one sentence, if data is missing and cannot be downloaded.
-        ValueError: in one sentence, for an argument that is out of range or a file that cannot be read.
+        options: see ``ClassOptions``.
     """
-    # Importing Avalanche takes seconds, which users of the datasets alone need not wait.
-    from ftp_cl.benchmarks.class_incremental import ClassSplit
-
-    split = ClassSplit(
-        n_experiences,
-        seed,
-        shots=shots,
-        validation_fraction=validation_fraction,
-        fixed_class_order=fixed_class_order,
-        first_exp_with_half_classes=first_exp_with_half_classes,
-        return_task_id=return_task_id,
-        train_transform=_resized(size, train_transform),
-        eval_transform=_resized(size, eval_transform),
+    return _split_cifar(
+        "cifar100", corruption_source, size, dataset_root, download, n_experiences=n_experiences, seed=seed, **options
     )
-    options = _Corruptions(corruptions, severities, corruption_source, corruption_cache)
-    return _split_cifar("cifar100", split, options, size, dataset_root, download)
-
-
-class _Corruptions(NamedTuple):
-    names: str | Sequence[str] | None
-    severities: int | Sequence[int]
-    source: str
-    cache: str | Path | None
 
 
 def _split_cifar(
-    variant: str,
-    split: ClassSplit,
-    corruptions: _Corruptions,
-    size: int,
-    dataset_root: str | Path | None,
-    download: bool,
+    variant: str, source: str, size: int, dataset_root: str | Path | None, download: bool, **options: Any
 ) -> DescribedScenario:
-    from ftp_cl.benchmarks.class_incremental import split_classes
-    from ftp_cl.benchmarks.corruptions import CORRUPTIONS, check_severities, with_corruptions
-    from ftp_cl.benchmarks.ood import with_ood
-
-    check_choice("corruption_source", corruptions.source, ("published", "made"))
+    for transform in ("train_transform", "eval_transform"):
+        options[transform] = _resized(size, options[transform])
+    check_choice("corruption_source", source, ("published", "made"))
     root = data_root(dataset_root, variant)
     train, test = (Cifar(root, variant, part, download) for part in ("train", "test"))
-    benchmark = split_classes(
-        f"split_{variant}", train, test, split, {"size": size, "corruption_source": corruptions.source}
-    )
-    if not corruptions.names or corruptions.source == "made":
-        return with_corruptions(benchmark, corruptions.names or (), corruptions.severities, cache=corruptions.cache)
-    names = CORRUPTIONS if corruptions.names == "all" else check_choices("corruption", corruptions.names, CORRUPTIONS)
-    published: dict[str, Any] = {
-        f"{name}_{severity}": CorruptedCifar(root, variant, name, severity, train.classes, download)
-        for name in names
-        for severity in check_severities(corruptions.severities)
-    }
-    return with_ood(benchmark, **published)
+    published: dict[str, CorruptedCifar] = {}
+    if options["corruptions"] and source == "published":
+        from ftp_cl.benchmarks.corruptions import check_corruptions, check_severities
+
+        published = {
+            f"{name}_{severity}": CorruptedCifar(root, variant, name, severity, train.classes, download)
+            for name in check_corruptions(options.pop("corruptions"))
+            for severity in check_severities(options["severities"])
+        }
+    settings = {"size": size, "corruption_source": source}
+    return class_benchmark(f"split_{variant}", train, test, settings, published, **options)
 
 
-def _resized(size: int, transform: Callable[[Any], Any] | None) -> Callable[[Any], Any] | None:
+def _resized(size: int, transform: Transform | None) -> Transform | None:
     """Return a transform that resizes first; not the dataset's work, because corruptions come before it."""
     check_size(size, *_SIZES)
     if size == _SIDE:

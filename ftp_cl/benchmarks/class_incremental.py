@@ -8,7 +8,7 @@ is its own identity, ``split_classes`` takes the last three.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Any, TypeVar
 
@@ -31,30 +31,18 @@ class StreamData:
     indices: Sequence[int] | None = None
 
 
-@dataclass(frozen=True)
-class ClassSplit:
-    """How a dataset is cut into experiences: what the ``split_*`` functions have in common.
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """What both kinds of benchmark have in common; see ``ClassSplit`` and ``DomainSplit``.
 
-    Attributes:
-        n_experiences: how many; see ``first_exp_with_half_classes``.
-        seed: draws the class order, the validation items and the shots, each independently of the others.
-        shots: training items per class; None for all.
-        label_percent: share of the training items of each class to train on, above 0 to 100, one item at least.
-        validation_fraction: share of each class's training items that is set aside; None for no validation stream.
-        fixed_class_order: the class indices in order of arrival, instead of the order drawn.
-        first_exp_with_half_classes: half of the classes arrive first, the rest in equal experiences.
-        return_task_id: give the experience's index as task label, instead of 0.
-        train_transform: applied to the inputs while training; None leaves them as they are.
-        eval_transform: the same for evaluation.
+    Attributes are as in ``ftp_cl.benchmarks.options.SplitOptions``, but that images are left as they are by default;
+    ``label_percent`` is the share of the training items of each class (and domain) to train on, above 0 to 100, one
+    item at least.
     """
 
-    n_experiences: int
-    seed: int
     shots: int | None = None
     label_percent: float = 100
     validation_fraction: float | None = None
-    fixed_class_order: Sequence[int] | None = None
-    first_exp_with_half_classes: bool = False
     return_task_id: bool = False
     train_transform: Transform | None = None
     eval_transform: Transform | None = None
@@ -62,7 +50,31 @@ class ClassSplit:
     def settings(self) -> dict[str, Any]:
         """Return what a result file records of it; the class order is recorded as it was drawn."""
         left_out = ("fixed_class_order", "train_transform", "eval_transform")
-        return {name: value for name, value in asdict(self).items() if name not in left_out}
+        return {name: value for name, value in vars(self).items() if name not in left_out}
+
+    def draw(
+        self, identities: Mapping[str, Sequence[Identity]], seed: int
+    ) -> tuple[dict[str, list[Identity]], dict[str, list[Identity]]]:
+        """Return what to train and what to validate on, see ``draw_identities``."""
+        share, shots, percent = self.validation_fraction, self.shots, self.label_percent
+        return draw_identities(identities, validation_fraction=share, shots=shots, label_percent=percent, seed=seed)
+
+
+@dataclass(frozen=True)
+class ClassSplit(Split):
+    """How a dataset is cut into experiences: what the ``split_*`` functions have in common.
+
+    Attributes:
+        n_experiences: how many; see ``first_exp_with_half_classes``.
+        seed: draws the class order, the validation items and the shots, each independently of the others.
+        fixed_class_order: see ``ftp_cl.benchmarks.options.ClassOptions``, as the next; the others as in ``Split``.
+        first_exp_with_half_classes: see there.
+    """
+
+    n_experiences: int
+    seed: int
+    fixed_class_order: Sequence[int] | None = field(default=None, kw_only=True)
+    first_exp_with_half_classes: bool = field(default=False, kw_only=True)
 
 
 def split_classes(
@@ -86,26 +98,16 @@ def split_classes(
     members = {name: indices for name, indices in indices_by_class(train).items() if indices}
     present = [train.classes[c] in members for c in range(len(train.classes))]
     class_order = [c for c in draw_class_order(len(present), split.seed, split.fixed_class_order) if present[c]]
-    training, validation = draw_identities(
-        members,
-        validation_fraction=split.validation_fraction,
-        shots=split.shots,
-        label_percent=split.label_percent,
-        seed=split.seed,
-    )
+    training, validation = split.draw(members, split.seed)
     streams = {"train": StreamData(train, _joined(training)), "test": StreamData(test)}
     if split.validation_fraction is not None:
         streams["validation"] = StreamData(train, _joined(validation))
     return class_incremental_scenario(
         streams,
         class_order,
-        split.n_experiences,
-        class_names=train.classes,
-        first_exp_with_half_classes=split.first_exp_with_half_classes,
-        return_task_id=split.return_task_id,
-        train_transform=split.train_transform,
-        eval_transform=split.eval_transform,
-        description={
+        split,
+        train.classes,
+        {
             "benchmark": name,
             **split.settings(),
             **settings,
@@ -218,39 +220,32 @@ def _check_shares(validation_fraction: float | None, shots: int | None, label_pe
 def class_incremental_scenario(
     streams: Mapping[str, StreamData],
     class_order: Sequence[int],
-    n_experiences: int,
-    *,
+    split: ClassSplit,
     class_names: Sequence[str],
-    first_exp_with_half_classes: bool = False,
-    return_task_id: bool = False,
-    train_transform: Transform | None = None,
-    eval_transform: Transform | None = None,
-    description: Mapping[str, Any] | None = None,
+    description: Mapping[str, Any],
 ) -> DescribedScenario:
     """Cut every dataset into the same classes per experience.
 
     Args:
         streams: stream name -> its data; Avalanche wants at least ``train`` and ``test``.
         class_order: the classes as they arrive; experience i gets the i-th slice.
-        n_experiences: how many slices; they are equal, so it must divide the number of classes (but see next).
+        split: how many slices, how they are labelled and which transforms apply. The slices are equal, so that
+            n_experiences must divide the number of classes, or with ``first_exp_with_half_classes`` n_experiences - 1
+            those that experience 0 leaves.
         class_names: name of each class index.
-        first_exp_with_half_classes: experience 0 gets half of the classes, and n_experiences - 1 equal slices follow.
-        return_task_id: the task label of an experience is its index, instead of 0.
-        train_transform: applied to the inputs while training; None leaves them as they are.
-        eval_transform: the same for evaluation.
         description: what to record on top of the class order, the experiences and their sizes.
 
     Raises:
         ValueError: if the classes cannot be divided evenly, or a stream has nothing of an experience's classes.
     """
-    slices = _slice_classes(class_order, n_experiences, first_exp_with_half_classes)
-    labels = range(len(slices)) if return_task_id else [0] * len(slices)
-    groups = transform_groups(train_transform, eval_transform)
+    slices = _slice_classes(class_order, split.n_experiences, split.first_exp_with_half_classes)
+    labels = range(len(slices)) if split.return_task_id else [0] * len(slices)
+    groups = transform_groups(split.train_transform, split.eval_transform)
     cut = {name: _cut(name, data, slices, labels, len(class_names)) for name, data in streams.items()}
     return DescribedScenario(
         [make_stream(name, experiences, groups) for name, experiences in cut.items()],
         {
-            **(description or {}),
+            **description,
             "class_order": list(class_order),
             "experiences": [{"classes": c, "names": [class_names[i] for i in c]} for c in slices],
         },

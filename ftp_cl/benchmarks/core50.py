@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from torchvision.transforms.functional import to_tensor
+from typing import TYPE_CHECKING
 
 from ftp_cl.benchmarks._checks import check_choice, check_choices
 from ftp_cl.benchmarks.download import Archive, data_root, require_folder
 from ftp_cl.benchmarks.image_files import ImageFiles, images_in
+from ftp_cl.benchmarks.options import ImageOptions, domain_benchmark, takes
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from ftp_cl.benchmarks.scenario import DescribedScenario
 
 CORE50_SESSIONS = tuple(f"s{number}" for number in range(1, 12))
@@ -86,11 +87,6 @@ class Core50(ImageFiles):
                 targets += [number - 1 if object_level else (number - 1) // _OBJECTS_PER_CATEGORY] * len(frames)
         self._set_files(folder, paths, targets, _class_names(object_level), size)
 
-    def constructor_arguments(self) -> dict[str, Any]:
-        """Return the keyword arguments that make an equal dataset."""
-        names = ("sessions", "split", "object_level", "size")
-        return {"root": self.parent, **{name: getattr(self, name) for name in names}}
-
 
 def _part(frames: list[str], split: str) -> list[str]:
     if split == "all":
@@ -105,79 +101,47 @@ def _class_names(object_level: bool) -> list[str]:
     return [f"{name}{number}" for name in CORE50_CATEGORIES for number in range(1, _OBJECTS_PER_CATEGORY + 1)]
 
 
+@takes(ImageOptions)
 def core50(
     train_sessions: Sequence[str] = ("s1", "s2", "s4", "s5", "s6", "s8", "s9", "s11"),
     ood_sessions: str | Sequence[str] = ("s3", "s7", "s10"),
     seed: int = 0,
     *,
     object_level: bool = True,
-    corruptions: str | Sequence[str] | None = None,
-    severities: int | Sequence[int] = (1, 2, 3, 4, 5),
-    corruption_cache: str | Path | None = None,
     size: int = 128,
-    shots: int | None = None,
-    validation_fraction: float | None = None,
-    return_task_id: bool = False,
-    train_transform: Callable[[Any], Any] | None = to_tensor,
-    eval_transform: Callable[[Any], Any] | None = to_tensor,
     dataset_root: str | Path | None = None,
     download: bool = True,
+    **options: Unpack[ImageOptions],
 ) -> DescribedScenario:
     """CORe50 session by session (domain-incremental): 50 objects before other backgrounds, unseen sessions as OOD.
 
     The streams are ``train`` and ``test`` (the last 20 % of each film), ``validation`` if asked for, with one
     experience per training session; one ``ood_<session>`` per unseen session, with a single experience of all its
     frames; and one ``ood_<corruption>_<severity>`` per corruption and severity. The default sessions are those of the
-    published NI scenario, whose test set is the three OOD streams together.
+    published NI scenario, whose test set is the three OOD streams together. Validation images are drawn from the films,
+    so that they are easy: choose OOD sessions for a harder choice of settings.
 
     Args:
         train_sessions: in order of arrival; see ``CORE50_SESSIONS``.
         ood_sessions: sessions of the OOD streams; () for none.
         seed: draws the shots and the validation images.
         object_level: the classes are the 50 objects; otherwise the 10 categories.
-        corruptions: names of ``CORRUPTIONS``, or "all"; None for none.
-        severities: 1 (weak) to 5.
-        corruption_cache: where to keep corrupted images; None keeps none.
         size: side of the images in pixels, 8 to 1024.
-        shots: training images per class and session; None for all.
-        validation_fraction: share of each class's training images that is set aside; None for none. They are drawn
-            from the films, so that they are easy: choose OOD sessions for a harder choice of settings.
-        return_task_id: give the experience's index as task label, instead of 0.
-        train_transform: from a PIL image of size x size; the default is a float tensor [3, size, size] in [0, 1].
-        eval_transform: the same for evaluation.
         dataset_root: holds ``core50_128x128/``; None for ~/.avalanche/data/core50.
         download: fetch the archive if it is missing (4 GB), with progress and checksum.
-
-    Returns:
-        An Avalanche scenario; its ``description`` records the settings, classes and sizes.
-
-    Raises:
-        FileNotFoundError: in one sentence, if data is missing and cannot be downloaded.
-        ValueError: in one sentence, for an argument that is out of range.
+        options: see ``ImageOptions``.
     """
-    # Importing Avalanche takes seconds, which users of the dataset alone need not wait.
-    from ftp_cl.benchmarks.corruptions import with_corruptions
-    from ftp_cl.benchmarks.domain_incremental import Domain, DomainSplit, split_domains
-    from ftp_cl.benchmarks.ood import with_ood
-
     root = data_root(dataset_root, "core50")
     trained = check_choices("session", train_sessions, CORE50_SESSIONS)
     others = check_choices("session", ood_sessions, CORE50_SESSIONS) if ood_sessions else ()
     if both := [session for session in others if session in trained]:
         raise ValueError(f"The session {both[0]!r} is in train_sessions and in ood_sessions: leave it out of one.")
-    domains = {
-        name: Domain(*(Core50(root, name, part, object_level, size, download) for part in ("train", "test")))
-        for name in trained
-    }
-    split = DomainSplit(
-        seed,
-        shots,
-        validation_fraction=validation_fraction,
-        return_task_id=return_task_id,
-        train_transform=train_transform,
-        eval_transform=eval_transform,
-    )
+
+    def part(session: str, split: str) -> Core50:
+        return Core50(root, session, split, object_level, size, download)
+
+    domains = {name: (part(name, "train"), part(name, "test")) for name in trained}
     settings = {"ood_sessions": list(others), "object_level": object_level, "size": size}
-    benchmark = split_domains("core50", domains, split, settings)
-    ood: dict[str, Any] = {name: Core50(root, name, "all", object_level, size, download) for name in others}
-    return with_corruptions(with_ood(benchmark, **ood), corruptions or (), severities, cache=corruption_cache)
+    return domain_benchmark(
+        "core50", domains, settings, {name: part(name, "all") for name in others}, seed=seed, **options
+    )

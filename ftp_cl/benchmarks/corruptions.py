@@ -102,7 +102,7 @@ def with_corruptions(
         Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations",
         ICLR 2019, arXiv 1903.12261.
     """
-    chosen = _check_names(names)
+    chosen = check_corruptions(names)
     check_choice("constants", constants, CONSTANTS)
     levels = check_severities(severities)
     if chosen:
@@ -164,7 +164,8 @@ def check_severities(severities: int | Sequence[int]) -> tuple[int, ...]:
     return levels
 
 
-def _check_names(names: str | Sequence[str]) -> tuple[str, ...]:
+def check_corruptions(names: str | Sequence[str]) -> tuple[str, ...]:
+    """Return ``names`` (one, several or "all") as a tuple; raise ValueError for one that is unknown or repeated."""
     if isinstance(names, str) and names == "all":
         return CORRUPTIONS
     return check_choices("corruption", names, CORRUPTIONS) if names else ()
@@ -221,11 +222,6 @@ class CorruptedDataset(RebuildableDataset):
         self.seed = seed
         self.constants = constants
         self.cache = cache
-
-    def constructor_arguments(self) -> dict[str, Any]:
-        """Return the keyword arguments that make an equal dataset."""
-        names = ("source", "name", "severity", "seed", "constants", "cache")
-        return {name: getattr(self, name) for name in names}
 
     @property
     def targets(self) -> Sequence[int]:  # type: ignore[override]

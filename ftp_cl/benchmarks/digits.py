@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from ftp_cl.benchmarks._checks import check_choice, check_size
 from ftp_cl.benchmarks._dataset import RebuildableDataset
+from ftp_cl.benchmarks.options import SplitOptions, class_benchmark, takes
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from ftp_cl.benchmarks.scenario import DescribedScenario
 
 CLASSES = ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
@@ -55,10 +58,6 @@ class Digits(RebuildableDataset):
         self.data = (1 - data if inverted else data).expand(-1, channels, -1, -1)
         self.targets = labels[members].tolist()
 
-    def constructor_arguments(self) -> dict[str, Any]:
-        """Return the keyword arguments that make an equal dataset."""
-        return {"split": self.split, "inverted": self.inverted, "channels": self.channels, "size": self.size}
-
     def image_identity(self, index: int) -> tuple[str, str, int]:
         """Return the part and the place of a digit in it, which neither size nor inversion change."""
         return "digits", self.split, index
@@ -88,6 +87,7 @@ def _split_indices(labels: np.ndarray) -> dict[str, list[int]]:
     return {name: sorted(indices) for name, indices in split.items()}
 
 
+@takes(SplitOptions, validation_fraction=0.2, train_transform=None, eval_transform=None)
 def split_digits(
     n_experiences: int = 5,
     seed: int = 0,
@@ -95,15 +95,13 @@ def split_digits(
     channels: int = 1,
     size: int = _STORED_SIZE,
     shots: int | None = None,
-    validation_fraction: float | None = 0.2,
     fixed_class_order: Sequence[int] | None = None,
-    return_task_id: bool = False,
-    train_transform: Callable[[Any], Any] | None = None,
-    eval_transform: Callable[[Any], Any] | None = None,
+    **options: Unpack[SplitOptions],
 ) -> DescribedScenario:
     """Handwritten 8 x 8 digits, a few per experience, with inverted images as OOD stream: experiments in seconds.
 
-    The streams are ``train``, ``validation``, ``test`` and ``ood_inverted`` (the test images, dark on bright).
+    The streams are ``train``, ``validation``, ``test`` and ``ood_inverted`` (the test images, dark on bright). Images
+    are float tensors [channels, size, size] in [0, 1], and by default no transform changes them.
 
     Args:
         n_experiences: 1, 2, 5 or 10.
@@ -111,34 +109,19 @@ def split_digits(
         channels: 1, or 3 equal ones for models that want colour.
         size: side of the images in pixels, 8 to 64.
         shots: training images per class; None for all (98 to 102 at the default validation fraction).
-        validation_fraction: share of each class's training images that is set aside, one at least; None for no
-            validation stream.
         fixed_class_order: the 10 digits in order of arrival, instead of the order drawn.
-        return_task_id: give the experience's index as task label, instead of 0.
-        train_transform: from a float tensor [channels, size, size] in [0, 1]; None leaves it so.
-        eval_transform: the same for evaluation.
-
-    Returns:
-        An Avalanche scenario; its ``description`` records the settings, classes and sizes, and which images are for
-        validation (and, with shots, for training).
-
-    Raises:
-        ValueError: in one sentence, for an argument that is out of range.
+        options: see ``SplitOptions``.
     """
-    # Importing Avalanche takes seconds, which users of Digits alone need not wait.
-    from ftp_cl.benchmarks.class_incremental import ClassSplit, split_classes
-    from ftp_cl.benchmarks.ood import with_ood
-
-    split = ClassSplit(
-        n_experiences,
-        seed,
-        shots=shots,
-        validation_fraction=validation_fraction,
-        fixed_class_order=fixed_class_order,
-        return_task_id=return_task_id,
-        train_transform=train_transform,
-        eval_transform=eval_transform,
-    )
     train, test = (Digits(part, channels=channels, size=size) for part in ("train", "test"))
-    benchmark = split_classes("split_digits", train, test, split, {"channels": channels, "size": size})
-    return with_ood(benchmark, inverted=Digits("test", inverted=True, channels=channels, size=size))
+    return class_benchmark(
+        "split_digits",
+        train,
+        test,
+        {"channels": channels, "size": size},
+        {"inverted": Digits("test", inverted=True, channels=channels, size=size)},
+        n_experiences=n_experiences,
+        seed=seed,
+        shots=shots,
+        fixed_class_order=fixed_class_order,
+        **options,
+    )

@@ -8,8 +8,8 @@ from typing import Any
 
 from ftp_cl.benchmarks._checks import class_indices
 from ftp_cl.benchmarks._dataset import NamedDataset
-from ftp_cl.benchmarks.class_incremental import draw_identities, indices_by_class
-from ftp_cl.benchmarks.scenario import DescribedScenario, ExperienceData, Transform, make_stream, transform_groups
+from ftp_cl.benchmarks.class_incremental import Split, indices_by_class
+from ftp_cl.benchmarks.scenario import DescribedScenario, ExperienceData, make_stream, transform_groups
 
 
 @dataclass(frozen=True)
@@ -21,26 +21,14 @@ class Domain:
 
 
 @dataclass(frozen=True)
-class DomainSplit:
+class DomainSplit(Split):
     """How domains become experiences: what the domain-incremental benchmarks have in common.
 
     Attributes:
-        seed: draws the validation items, the shots and the labels that are kept.
-        shots: training items per class and domain; None for all.
-        label_percent: share of the training items of each class and domain to train on.
-        validation_fraction: share of each class's training items that is set aside; None for no validation stream.
-        return_task_id: give the experience's index as task label, instead of 0.
-        train_transform: applied to the inputs while training; None leaves them as they are.
-        eval_transform: the same for evaluation.
+        seed: draws the validation items, the shots and the labels that are kept; the other attributes as in ``Split``.
     """
 
     seed: int
-    shots: int | None = None
-    label_percent: float = 100
-    validation_fraction: float | None = None
-    return_task_id: bool = False
-    train_transform: Transform | None = None
-    eval_transform: Transform | None = None
 
 
 def split_domains(
@@ -78,11 +66,7 @@ def split_domains(
         [make_stream(stream, experiences, groups) for stream, experiences in streams.items()],
         {
             "benchmark": name,
-            "seed": split.seed,
-            "shots": split.shots,
-            "label_percent": split.label_percent,
-            "validation_fraction": split.validation_fraction,
-            "return_task_id": split.return_task_id,
+            **split.settings(),
             **settings,
             "experiences": [
                 {"domain": domain, "classes": list(range(len(classes))), "names": list(classes)} for domain in domains
@@ -95,13 +79,7 @@ def _draw(dataset: NamedDataset, split: DomainSplit) -> tuple[list[int], list[in
     """Return the indices to train on and to validate on."""
     # A domain may lack a class (DomainNet's do), which is then neither drawn from nor counted as too small.
     present = {name: indices for name, indices in indices_by_class(dataset).items() if indices}
-    training, validation = draw_identities(
-        present,
-        validation_fraction=split.validation_fraction,
-        shots=split.shots,
-        label_percent=split.label_percent,
-        seed=split.seed,
-    )
+    training, validation = split.draw(present, split.seed)
     return _sorted(training), _sorted(validation)
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from torchvision.transforms.functional import to_tensor
+from typing import TYPE_CHECKING
 
 from ftp_cl.benchmarks._checks import check_choice, check_choices, check_domains, composed
 from ftp_cl.benchmarks.download import data_root
 from ftp_cl.benchmarks.image_files import ImageFiles, check_files, read_lines
+from ftp_cl.benchmarks.options import ClassOptions, ImageOptions, class_benchmark, domain_benchmark, takes
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from ftp_cl.benchmarks.scenario import DescribedScenario
 
 DOMAINNET_DOMAINS = ("clipart", "infograph", "painting", "quickdraw", "real", "sketch")
@@ -64,11 +65,6 @@ class DomainNet(ImageFiles):
             classes = [names.get(target, f"(class {target})") for target in range(max(names, default=-1) + 1)]
         self._set_files(self.parent, [path for path, _ in items], [target for _, target in items], classes, size)
 
-    def constructor_arguments(self) -> dict[str, Any]:
-        """Return the keyword arguments that make an equal dataset."""
-        names = ("domain", "split", "size", "classes")
-        return {"root": self.parent, **{name: getattr(self, name) for name in names}}
-
 
 def _read_list(root: Path, domain: str, split: str, names: dict[int, str]) -> list[tuple[str, int]]:
     """Return the (path, class index) of each line of a list, and add to ``names`` what its classes are called."""
@@ -104,6 +100,7 @@ def _read_list(root: Path, domain: str, split: str, names: dict[int, str]) -> li
     return list(items.items())
 
 
+@takes(ClassOptions)
 def domainnet(
     n_experiences: int = 5,
     seed: int = 0,
@@ -111,18 +108,9 @@ def domainnet(
     train_domains: str | Sequence[str] = "real",
     ood_domains: str | Sequence[str] | None = None,
     label_percent: float = 100,
-    corruptions: str | Sequence[str] | None = None,
-    severities: int | Sequence[int] = (1, 2, 3, 4, 5),
-    corruption_cache: str | Path | None = None,
     size: int = 224,
-    shots: int | None = None,
-    validation_fraction: float | None = None,
-    fixed_class_order: Sequence[int] | None = None,
-    first_exp_with_half_classes: bool = False,
-    return_task_id: bool = False,
-    train_transform: Callable[[Any], Any] | None = to_tensor,
-    eval_transform: Callable[[Any], Any] | None = to_tensor,
     dataset_root: str | Path | None = None,
+    **options: Unpack[ClassOptions],
 ) -> DescribedScenario:
     """DomainNet, 345 classes: trained on one style with all labels or few, with the other styles as OOD streams.
 
@@ -137,69 +125,36 @@ def domainnet(
         ood_domains: domains of the OOD streams; None for all others, () for none.
         label_percent: share of the training images of each class to train on: 1, 5, 10, 20, 50 or 100 are usual; one
             image at least. A smaller share is a subset of a larger one.
-        corruptions: names of ``CORRUPTIONS``, or "all"; None for none.
-        severities: 1 (weak) to 5.
-        corruption_cache: where to keep corrupted images; None keeps none.
         size: side of the images in pixels, 8 to 1024: the shorter side is resized to it, then the middle is cut out.
-        shots: training images per class, instead of a percentage; None for all.
-        validation_fraction: share of each class's training images that is set aside; None for none.
-        fixed_class_order: the class indices in order of arrival, instead of the order drawn.
-        first_exp_with_half_classes: half of the classes arrive first, the others in n_experiences - 1 equal parts.
-        return_task_id: give the experience's index as task label, instead of 0.
-        train_transform: from a PIL image of size x size; the default is a float tensor [3, size, size] in [0, 1], for
-            the models of this package normalise their inputs themselves.
-        eval_transform: the same for evaluation.
         dataset_root: holds the lists and images, see ``DomainNet``; None for ~/.avalanche/data/domainnet.
-
-    Returns:
-        An Avalanche scenario; its ``description`` records the settings, classes and sizes.
-
-    Raises:
-        FileNotFoundError: in one sentence, if data is missing.
-        ValueError: in one sentence, for an argument that is out of range or a line of a list that is wrong.
+        options: see ``ClassOptions``.
     """
-    # Importing Avalanche takes seconds, which users of the dataset alone need not wait.
-    from ftp_cl.benchmarks.class_incremental import ClassSplit, split_classes
-    from ftp_cl.benchmarks.corruptions import with_corruptions
-    from ftp_cl.benchmarks.ood import with_ood
-
     trained, others = check_domains(train_domains, ood_domains, DOMAINNET_DOMAINS)
     root = data_root(dataset_root, "domainnet")
     train, test = _both_parts(root, trained, size)
-    split = ClassSplit(
-        n_experiences,
-        seed,
-        shots=shots,
+    return class_benchmark(
+        "domainnet",
+        train,
+        test,
+        {"train_domains": list(trained), "ood_domains": list(others), "size": size},
+        {domain: DomainNet(root, domain, "test", size) for domain in others},
+        n_experiences=n_experiences,
+        seed=seed,
         label_percent=label_percent,
-        validation_fraction=validation_fraction,
-        fixed_class_order=fixed_class_order,
-        first_exp_with_half_classes=first_exp_with_half_classes,
-        return_task_id=return_task_id,
-        train_transform=train_transform,
-        eval_transform=eval_transform,
+        **options,
     )
-    settings = {"train_domains": list(trained), "ood_domains": list(others), "size": size}
-    benchmark = split_classes("domainnet", train, test, split, settings)
-    ood: dict[str, Any] = {domain: DomainNet(root, domain, "test", size) for domain in others}
-    return with_corruptions(with_ood(benchmark, **ood), corruptions or (), severities, cache=corruption_cache)
 
 
+@takes(ImageOptions)
 def domainnet_domains(
     train_domains: Sequence[str] = ("clipart", "infograph", "painting", "quickdraw", "real"),
     ood_domains: str | Sequence[str] | None = None,
     seed: int = 0,
     *,
     label_percent: float = 100,
-    corruptions: str | Sequence[str] | None = None,
-    severities: int | Sequence[int] = (1, 2, 3, 4, 5),
-    corruption_cache: str | Path | None = None,
     size: int = 224,
-    shots: int | None = None,
-    validation_fraction: float | None = None,
-    return_task_id: bool = False,
-    train_transform: Callable[[Any], Any] | None = to_tensor,
-    eval_transform: Callable[[Any], Any] | None = to_tensor,
     dataset_root: str | Path | None = None,
+    **options: Unpack[ImageOptions],
 ) -> DescribedScenario:
     """DomainNet style by style (domain-incremental): all 345 classes in every experience, unseen styles as OOD streams.
 
@@ -212,40 +167,19 @@ def domainnet_domains(
         ood_domains: domains of the OOD streams; None for all others, () for none.
         seed: draws the labels that are kept, the shots and the validation images.
         label_percent: share of the training images of each class and domain to train on, one image at least.
-        corruptions: names of ``CORRUPTIONS``, or "all"; None for none.
-        severities: 1 (weak) to 5.
-        corruption_cache: where to keep corrupted images; None keeps none.
         size: side of the images in pixels, 8 to 1024: the shorter side is resized to it, then the middle is cut out.
-        shots: training images per class and domain, instead of a percentage; None for all.
-        validation_fraction: share of each class's training images that is set aside; None for none.
-        return_task_id: give the experience's index as task label, instead of 0.
-        train_transform: from a PIL image of size x size; the default is a float tensor [3, size, size] in [0, 1].
-        eval_transform: the same for evaluation.
         dataset_root: holds the lists and images, see ``DomainNet``; None for ~/.avalanche/data/domainnet.
-
-    Returns:
-        An Avalanche scenario; its ``description`` records the settings, classes and sizes.
-
-    Raises:
-        FileNotFoundError: in one sentence, if data is missing.
-        ValueError: in one sentence, for an argument that is out of range or a line of a list that is wrong.
+        options: see ``ImageOptions``.
     """
-    # Importing Avalanche takes seconds, which users of the dataset alone need not wait.
-    from ftp_cl.benchmarks.corruptions import with_corruptions
-    from ftp_cl.benchmarks.domain_incremental import Domain, DomainSplit, split_domains
-    from ftp_cl.benchmarks.ood import with_ood
-
     trained, others = check_domains(train_domains, ood_domains, DOMAINNET_DOMAINS)
     root = data_root(dataset_root, "domainnet")
-    parts = {name: _both_parts(root, name, size) for name in trained}
-    _share_classes([part for both in parts.values() for part in both])
-    domains = {name: Domain(*both) for name, both in parts.items()}
-    split = DomainSplit(
-        seed, shots, label_percent, validation_fraction, return_task_id, train_transform, eval_transform
+    domains = {name: _both_parts(root, name, size) for name in trained}
+    _share_classes([part for both in domains.values() for part in both])
+    settings = {"ood_domains": list(others), "size": size}
+    ood = {name: DomainNet(root, name, "test", size) for name in others}
+    return domain_benchmark(
+        "domainnet_domains", domains, settings, ood, seed=seed, label_percent=label_percent, **options
     )
-    benchmark = split_domains("domainnet_domains", domains, split, {"ood_domains": list(others), "size": size})
-    ood: dict[str, Any] = {name: DomainNet(root, name, "test", size) for name in others}
-    return with_corruptions(with_ood(benchmark, **ood), corruptions or (), severities, cache=corruption_cache)
 
 
 def _both_parts(root: Path, domain: str | Sequence[str], size: int) -> tuple[DomainNet, DomainNet]:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
-
-from torchvision.transforms.functional import to_tensor
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ftp_cl.benchmarks._checks import check_domains
 from ftp_cl.benchmarks.emoji_domains import CLASSES, DOMAINS, EmojiDomains
+from ftp_cl.benchmarks.options import SplitOptions, domain_benchmark, takes
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from ftp_cl.benchmarks.scenario import DescribedScenario
 
 
+@takes(SplitOptions, validation_fraction=0.2)
 def split_emoji(
     n_experiences: int = 5,
     train_domains: str | Sequence[str] = ("noto",),
@@ -22,11 +24,8 @@ def split_emoji(
     seed: int = 0,
     *,
     size: int = 64,
-    validation_fraction: float | None = 0.2,
     fixed_class_order: Sequence[int] | None = None,
-    return_task_id: bool = False,
-    train_transform: Callable[[Any], Any] | None = to_tensor,
-    eval_transform: Callable[[Any], Any] | None = to_tensor,
+    **options: Unpack[SplitOptions],
 ) -> DescribedScenario:
     """Emoji of 20 classes, a few classes per experience, with art styles that training never shows as OOD streams.
 
@@ -42,51 +41,30 @@ def split_emoji(
             default fraction). Fewer shots are a subset of more.
         seed: draws the class order, the validation emoji and the shots, each independently of the others.
         size: side of the images in pixels, 8 to 512.
-        validation_fraction: share of each class's training emoji that is set aside, one at least; None for no
-            validation stream.
         fixed_class_order: the 20 class indices in order of arrival, instead of the order drawn.
-        return_task_id: give the experience's index as task label, instead of 0.
-        train_transform: from a PIL image; the default is a float tensor [3, size, size] in [0, 1], for the models of
-            this package normalise their inputs themselves.
-        eval_transform: the same for evaluation.
-
-    Returns:
-        An Avalanche scenario; its ``description`` records the settings, classes and sizes, and which emoji are for
-        validation (and, with shots, for training).
-
-    Raises:
-        ValueError: in one sentence, for an unknown or repeated style, a style both trained on and OOD, more shots than
-            a class has, or any other argument that is out of range.
+        options: see ``SplitOptions``.
     """
     # Importing Avalanche takes seconds, which users of EmojiDomains alone need not wait.
-    from ftp_cl.benchmarks.class_incremental import (
-        StreamData,
-        class_incremental_scenario,
-        draw_class_order,
-        draw_identities,
-    )
+    from ftp_cl.benchmarks.class_incremental import ClassSplit, StreamData, class_incremental_scenario, draw_class_order
 
+    split = ClassSplit(n_experiences, seed, shots=shots, **options)
     train_domains, ood_domains = check_domains(train_domains, ood_domains, DOMAINS)
     class_order = draw_class_order(len(CLASSES), seed, fixed_class_order)
     source = EmojiDomains(train_domains, "train", size)
-    training, validation = draw_identities(
-        _identities_by_class(source), validation_fraction=validation_fraction, shots=shots, seed=seed
-    )
+    training, validation = split.draw(_identities_by_class(source), seed)
+    is_validated = split.validation_fraction is not None
     streams = {
         "train": StreamData(source, _indices(source, training)),
         "test": StreamData(EmojiDomains(train_domains, "test", size)),
-        **({} if validation_fraction is None else {"validation": StreamData(source, _indices(source, validation))}),
+        **({"validation": StreamData(source, _indices(source, validation))} if is_validated else {}),
         **{f"ood_{domain}": StreamData(EmojiDomains(domain, "test", size)) for domain in ood_domains},
     }
     return class_incremental_scenario(
         streams,
         class_order,
-        n_experiences,
-        class_names=CLASSES,
-        return_task_id=return_task_id,
-        train_transform=train_transform,
-        eval_transform=eval_transform,
-        description={
+        split,
+        CLASSES,
+        {
             "benchmark": "split_emoji",
             "n_experiences": n_experiences,
             "train_domains": list(train_domains),
@@ -94,14 +72,15 @@ def split_emoji(
             "shots": shots,
             "seed": seed,
             "size": size,
-            "validation_fraction": validation_fraction,
-            "return_task_id": return_task_id,
+            "validation_fraction": split.validation_fraction,
+            "return_task_id": split.return_task_id,
             "training_identities": training if shots else None,
-            "validation_identities": None if validation_fraction is None else validation,
+            "validation_identities": validation if is_validated else None,
         },
     )
 
 
+@takes(SplitOptions, validation_fraction=0.2)
 def emoji_styles(
     train_domains: Sequence[str] = ("noto", "twemoji", "fluent_flat", "emojione"),
     ood_domains: str | Sequence[str] | None = None,
@@ -109,10 +88,7 @@ def emoji_styles(
     seed: int = 0,
     *,
     size: int = 64,
-    validation_fraction: float | None = 0.2,
-    return_task_id: bool = False,
-    train_transform: Callable[[Any], Any] | None = to_tensor,
-    eval_transform: Callable[[Any], Any] | None = to_tensor,
+    **options: Unpack[SplitOptions],
 ) -> DescribedScenario:
     """Emoji style by style (domain-incremental): all 20 classes in every experience, unseen styles as OOD streams.
 
@@ -126,36 +102,14 @@ def emoji_styles(
         shots: training emoji per class, the same in every style; None for all that validation leaves.
         seed: draws the validation emoji and the shots.
         size: side of the images in pixels, 8 to 512.
-        validation_fraction: share of each class's training emoji that is set aside, one at least; None for no
-            validation stream.
-        return_task_id: give the experience's index as task label, instead of 0.
-        train_transform: from a PIL image; the default is a float tensor [3, size, size] in [0, 1].
-        eval_transform: the same for evaluation.
-
-    Returns:
-        An Avalanche scenario; its ``description`` records the settings, classes and sizes.
-
-    Raises:
-        ValueError: in one sentence, for an unknown or repeated style, a style both trained on and OOD, more shots than
-            a class has, or any other argument that is out of range.
+        options: see ``SplitOptions``.
     """
-    from ftp_cl.benchmarks.domain_incremental import Domain, DomainSplit, split_domains
-    from ftp_cl.benchmarks.ood import with_ood
-
     trained, others = check_domains(train_domains, ood_domains, DOMAINS)
     # All styles list the same emoji in the same order, so one seed draws the same ones in each.
-    domains = {name: Domain(*(EmojiDomains(name, part, size) for part in ("train", "test"))) for name in trained}
-    split = DomainSplit(
-        seed,
-        shots,
-        validation_fraction=validation_fraction,
-        return_task_id=return_task_id,
-        train_transform=train_transform,
-        eval_transform=eval_transform,
-    )
-    benchmark = split_domains("emoji_styles", domains, split, {"ood_domains": list(others), "size": size})
-    ood: dict[str, Any] = {name: EmojiDomains(name, "test", size) for name in others}
-    return with_ood(benchmark, **ood)
+    domains = {name: (EmojiDomains(name, "train", size), EmojiDomains(name, "test", size)) for name in trained}
+    settings = {"ood_domains": list(others), "size": size}
+    ood = {name: EmojiDomains(name, "test", size) for name in others}
+    return domain_benchmark("emoji_styles", domains, settings, ood, seed=seed, shots=shots, **options)
 
 
 def _identities_by_class(dataset: EmojiDomains) -> dict[str, list[str]]:

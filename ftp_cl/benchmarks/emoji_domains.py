@@ -111,16 +111,6 @@ class EmojiDomains(RebuildableDataset):
         self.targets = [CLASSES.index(entry.class_name) for _, entry in entries]
         self.data = _read_images([entry.path for _, entry in entries], size)
 
-    def constructor_arguments(self) -> dict[str, Any]:
-        """Return the keyword arguments that make an equal dataset."""
-        return {
-            "domain": self.domain,
-            "split": self.split,
-            "size": self.size,
-            "transform": self.transform,
-            "target_transform": self.target_transform,
-        }
-
     def image_identity(self, index: int) -> tuple[str, str]:
         """Return the name of the emoji, the same in every style and size."""
         return "emoji", self.identities[index]

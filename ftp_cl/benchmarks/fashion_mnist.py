@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
-from torchvision.transforms.functional import to_tensor
 
 from ftp_cl.benchmarks._checks import check_choice, check_size, class_indices
 from ftp_cl.benchmarks._dataset import ArrayDataset
 from ftp_cl.benchmarks.download import data_root, require_file
+from ftp_cl.benchmarks.options import ClassOptions, class_benchmark, takes
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from ftp_cl.benchmarks.scenario import DescribedScenario
 
 FASHION_CLASSES = (
@@ -79,10 +80,6 @@ class FashionMnist(ArrayDataset):
         self.data = images
         self.targets = class_indices(f"{folder}, {split} labels", labels, len(self.classes))
 
-    def constructor_arguments(self) -> dict[str, Any]:
-        """Return the keyword arguments that make an equal dataset."""
-        return {"root": self.root, "split": self.split, "size": self.size}
-
     def image_identity(self, index: int) -> tuple[str, str, int]:
         """Return the place of an image in the published files."""
         return "Fashion-MNIST", self.split, index
@@ -111,23 +108,15 @@ def _read_idx(folder: Path, name: str, download: bool) -> np.ndarray:
         raise ValueError(f"{path} cannot be read ({error}): get it again from {_URL}/{name}.gz.") from None
 
 
+@takes(ClassOptions)
 def split_fashion_mnist(
     n_experiences: int = 5,
     seed: int = 0,
     *,
-    corruptions: str | Sequence[str] | None = None,
-    severities: int | Sequence[int] = (1, 2, 3, 4, 5),
-    corruption_cache: str | Path | None = None,
     size: int = 32,
-    shots: int | None = None,
-    validation_fraction: float | None = None,
-    fixed_class_order: Sequence[int] | None = None,
-    first_exp_with_half_classes: bool = False,
-    return_task_id: bool = False,
-    train_transform: Callable[[Any], Any] | None = to_tensor,
-    eval_transform: Callable[[Any], Any] | None = to_tensor,
     dataset_root: str | Path | None = None,
     download: bool = True,
+    **options: Unpack[ClassOptions],
 ) -> DescribedScenario:
     """Fashion-MNIST in experiences of a few classes, with corruptions as OOD streams.
 
@@ -137,43 +126,13 @@ def split_fashion_mnist(
     Args:
         n_experiences: 1, 2, 5 or 10 (see also ``first_exp_with_half_classes``).
         seed: draws the class order, the validation images and the shots, each independently of the others.
-        corruptions: names of ``CORRUPTIONS``, or "all"; None for no OOD stream.
-        severities: 1 (weak) to 5.
-        corruption_cache: where to keep corrupted images; None keeps none.
         size: side of the images in pixels, 28 to 512 (32 at least with corruptions); bilinear, three equal channels.
-        shots: training images per class; None for all. Fewer shots are a subset of more.
-        validation_fraction: share of each class's training images that is set aside; None for none.
-        fixed_class_order: the class indices in order of arrival, instead of the order drawn.
-        first_exp_with_half_classes: half of the classes arrive first, the others in n_experiences - 1 equal parts.
-        return_task_id: give the experience's index as task label, instead of 0.
-        train_transform: from a PIL image in RGB; the default is a float tensor [3, size, size] in [0, 1].
-        eval_transform: the same for evaluation.
         dataset_root: holds ``FashionMNIST/raw/``; None for ~/.avalanche/data/fashionmnist.
         download: fetch what is missing (31 MB), with progress and checksum.
-
-    Returns:
-        An Avalanche scenario; its ``description`` records the settings, classes and sizes.
-
-    Raises:
-        FileNotFoundError: in one sentence, if data is missing and cannot be downloaded.
-        ValueError: in one sentence, for an argument that is out of range or a file that cannot be read.
+        options: see ``ClassOptions``.
     """
-    # Importing Avalanche takes seconds, which users of the dataset alone need not wait.
-    from ftp_cl.benchmarks.class_incremental import ClassSplit, split_classes
-    from ftp_cl.benchmarks.corruptions import with_corruptions
-
-    split = ClassSplit(
-        n_experiences,
-        seed,
-        shots=shots,
-        validation_fraction=validation_fraction,
-        fixed_class_order=fixed_class_order,
-        first_exp_with_half_classes=first_exp_with_half_classes,
-        return_task_id=return_task_id,
-        train_transform=train_transform,
-        eval_transform=eval_transform,
-    )
     root = data_root(dataset_root, "fashionmnist")
     train, test = (FashionMnist(root, part, size, download) for part in ("train", "test"))
-    benchmark = split_classes("split_fashion_mnist", train, test, split, {"size": size})
-    return with_corruptions(benchmark, corruptions or (), severities, cache=corruption_cache)
+    return class_benchmark(
+        "split_fashion_mnist", train, test, {"size": size}, n_experiences=n_experiences, seed=seed, **options
+    )

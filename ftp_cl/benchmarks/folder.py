@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from torchvision.transforms.functional import to_tensor
+from typing import TYPE_CHECKING
 
 from ftp_cl.benchmarks._checks import check_names, composed
 from ftp_cl.benchmarks.image_files import ImageFiles, class_folders, images_in, is_image
+from ftp_cl.benchmarks.options import ClassOptions, class_benchmark, takes
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from ftp_cl.benchmarks.scenario import DescribedScenario
 
 
@@ -38,7 +38,7 @@ class ImageFolder(ImageFiles):
     as_viewed = True
 
     def __init__(self, root: str | Path, size: int | None = 224) -> None:
-        root = Path(root)
+        self.parent = root = Path(root)
         folders = sorted(class_folders(root), key=composed)
         check_names(str(root), folders)
         if beside := sorted(e.name for e in os.scandir(root) if is_image(e.name) and e.name[0] != "." and e.is_file()):
@@ -51,27 +51,15 @@ class ImageFolder(ImageFiles):
         """Return a digest of the file: in folders of one's own, the same path may be another image."""
         return hashlib.blake2b(self.stored_image(index).content, digest_size=16).digest()
 
-    def constructor_arguments(self) -> dict[str, Any]:
-        """Return the keyword arguments that make an equal dataset."""
-        return {"root": self.root, "size": self.size}
 
-
+@takes(ClassOptions)
 def image_folder(
     dataset_root: str | Path,
     n_experiences: int = 1,
     seed: int = 0,
     *,
-    corruptions: str | Sequence[str] | None = None,
-    severities: int | Sequence[int] = (1, 2, 3, 4, 5),
-    corruption_cache: str | Path | None = None,
     size: int = 224,
-    shots: int | None = None,
-    validation_fraction: float | None = None,
-    fixed_class_order: Sequence[int] | None = None,
-    first_exp_with_half_classes: bool = False,
-    return_task_id: bool = False,
-    train_transform: Callable[[Any], Any] | None = to_tensor,
-    eval_transform: Callable[[Any], Any] | None = to_tensor,
+    **options: Unpack[ClassOptions],
 ) -> DescribedScenario:
     """Images of your own in folders train/, test/ and ood_*/, each with one folder per class.
 
@@ -83,50 +71,16 @@ def image_folder(
             of ``ood_<name>/<class>/<image>``.
         n_experiences: it must divide the number of classes (see also ``first_exp_with_half_classes``).
         seed: draws the class order, the validation images and the shots, each independently of the others.
-        corruptions: names of ``CORRUPTIONS``, or "all"; None for none.
-        severities: 1 (weak) to 5.
-        corruption_cache: where to keep corrupted images; None keeps none.
         size: side of the images in pixels, 8 to 1024: the shorter side is resized to it, then the middle is cut out.
-        shots: training images per class; None for all. Fewer shots are a subset of more.
-        validation_fraction: share of each class's training images that is set aside; None for none.
-        fixed_class_order: the class indices in order of arrival, instead of the order drawn.
-        first_exp_with_half_classes: half of the classes arrive first, the others in n_experiences - 1 equal parts.
-        return_task_id: give the experience's index as task label, instead of 0.
-        train_transform: from a PIL image of size x size; the default is a float tensor [3, size, size] in [0, 1], for
-            the models of this package normalise their inputs themselves.
-        eval_transform: the same for evaluation.
-
-    Returns:
-        An Avalanche scenario; its ``description`` records the settings, classes and sizes.
-
-    Raises:
-        FileNotFoundError: in one sentence, if a folder is missing.
-        ValueError: in one sentence, for an argument that is out of range, classes that differ, or an empty folder.
+        options: see ``ClassOptions``.
     """
-    # Importing Avalanche takes seconds, which users of the dataset alone need not wait.
-    from ftp_cl.benchmarks.class_incremental import ClassSplit, split_classes
-    from ftp_cl.benchmarks.corruptions import with_corruptions
-    from ftp_cl.benchmarks.ood import with_ood
-
     root = Path(dataset_root).expanduser()
     train, test = (ImageFolder(root / part, size) for part in ("train", "test"))
     if differ := sorted(set(train.classes) ^ set(test.classes)):
         raise ValueError(
             f"train/ and test/ in {root} must have the same classes, but only one of them has {', '.join(differ)}."
         )
-    split = ClassSplit(
-        n_experiences,
-        seed,
-        shots=shots,
-        validation_fraction=validation_fraction,
-        fixed_class_order=fixed_class_order,
-        first_exp_with_half_classes=first_exp_with_half_classes,
-        return_task_id=return_task_id,
-        train_transform=train_transform,
-        eval_transform=eval_transform,
-    )
-    benchmark = split_classes("image_folder", train, test, split, {"size": size})
-    ood: dict[str, Any] = {
+    ood = {
         folder.name.removeprefix("ood_"): ImageFolder(folder, size)
         for folder in sorted(root.glob("ood_*"))
         if folder.is_dir()
@@ -134,4 +88,6 @@ def image_folder(
     for taken in ("class_names", "rename", "eval_transform"):
         if taken in ood:
             raise ValueError(f"The folder ood_{taken} in {root} has a name that means something else: rename it.")
-    return with_corruptions(with_ood(benchmark, **ood), corruptions or (), severities, cache=corruption_cache)
+    return class_benchmark(
+        "image_folder", train, test, {"size": size}, ood, n_experiences=n_experiences, seed=seed, **options
+    )

@@ -7,6 +7,7 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -39,10 +40,11 @@ class ImageFiles(RebuildableDataset):
     An item is ``(image, target)``: a PIL image in RGB of ``size`` x ``size`` pixels (the shorter side is resized, then
     the middle is cut out; as it is stored if ``size`` is None) and the class index. Published data are read as their
     reference code reads them, by Pillow's ``convert("RGB")`` alone: not turned as EXIF says, what is transparent in the
-    colours that lie below. Subclasses call ``_set_files``.
+    colours that lie below. Subclasses call ``_set_files``, and set ``parent``.
 
     Attributes:
         root: the folder that ``paths`` start from.
+        parent: the folder that the data set was made with.
         paths: of the images, with forward slashes.
         targets: class index per item.
         classes: the class names; a target is a position in this list.
@@ -51,6 +53,11 @@ class ImageFiles(RebuildableDataset):
     """
 
     as_viewed = False
+    parent: Path
+
+    def constructor_arguments(self) -> dict[str, Any]:
+        """Return the keyword arguments that make an equal dataset; ``root`` may be a folder in the one given."""
+        return {**super().constructor_arguments(), "root": self.parent}
 
     def _set_files(
         self, root: Path, paths: Sequence[str], targets: Sequence[int], classes: Sequence[str], size: int | None

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import yaml
-from torchvision.transforms.functional import to_tensor
 
 from ftp_cl.benchmarks._checks import check_choice, class_indices
 from ftp_cl.benchmarks.download import Archive, data_root, require_folder
 from ftp_cl.benchmarks.image_files import ImageFiles, check_files, class_folders, images_in
+from ftp_cl.benchmarks.options import ClassOptions, class_benchmark, takes
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from ftp_cl.benchmarks.scenario import DescribedScenario
 
 _ARCHIVE = Archive(
@@ -73,11 +74,6 @@ class ImageNetR(ImageFiles):
             paths, targets, classes = _read_part(folder, split, self.split_lists)
         self._set_files(folder, paths, targets, classes, size)
 
-    def constructor_arguments(self) -> dict[str, Any]:
-        """Return the keyword arguments that make an equal dataset."""
-        names = ("split", "split_lists", "split_seed", "size")
-        return {"root": self.parent, **{name: getattr(self, name) for name in names}}
-
 
 def _draw_part(folder: Path, split: str, seed: int) -> tuple[list[str], list[int], list[str]]:
     from ftp_cl.benchmarks.class_incremental import draw_identities
@@ -134,25 +130,17 @@ def _read_list(path: Path) -> tuple[list[str], list[int]]:
     return paths, targets
 
 
+@takes(ClassOptions)
 def split_imagenet_r(
     n_experiences: int = 10,
     seed: int = 0,
     *,
     split_lists: str | Path | None = None,
     split_seed: int = 0,
-    corruptions: str | Sequence[str] | None = None,
-    severities: int | Sequence[int] = (1, 2, 3, 4, 5),
-    corruption_cache: str | Path | None = None,
     size: int = 224,
-    shots: int | None = None,
-    validation_fraction: float | None = None,
-    fixed_class_order: Sequence[int] | None = None,
-    first_exp_with_half_classes: bool = False,
-    return_task_id: bool = False,
-    train_transform: Callable[[Any], Any] | None = to_tensor,
-    eval_transform: Callable[[Any], Any] | None = to_tensor,
     dataset_root: str | Path | None = None,
     download: bool = True,
+    **options: Unpack[ClassOptions],
 ) -> DescribedScenario:
     """ImageNet-R, 200 classes as art, cartoons and sketches, in experiences, with corruptions as OOD streams.
 
@@ -166,45 +154,13 @@ def split_imagenet_r(
         split_lists: a folder with ``imagenet-r_train.yaml`` and ``imagenet-r_test.yaml``, see ``ImageNetR``; None to
             draw 20 % of each class for testing. The description records which.
         split_seed: draws the test images; apart from ``seed``, so that runs with several seeds share a test set.
-        corruptions: names of ``CORRUPTIONS``, or "all"; None for no OOD stream.
-        severities: 1 (weak) to 5.
-        corruption_cache: where to keep corrupted images; None keeps none.
         size: side of the images in pixels, 8 to 1024: the shorter side is resized to it, then the middle is cut out.
-        shots: training images per class; None for all. Fewer shots are a subset of more.
-        validation_fraction: share of each class's training images that is set aside; None for none.
-        fixed_class_order: the class indices in order of arrival, instead of the order drawn.
-        first_exp_with_half_classes: half of the classes arrive first, the others in n_experiences - 1 equal parts.
-        return_task_id: give the experience's index as task label, instead of 0.
-        train_transform: from a PIL image of size x size; the default is a float tensor [3, size, size] in [0, 1], for
-            the models of this package normalise their inputs themselves.
-        eval_transform: the same for evaluation.
         dataset_root: holds ``imagenet-r/<wnid>/*.jpg``; None for ~/.avalanche/data/imagenet-r.
         download: fetch the archive if it is missing (2.0 GB), with progress and checksum.
-
-    Returns:
-        An Avalanche scenario; its ``description`` records the settings, classes and sizes.
-
-    Raises:
-        FileNotFoundError: in one sentence, if data is missing and cannot be downloaded.
-        ValueError: in one sentence, for an argument that is out of range or a file that cannot be read.
+        options: see ``ClassOptions``.
     """
-    # Importing Avalanche takes seconds, which users of the dataset alone need not wait.
-    from ftp_cl.benchmarks.class_incremental import ClassSplit, split_classes
-    from ftp_cl.benchmarks.corruptions import with_corruptions
-
-    split = ClassSplit(
-        n_experiences,
-        seed,
-        shots=shots,
-        validation_fraction=validation_fraction,
-        fixed_class_order=fixed_class_order,
-        first_exp_with_half_classes=first_exp_with_half_classes,
-        return_task_id=return_task_id,
-        train_transform=train_transform,
-        eval_transform=eval_transform,
-    )
     root = data_root(dataset_root, "imagenet-r")
     train, test = (ImageNetR(root, part, split_lists, split_seed, size, download) for part in _SPLITS)
     division = f"lists in {split_lists}" if split_lists else f"20 % of each class for testing, split_seed {split_seed}"
-    benchmark = split_classes("split_imagenet_r", train, test, split, {"size": size, "division": division})
-    return with_corruptions(benchmark, corruptions or (), severities, cache=corruption_cache)
+    settings = {"size": size, "division": division}
+    return class_benchmark("split_imagenet_r", train, test, settings, n_experiences=n_experiences, seed=seed, **options)

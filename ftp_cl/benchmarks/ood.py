@@ -170,9 +170,6 @@ class _Relabelled(RebuildableDataset):
         self.matched = matched
         self.targets = [matched.get(int(target), -1) for target in source.targets]
 
-    def constructor_arguments(self) -> dict[str, Any]:
-        return {"source": self.source, "matched": self.matched}
-
     def __getitem__(self, index: int) -> tuple[Any, int]:
         return self.source[index][0], self.targets[index]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +20,7 @@ from avalanche.checkpointing import constructor_based_serialization
 
 from ftp_cl.benchmarks._dataset import LabelledDataset, RebuildableDataset
 from ftp_cl.benchmarks._sources import Layer, with_layers
-
-Transform = Callable[[Any], Any]
+from ftp_cl.benchmarks.options import Transform
 
 TIMELINE = ("classes_in_this_experience", "previous_classes", "classes_seen_so_far", "future_classes")
 """What Avalanche's experiences say of the classes of their stream."""

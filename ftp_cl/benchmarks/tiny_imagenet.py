@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from torchvision.transforms.functional import to_tensor
+from typing import TYPE_CHECKING
 
 from ftp_cl.benchmarks._checks import check_choice
 from ftp_cl.benchmarks.download import Archive, data_root, require_folder
 from ftp_cl.benchmarks.image_files import ImageFiles, check_files, images_in, read_lines
+from ftp_cl.benchmarks.options import ClassOptions, class_benchmark, takes
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from ftp_cl.benchmarks.scenario import DescribedScenario
 
 _ARCHIVE = Archive(
@@ -51,10 +52,6 @@ class TinyImageNet(ImageFiles):
         items = _train_items(folder, classes) if split == "train" else _test_items(folder, classes)
         self._set_files(folder, [path for path, _ in items], [target for _, target in items], classes, size)
 
-    def constructor_arguments(self) -> dict[str, Any]:
-        """Return the keyword arguments that make an equal dataset."""
-        return {"root": self.parent, "split": self.split, "size": self.size}
-
 
 def _lines_of(path: Path) -> list[str]:
     if not path.is_file():
@@ -82,71 +79,33 @@ def _test_items(folder: Path, classes: Sequence[str]) -> list[tuple[str, int]]:
     return items
 
 
+@takes(ClassOptions)
 def split_tiny_imagenet(
     n_experiences: int = 10,
     seed: int = 0,
     *,
-    corruptions: str | Sequence[str] | None = None,
-    severities: int | Sequence[int] = (1, 2, 3, 4, 5),
-    corruption_cache: str | Path | None = None,
     size: int = 64,
-    shots: int | None = None,
-    validation_fraction: float | None = None,
-    fixed_class_order: Sequence[int] | None = None,
-    first_exp_with_half_classes: bool = False,
-    return_task_id: bool = False,
-    train_transform: Callable[[Any], Any] | None = to_tensor,
-    eval_transform: Callable[[Any], Any] | None = to_tensor,
     dataset_root: str | Path | None = None,
     download: bool = True,
+    **options: Unpack[ClassOptions],
 ) -> DescribedScenario:
     """Tiny ImageNet, 200 classes at 64 pixels, in experiences, with corruptions as OOD streams.
 
     The streams are ``train``, ``test`` (the published validation part, as usual), ``validation`` if asked for, and one
-    ``ood_<corruption>_<severity>`` per corruption and severity.
+    ``ood_<corruption>_<severity>`` per corruption and severity. The constants of corruptions are those of ImageNet-C,
+    stronger than those of Tiny-ImageNet-C.
 
     Args:
         n_experiences: 10 and 20 are usual; it must divide the number of classes (see also
             ``first_exp_with_half_classes``).
         seed: draws the class order, the validation images and the shots, each independently of the others.
-        corruptions: names of ``CORRUPTIONS``, or "all"; None for no OOD stream. Their constants are those of
-            ImageNet-C, stronger than those of Tiny-ImageNet-C.
-        severities: 1 (weak) to 5.
-        corruption_cache: where to keep corrupted images; None keeps none.
         size: side of the images in pixels, 8 to 1024; images are corrupted at this size.
-        shots: training images per class; None for all 500. Fewer shots are a subset of more.
-        validation_fraction: share of each class's training images that is set aside; None for none.
-        fixed_class_order: the class indices in order of arrival, instead of the order drawn.
-        first_exp_with_half_classes: half of the classes arrive first, the others in n_experiences - 1 equal parts.
-        return_task_id: give the experience's index as task label, instead of 0.
-        train_transform: from a PIL image of size x size; the default is a float tensor [3, size, size] in [0, 1].
-        eval_transform: the same for evaluation.
         dataset_root: holds ``tiny-imagenet-200/``; None for ~/.avalanche/data/tinyimagenet.
         download: fetch the archive if it is missing (237 MB), with progress and checksum.
-
-    Returns:
-        An Avalanche scenario; its ``description`` records the settings, classes and sizes.
-
-    Raises:
-        FileNotFoundError: in one sentence, if data is missing and cannot be downloaded.
-        ValueError: in one sentence, for an argument that is out of range or a file that cannot be read.
+        options: see ``ClassOptions``.
     """
-    # Importing Avalanche takes seconds, which users of the dataset alone need not wait.
-    from ftp_cl.benchmarks.class_incremental import ClassSplit, split_classes
-    from ftp_cl.benchmarks.corruptions import with_corruptions
-
-    split = ClassSplit(
-        n_experiences,
-        seed,
-        shots=shots,
-        validation_fraction=validation_fraction,
-        fixed_class_order=fixed_class_order,
-        first_exp_with_half_classes=first_exp_with_half_classes,
-        return_task_id=return_task_id,
-        train_transform=train_transform,
-        eval_transform=eval_transform,
-    )
     root = data_root(dataset_root, "tinyimagenet")
     train, test = (TinyImageNet(root, part, size, download) for part in ("train", "test"))
-    benchmark = split_classes("split_tiny_imagenet", train, test, split, {"size": size})
-    return with_corruptions(benchmark, corruptions or (), severities, cache=corruption_cache)
+    return class_benchmark(
+        "split_tiny_imagenet", train, test, {"size": size}, n_experiences=n_experiences, seed=seed, **options
+    )

@@ -74,6 +74,11 @@ def _resized(parameter: Tensor, rows: int, starting: Tensor) -> nn.Parameter:
     return nn.Parameter(torch.cat([kept, starting.to(kept)]), requires_grad=parameter.requires_grad)
 
 
+def with_rows(buffer: Tensor, rows: int) -> Tensor:
+    """Return ``buffer`` with zeros appended, or cut, along dimension 0."""
+    return torch.cat([buffer[:rows], buffer.new_zeros(max(0, rows - len(buffer)), *buffer.shape[1:])])
+
+
 class ClassifierHead(DynamicModule):
     """A classifier over the classes seen so far. Class ids index its rows.
 
@@ -91,6 +96,8 @@ class ClassifierHead(DynamicModule):
     """
 
     active_units: Tensor
+    _one_row_per_class = "weight"
+    """Of the state dict, a tensor that tells the number of rows."""
 
     def __init__(self, in_features: int, initial_classes: int = 2):
         """Start with ``initial_classes`` masked rows; the default, 2, is that of Avalanche's IncrementalClassifier."""
@@ -135,15 +142,10 @@ class ClassifierHead(DynamicModule):
             return
         old = self.num_classes
         self._resize_parameters(num_classes, _starting_rows(old, max(old, num_classes), self.in_features + 1))
-        kept = self.active_units[:num_classes]
-        self.active_units = torch.cat([kept, kept.new_zeros(num_classes - len(kept))])
+        self.active_units = with_rows(self.active_units, num_classes)
 
     def _resize_parameters(self, num_classes: int, starting: Tensor) -> None:
         """Resize the parameters; ``starting`` [new rows, D + 1] holds weights and biases of the rows to append."""
-        raise NotImplementedError
-
-    def _rows_in(self, state_dict: dict[str, Any], prefix: str) -> int | None:
-        """Return the rows that this head has in ``state_dict``, or None where it is not there."""
         raise NotImplementedError
 
     def _masked(self, logits: Tensor) -> Tensor:
@@ -156,9 +158,9 @@ class ClassifierHead(DynamicModule):
         return torch.cat([masked, mask.expand(-1, max(0, self._columns - self.num_classes))], dim=1)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        rows = self._rows_in(state_dict, prefix)
+        rows = state_dict.get(prefix + self._one_row_per_class)
         if rows is not None:
-            self.resize(rows)
+            self.resize(len(rows))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
@@ -171,6 +173,8 @@ class LinearHead(ClassifierHead):
 
     Shapes: features [B, D] -> logits [B, classes].
     """
+
+    _one_row_per_class = "classifier.weight"
 
     def __init__(self, in_features: int, initial_classes: int = 2):
         """Create the head; see ``ClassifierHead``."""
@@ -188,10 +192,6 @@ class LinearHead(ClassifierHead):
         self.classifier.out_features = num_classes
         self.classifier.weight = _resized(self.classifier.weight, num_classes, starting[:, :-1])
         self.classifier.bias = _resized(self.classifier.bias, num_classes, starting[:, -1])
-
-    def _rows_in(self, state_dict: dict[str, Any], prefix: str) -> int | None:
-        weight = state_dict.get(prefix + "classifier.weight")
-        return None if weight is None else len(weight)
 
 
 class CosineHead(ClassifierHead):
@@ -273,12 +273,7 @@ class CosineHead(ClassifierHead):
 
     def _resize_parameters(self, num_classes: int, starting: Tensor) -> None:
         self.weight = _resized(self.weight, num_classes, starting[:, :-1])
-        kept = self.imprinted[:num_classes]
-        self.imprinted = torch.cat([kept, kept.new_zeros(num_classes - len(kept))])
-
-    def _rows_in(self, state_dict: dict[str, Any], prefix: str) -> int | None:
-        weight = state_dict.get(prefix + "weight")
-        return None if weight is None else len(weight)
+        self.imprinted = with_rows(self.imprinted, num_classes)
 
 
 HEADS: dict[str, Callable[[int], ClassifierHead]] = {"cosine": CosineHead, "linear": LinearHead}

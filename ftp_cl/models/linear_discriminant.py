@@ -36,18 +36,12 @@ class LinearDiscriminantHead(ClassMeansHead):
             raise ValueError(f"shrinkage of the covariance must lie in [0, 1], got {shrinkage}")
         self.shrinkage = shrinkage
         self.register_buffer("scatter", torch.zeros(in_features, in_features, dtype=torch.float64))
-        self._fitted: tuple[Tensor, Tensor] | None = None
-
-    def shift(self, classes: list[int], by: Tensor) -> None:
-        """Move means; the scatter within classes stays."""
-        super().shift(classes, by)
-        self._fitted = None
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the logits [B, classes] of features [B, D]."""
-        if self._fitted is None or self._fitted[0].device != self.means.device:
-            self._fitted = self._fit()
-        weight, bias = self._fitted
+        if self._fit is None or self._fit[0].device != self.means.device:
+            self._fit = self._weight_and_bias()
+        weight, bias = self._fit
         scores = functional.linear(features.to(weight.dtype), weight, bias)
         # Large scores are taken relative to the best one, while float64 still has their differences.
         best = scores.masked_fill(self.active_units == 0, -torch.inf).amax(dim=1, keepdim=True)
@@ -63,9 +57,8 @@ class LinearDiscriminantHead(ClassMeansHead):
             between = torch.outer(shift, shift) * (before * len(own) / (before + len(own)))
             self.scatter += centred.T @ centred + between
         super()._update(features, targets, classes)
-        self._fitted = None
 
-    def _fit(self) -> tuple[Tensor, Tensor]:
+    def _weight_and_bias(self) -> tuple[Tensor, Tensor]:
         covariance = self.scatter / self.counts.sum().clamp_min(1)
         scale = covariance.diagonal().mean()
         covariance = (1 - self.shrinkage) * covariance
@@ -77,11 +70,3 @@ class LinearDiscriminantHead(ClassMeansHead):
         else:
             weight = self.means
         return weight, -0.5 * (weight * self.means).sum(dim=1)
-
-    def _resize_parameters(self, num_classes: int, starting: Tensor) -> None:
-        super()._resize_parameters(num_classes, starting)
-        self._fitted = None
-
-    def _load_from_state_dict(self, *args: object) -> None:
-        self._fitted = None
-        super()._load_from_state_dict(*args)  # type: ignore[arg-type]

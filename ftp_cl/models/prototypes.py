@@ -1,10 +1,12 @@
 """Heads that are fitted to features without gradients: nearest class mean, and ridge regression on random features."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ftp_cl.models.heads import ClassifierHead, unit_rows
+from ftp_cl.models.heads import ClassifierHead, unit_rows, with_rows
 
 
 class PrototypeHead(ClassifierHead):
@@ -15,10 +17,13 @@ class PrototypeHead(ClassifierHead):
     """
 
     counts: Tensor
+    _one_row_per_class = "counts"
 
     def __init__(self, in_features: int):
         """Create the head without classes."""
         super().__init__(in_features, initial_classes=1)
+        self._fit: Any = None
+        """What follows from the sums, where it is worth keeping; None after each change."""
         self.register_buffer("counts", torch.zeros(1, dtype=torch.float64))
 
     @torch.no_grad()
@@ -34,17 +39,19 @@ class PrototypeHead(ClassifierHead):
         self._update(features.double(), targets, classes)
         for label in classes:
             self.counts[label] += (targets == label).sum()
+        self._fit = None
 
     def _update(self, features: Tensor, targets: Tensor, classes: list[int]) -> None:
         """Take in float64 features; `counts` are those before."""
         raise NotImplementedError
 
     def _resize_parameters(self, num_classes: int, starting: Tensor) -> None:
-        self.counts = _with_rows(self.counts, num_classes)
+        self.counts = with_rows(self.counts, num_classes)
+        self._fit = None
 
-    def _rows_in(self, state_dict: dict, prefix: str) -> int | None:
-        counts = state_dict.get(prefix + "counts")
-        return None if counts is None else len(counts)
+    def _load_from_state_dict(self, *args: object) -> None:
+        self._fit = None
+        super()._load_from_state_dict(*args)  # type: ignore[arg-type]
 
 
 class ClassMeansHead(PrototypeHead):
@@ -63,8 +70,9 @@ class ClassMeansHead(PrototypeHead):
 
     @torch.no_grad()
     def shift(self, classes: list[int], by: Tensor) -> None:
-        """Move the means of `classes` by the rows of `by` [len(classes), D]: where the features have drifted."""
+        """Move the means of `classes` by the rows of `by` [len(classes), D], where features drifted; only these."""
         self.means[classes] += by.to(self.means)
+        self._fit = None
 
     def _update(self, features: Tensor, targets: Tensor, classes: list[int]) -> None:
         for label in classes:
@@ -73,7 +81,7 @@ class ClassMeansHead(PrototypeHead):
 
     def _resize_parameters(self, num_classes: int, starting: Tensor) -> None:
         super()._resize_parameters(num_classes, starting)
-        self.means = _with_rows(self.means, num_classes)
+        self.means = with_rows(self.means, num_classes)
 
 
 class NearestMeanHead(ClassMeansHead):
@@ -141,15 +149,14 @@ class RandomProjectionHead(PrototypeHead):
         self.register_buffer("gram", torch.zeros(projection_size, projection_size, dtype=torch.float64))
         self.register_buffer("class_sums", torch.zeros(1, projection_size, dtype=torch.float64))
         self.register_buffer("ridge", torch.ones((), dtype=torch.float64))
-        self._weight: Tensor | None = None
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the logits [B, classes] of features [B, D]."""
-        if self._weight is None or self._weight.device != self.gram.device:
+        if self._fit is None or self._fit.device != self.gram.device:
             regularised = self.gram.clone()
             regularised.diagonal().add_(self.ridge)
-            self._weight = torch.linalg.solve(regularised, self.class_sums.T)
-        return self._masked((self._random(features.double()) @ self._weight).to(features.dtype))
+            self._fit = torch.linalg.solve(regularised, self.class_sums.T)
+        return self._masked((self._random(features.double()) @ self._fit).to(features.dtype))
 
     def _random(self, features: Tensor) -> Tensor:
         return (features @ self.projection.double()).relu_()
@@ -162,16 +169,10 @@ class RandomProjectionHead(PrototypeHead):
             self.ridge.copy_(_best_ridge(hidden, one_hot, held))
         self.gram += hidden.T @ hidden
         self.class_sums += one_hot.T @ hidden
-        self._weight = None
 
     def _resize_parameters(self, num_classes: int, starting: Tensor) -> None:
         super()._resize_parameters(num_classes, starting)
-        self.class_sums = _with_rows(self.class_sums, num_classes)
-        self._weight = None
-
-    def _load_from_state_dict(self, *args: object) -> None:
-        self._weight = None
-        super()._load_from_state_dict(*args)  # type: ignore[arg-type]
+        self.class_sums = with_rows(self.class_sums, num_classes)
 
 
 def _held_out(targets: Tensor) -> Tensor:
@@ -202,8 +203,3 @@ def _best_ridge(hidden: Tensor, one_hot: Tensor, held: Tensor) -> Tensor:
     total = torch.stack(errors)
     # Far below the eigenvalues all errors are alike, but for rounding, and the sums' solution is least exact with 1e-8.
     return torch.where(total > total.min() * (1 + 1e-6), 0, ridges).max()
-
-
-def _with_rows(buffer: Tensor, rows: int) -> Tensor:
-    """`buffer` with zeros appended, or cut, along dimension 0."""
-    return torch.cat([buffer[:rows], buffer.new_zeros(max(0, rows - len(buffer)), *buffer.shape[1:])])

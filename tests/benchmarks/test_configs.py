@@ -5,6 +5,7 @@ import inspect
 import pytest
 from hydra.utils import get_object
 
+from ftp_cl.benchmarks import split_cifar100, split_digits
 from ftp_cl.runs.catalogue import entry, names
 
 BENCHMARKS = {name: entry("benchmark", name) for name in names("benchmark") if name != "own"}
@@ -25,6 +26,12 @@ def test_configuration_holds_options_at_their_defaults(name):
 def test_docstring_describes_every_option(name):
     function = get_object(BENCHMARKS[name].target)
     documentation = inspect.getdoc(function)
-    if "Everything is as in" not in documentation:
-        for option in inspect.signature(function).parameters:
-            assert f"{option}:" in documentation, option
+    if "Everything is as in ``split_cifar100``" in documentation:
+        documentation += inspect.getdoc(split_cifar100)
+    for option in inspect.signature(function).parameters:
+        assert f"\n    {option}: " in documentation, option
+
+
+def test_an_option_that_no_benchmark_has_is_refused_by_its_name():
+    with pytest.raises(TypeError, match=r"^split_digits\(\) got an unexpected keyword argument 'corruptions'$"):
+        split_digits(corruptions="fog")
