@@ -15,7 +15,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from omegaconf import OmegaConf
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, TypeAdapter, ValidationError, WrapValidator
 
 from ftp_cl.runs.catalogue import GROUPS, config_directory, entry, options_of
 from ftp_cl.runs.text import printable
@@ -111,8 +111,8 @@ class Train(_Keys):
     augmentation: Literal["weak", "shift"] | None = _key(
         "random views of the training images, for every method alike. weak: half of them mirrored, and shifted by up "
         "to an eighth of the side with mirrored borders, as [FixMatch](https://arxiv.org/abs/2001.07685) has it for "
-        "labelled images; shift: not mirrored, for digits and letters. Evaluation and imprinting see the images as they "
-        "are"
+        "labelled images; shift: not mirrored, for digits and letters. Evaluation and imprinting see the images "
+        "as they are"
     )
     schedule: Literal["cosine", "constant"] = _key("learning rate within each experience")
     warmup: Share = _key("share of an experience's iterations in which the learning rate rises first")
@@ -365,7 +365,7 @@ def _shown_text(text: str) -> str:
 Text = Annotated[str, AfterValidator(_shown_text)]
 NotNegative = Annotated[float, Field(ge=0)]
 Percentage = Annotated[float, Field(ge=0, le=100 + 1e-4)]  # rounding
-NumberOrNaN = Annotated[NotNegative | None, AfterValidator(lambda value: math.nan if value is None else value)]
+NumberOrNaN = Annotated[NotNegative, WrapValidator(lambda value, check: math.nan if value is None else check(value))]
 
 
 class TensorProjection(BaseModel):

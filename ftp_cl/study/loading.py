@@ -244,8 +244,9 @@ def _recorded_reference(values: dict[str, Any], stream: str) -> float | None:
             sizes = test_sizes  # the same classes in each experience, so one OOD experience is about all of them
         of_columns = [float(accuracies[column]) for column in columns]
         weighted = sum(size * accuracy for size, accuracy in zip(sizes, of_columns, strict=True))
-        return round(weighted / sum(sizes), 6)  # as the accuracy on the stream
-    except (AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError):
+        reference = round(weighted / sum(sizes), 6)  # as the accuracy on the stream
+        return reference if 0 <= reference <= 100 else None
+    except (AttributeError, KeyError, TypeError, ValueError, ArithmeticError):
         return None
 
 

@@ -49,12 +49,12 @@ def test_stored_results_repeat(tmp_path, plan):
 
 @pytest.mark.parametrize("value", ["a: b", "%x"])
 def test_a_value_that_is_no_yaml_is_text(tmp_path, value):
-    (tmp_path / "result.json").write_text(json.dumps({"config": plain(load_config([]))}))
-    assert load_config([f"label={value}"]).label == value
+    config = load_config([f"label={value}"])
+    assert config.label == value
+    (tmp_path / "result.json").write_text(json.dumps({"config": plain(config)}))
     assert load_repeated(tmp_path / "result.json", [f"label={value}"]).label == value
 
 
-@pytest.mark.parametrize("start", [[], ["--from", "result.json"]])
 @pytest.mark.parametrize(
     "word",
     [
@@ -75,10 +75,16 @@ def test_a_value_that_is_no_yaml_is_text(tmp_path, value):
         *("+experiment=[{}]", "+" + ".".join(500 * "a") + "=1", "+train.1=1", "+seed.x=1", "method.anchor=[previous]"),
     ],
 )
-def test_a_malformed_override_gets_one_sentence(ftp_cl, tmp_path, start, word):
-    (tmp_path / "result.json").write_text(json.dumps({"config": plain(load_config([]))}))
-    status, _, error = ftp_cl("run", "--cfg", "job", *start, word)
+def test_a_malformed_override_gets_one_sentence(ftp_cl, word):
+    status, _, error = ftp_cl("run", "--cfg", "job", word)
     assert status == 2 and error.count("\n") == 1 and error.startswith("ftp-cl: ") and len(error) < 1000
+
+
+@pytest.mark.parametrize("word", [f"optimizer.lr={HUGE}", "label='", "label=${", "plugins={}", "label=" + 500 * "["])
+def test_an_override_of_a_result_is_read_like_any_other(tmp_path, word):
+    (tmp_path / "result.json").write_text(json.dumps({"config": plain(load_config([]))}))
+    with pytest.raises(ConfigError, match=r"is wrong: it must be|cannot be read|cannot be resolved"):
+        load_repeated(tmp_path / "result.json", [word])
 
 
 def test_the_seed_of_a_benchmark_is_that_of_the_run(ftp_cl):
@@ -105,7 +111,7 @@ def test_a_malformed_configuration_of_a_result_gets_one_sentence(tmp_path, confi
 )
 def test_a_damaged_config_yaml_is_refused(tmp_path, text):
     (tmp_path / "config.yaml").write_text(text)
-    with pytest.raises(ConfigError, match="config.yaml is not a run's|it differs in"):
+    with pytest.raises(ConfigError, match=r"config\.yaml is not a run's|it differs in"):
         RunDirectory(tmp_path, load_config([])).check()
     assert list(statuses(tmp_path)) == []
 
