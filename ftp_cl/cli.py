@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 # Heavy imports (torch, Avalanche) stand in the commands that need them: `ftp-cl list` and errors answer at once.
 import ftp_cl
 from ftp_cl.runs.catalogue import entry, names
-from ftp_cl.runs.config import ConfigError, expanded, load_config, load_repeated, suggestion
+from ftp_cl.runs.config import load_config, load_repeated
 from ftp_cl.runs.output import lasting_output, sentence
+from ftp_cl.runs.schema import ConfigError, expanded, suggestion
 from ftp_cl.runs.warnings_of_others import without_warnings_of_others
 
 if TYPE_CHECKING:

@@ -61,7 +61,7 @@ def refused(call, *words):
         ("method.name=ftpp", "method.name=ftpp is unknown; did you mean ftp?"),
         ("method.k=much", "method.k=much is wrong: it must be a number"),
         ("method.k=null", "method.k=None is wrong: it must be a number"),
-        ("method.mu=nan", "method.mu=nan is wrong: it must be a finite number"),
+        ("method.mu=nan", "method.mu=nan is wrong: it must be a number of at least 0"),
         ("method.radius_iterations=-1", "at least 0"),
         ("method.anchor=5", "method.anchor=5 is wrong: it must be text"),
         ("benchmark.n_experiences=2.0", "must be a whole number"),

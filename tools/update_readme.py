@@ -1,7 +1,7 @@
-"""Puts generated tables and figures into README.md, between markers.
+"""Puts generated tables and figures into README.md and docs/configuration.md, between markers.
 
 `python tools/update_readme.py --demo demo` takes the table and the figure of a finished demo, and `--results` the
-comparison in short, from results/comparison.
+comparison in short, from results/comparison. `--configuration` takes the table of keys from the schema.
 """
 
 import argparse
@@ -11,6 +11,7 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
+from ftp_cl.runs.schema import table_of_keys
 from ftp_cl.study.plan import load_plan
 from ftp_cl.study.plan_tables import mean_over_settings
 from ftp_cl.study.store import Store
@@ -93,14 +94,14 @@ def _cell(pairs: list[tuple[float, float]]) -> str:
     return " / ".join(f"{statistics.fmean(values):.1f}" for values in zip(*pairs, strict=True))
 
 
-def insert(name: str, text: str) -> None:
+def insert(name: str, text: str, file: str = "README.md") -> None:
     """Replace what stands between the two markers of that name."""
-    readme, begin, end = ROOT / "README.md", f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    before, _, rest = readme.read_text().partition(begin)
+    page, begin, end = ROOT / file, f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    before, _, rest = page.read_text().partition(begin)
     _, found, after = rest.partition(end)
     if not found:
-        sys.exit(f"README.md lacks the lines {begin} and {end}.")
-    readme.write_text(f"{before}{begin}\n{text}\n{end}{after}")
+        sys.exit(f"{file} lacks the lines {begin} and {end}.")
+    page.write_text(f"{before}{begin}\n{text}\n{end}{after}")
 
 
 def main() -> None:
@@ -108,9 +109,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--demo", type=Path, metavar="DIR", help="of a finished demo")
     parser.add_argument("--results", action="store_true")
+    parser.add_argument("--configuration", action="store_true")
     arguments = parser.parse_args()
     if arguments.demo:
         insert("demo", show_demo(arguments.demo))
+    if arguments.configuration:
+        insert("keys", table_of_keys(), "docs/configuration.md")
     if arguments.results:
         insert("results", show_results(TUNED))
         insert("results elsewhere", show_results(TRANSFERRED))

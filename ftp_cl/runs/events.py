@@ -1,43 +1,41 @@
 """Reads a run's metrics.jsonl: what result.json does not hold, as radii over experiences and worth of pseudo-labels."""
 
 import contextlib
-import json
-import math
 from collections.abc import Iterator
 from itertools import count, takewhile
 from pathlib import Path
-from typing import Any
+from typing import TypeVar, Union, get_args
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from ftp_cl.runs.files import open_file
+from ftp_cl.runs.schema import ProjectionEvent, PseudoLabelsEvent
 from ftp_cl.runs.status import EVENTS_FILE
 from ftp_cl.runs.text import printable
 
 _LARGEST = 1e38  # about what float32 holds: the weights of a run that goes beyond are not finite
 
-_MALFORMED = (ValueError, TypeError, KeyError, AttributeError, OverflowError)
+Event = TypeVar("Event", bound=BaseModel)
 
 
-def events(run_dir: Path, kind: str = "") -> Iterator[dict[str, Any]]:
-    """The events that a run has written, in the order of their lines.
+def events(run_dir: Path, *kinds: type[Event]) -> Iterator[Event]:
+    """The events of some kinds that a run has written, in the order of their lines.
 
     Lines that cannot be read are passed over, wherever they stand: a killed run cuts its last line, and a resumed one
     may write on behind the cut.
 
     Args:
         run_dir: directory of the run; a missing or unreadable metrics.jsonl has no events.
-        kind: of the events; default: all.
+        kinds: of the schema.
     """
     # Nearly all lines are training steps: parse only those that can matter.
-    needle = f'"{kind}"'.encode() if kind else b""
+    needles = [f'"{get_args(kind.model_fields["event"].annotation)[0]}"'.encode() for kind in kinds]
+    schema: TypeAdapter[Event] = TypeAdapter(Union[kinds])  # type: ignore[arg-type]  # noqa: UP007
     with contextlib.suppress(OSError), open_file(run_dir / EVENTS_FILE) as lines:
         for line in lines:
-            if needle in line:
-                try:
-                    event = json.loads(line.decode(errors="replace"))
-                except (ValueError, RecursionError):
-                    continue
-                if isinstance(event, dict) and "event" in event and kind in ("", event["event"]):
-                    yield event
+            if any(needle in line for needle in needles):
+                with contextlib.suppress(ValidationError):
+                    yield schema.validate_json(line)
 
 
 def projection_after_each_experience(run_dir: Path, what: str) -> list[dict[str, float]]:
@@ -54,10 +52,11 @@ def projection_after_each_experience(run_dir: Path, what: str) -> list[dict[str,
         One dict {tensor name: value} per experience, without what is not finite; empty if nothing is.
     """
     found: dict[int, dict[str, float]] = {}
-    for event in events(run_dir, "projection"):
-        with contextlib.suppress(*_MALFORMED):
-            values = {printable(name): _finite(tensor[what]) for name, tensor in event["tensors"].items()}
-            found[int(event["experience"])] = {name: value for name, value in values.items() if value is not None}
+    for event in events(run_dir, ProjectionEvent):
+        values = {printable(name): tensor.get(what) for name, tensor in event.tensors.items()}
+        found[event.experience] = {
+            name: value for name, value in values.items() if value is not None and abs(value) < _LARGEST
+        }
     return [found[experience] for experience in takewhile(found.get, count())]
 
 
@@ -73,13 +72,6 @@ def pseudo_labels_per_epoch(run_dir: Path) -> list[tuple[float, float | None]]:
         One (share, precision) per epoch over all experiences; precision is None where none was used.
     """
     epochs: dict[tuple[int, int], tuple[float, float | None]] = {}
-    for event in events(run_dir, "pseudo_labels"):
-        with contextlib.suppress(*_MALFORMED):
-            precision = None if event["precision"] is None else float(event["precision"])
-            epochs[int(event["experience"]), int(event["epoch"])] = float(event["share"]), precision
+    for event in events(run_dir, PseudoLabelsEvent):
+        epochs[event.experience, event.epoch] = event.share, event.precision
     return [epochs[place] for place in sorted(epochs)]
-
-
-def _finite(value: Any) -> float | None:
-    number = math.nan if value is None else float(value)
-    return number if abs(number) < _LARGEST else None

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from ftp_cl.runs.config import ConfigError
 from ftp_cl.runs.events import events
+from ftp_cl.runs.schema import EvalEvent, ProjectionEvent, TrainEvent
 from ftp_cl.runs.text import printable
 
 LOGGER_FOLDERS = ("tensorboard", "wandb")
@@ -106,8 +107,8 @@ def make_logger(name: str, directory: Path, config: Mapping[str, Any], say: Call
         raise ConfigError(f"loggers={name} needs a package: pip install 'ftp-cl[{name}]'.") from error
     except Exception as error:
         raise ConfigError(f"loggers={name} cannot begin: {_first_line(error)}") from error
-    for event in events(directory):
-        forwarder(event)
+    for event in events(directory, TrainEvent, EvalEvent, ProjectionEvent):
+        forwarder(event.model_dump(exclude_unset=True))
     return forwarder
 
 

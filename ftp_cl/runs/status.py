@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from pydantic import TypeAdapter, ValidationError
+
 from ftp_cl.runs.files import open_file
+from ftp_cl.runs.schema import EvalEvent, TrainEvent
 from ftp_cl.runs.text import printable
 
 CONFIG_FILE = "config.yaml"
@@ -24,6 +27,8 @@ ERROR_FILE = "error.json"
 """In the directory of a run that failed: its error, until it is tried again."""
 
 STATES = ("running", "failed", "interrupted", "finished")
+
+_MEASUREMENT: TypeAdapter[TrainEvent | EvalEvent] = TypeAdapter(TrainEvent | EvalEvent)
 
 _TAIL = 64 * 1024  # bytes of metrics.jsonl that surely hold its last few lines
 
@@ -173,13 +178,12 @@ def _latest(events: Path) -> tuple[str, float | None]:
     age = max(0.0, time.time() - status.st_mtime)  # clocks are set back
     for line in reversed(lines):
         try:
-            event = json.loads(line)
-            if event["event"] == "train":
-                place = f"experience {event['experience'] + 1}, epoch {event['epoch'] + 1}"
-                return f"{place}: loss {'not finite' if event['loss'] is None else format(event['loss'], '.3g')}", age
-            if event["event"] == "eval":
-                accuracy = sum(event["accuracy"]) / len(event["accuracy"])
-                return f"experience {event['experience'] + 1}: {accuracy:.1f} % on {event['stream']}", age
-        except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError):
+            event = _MEASUREMENT.validate_json(line)
+        except ValidationError:
             continue  # cut off, or not of interest
+        if isinstance(event, TrainEvent):
+            loss = "not finite" if event.loss is None else format(event.loss, ".3g")
+            return f"experience {event.experience + 1}, epoch {event.epoch + 1}: loss {loss}", age
+        accuracy = sum(event.accuracy) / len(event.accuracy)
+        return f"experience {event.experience + 1}: {accuracy:.1f} % on {event.stream}", age
     return "", age

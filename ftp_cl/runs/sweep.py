@@ -13,7 +13,6 @@ from unittest.mock import patch
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -23,13 +22,14 @@ from ftp_cl.runs.config import (
     check,
     config_directory,
     drop_descriptions,
-    expanded,
     load_config,
+    parsed,
     prepared,
 )
 from ftp_cl.runs.directory import RUNS, run_directory
 from ftp_cl.runs.files import replace_files
 from ftp_cl.runs.output import lasting_output, sentence
+from ftp_cl.runs.schema import expanded
 from ftp_cl.runs.status import ERROR_FILE
 from ftp_cl.runs.text import printable
 from ftp_cl.runs.warnings_of_others import without_warnings_of_others
@@ -72,12 +72,8 @@ def check_each_value(overrides: Sequence[str]) -> None:
     Raises:
         ConfigError: as `load_config`.
     """
-    try:
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
-    except HydraException as error:
-        raise ConfigError(" ".join(str(error).splitlines()[0].split())) from error
     values: list[list[str]] = []
-    for override in parsed:
+    for override in map(parsed, overrides):
         if override.key_or_group.partition(".")[0].partition("/")[0] == "hydra":
             continue  # launchers and sweepers have keys of their own, which Hydra checks
         if not override.is_sweep_override():

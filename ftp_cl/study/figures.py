@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from ftp_cl.runs.schema import TensorProjection
 from ftp_cl.study.groups import Group
 from ftp_cl.study.label_figures import (
     labels_figure,
@@ -23,7 +24,6 @@ from ftp_cl.study.label_figures import (
     with_pseudo_labels,
 )
 from ftp_cl.study.layer_figure import MOST_GROUPS, layers_figure, with_layers_over_time
-from ftp_cl.study.loading import TensorProjection
 from ftp_cl.study.style import (
     GRID,
     INK,

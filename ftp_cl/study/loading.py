@@ -1,21 +1,21 @@
 """Reads the result files of runs, and refuses what is damaged, foreign or contradicts itself."""
 
 import json
-import math
 import os
 import reprlib
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ConfigDict, ValidationError
 
 from ftp_cl.metrics import accuracy_after_each_experience, forgetting_per_experience, relative_robustness, summarize
 from ftp_cl.runs.events import projection_after_each_experience
 from ftp_cl.runs.files import open_file
+from ftp_cl.runs.schema import RunResult, first_problem
 from ftp_cl.runs.status import RESULT_FILE, RESULT_SCHEMA, LeftOut, directories
 from ftp_cl.runs.text import printable
 from ftp_cl.study.rows import RUNS_FILE, read_frame, runs_of_frame
@@ -31,62 +31,19 @@ class ReportError(ValueError):
         super().__init__(printable(message))
 
 
-@dataclass(frozen=True)
-class TensorProjection:
-    """One projected tensor after the last experience; distances are row-wise L1 norms of weights minus anchor.
-
-    What was not finite is NaN.
-    """
-
-    radius: float
-    mean_distance: float
-    max_distance: float
-    boundary_share: float
-
-
-@dataclass(frozen=True, eq=False)
-class Result:
-    """One run, as its result.json tells it; docs/metrics.md says what each number means.
+class Result(RunResult):
+    """One run: what its result.json tells, checked, with NaN where the accuracy matrix has null.
 
     Attributes:
         path: the result.json that it was read from; of a row of a plan the file, setting, row and seed.
-        accuracy_matrix: a row for each training, column j for test experience j, percent; NaN where not evaluated.
-        first_rows: for each column the row after whose training it had first been trained on; None if it never was.
-        average_forgetting, backward_transfer: percentage points, None if nothing was trained on before the last
-            training.
-        ood: percent per OOD stream; empty if none was evaluated, and then ood_average is None.
-        ood_reference: for each OOD stream the accuracy on the same classes of the test stream, each with the weight
-            that it has in the OOD stream, percent; None where that is not known.
-        diverged: numbers were not finite.
-        step_seconds_median, peak_memory_mb: None where the run could not measure them.
-        projection: per projected tensor, in depth order; empty for methods without projection.
-        pseudo_labels: share used and precision, percent, per epoch over all experiences; empty for methods without.
     """
 
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
     path: Path
-    benchmark: str
-    method: str
-    model: str
-    seed: int
-    config: dict[str, Any]
-    accuracy_matrix: NDArray[np.float64]
+    accuracy_matrix: NDArray[np.float64]  # type: ignore[assignment]
     first_rows: list[int | None]
-    average_accuracy: float
-    average_incremental_accuracy: float
-    average_forgetting: float | None
-    backward_transfer: float | None
-    learning_accuracy: float
-    ood: dict[str, float]
     ood_reference: dict[str, float | None]
-    ood_average: float | None
-    train_seconds: float
-    step_seconds_median: float | None
-    peak_memory_mb: float | None
-    environment: dict[str, Any]
-    classes_per_experience: list[list[str]]
-    projection: dict[str, TensorProjection]
-    pseudo_labels: list[tuple[float, float | None]]
-    diverged: bool
 
     @property
     def experiences(self) -> int:
@@ -207,17 +164,12 @@ def _result(path: Path, data: dict[str, Any]) -> Result:
         raise ReportError(
             f"{path}: the schema is {reprlib.repr(data.get('schema'))}, but this version reads {RESULT_SCHEMA!r}"
         )
-    values = {}
-    data = {**_NEWER_FIELDS, **data}
-    for key, check in _FIELDS.items():
-        if key not in data:
-            raise ReportError(f"{path}: the key {key!r} is missing")
-        try:
-            values[key] = check(data[key])
-        except ValueError as error:
-            raise ReportError(f"{path}: {key} {error}") from None
+    try:
+        values = dict(RunResult.model_validate(data))
+    except ValidationError as error:
+        raise ReportError(f"{path}: {first_problem(error)}") from None
     _check_summary(path, values)
-    return Result(path=path, **values)
+    return Result.model_construct(path=path, **values)
 
 
 def _result_files(place: Path, left_out: list[LeftOut]) -> list[Path]:
@@ -265,19 +217,18 @@ def _check_summary(path: Path, values: dict[str, Any]) -> None:
     experiences, listed = len(values["accuracy_matrix"]), len(values["classes_per_experience"])
     if listed != experiences:
         raise ReportError(f"{path}: classes_per_experience lists {listed} experiences, the matrix has {experiences}")
-    data = values.pop("data")
     if values["ood_reference"] is None:
-        values["ood_reference"] = {stream: _recorded_reference(values, data, stream) for stream in values["ood"]}
+        values["ood_reference"] = {stream: _recorded_reference(values, stream) for stream in values["ood"]}
     if values["ood_reference"].keys() != values["ood"].keys():
         raise ReportError(f"{path}: ood_reference must name the streams of ood")
 
 
-def _recorded_reference(values: dict[str, Any], data: dict[str, Any], stream: str) -> float | None:
+def _recorded_reference(values: dict[str, Any], stream: str) -> float | None:
     """The `Result.ood_reference` of a result without one, from the sizes and classes that it records.
 
     An experience's accuracy cannot be taken apart, so a stream must have all of its classes or none.
     """
-    accuracies = values["accuracy_matrix"][-1]
+    accuracies, data = values["accuracy_matrix"][-1], values["data"]
     try:
         test = values["config"].get("eval", {}).get("stream", "test")
         sizes, test_sizes = data["stream_sizes"][stream], data["stream_sizes"][test]
@@ -293,132 +244,11 @@ def _recorded_reference(values: dict[str, Any], data: dict[str, Any], stream: st
             sizes = test_sizes  # the same classes in each experience, so one OOD experience is about all of them
         of_columns = [float(accuracies[column]) for column in columns]
         weighted = sum(size * accuracy for size, accuracy in zip(sizes, of_columns, strict=True))
-        return round(weighted / sum(sizes), 6)  # as the accuracy on the stream
-    except (AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError):
+        reference = round(weighted / sum(sizes), 6)  # as the accuracy on the stream
+        return reference if 0 <= reference <= 100 else None
+    except (AttributeError, KeyError, TypeError, ValueError, ArithmeticError):
         return None
 
 
 def _shown(value: float | None) -> str:
     return "null" if value is None else f"{value:.2f}"
-
-
-# Each check returns the value in its final type or raises a ValueError that reads on after the key's name.
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"must be text, but is {reprlib.repr(value)}")
-    text = printable(value).strip()
-    if not text:
-        raise ValueError("must not be empty")
-    return text
-
-
-def _integer(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise ValueError(f"must be a whole number, but is {reprlib.repr(value)}")
-    return value
-
-
-def _truth(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError(f"must be true or false, but is {reprlib.repr(value)}")
-    return value
-
-
-def _percentage(value: Any) -> float:
-    number = _number(value)
-    if not 0 <= number <= 100 + 1e-4:  # rounding
-        raise ValueError(f"must be percent, but is {number:g}")
-    return number
-
-
-def _number(value: Any) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise ValueError(f"must be a number, but is {reprlib.repr(value)}")
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        raise ValueError(f"must be a finite number, but is {reprlib.repr(value)}")
-    return number
-
-
-def _not_negative(value: Any) -> float:
-    number = _number(value)
-    if number < 0:
-        raise ValueError(f"must not be negative, but is {number:g}")
-    return number
-
-
-def _or_null(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    return lambda value: None if value is None else check(value)
-
-
-def _list_of(check: Callable[[Any], Any]) -> Callable[[Any], list]:
-    def check_list(value: Any) -> list:
-        if not isinstance(value, list):
-            raise ValueError(f"must be a list, but is {reprlib.repr(value)}")
-        return [check(item) for item in value]
-
-    return check_list
-
-
-def _object_of(check: Callable[[Any], Any]) -> Callable[[Any], dict[str, Any]]:
-    def check_object(value: Any) -> dict[str, Any]:
-        if not isinstance(value, dict):
-            raise ValueError(f"must be an object, but is {reprlib.repr(value)}")
-        return {_text(key): check(item) for key, item in value.items()}
-
-    return check_object
-
-
-def _tensor_projection(value: Any) -> TensorProjection:
-    fields = TensorProjection.__dataclass_fields__
-    if not isinstance(value, dict) or not fields.keys() <= value.keys():
-        raise ValueError(f"must give {', '.join(fields)} for every tensor, but has {reprlib.repr(value)}")
-    return TensorProjection(**{key: math.nan if value[key] is None else _not_negative(value[key]) for key in fields})
-
-
-def _share_and_precision(value: Any) -> tuple[float, float | None]:
-    if not isinstance(value, list) or len(value) != 2:
-        raise ValueError(f"must hold pairs of share and precision, but has {reprlib.repr(value)}")
-    return _number(value[0]), _or_null(_number)(value[1])
-
-
-_FIELDS: dict[str, Callable[[Any], Any]] = {
-    "benchmark": _text,
-    "method": _text,
-    "model": _text,
-    "seed": _integer,
-    "config": _object_of(lambda value: value),
-    "accuracy_matrix": _list_of(_list_of(_or_null(_number))),
-    "first_rows": _or_null(_list_of(_or_null(_integer))),
-    "average_accuracy": _number,
-    "average_incremental_accuracy": _number,
-    "average_forgetting": _or_null(_number),
-    "backward_transfer": _or_null(_number),
-    "learning_accuracy": _number,
-    "ood": _object_of(_number),
-    "ood_reference": _or_null(_object_of(_or_null(_percentage))),
-    "ood_average": _or_null(_number),
-    "train_seconds": _not_negative,
-    "step_seconds_median": _or_null(_not_negative),
-    "peak_memory_mb": _or_null(_not_negative),
-    "environment": _object_of(lambda value: value),
-    "classes_per_experience": _list_of(_list_of(_text)),
-    "projection": _object_of(_tensor_projection),
-    "pseudo_labels": _list_of(_share_and_precision),
-    "diverged": _truth,
-    "data": _object_of(lambda value: value),
-}
-
-# What results lack that were written before there was the key.
-_NEWER_FIELDS: dict[str, Any] = {
-    "pseudo_labels": [],
-    "first_rows": None,
-    "ood_reference": None,
-    "diverged": False,
-    "data": {},
-}

@@ -10,7 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 from scipy.stats import qmc
 
 from ftp_cl.runs.catalogue import config_directory
-from ftp_cl.runs.config import ConfigError, expanded
+from ftp_cl.runs.schema import ConfigError, expanded
 
 DEFAULT_PLAN = "comparison"
 PLANS = (DEFAULT_PLAN, "defaults", "recommended", "ablations", "rates", "few_labels")

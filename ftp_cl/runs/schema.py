@@ -1,0 +1,486 @@
+"""The keys of a run's configuration, of its result.json and of the events in metrics.jsonl: what each is and may be.
+
+Keys of benchmarks, models and methods are those of their files in configs/, whose defaults tell the kind of a value;
+where they do not, `_KINDS` has it. The table in docs/configuration.md is made from here.
+"""
+
+import difflib
+import json
+import math
+import reprlib
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from omegaconf import OmegaConf
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, TypeAdapter, ValidationError, WrapValidator
+
+from ftp_cl.runs.catalogue import GROUPS, config_directory, entry, options_of
+from ftp_cl.runs.text import printable
+
+
+class ConfigError(ValueError):
+    """The configuration is wrong; the message is one sentence that names the key and what would be right."""
+
+
+def expanded(path: str | Path) -> Path:
+    """A path with the home directory in place of ~.
+
+    Raises:
+        ConfigError: of ~somebody who has none.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(f"{path} names the home directory of somebody who has none here.") from error
+
+
+# ---- kinds of value: what pydantic checks, and the same in words ----------------------------------------------------
+
+Count = Annotated[int, Field(ge=1, lt=2**31), "a whole number of at least 1 (below 2^31)"]
+Index = Annotated[int, Field(ge=0, lt=2**31), "a whole number of at least 0 (below 2^31)"]
+# Larger ones are infinite in float32 once an optimizer multiplies two of them.
+Positive = Annotated[float, Field(gt=0, le=1e20), "a number above 0 (up to 1e20)"]
+Weight = Annotated[float, Field(ge=0, le=1e10), "a number of at least 0 (up to 1e10)"]
+Share = Annotated[float, Field(ge=0, le=1), "a number from 0 to 1"]
+Finite = Annotated[float, Field(ge=0, le=1e20), "a number of at least 0 (up to 1e20)"]
+FilePath = Annotated[str, AfterValidator(lambda path: expanded(path) and path), "text"]
+Objective = Literal[
+    "average_accuracy",
+    "average_incremental_accuracy",
+    "average_forgetting",
+    "backward_transfer",
+    "learning_accuracy",
+    "ood_average",
+    "train_seconds",
+    "step_seconds_median",
+    "peak_memory_mb",
+]
+
+_WORDS = {bool: "true, false", str: "text", list: "a list: [...]", NoneType: "null"}
+
+
+def _words(kind: Any) -> str:
+    """What a value of a kind must be: "a whole number of at least 1 or null"."""
+    *most, last = _alternatives(kind)
+    return f"{', '.join(most)} or {last}" if most else last
+
+
+def _alternatives(kind: Any) -> list[str]:
+    if get_origin(kind) is Annotated and isinstance(kind.__metadata__[-1], str):
+        return [kind.__metadata__[-1]]
+    if get_origin(kind) in (Union, UnionType):
+        return [words for part in get_args(kind) for words in _alternatives(part)]
+    if get_origin(kind) is Literal:
+        return list(get_args(kind))
+    return _WORDS[get_origin(kind) or kind].split(", ")
+
+
+# ---- the configuration ----------------------------------------------------------------------------------------------
+
+
+class _Keys(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class _Choice(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+
+class _OwnPart(BaseModel):
+    model_config = ConfigDict(strict=True, extra="allow")
+    name: Annotated[str, Field(pattern=":")]
+
+
+def _key(meaning: str) -> Any:
+    return Field(description=meaning)
+
+
+class Train(_Keys):
+    """Keys `train.*`."""
+
+    epochs: Count = _key("per experience")
+    batch_size: Count = _key("")
+    freeze_batch_norm: bool = _key("keep the running statistics of pretraining")
+    softmax: Literal["separated", "full"] = _key(
+        "whether new classes compete with each other only, or with all seen ones; stored images then compete with "
+        "classes that are not current. Replay, DER, GEM and A-GEM have `full` in their papers"
+    )
+    augmentation: Literal["weak", "shift"] | None = _key(
+        "random views of the training images, for every method alike. weak: half of them mirrored, and shifted by up "
+        "to an eighth of the side with mirrored borders, as [FixMatch](https://arxiv.org/abs/2001.07685) has it for "
+        "labelled images; shift: not mirrored, for digits and letters. Evaluation and imprinting see the images "
+        "as they are"
+    )
+    schedule: Literal["cosine", "constant"] = _key("learning rate within each experience")
+    warmup: Share = _key("share of an experience's iterations in which the learning rate rises first")
+
+
+class Optimizer(_Keys):
+    """Keys `optimizer.*`."""
+
+    name: Literal["adamw", "sgd"] = _key("")
+    lr: Positive = _key("of the head, and of the backbone unless the next says otherwise")
+    backbone_lr: Positive | None = _key("null: as `optimizer.lr`")
+    weight_decay: Weight = _key("")
+    momentum: Annotated[float, Field(ge=0, lt=1), "a number from 0 to below 1"] = _key("of sgd")
+    fresh: bool = _key("each experience begins without the moments of the one before")
+
+
+class Labels(_Keys):
+    """Keys `labels.*`."""
+
+    per_class: Count | None = _key(
+        "labelled training images per class and experience; the others become the stream `unlabelled`, see "
+        "[benchmarks.md](benchmarks.md#few-labels)"
+    )
+    fraction: Annotated[float, Field(gt=0, lt=1), "a number between 0 and 1"] | None = _key(
+        "or the share of labelled ones, one per class at least"
+    )
+    allow_fewer: bool | None = _key(
+        "a class with fewer images than `labels.per_class` keeps all its labels, and is not refused"
+    )
+    unlabelled: Annotated[dict[str, Any] | None, "null, or keys of the benchmark: {train_domains: [twemoji]}"] = _key(
+        "take the unlabelled images from the benchmark with these keys changed: "
+        "`+labels.unlabelled.train_domains=[twemoji]`"
+    )
+
+
+class Evaluation(_Keys):
+    """Keys `eval.*`."""
+
+    batch_size: Count = _key("")
+    stream: Literal["test", "validation"] = _key("validation to choose hyper-parameters by")
+    ood_every: Literal["end", "experience", "never"] = _key("when the OOD streams are evaluated")
+
+
+class Checkpoint(_Keys):
+    """Keys `checkpoint.*`."""
+
+    every_minutes: Positive | None = _key("checkpoints within an experience; there is one after each in any case")
+    every_iterations: Count | None = _key("the same, counted")
+
+
+class Configuration(_Keys):
+    """One run. The defaults stand in configs/config.yaml."""
+
+    benchmark: _Choice
+    model: _Choice
+    method: _Choice
+    seed: Annotated[int, Field(ge=0, lt=2**32), "a whole number from 0 to 2^32 - 1"] = _key(
+        "class order, choice of shots, initial head, order of batches"
+    )
+    out: Annotated[
+        Annotated[FilePath, Field(min_length=1)] | None, "a path, or null; out=./5 for one that is a number"
+    ] = _key("run directory; null: `runs/` and the overrides")
+    label: Annotated[str | None, "text, or null; label='\"5\"' for one that is a number"] = _key(
+        "name of the row in reports; null: made from the method and what differs"
+    )
+    train: Train
+    optimizer: Optimizer
+    labels: Labels
+    eval: Evaluation
+    resume: bool = _key("go on from the last checkpoint of an interrupted run")
+    checkpoint: Checkpoint
+    save_weights: bool = _key("keep the final weights: `weights.safetensors`")
+    objective: Objective | None = _key(
+        "a number of result.json that a sweeper looks at, see [clusters.md](clusters.md)"
+    )
+    device: Annotated[str, Field(min_length=1), "auto, cpu, cuda or a device such as cuda:1"] = _key("")
+    threads: Annotated[int, Field(ge=1, le=1024), "a whole number from 1 to 1024"] | None = _key(
+        "CPU threads; null: torch's choice"  # far more than any machine has crash torch
+    )
+    deterministic: bool = _key("deterministic algorithms only")
+    strategy: Annotated[_OwnPart | None, "null, or {name: my_module:MyStrategy, option: 1}"] = _key(
+        "your own Avalanche strategy, see below; null: fine-tuning experience by experience (`Naive`), to which "
+        "methods add plugins"
+    )
+    plugins: Annotated[list[_OwnPart], "a list such as [{name: my_module:MyPlugin, option: 1}]"] = _key(
+        "your own Avalanche plugins, see below"
+    )
+    loggers: Annotated[list[Literal["tensorboard", "wandb", "mlflow"]], "a list of tensorboard, wandb, mlflow"] = _key(
+        "where events go beside `metrics.jsonl`; each needs the extra of its name. W&B and MLflow go where their own "
+        "environment variables say (`WANDB_MODE`, `MLFLOW_TRACKING_URI`, ...); a resumed run is a new one there, with "
+        "what was measured before"
+    )
+
+
+SECTIONS = tuple(key for key, field in Configuration.model_fields.items() if field.annotation in _Keys.__subclasses__())
+
+_KINDS: dict[str, Any] = {
+    **{"dataset_root": None | FilePath, "split_lists": None | FilePath, "corruption_cache": None | FilePath},
+    **{"weights": None | FilePath, "anchor": FilePath, "exclude": str | list, "corruptions": None | str | list},
+    **dict.fromkeys(("shots", "batch_size", "reanchor_every"), None | Index),
+    **dict.fromkeys(("ood_domains", "fixed_class_order"), None | list),
+    **dict.fromkeys(("direction_dtype", "anchor_device"), None | str),
+    **{"validation_fraction": Finite | None, "ema_decay": Finite | None, "label_percent": Finite},
+}
+"""Of keys of benchmarks, models and methods whose default does not tell it."""
+
+_KIND_OF_DEFAULT: dict[type, Any] = {bool: bool, int: Index, float: Finite, str: str, list: list}
+
+
+@cache
+def defaults() -> dict[str, Any]:
+    """The keys of every run with their defaults; benchmark, model and method are not among them."""
+    root: Any = OmegaConf.to_container(OmegaConf.load(config_directory() / "config.yaml"))
+    return {str(key): value for key, value in root.items() if key not in ("defaults", "hydra")}
+
+
+def check_configuration(values: Mapping[str, Any]) -> None:
+    """Check that every key exists, and that its value is of the right kind and range.
+
+    The ranges of what a benchmark, model or method takes are checked when it is built.
+
+    Args:
+        values: plain and resolved.
+
+    Raises:
+        ConfigError: naming the first key that is wrong, unknown ones first.
+    """
+    try:
+        Configuration.model_validate(values)
+    except ValidationError as error:
+        found = [_place(one["loc"]) for one in error.errors(include_url=False, include_input=False)]
+        path, kind = min(found, key=lambda place: place[1] is not None)
+        key = ".".join(path)
+        if kind is None:
+            raise ConfigError(f"{key} is no key of the configuration{suggestion(key, dotted(defaults()))}") from None
+        value: Any = values
+        for name in path:
+            value = value.get(name)
+        _refuse(
+            key, value, f"have keys of its own, {key}.<key>=..." if _has_keys(kind) else f"be {_words(kind)}", error
+        )
+    for group in GROUPS:
+        _check_choice(group, values[group], group)
+    if changes := values["labels"]["unlabelled"]:
+        _check_choice("benchmark", {**values["benchmark"], **changes}, "labels.unlabelled", list(changes))
+
+
+def _has_keys(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, _Keys | _Choice)
+
+
+def _place(where: tuple[int | str, ...]) -> tuple[list[str], Any]:
+    """The key that an error is about, and its kind; None if there is no such key."""
+    path: list[str] = []
+    kind: Any = Configuration
+    for name in map(str, where):
+        if not _has_keys(kind):
+            break
+        path.append(name)
+        kind = get_type_hints(kind, include_extras=True).get(name)
+    return path, kind
+
+
+def _refuse(key: str, value: Any, what: str, error: ValidationError) -> None:
+    for one in error.errors(include_url=False, include_input=False):
+        if one["type"] == "value_error":
+            raise ConfigError(str(one["ctx"]["error"])) from None
+    raise ConfigError(f"{key}={shortened(value)} is wrong: it must {what}.") from None
+
+
+def shortened(value: Any) -> str:
+    """A value as it is printed, as long as a sentence can have it."""
+    text = str(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+def _check_choice(group: str, options: Mapping[str, Any], where: str, only: Sequence[str] | None = None) -> None:
+    """The name must exist, and keys that its file has must have values of the kind that they have there."""
+    name = options.get("name")
+    if not isinstance(name, str) or not (":" in name or name in options_of(group)):
+        near = suggestion(shortened(name), options_of(group))
+        raise ConfigError(f"{group}.name={shortened(name)} is unknown{near}")
+    choice = None if ":" in name else entry(group, name)
+    keys = {} if choice is None else {**choice.keys, **(choice.extra_keys or {})}
+    for key in options if only is None else only:
+        path, value = f"{where}.{key}", options[key]
+        if str(key).startswith("_"):
+            raise ConfigError(f"{path} is refused: it stands in the files that ship only.")
+        if key == "seed" and group == "benchmark":
+            raise ConfigError(f"{path} is refused: a benchmark gets the seed of the run, seed=...")
+        if key not in keys:
+            if choice is None or choice.extra_keys is None:
+                continue
+            near = suggestion(path, [f"{where}.{own}" for own in keys])
+            raise ConfigError(f"{path} is no key of {group}={name}{near}")
+        kind = _KINDS.get(key) or _KIND_OF_DEFAULT[type(keys[key])]
+        try:
+            _adapter(kind).validate_python(value, strict=True)
+        except ValidationError as error:
+            _refuse(path, value, f"be {_words(kind)}", error)
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False))
+
+
+def dotted(node: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """The keys of a configuration down to single values: train.epochs, ..."""
+    keys: list[str] = []
+    for key, value in node.items():
+        keys += dotted(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [f"{prefix}{key}"]
+    return keys
+
+
+def suggestion(word: str, known: Sequence[str]) -> str:
+    """The end of a sentence on an unknown word: the nearest known one, or all in its section."""
+    section, dot, last = word.rpartition(".")
+    nearest = difflib.get_close_matches(word, known, n=1, cutoff=0.8)
+    nearest = nearest or [key for key in known if key.rpartition(".")[2] == last]
+    if nearest:
+        return f"; did you mean {nearest[0]}?"
+    there = [key for key in known if dot and key.startswith(section + dot)] or {key.partition(".")[0] for key in known}
+    return f"; there are {', '.join(sorted(there))}." if there else "."
+
+
+def table_of_keys() -> str:
+    """The table of docs/configuration.md, in Markdown."""
+    rows = ["| key | values | default | meaning |", "|---|---|---|---|"]
+    for key in dotted(defaults()):
+        kind: Any = Configuration
+        value: Any = defaults()
+        for name in key.split("."):
+            field, kind, value = kind.model_fields[name], get_type_hints(kind, include_extras=True)[name], value[name]
+        shown = value if isinstance(value, str) else json.dumps(value)
+        rows.append(f"| `{key}` | {_words(kind)} | {shown} | {field.description} |".replace("|  |", "| |"))
+    return "\n".join(rows)
+
+
+# ---- result.json ----------------------------------------------------------------------------------------------------
+
+
+def _shown_text(text: str) -> str:
+    shown = printable(text).strip()
+    if not shown:
+        raise ValueError("must not be empty")
+    return shown
+
+
+Text = Annotated[str, AfterValidator(_shown_text)]
+NotNegative = Annotated[float, Field(ge=0)]
+Percentage = Annotated[float, Field(ge=0, le=100 + 1e-4)]  # rounding
+NumberOrNaN = Annotated[NotNegative, WrapValidator(lambda value, check: math.nan if value is None else check(value))]
+
+
+class TensorProjection(BaseModel):
+    """One projected tensor after the last experience; distances are row-wise L1 norms of weights minus anchor.
+
+    What was not finite, null in the file, is NaN.
+    """
+
+    model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
+
+    radius: NumberOrNaN
+    mean_distance: NumberOrNaN
+    max_distance: NumberOrNaN
+    boundary_share: NumberOrNaN
+
+
+class RunResult(BaseModel):
+    """The keys of a result.json; docs/metrics.md says what each number means. Keys with defaults are the newer ones.
+
+    Attributes:
+        accuracy_matrix: a row for each training, column j for test experience j, percent; null where not evaluated.
+        first_rows: for each column the row after whose training it had first been trained on; None if it never was.
+        average_forgetting, backward_transfer: percentage points, None if nothing was trained on before the last
+            training.
+        ood: percent per OOD stream; empty if none was evaluated, and then ood_average is None.
+        ood_reference: for each OOD stream the accuracy on the same classes of the test stream, each with the weight
+            that it has in the OOD stream, percent; None where that is not known.
+        diverged: numbers were not finite.
+        step_seconds_median, peak_memory_mb: None where the run could not measure them.
+        projection: per projected tensor, in depth order; empty for methods without projection.
+        pseudo_labels: share used and precision, percent, per epoch over all experiences; empty for methods without.
+        data: what the benchmark says of itself.
+    """
+
+    model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
+
+    benchmark: Text
+    method: Text
+    model: Text
+    seed: int
+    config: dict[Text, Any]
+    accuracy_matrix: list[list[float | None]]
+    first_rows: list[int | None] | None = None
+    average_accuracy: float
+    average_incremental_accuracy: float
+    average_forgetting: float | None
+    backward_transfer: float | None
+    learning_accuracy: float
+    ood: dict[Text, float]
+    ood_reference: dict[Text, Percentage | None] | None = None
+    ood_average: float | None
+    train_seconds: NotNegative
+    step_seconds_median: NotNegative | None
+    peak_memory_mb: NotNegative | None
+    environment: dict[Text, Any]
+    classes_per_experience: list[list[Text]]
+    projection: dict[Text, TensorProjection]
+    pseudo_labels: list[Annotated[tuple[float, float | None], Strict(False)]] = []
+    diverged: bool = False
+    data: dict[Text, Any] = {}
+
+
+_MUST_BE = {
+    **{"string_type": "text", "int_type": "a whole number", "float_type": "a number", "bool_type": "true or false"},
+    **{"list_type": "a list", "tuple_type": "a list", "dict_type": "an object", "model_type": "an object"},
+}
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first thing that is wrong with a result, in words that read on after its path."""
+    one = error.errors(include_url=False)[0]
+    if one["type"] == "missing":
+        return f"the key {'.'.join(map(str, one['loc']))!r} is missing"
+    said = _MUST_BE.get(one["type"])
+    told = f"must be {said}" if said else one["msg"].removeprefix("Value error, ").replace("Input should", "must")
+    return printable(f"{one['loc'][0]} {told}, but is {reprlib.repr(one['input'])}")
+
+
+# ---- metrics.jsonl --------------------------------------------------------------------------------------------------
+
+
+class _Event(BaseModel):
+    model_config = ConfigDict(strict=True)
+    experience: Index
+
+
+class TrainEvent(_Event):
+    """One epoch; the loss is null where it was not finite."""
+
+    event: Literal["train"]
+    epoch: Index
+    iteration: Index | None = None
+    loss: float | None
+
+
+class EvalEvent(_Event):
+    """One evaluation of a stream: percent right in each of its experiences, whose numbers older runs did not write."""
+
+    event: Literal["eval"]
+    stream: str
+    experiences: list[int] = []
+    accuracy: Annotated[list[float], Field(min_length=1)]
+
+
+class ProjectionEvent(_Event):
+    """Radius and distances of each projected tensor after an experience; null where not finite."""
+
+    event: Literal["projection"]
+    tensors: dict[str, dict[str, float | None]]
+
+
+class PseudoLabelsEvent(_Event):
+    """Share of pseudo-labels that were used in an epoch, and how many of these were right, percent; null for none."""
+
+    event: Literal["pseudo_labels"]
+    epoch: Index
+    share: float
+    precision: float | None
