@@ -12,7 +12,7 @@ from ftp_cl.benchmarks.image_files import ImageFiles, images_in
 from ftp_cl.benchmarks.options import ImageOptions, domain_benchmark, takes
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing import Unpack
 
     from ftp_cl.benchmarks.scenario import DescribedScenario
 

@@ -14,7 +14,7 @@ from ftp_cl.benchmarks._dataset import RebuildableDataset
 from ftp_cl.benchmarks.options import SplitOptions, class_benchmark, takes
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing import Unpack
 
     from ftp_cl.benchmarks.scenario import DescribedScenario
 

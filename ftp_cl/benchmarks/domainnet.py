@@ -12,7 +12,7 @@ from ftp_cl.benchmarks.image_files import ImageFiles, check_files, read_lines
 from ftp_cl.benchmarks.options import ClassOptions, ImageOptions, class_benchmark, domain_benchmark, takes
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing import Unpack
 
     from ftp_cl.benchmarks.scenario import DescribedScenario
 

@@ -10,7 +10,7 @@ from ftp_cl.benchmarks.emoji_domains import CLASSES, DOMAINS, EmojiDomains
 from ftp_cl.benchmarks.options import SplitOptions, domain_benchmark, takes
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing import Unpack
 
     from ftp_cl.benchmarks.scenario import DescribedScenario
 

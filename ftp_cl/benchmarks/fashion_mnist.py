@@ -16,7 +16,7 @@ from ftp_cl.benchmarks.download import data_root, require_file
 from ftp_cl.benchmarks.options import ClassOptions, class_benchmark, takes
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing import Unpack
 
     from ftp_cl.benchmarks.scenario import DescribedScenario
 

@@ -1,7 +1,7 @@
 """Rules that act on weights around an anchor in every step of any torch optimizer: a decay, or a fixed ball."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -112,7 +112,7 @@ class AnchoredSteps:
         self._handles: list[Any] = []
         self._seen: dict[nn.Parameter, Any] = {}
 
-    def attach(self, optimizer: Optimizer) -> "AnchoredSteps":
+    def attach(self, optimizer: Optimizer) -> Self:
         """Follow the steps of this optimizer, one that `FTP.attach` takes; returns self.
 
         Raises:
