@@ -1,7 +1,8 @@
 """The keys of a run's configuration, of its result.json and of the events in metrics.jsonl: what each is and may be.
 
 Keys of benchmarks, models and methods are those of their files in configs/, whose defaults tell the kind of a value;
-where they do not, `_KINDS` has it. The table in docs/configuration.md is made from here.
+where they do not, `_KINDS` has it. The table in docs/configuration.md is made from here. All of it is in
+one file, because these keys are one contract with users and stored files.
 """
 
 import difflib
