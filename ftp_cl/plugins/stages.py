@@ -87,12 +87,15 @@ def experiences_trained_on(strategy: Any) -> Sequence[Any]:
 
 
 def classes_trained_on(strategy: Any) -> list[int]:
-    """The sorted class ids of these experiences.
+    """The sorted class ids of these experiences, and of the data where a strategy (Cumulative) trains on more.
 
     Raises:
-        ValueError: if one does not list its classes.
+        ValueError: if an experience does not list its classes.
     """
-    return sorted({label for experience in experiences_trained_on(strategy) for label in classes_of(experience)})
+    of_experiences = {label for experience in experiences_trained_on(strategy) for label in classes_of(experience)}
+    targets = strategy.adapted_dataset.targets
+    labels = (int(label) for label in getattr(targets, "uniques", targets))
+    return sorted({*of_experiences, *(label for label in labels if label >= 0)})
 
 
 def joined(experiences: Sequence[Any]) -> Any:
