@@ -93,6 +93,8 @@ def classes_trained_on(strategy: Any) -> list[int]:
         ValueError: if an experience does not list its classes.
     """
     of_experiences = {label for experience in experiences_trained_on(strategy) for label in classes_of(experience)}
+    if not of_experiences:
+        return []
     targets = strategy.adapted_dataset.targets
     labels = (int(label) for label in getattr(targets, "uniques", targets))
     return sorted({*of_experiences, *(label for label in labels if label >= 0)})

@@ -66,7 +66,7 @@ def test_a_pipe_among_the_files_of_a_run_is_refused(ftp_cl, tmp_path, name):
 def test_a_directory_may_be_named_from_home(ftp_cl, tmp_path, monkeypatch):
     monkeypatch.setattr(running, "_run", lambda config, record, termination: record.write_result({}))
     monkeypatch.setattr("ftp_cl.study.loading.load_results", lambda paths: [])
-    monkeypatch.setattr("ftp_cl.study.terminal_table", lambda results: "")
+    monkeypatch.setattr("ftp_cl.study.tables.terminal_table", lambda results: "")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert ftp_cl("run", *QUICK, "out='~/run'")[0] == 0
     assert (tmp_path / "home" / "run" / "result.json").exists() and not (tmp_path / "~").exists()

@@ -150,7 +150,7 @@ def test_no_hidden_label_can_be_reached_from_the_strategy(quick_run, reachable, 
         (["+labels.unlabelled.shots=3"], "labels.unlabelled needs labels.per_class"),
         (["labels.allow_fewer=true"], "labels.allow_fewer needs labels.per_class"),
         (["labels.per_class=2", "labels.allow_fewer=2"], "allow_fewer=2 is wrong: it must be true"),
-        (["labels.per_class=2", "+labels.unlabelled.shot=3"], "did you mean shots?"),
+        (["labels.per_class=2", "+labels.unlabelled.shot=3"], "did you mean labels.unlabelled.shots?"),
         (["labels.perclass=2"], "did you mean labels.per_class?"),
     ],
 )
