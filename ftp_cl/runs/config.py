@@ -244,16 +244,22 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
             if key == "experiment" and not added:
                 return f"{word} needs a plus sign: +{word}."
             continue
-        known = _known_keys(overrides)
+        known, addable = _known_keys(overrides)
+        if key in addable and not added:
+            return f"{shortened(word)} needs a plus sign: +{shortened(word)}."
         if known and not added and key not in known and key not in {k.rsplit(".", 1)[0] for k in known}:
             return f"{shortened(key)} is no key of the configuration{suggestion(key, known)}"
     return _first_line(error) + "."
 
 
-def _known_keys(overrides: Sequence[str]) -> list[str]:
-    """All keys that the chosen groups have, dotted."""
+def _known_keys(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """All keys that the chosen groups have, dotted, and those that may be added."""
     groups = [word for word in overrides if word.partition("=")[0] in GROUPS]
     try:
-        return dotted(OmegaConf.to_container(compose("config", groups)))  # type: ignore[arg-type]
+        composed: Any = OmegaConf.to_container(compose("config", groups))
     except (HydraException, OmegaConfBaseException):
-        return []
+        return [], []
+    extra = {group: composed[group].get("extra_keys") for group in GROUPS}
+    for group in GROUPS:
+        composed[group] = {key: value for key, value in composed[group].items() if key not in DESCRIPTION_KEYS}
+    return dotted(composed), dotted({group: keys for group, keys in extra.items() if isinstance(keys, dict)})

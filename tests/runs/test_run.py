@@ -190,6 +190,7 @@ def test_with_ftp_is_the_name_that_a_combination_had_before(capsys):
         (["method=ewk", "with=ftp"], "method=ewk is unknown; there are agem"),
         (["method=ewc", "with=ftpp"], "with=ftpp is unknown: it must be ftp or null"),
         (["+method._target_=os.system"], "_target_ stands in the files that ship only"),
+        (["model.width=8", "model=small_cnn"], "model.width=8 needs a plus sign: +model.width=8."),
         (["method.description=mine"], "method.description stands in the files that ship only"),
         (["+method.lambda=3", "method=ewc"], "method.lambda is no key of method=ewc"),
         (["+benchmark.validation_fractio=0.3"], "did you mean benchmark.validation_fraction?"),
