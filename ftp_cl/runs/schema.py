@@ -16,7 +16,17 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from omegaconf import OmegaConf
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, TypeAdapter, ValidationError, WrapValidator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    Strict,
+    TypeAdapter,
+    ValidationError,
+    WrapValidator,
+)
 
 from ftp_cl.runs.catalogue import GROUPS, config_directory, entry, options_of
 from ftp_cl.runs.text import printable
@@ -459,7 +469,7 @@ class TrainEvent(_Event):
     event: Literal["train"]
     epoch: Index
     iteration: Index | None = None
-    loss: float | None
+    loss: FiniteFloat | None
 
 
 class EvalEvent(_Event):
@@ -468,7 +478,7 @@ class EvalEvent(_Event):
     event: Literal["eval"]
     stream: str
     experiences: list[int] = []
-    accuracy: Annotated[list[float], Field(min_length=1)]
+    accuracy: Annotated[list[FiniteFloat], Field(min_length=1)]
 
 
 class ProjectionEvent(_Event):
@@ -483,5 +493,5 @@ class PseudoLabelsEvent(_Event):
 
     event: Literal["pseudo_labels"]
     epoch: Index
-    share: float
-    precision: float | None
+    share: FiniteFloat
+    precision: FiniteFloat | None

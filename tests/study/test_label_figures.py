@@ -88,7 +88,7 @@ def test_events_tell_the_worth_of_pseudo_labels_and_cut_lines_are_passed_over(tm
 @pytest.mark.parametrize("wrong", [[1.0], [[1.0]], [[None, 1.0]], "many"])
 def test_damaged_pseudo_labels_are_refused(make_run, tmp_path, wrong):
     make_run(tmp_path, pseudo_labels=wrong)
-    with pytest.raises(ReportError, match="pseudo_labels must"):
+    with pytest.raises(ReportError, match="pseudo_labels"):
         load_results([tmp_path])
 
 
