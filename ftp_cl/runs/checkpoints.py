@@ -18,7 +18,7 @@ from ftp_cl.runs.checkpoint_files import CheckpointFiles, from_bytes, to_bytes, 
 from ftp_cl.runs.config import ConfigError
 from ftp_cl.runs.directory import RunDirectory, differing
 from ftp_cl.runs.packing import BenchmarkItems, CannotSave, Packing
-from ftp_cl.runs.strategy_state import load_own_state, load_strategy_state, own_state, strategy_state
+from ftp_cl.runs.strategy_state import load_parts_state, load_strategy_state, parts_state, strategy_state
 from ftp_cl.runs.termination import Termination
 
 _VERSIONS = ("ftp-cl", "torch", "avalanche-lib", "numpy")
@@ -41,19 +41,6 @@ class Position:
     batch: int = 0
 
 
-@dataclass
-class Measured:
-    """What the run has measured so far, beside metrics.jsonl.
-
-    Attributes:
-        matrix: accuracies on each test experience, by number, after each training, percent.
-        train_seconds: in training so far.
-    """
-
-    matrix: list[list[float]]
-    train_seconds: float = 0.0
-
-
 class Checkpoints:
     """Saves a run now and then, and brings a run back to where it was saved.
 
@@ -65,7 +52,7 @@ class Checkpoints:
         say: takes lines for the user.
 
     Attributes:
-        measured: saved along; shared with the loop.
+        matrix: accuracies on each test experience, by number, after each training, percent; the loop adds to it.
         randomness: of the data loaders.
         resumed: where the run goes on; None from the beginning.
         number: of the experience in the stream that is trained on.
@@ -79,7 +66,7 @@ class Checkpoints:
         termination: Termination,
         say: Callable[[str], None],
     ) -> None:
-        self.measured = Measured([])
+        self.matrix: list[list[float]] = []
         self.randomness = LoaderRandomness(config.seed)
         self.resumed: Position | None = None
         self.number = 0
@@ -94,6 +81,7 @@ class Checkpoints:
         # prepares it once more. What it prepares (which images, say) may depend on this state, and may have changed it.
         self._before: bytes | CannotSave = b""
         self._iterations, self._saved_at = 0, time.monotonic()
+        self._train_seconds = 0.0
         self._training_since: float | None = None
         self._refusals: set[str] = set()
 
@@ -114,7 +102,8 @@ class Checkpoints:
                 "config": self._record.identity,
                 "data": self._data,
                 "position": asdict(position),
-                "measured": asdict(Measured(self.measured.matrix, self.train_seconds())),
+                "matrix": self.matrix,
+                "train_seconds": self.train_seconds(),
                 "events_size": self._record.sync_events(),
                 "loaders": self._packing.pack(loaders, "loaders"),
                 "strategy": strategy_state(strategy, self._packing),
@@ -150,27 +139,24 @@ class Checkpoints:
     def train_seconds(self) -> float:
         """Seconds in training so far, before and after the run was resumed."""
         running = 0.0 if self._training_since is None else time.perf_counter() - self._training_since
-        return self.measured.train_seconds + running
+        return self._train_seconds + running
 
     def train(self, strategy: SupervisedTemplate, experience: Any, number: int) -> None:
         """Train on one experience, the `number`-th of the stream, or on what is left of it, and save."""
         if self.resumed is None or self.resumed.epoch is None:
-            self._before = self._own_parts(strategy)
+            try:
+                self._before = to_bytes(parts_state(strategy, self._packing, users_only=True))
+            except CannotSave as error:
+                self._before = error
         self.number, self._training_since = number, time.perf_counter()
         strategy.train(experience)
-        self.measured.train_seconds, self._training_since = self.train_seconds(), None
+        self._train_seconds, self._training_since = self.train_seconds(), None
         self.resumed = self._loaded = None
         self.termination.waits = True
         self.save(strategy, Position(number), self.randomness.state)
         self.termination.waits = False
         if self.termination.arrived:
             self.termination.exit()
-
-    def _own_parts(self, strategy: SupervisedTemplate) -> bytes | CannotSave:
-        try:
-            return to_bytes(own_state(strategy, self._packing))
-        except CannotSave as error:
-            return error
 
     # ---- going on ---------------------------------------------------------------------------------------------------
 
@@ -202,13 +188,14 @@ class Checkpoints:
                     self._say(f"  a checkpoint is passed over: {error}.")
                     continue
                 self._check_origin(state)
-                self.resumed, self.measured = Position(**state["position"]), Measured(**state["measured"])
-                self._check_progress(self.resumed, self.measured, strategy.train_epochs)
+                self.resumed = Position(**state["position"])
+                self.matrix, self._train_seconds = state["matrix"], state["train_seconds"]
+                self._check_progress(self.resumed, strategy.train_epochs)
                 self.randomness.state = self._packing.unpack(state["loaders"])
                 self.restore(strategy)
                 if self.resumed.epoch is not None:
                     self._before = before = state["before"].numpy().tobytes()
-                    load_own_state(from_bytes(before), strategy, self._packing)
+                    load_parts_state(from_bytes(before), strategy, self._packing, users_only=True)
                 self._say(self._where(state["versions"]))
                 return True
         self._loaded = None
@@ -231,15 +218,17 @@ class Checkpoints:
                 words = f"{stream} has as many items, but other {' or '.join(self._data[stream]['covers'])}"
                 raise ValueError(f"it is of other data: {words}")
 
-    def _check_progress(self, position: Position, measured: Measured, epochs: int) -> None:
+    def _check_progress(self, position: Position, epochs: int) -> None:
         """Whether this run can be there; batches are counted when they are gone through."""
         counts = (position.experience, position.epoch or 0, position.batch)
-        if not all(type(value) is int and value >= 0 for value in counts):
+        if not all(type(value) is int and value >= 0 for value in counts) or (
+            position.epoch is None and position.batch
+        ):
             raise ValueError(f"{position} is none")
         if position.experience >= len(self._benchmark.train_stream) or counts[1] >= epochs:
             raise ValueError(f"{position} is behind the end")
-        numbers = [measured.train_seconds, *(accuracy for row in measured.matrix for accuracy in row)]
-        if len(measured.matrix) != position.experience or not all(type(number) is float for number in numbers):
+        numbers = [self._train_seconds, *(accuracy for row in self.matrix for accuracy in row)]
+        if len(self.matrix) != position.experience or not all(type(number) is float for number in numbers):
             raise ValueError("its measurements are not those of the experiences before")
 
     def restore(self, strategy: SupervisedTemplate) -> None:

@@ -170,7 +170,7 @@ def train_and_evaluate(
 ) -> dict[str, Any]:
     """Train on the stream, from where the checkpoints say; returns what the result file holds of it."""
     record, progress = recorder.record, recorder.progress
-    rows, resumed = checkpoints.measured.matrix, checkpoints.resumed
+    rows, resumed = checkpoints.matrix, checkpoints.resumed
     forget_peak_memory(strategy.device)
     first = 0 if resumed is None else resumed.experience
     for i, experience in enumerate(benchmark.train_stream):

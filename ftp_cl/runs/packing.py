@@ -3,8 +3,10 @@
 Plain values, lists, tuples, sets, dicts and tensors stand as they are; a dict with the key `KIND` stands for the rest.
 """
 
+import bisect
 import copy
 import inspect
+import itertools
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import PurePath
@@ -52,7 +54,10 @@ class BenchmarkItems:
             start, size = self._starts[-1], len(experience.dataset)
             self._starts.append(start + size)
             numbers = DataAttribute(list(range(start, start + size)), SOURCE_ATTRIBUTE)  # type: ignore[arg-type]
-            _add_attribute(experience.dataset, numbers)
+            # As `update_data_attribute`, but in place: some streams of Avalanche make their experiences anew each time.
+            dataset = experience.dataset
+            dataset._data_attributes = {**dataset._data_attributes, SOURCE_ATTRIBUTE: numbers}
+            setattr(dataset, SOURCE_ATTRIBUTE, numbers)
 
     def numbers(self, dataset: AvalancheDataset) -> list[int] | None:
         """The number of each item of a dataset, or None if some come from elsewhere."""
@@ -69,20 +74,10 @@ class BenchmarkItems:
         """
         if any(not 0 <= number < self._starts[-1] for number in numbers):
             raise ValueError("it names items that the benchmark does not have")
-        owners = np.searchsorted(self._starts, numbers, side="right") - 1 if len(numbers) else np.array([], dtype=int)
-        cuts = np.flatnonzero(np.diff(owners)) + 1
         parts = []
-        for span in np.split(np.arange(len(numbers)), cuts) if len(numbers) else []:
-            owner = int(owners[span[0]])
-            local = [numbers[i] - self._starts[owner] for i in span]
-            parts.append(self._experiences[owner].dataset.subset(local))
+        for owner, own in itertools.groupby(numbers, lambda number: bisect.bisect(self._starts, number) - 1):
+            parts.append(self._experiences[owner].dataset.subset([number - self._starts[owner] for number in own]))
         return parts[0] if len(parts) == 1 else concat_datasets(parts)
-
-
-def _add_attribute(dataset: AvalancheDataset, attribute: DataAttribute) -> None:
-    """As `update_data_attribute`, but in place: some of Avalanche's streams make their experiences anew each time."""
-    dataset._data_attributes = {**dataset._data_attributes, attribute.name: attribute}
-    setattr(dataset, attribute.name, attribute)
 
 
 class Packing:

@@ -20,10 +20,8 @@ class Batches:
 
     def __init__(self, checkpoints: Checkpoints, strategy: SupervisedTemplate, loader: Any) -> None:
         self._checkpoints, self._strategy, self._loader = checkpoints, strategy, loader
-        resumed = checkpoints.resumed
-        self.is_resumed = resumed is not None and resumed.epoch is not None
-        start = resumed if resumed is not None and self.is_resumed else Position(checkpoints.number, 0)
-        self.epoch, self._skipped = start.epoch or 0, start.batch
+        start = checkpoints.resumed or Position(0)
+        self.is_resumed, self.epoch, self._skipped = start.epoch is not None, start.epoch or 0, start.batch
 
     def __len__(self) -> int:
         return len(self._loader)

@@ -34,8 +34,7 @@ def strategy_state(strategy: SupervisedTemplate, packing: Packing) -> dict[str, 
     return {
         "model": _model_state(strategy.model, packing),
         "optimizer": _optimizer_state(strategy, packing),
-        "plugins": [_plugin_state(plugin, i, packing) for i, plugin in enumerate(strategy.plugins)],
-        "own": packing.pack(_own_attributes(strategy), "strategy"),
+        "parts": parts_state(strategy, packing),
         "random": packing.pack(capture_random_state(strategy.device.type == "cuda"), "random"),
     }
 
@@ -52,32 +51,28 @@ def load_strategy_state(
         trained_on: the experiences begun so far, for models whose modules appear with them.
 
     Raises:
-        ValueError: the state does not fit the strategy.
+        ValueError: the state does not fit the strategy; other errors, if no run has written it.
     """
-    try:
-        _load_model(state["model"], strategy, packing, trained_on)
-        _load_optimizer(state["optimizer"], strategy, packing)
-        _load_plugins(state["plugins"], list(strategy.plugins), strategy, packing)
-        _load_own_attributes(state["own"], strategy, packing)
-        restore_random_state(packing.unpack(state["random"]))
-    except (TypeError, KeyError, IndexError, AttributeError, RuntimeError) as error:
-        raise ValueError(" ".join(f"{type(error).__name__}: {error}".split())) from error
+    _load_model(state["model"], strategy, packing, trained_on)
+    _load_optimizer(state["optimizer"], strategy, packing)
+    load_parts_state(state["parts"], strategy, packing)
+    restore_random_state(packing.unpack(state["random"]))
 
 
 # ---- the model ------------------------------------------------------------------------------------------------------
 
 
 def _model_state(model: nn.Module, packing: Packing) -> dict[str, Any]:
+    # Plain attributes: whether the module is in training mode, how many columns a head gives, and such.
+    plain = {
+        name: {attribute: value for attribute, value in vars(module).items() if type(value) in (bool, int, float)}
+        for name, module in model.named_modules()
+    }
     return {
         "tensors": packing.pack(dict(model.state_dict()), "model"),
         "requires_grad": {name: parameter.requires_grad for name, parameter in model.named_parameters()},
-        "modules": {name: _plain_attributes(module) for name, module in model.named_modules()},
+        "modules": plain,
     }
-
-
-def _plain_attributes(module: nn.Module) -> dict[str, Any]:
-    """What a state dict leaves out: whether the module is in training mode, how many columns a head gives, and such."""
-    return {name: value for name, value in vars(module).items() if type(value) in (bool, int, float)}
 
 
 def _load_model(
@@ -138,7 +133,46 @@ def _load_optimizer(state: dict[str, Any], strategy: SupervisedTemplate, packing
     strategy.optimized_param_id = parameters
 
 
-# ---- plugins --------------------------------------------------------------------------------------------------------
+# ---- plugins and own attributes -------------------------------------------------------------------------------------
+
+
+def parts_state(strategy: SupervisedTemplate, packing: Packing, users_only: bool = False) -> dict[str, Any]:
+    """The state of the plugins, or of those alone that a user brought along, and of the strategy's own attributes.
+
+    Raises:
+        CannotSave: as `strategy_state`.
+    """
+    states = [
+        {"class": type(plugin).__name__, "state": packing.pack(_plugin_state(plugin), type(plugin).__name__)}
+        for plugin in _plugins(strategy, users_only)
+    ]
+    return {"plugins": states, "attributes": packing.pack(_own_attributes(strategy), "strategy")}
+
+
+def load_parts_state(state: Any, strategy: SupervisedTemplate, packing: Packing, users_only: bool = False) -> None:
+    """The inverse of `parts_state`."""
+    for saved, plugin in zip(state["plugins"], _plugins(strategy, users_only), strict=True):
+        check_class(saved["class"], plugin)
+        if methods := _methods(plugin):
+            load_part(plugin, methods[1], packing.unpack(saved["state"], None, strategy), strategy)
+        elif not isinstance(plugin, EvaluationPlugin):
+            packing.unpack(saved["state"], vars(plugin), strategy)
+    existing = _own_attributes(strategy)
+    for name in existing:
+        delattr(strategy, name)
+    vars(strategy).update(packing.unpack(state["attributes"], existing, strategy))
+
+
+def _plugins(strategy: SupervisedTemplate, users_only: bool) -> list[Any]:
+    known = ("avalanche", "ftp_cl") if users_only else ()
+    return [plugin for plugin in strategy.plugins if type(plugin).__module__.split(".")[0] not in known]
+
+
+def _plugin_state(plugin: Any) -> dict[str, Any]:
+    if isinstance(plugin, EvaluationPlugin):
+        return {}  # its metrics start anew at each evaluation
+    methods = _methods(plugin)
+    return dict(getattr(plugin, methods[0])() if methods else vars(plugin))
 
 
 def _methods(plugin: Any) -> tuple[str, str] | None:
@@ -148,56 +182,6 @@ def _methods(plugin: Any) -> tuple[str, str] | None:
         if all(map(callable, found)) and found[0] is not nn.Module.state_dict:
             return save, load
     return None
-
-
-def _plugin_state(plugin: Any, number: int, packing: Packing, prefix: str = "") -> dict[str, Any]:
-    state: Any
-    if isinstance(plugin, EvaluationPlugin):
-        state = {}  # its metrics start anew at each evaluation
-    elif methods := _methods(plugin):
-        state = getattr(plugin, methods[0])()
-    else:
-        state = vars(plugin)
-    name = type(plugin).__name__
-    return {"class": name, "state": packing.pack(dict(state), f"{prefix}plugins.{number}.{name}")}
-
-
-def _load_plugins(states: Any, plugins: list[Any], strategy: SupervisedTemplate, packing: Packing) -> None:
-    if len(states) != len(plugins):
-        raise ValueError("it has another number of plugins")
-    for state, plugin in zip(states, plugins, strict=True):
-        check_class(state["class"], plugin)
-        if methods := _methods(plugin):
-            load_part(plugin, methods[1], packing.unpack(state["state"], None, strategy), strategy)
-        elif not isinstance(plugin, EvaluationPlugin):
-            packing.unpack(state["state"], vars(plugin), strategy)
-
-
-# ---- what a user brought along --------------------------------------------------------------------------------------
-
-
-def own_state(strategy: SupervisedTemplate, packing: Packing) -> dict[str, Any]:
-    """The state of the plugins and attributes that are neither Avalanche's nor ours.
-
-    Raises:
-        CannotSave: as `strategy_state`.
-    """
-    plugins = enumerate(_own_plugins(strategy))
-    return {
-        "plugins": [_plugin_state(plugin, i, packing, "own.") for i, plugin in plugins],
-        "attributes": packing.pack(_own_attributes(strategy), "own.strategy"),
-    }
-
-
-def load_own_state(state: Any, strategy: SupervisedTemplate, packing: Packing) -> None:
-    """The inverse of `own_state`."""
-    _load_plugins(state["plugins"], _own_plugins(strategy), strategy, packing)
-    _load_own_attributes(state["attributes"], strategy, packing)
-
-
-def _own_plugins(strategy: SupervisedTemplate) -> list[Any]:
-    known = ("avalanche", "ftp_cl")
-    return [plugin for plugin in strategy.plugins if type(plugin).__module__.split(".")[0] not in known]
 
 
 def _own_attributes(strategy: SupervisedTemplate) -> dict[str, Any]:
@@ -211,10 +195,3 @@ def _attributes_of_template() -> frozenset[str]:
     """All are there from the beginning; without an evaluator, which would warn that it has no logger."""
     optimizer = torch.optim.SGD([torch.zeros(1)])  # of no layer: that would draw random numbers
     return frozenset(vars(Naive(model=nn.Identity(), optimizer=optimizer, evaluator=lambda: None)))  # type: ignore
-
-
-def _load_own_attributes(state: Any, strategy: SupervisedTemplate, packing: Packing) -> None:
-    existing = _own_attributes(strategy)
-    for name in existing:
-        delattr(strategy, name)
-    vars(strategy).update(packing.unpack(state, existing, strategy))
