@@ -99,7 +99,7 @@ class Packing:
         if type(value) in _PLAIN:
             return value
         if isinstance(value, str):
-            return str(value)
+            return str.__str__(value)
         if isinstance(value, Tensor):
             return _plain_tensor(value, where)
         if depth > _DEPTH:
@@ -108,9 +108,11 @@ class Packing:
         def inner(part: Any, name: Any) -> Any:
             return self.pack(part, f"{where}.{name}", depth + 1)
 
-        if isinstance(value, list | tuple | set | frozenset):
+        if isinstance(value, list | tuple):
             parts = [inner(part, i) for i, part in enumerate(value)]
-            return parts if isinstance(value, list) else tuple(parts) if isinstance(value, tuple) else set(parts)
+            return parts if isinstance(value, list) else tuple(parts)
+        if isinstance(value, set | frozenset):
+            return {_plain_key(part, where) for part in value}
         if isinstance(value, dict):
             return {_plain_key(key, where): inner(part, key) for key, part in value.items()}
         if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biuf":
@@ -195,12 +197,15 @@ def _plain_tensor(tensor: Tensor, where: str) -> Tensor:
 
 
 def _plain_key(key: Any, where: str) -> Any:
+    """What stands for a key of a dict, or for what is in a set."""
     if isinstance(key, np.generic):
-        return key.item()
+        key = key.item()
     if isinstance(key, tuple):
         return tuple(_plain_key(part, where) for part in key)
+    if isinstance(key, str) and key != KIND:
+        return str.__str__(key)
     if type(key) not in _PLAIN or key == KIND:
-        raise CannotSave(f"{where} has the key {key!r:.50}")
+        raise CannotSave(f"{where} has {key!r:.50} as a key or in a set")
     return key
 
 
