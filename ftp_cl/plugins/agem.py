@@ -26,12 +26,12 @@ class AGEM(AGEMPlugin):
         self._began = self._randomness.state
         self._drawn = 0
 
-    def checkpoint_state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """The memory, and where the iterator over it is."""
         return {"buffers": self.buffers, "began": self._began, "drawn": self._drawn}
 
-    def restore_state(self, state: dict[str, Any], strategy: Any) -> None:
-        """The inverse of `checkpoint_state`: what was drawn is drawn again."""
+    def load_state_dict(self, state: dict[str, Any], strategy: Any) -> None:
+        """The inverse of `state_dict`: what was drawn is drawn again."""
         self.buffers = state["buffers"]
         self._begin(state["began"])
         for _ in range(state["drawn"]):

@@ -74,13 +74,13 @@ class AnchoredPlugin(SupervisedPlugin[Any]):
             take_anchor(self.anchor_weights, self.weights, self._given)
             self.begin(strategy)
 
-    def checkpoint_state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """What a checkpoint of `ftp-cl run` needs of this plugin."""
         state = {"anchor_weights": self.anchor_weights, "begun": self._begun, "moved": self._moved}
         return {**state, "weights": list(self.weights), "parts": self._parts.count}
 
-    def restore_state(self, state: dict[str, Any], strategy: Any) -> None:
-        """Take over what `checkpoint_state` gave, for a strategy whose model is as it was then."""
+    def load_state_dict(self, state: dict[str, Any], strategy: Any) -> None:
+        """Take over what `state_dict` gave, for a strategy whose model is as it was then."""
         self._served = ServedModel()
         self.anchor_weights, self._begun, self._moved = dict(state["anchor_weights"]), state["begun"], state["moved"]
         self._parts.count = state["parts"]

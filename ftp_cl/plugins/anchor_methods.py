@@ -224,14 +224,14 @@ class TPGMPlugin(AnchoredPlugin):
             self.tpgm.project()
         self._losses = self._held_out_data = None
 
-    def checkpoint_state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """The radii and how many iterations and held-out batches there were, too."""
         radii = None if self.tpgm is None else self.tpgm.state_dict()
-        return {**super().checkpoint_state(), "tpgm": radii, "iteration": self._iteration, "drawn": self._drawn}
+        return {**super().state_dict(), "tpgm": radii, "iteration": self._iteration, "drawn": self._drawn}
 
-    def restore_state(self, state: dict[str, Any], strategy: Any) -> None:
-        """Take over what `checkpoint_state` gave."""
-        super().restore_state(state, strategy)
+    def load_state_dict(self, state: dict[str, Any], strategy: Any) -> None:
+        """Take over what `state_dict` gave."""
+        super().load_state_dict(state, strategy)
         if self.tpgm is not None and state["tpgm"] is not None:
             self.tpgm.load_state_dict(state["tpgm"])
         self._iteration, self._drawn = state["iteration"], state["drawn"]

@@ -43,11 +43,11 @@ class FreezeBatchNorm(SupervisedPlugin[Any], supports_distributed=True):  # type
         """Let go of the layers; hooks do not travel with a saved model."""
         self._release()
 
-    def checkpoint_state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Nothing that the next experience or a resumed one would not set up again."""
         return {}
 
-    def restore_state(self, state: dict[str, Any], strategy: Any) -> None:
+    def load_state_dict(self, state: dict[str, Any], strategy: Any) -> None:
         """Nothing to do."""
 
     def _release(self) -> None:

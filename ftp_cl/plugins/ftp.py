@@ -216,7 +216,7 @@ class FTPPlugin(SupervisedPlugin[Any]):
 
     # ---- checkpoints of ftp_cl's runs -------------------------------------------------------------------------------
 
-    def checkpoint_state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """What training has changed: anchors, radii, counters; plain values and tensors."""
         return {
             "ftp": None if self.ftp is None else self.ftp.state_dict(),
@@ -229,8 +229,8 @@ class FTPPlugin(SupervisedPlugin[Any]):
             "has_trained": self._has_trained,
         }
 
-    def restore_state(self, state: dict[str, Any], strategy: Any) -> None:
-        """Take over what `checkpoint_state` gave, for a strategy whose model is as it was then."""
+    def load_state_dict(self, state: dict[str, Any], strategy: Any) -> None:
+        """Take over what `state_dict` gave, for a strategy whose model is as it was then."""
         self._served = ServedModel()
         if state["ftp"] is not None:
             self.ftp = self._new_ftp(strategy.model) if self.ftp is None else self.ftp

@@ -57,11 +57,11 @@ class JointTraining(SkipTraining):
         super().after_training_exp(strategy, **kwargs)
         self._is_trained = True
 
-    def checkpoint_state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Whether the stream is trained."""
         return {"is_trained": self._is_trained}
 
-    def restore_state(self, state: dict[str, Any], strategy: Any) -> None:
-        """Take over what `checkpoint_state` gave."""
+    def load_state_dict(self, state: dict[str, Any], strategy: Any) -> None:
+        """Take over what `state_dict` gave."""
         self._served = ServedModel()
         self._is_trained = state["is_trained"]

@@ -87,19 +87,19 @@ class LDAEnsemble(PrototypeClassifier):
         model.backbone, model.num_features = TwoBackbones(self._own_backbone, self._frozen), 2 * width
         model.eval()  # Avalanche has done so already, but for what is new
 
-    def checkpoint_state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """The prototypes of both kinds, and the backbone as it came."""
         return {
-            **super().checkpoint_state(),
+            **super().state_dict(),
             "share": self._share,
             "seen": self._seen.classes,
             "frozen_head": None if self.frozen_head is None else dict(self.frozen_head.state_dict()),
             "frozen": None if self._frozen is None else dict(self._frozen.state_dict()),
         }
 
-    def restore_state(self, state: dict[str, Any], strategy: Any) -> None:
-        """Take over what `checkpoint_state` gave."""
-        super().restore_state(state, strategy)
+    def load_state_dict(self, state: dict[str, Any], strategy: Any) -> None:
+        """Take over what `state_dict` gave."""
+        super().load_state_dict(state, strategy)
         self._share, self._seen.classes = state["share"], state["seen"]
         if state["frozen"] is not None:
             self._keep_frozen(strategy.model)

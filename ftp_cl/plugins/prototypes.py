@@ -150,7 +150,7 @@ class PrototypeClassifier(SkipTraining):
 
     # ---- checkpoints of ftp_cl's runs -------------------------------------------------------------------------------
 
-    def checkpoint_state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """The prototypes; checkpoints are written in training, when the model has its own head."""
         return {
             "head": None if self.head is None else dict(self.head.state_dict()),
@@ -159,8 +159,8 @@ class PrototypeClassifier(SkipTraining):
             "parts": self._parts.count,
         }
 
-    def restore_state(self, state: dict[str, Any], strategy: Any) -> None:
-        """Take over what `checkpoint_state` gave, for a strategy whose model is as it was then."""
+    def load_state_dict(self, state: dict[str, Any], strategy: Any) -> None:
+        """Take over what `state_dict` gave, for a strategy whose model is as it was then."""
         if state["head"] is not None:
             self.head = self._new_head(strategy.model.num_features).to(strategy.device)
             self.head.load_state_dict(state["head"])

@@ -1,28 +1,48 @@
 """Checkpoints on disk: written whole, with checksums, the last two kept, damaged ones passed over.
 
-A checkpoint is two files in `<run directory>/checkpoints`: `<number>.safetensors` with the tensors, written first, and
-`<number>.json` with everything else and the checksums of both, whose appearance makes it count.
+A checkpoint is `<run directory>/checkpoints/<number>-<its SHA-256>.pt`, which `torch.load(weights_only=True)` reads.
 """
 
 import hashlib
-import json
+import io
 import logging
 import os
+import pickle
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load, save
-from torch import Tensor
+import torch
 
 from ftp_cl.runs.files import read_file, replace_files
 
 logger = logging.getLogger(__name__)
 
 FOLDER = "checkpoints"
-FORMAT = "ftp_cl.checkpoint/1"
 KEPT = 2
+
+_NAME = re.compile(r"(\d+)-([0-9a-f]{64})\.pt")
+_EARLIER = ("*.json", "*.safetensors")  # as versions before this format wrote them
+
+
+def to_bytes(state: Any) -> bytes:
+    """What `from_bytes` takes, of plain values and tensors."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+def from_bytes(content: bytes) -> Any:
+    """The inverse of `to_bytes`, with tensors of its own each time; nothing in `content` is run.
+
+    Raises:
+        ValueError: it holds anything but plain values and tensors.
+    """
+    try:
+        return torch.load(io.BytesIO(content), weights_only=True)
+    except pickle.UnpicklingError:  # its message recommends to trust the file
+        raise ValueError("it holds more than plain values and tensors") from None
 
 
 class CheckpointFiles:
@@ -35,72 +55,47 @@ class CheckpointFiles:
     def __init__(self, run_directory: Path) -> None:
         self.folder = run_directory / FOLDER
 
-    def write(self, state: Any, tensors: dict[str, Tensor]) -> None:
+    def write(self, content: bytes) -> None:
         """Add a checkpoint, and remove all but the last two.
 
         Raises:
             OSError: it cannot be written; those before are untouched.
         """
-        numbers = self._numbers()
-        number = numbers[-1] + 1 if numbers else 0
-        tensor_bytes = save(tensors)
-        body = json.dumps(state)
-        head = {"format": FORMAT, "tensors_sha256": _checksum(tensor_bytes), "state_sha256": _checksum(body.encode())}
-        replace_files({self._tensors_path(number): tensor_bytes})
-        # The state is a string in the JSON, so that its checksum is that of the very bytes.
-        try:
-            replace_files({self._state_path(number): json.dumps({**head, "state": body}).encode()})
-        except OSError:
-            self._tensors_path(number).unlink()  # they take the room that the next one needs
-            raise
-        self._remove([*numbers, number][:-KEPT])
+        paths = self._paths()
+        number = _number(paths[-1]) + 1 if paths else 0
+        replace_files({self.folder / f"{number:06}-{hashlib.sha256(content).hexdigest()}.pt": content})
+        for path in self._paths()[:-KEPT]:
+            path.unlink()
 
-    def newest_first(self) -> Iterator[tuple[Any, dict[str, Tensor]]]:
-        """State and tensors of those that are whole, the newest first; a warning for each that is not."""
-        for number in reversed(self._numbers()):
+    def newest_first(self) -> Iterator[bytes]:
+        """The content of those that are whole, the newest first; a warning for each that is not."""
+        for path in reversed(self._paths()):
             try:
-                yield self._read(number)
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError, SafetensorError) as error:
-                logger.warning("%s is damaged (%s); the one before is used.", self._state_path(number), error)
+                content = read_file(path)
+                if hashlib.sha256(content).hexdigest() not in path.name:
+                    raise ValueError("its checksum is wrong")
+            except (ValueError, OSError) as error:
+                logger.warning("%s is damaged (%s); the one before is used.", path, error)
+            else:
+                yield content
+
+    def are_of_earlier_version(self) -> bool:
+        """Whether there are checkpoints, but in a format that is read no more."""
+        return not self._paths() and any(self.folder.glob(_EARLIER[0]))
 
     def clear(self) -> None:
         """Remove all of them."""
-        self._remove(self._numbers())
-        for leftover in self.folder.glob("*.safetensors"):
-            leftover.unlink()
+        for path in [*self._paths(), *(path for pattern in _EARLIER for path in self.folder.glob(pattern))]:
+            path.unlink()
         if self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()
 
-    def _read(self, number: int) -> tuple[Any, dict[str, Tensor]]:
-        head = json.loads(read_file(self._state_path(number)))
-        if head["format"] != FORMAT:
-            raise ValueError(f"its format is not {FORMAT}")
-        tensor_bytes = read_file(self._tensors_path(number))
-        if (
-            _checksum(tensor_bytes) != head["tensors_sha256"]
-            or _checksum(head["state"].encode()) != head["state_sha256"]
-        ):
-            raise ValueError("its checksum is wrong")
-        return json.loads(head["state"]), load(tensor_bytes)
-
-    def _numbers(self) -> list[int]:
-        return sorted(int(path.stem) for path in self.folder.glob("*.json") if path.stem.isdecimal())
-
-    def _remove(self, numbers: list[int]) -> None:
-        for number in numbers:
-            # The state first: tensors alone are no checkpoint, and a state alone would look like a damaged one.
-            self._state_path(number).unlink(missing_ok=True)
-            self._tensors_path(number).unlink(missing_ok=True)
-
-    def _state_path(self, number: int) -> Path:
-        return self.folder / f"{number:06}.json"
-
-    def _tensors_path(self, number: int) -> Path:
-        return self.folder / f"{number:06}.safetensors"
+    def _paths(self) -> list[Path]:
+        return sorted((path for path in self.folder.glob("*.pt") if _NAME.fullmatch(path.name)), key=_number)
 
 
-def _checksum(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+def _number(path: Path) -> int:
+    return int(path.name.partition("-")[0])
 
 
 def truncate(path: Path, size: int) -> None:

@@ -14,12 +14,12 @@ from ftp_cl.metrics import summarize
 from ftp_cl.metrics.plugins import PredictionCounts
 from ftp_cl.metrics.stream_order import ExperienceKey, first_rows, is_whole
 from ftp_cl.plugins import FTPPlugin
+from ftp_cl.runs.checkpoints import Checkpoints
 from ftp_cl.runs.config import ConfigError
 from ftp_cl.runs.directory import RunDirectory
 from ftp_cl.runs.environment import forget_peak_memory, peak_memory_mb
 from ftp_cl.runs.few_labels import PseudoLabelJudge
 from ftp_cl.runs.progress import RunProgress
-from ftp_cl.runs.resumable import Checkpoints
 
 _DIGITS = 6
 
@@ -33,12 +33,12 @@ class Recorder(SupervisedPlugin[Any]):
         self.step_seconds: list[float] = []
         self._losses: list[float] = []
 
-    def checkpoint_state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """The measurements so far."""
         return {"step_seconds": torch.tensor(self.step_seconds, dtype=torch.float64), "losses": list(self._losses)}
 
-    def restore_state(self, state: dict[str, Any], strategy: Any) -> None:
-        """The inverse of `checkpoint_state`; moves the bar to where training goes on."""
+    def load_state_dict(self, state: dict[str, Any], strategy: Any) -> None:
+        """The inverse of `state_dict`; moves the bar to where training goes on."""
         self.step_seconds, self._losses = state["step_seconds"].tolist(), state["losses"]
         self.progress.move_to(strategy.clock.train_exp_iterations)
 
@@ -170,7 +170,7 @@ def train_and_evaluate(
 ) -> dict[str, Any]:
     """Train on the stream, from where the checkpoints say; returns what the result file holds of it."""
     record, progress = recorder.record, recorder.progress
-    rows, resumed = checkpoints.measured.matrix, checkpoints.resumed
+    rows, resumed = checkpoints.matrix, checkpoints.resumed
     forget_peak_memory(strategy.device)
     first = 0 if resumed is None else resumed.experience
     for i, experience in enumerate(benchmark.train_stream):

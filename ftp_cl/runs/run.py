@@ -26,6 +26,7 @@ from ftp_cl.plugins import (
 )
 from ftp_cl.runs.build import built, methods_plugins
 from ftp_cl.runs.checkpoint_files import CheckpointFiles
+from ftp_cl.runs.checkpoints import Checkpoints
 from ftp_cl.runs.config import ConfigError, call_with, plain
 from ftp_cl.runs.data import benchmark_of
 from ftp_cl.runs.directory import RunDirectory
@@ -38,7 +39,7 @@ from ftp_cl.runs.loggers import make_logger
 from ftp_cl.runs.loop import Evaluation, Recorder, projection_table, train_and_evaluate
 from ftp_cl.runs.own_parts import own_plugins, own_strategy
 from ftp_cl.runs.progress import RunProgress
-from ftp_cl.runs.resumable import Checkpoints, ResumableNaive, ResumableTraining, resumable
+from ftp_cl.runs.resumable import ResumableNaive, ResumableTraining, resumable
 from ftp_cl.runs.status import RESULT_SCHEMA
 from ftp_cl.runs.termination import Termination
 
@@ -110,18 +111,18 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
                 f"  checkpoints are written between experiences only, because {own} has its own training loop."
             )
         if not (config.resume and checkpoints.resume(strategy)):
-            checkpoints.begin()
+            checkpoints.clear()
             record.begin()
         for logger in config.loggers:
             record.listeners.append(logs.enter_context(make_logger(logger, record.path, plain(config), progress.say)))
         judge = PseudoLabelJudge(record, hidden)
-        with checkpoints.going_on():
+        with checkpoints.refusing_misfits():
             measured = train_and_evaluate(config, benchmark, strategy, checkpoints, recorder, judge, evaluation)
         if config.save_weights:
             record.write_weights(strategy.model)
         measured["pseudo_labels"] = pseudo_labels_per_epoch(record.path)
         record.write_result(_result(config, benchmark, strategy, measured))
-        checkpoints.finish()
+        checkpoints.clear()
         progress.say(f"{name}: {record.result_path}")
 
 

@@ -13,94 +13,80 @@ from torch import nn
 
 from ftp_cl.optim.ftp import STATE_KEY
 from ftp_cl.plugins.randomness import capture_random_state, restore_random_state
-from ftp_cl.runs.encoding import BenchmarkItems, CannotSave, Decoder, Encoder, load_resized
+from ftp_cl.runs.packing import CannotSave, Packing, check_class, load_part, load_resized
 
-BEFORE = "before."
-"""With this begin the names of tensors that were so before the experience."""
+_METHODS = (("checkpoint_state", "restore_state"), ("state_dict", "load_state_dict"))
 
 
-def encode_strategy(strategy: SupervisedTemplate, encoder: Encoder) -> dict[str, Any]:
+def strategy_state(strategy: SupervisedTemplate, packing: Packing) -> dict[str, Any]:
     """The state of a strategy: model, optimizer, plugins, own attributes, and the global random generators.
 
-    A plugin takes part in one of three ways. With `checkpoint_state()` and `restore_state(state, strategy)` it says
-    itself what its state is; `restore_state` is called when model and optimizer are in place. Otherwise its attributes
-    are saved if all are plain values, tensors, datasets of the benchmark's items, objects with `state_dict` and
-    `load_state_dict`, or objects of Avalanche and ftp_cl made of these. Otherwise nothing can be saved. So do the
+    A plugin takes part in one of three ways. With `state_dict()` and `load_state_dict(state, strategy)` it says itself
+    what its state is; the latter is called when model and optimizer are in place, and may do without the strategy.
+    (`checkpoint_state` and `restore_state` are their earlier names, still honoured.) Otherwise its attributes are
+    saved if all are plain values, tensors, datasets of the benchmark's items, objects with `state_dict`
+    and `load_state_dict`, or objects of Avalanche and ftp_cl made of these. Otherwise nothing can be saved. So do the
     attributes of the strategy that Avalanche's template does not have, those of a user's own class.
 
     Raises:
         CannotSave: a plugin (or the optimizer) has state that has no form in a checkpoint.
     """
     return {
-        "model": _encode_model(strategy.model, encoder),
-        "optimizer": _encode_optimizer(strategy, encoder),
-        "plugins": [_encode_plugin(plugin, i, encoder) for i, plugin in enumerate(strategy.plugins)],
-        "own": encoder.encode(_own_attributes(strategy), "strategy"),
-        "random": encoder.encode(capture_random_state(strategy.device.type == "cuda"), "random"),
+        "model": _model_state(strategy.model, packing),
+        "optimizer": _optimizer_state(strategy, packing),
+        "parts": parts_state(strategy, packing),
+        "random": packing.pack(capture_random_state(strategy.device.type == "cuda"), "random"),
     }
 
 
-def decode_strategy(
-    state: dict[str, Any],
-    strategy: SupervisedTemplate,
-    tensors: dict[str, torch.Tensor],
-    items: BenchmarkItems,
-    trained_on: Sequence[Any],
+def load_strategy_state(
+    state: dict[str, Any], strategy: SupervisedTemplate, packing: Packing, trained_on: Sequence[Any]
 ) -> None:
-    """The inverse of `encode_strategy`, on a strategy made from the same configuration.
+    """The inverse of `strategy_state`, on a strategy made from the same configuration, before or while training.
 
     Args:
-        state: from `encode_strategy`.
-        strategy: before or while training.
-        tensors: of the checkpoint.
-        items: of the benchmark.
+        state: as it was read; of this strategy alone from now on.
+        strategy: to bring there.
+        packing: with the benchmark's items.
         trained_on: the experiences begun so far, for models whose modules appear with them.
 
     Raises:
-        ValueError: the state does not fit the strategy.
+        ValueError: the state does not fit the strategy; other errors, if no run has written it.
     """
-    decoder = Decoder(tensors, items, strategy.model)
-    try:
-        _decode_model(state["model"], strategy, decoder, trained_on)
-        _decode_optimizer(state["optimizer"], strategy, decoder)
-        if len(state["plugins"]) != len(strategy.plugins):
-            raise ValueError("it has another number of plugins")
-        for code, plugin in zip(state["plugins"], strategy.plugins, strict=True):
-            _decode_plugin(code, plugin, strategy, decoder)
-        _decode_own_attributes(state["own"], strategy, decoder)
-        restore_random_state(decoder.decode(state["random"]))
-    except (TypeError, KeyError, IndexError, AttributeError, RuntimeError) as error:
-        raise ValueError(" ".join(f"{type(error).__name__}: {error}".split())) from error
+    _load_model(state["model"], strategy, packing, trained_on)
+    _load_optimizer(state["optimizer"], strategy, packing)
+    load_parts_state(state["parts"], strategy, packing)
+    restore_random_state(packing.unpack(state["random"]))
 
 
 # ---- the model ------------------------------------------------------------------------------------------------------
 
 
-def _encode_model(model: nn.Module, encoder: Encoder) -> dict[str, Any]:
+def _model_state(model: nn.Module, packing: Packing) -> dict[str, Any]:
+    # Plain attributes: whether the module is in training mode, how many columns a head gives, and such.
+    plain = {
+        name: {attribute: value for attribute, value in vars(module).items() if type(value) in (bool, int, float)}
+        for name, module in model.named_modules()
+    }
     return {
-        "tensors": encoder.encode(dict(model.state_dict()), "model"),
+        "tensors": packing.pack(dict(model.state_dict()), "model"),
         "requires_grad": {name: parameter.requires_grad for name, parameter in model.named_parameters()},
-        "modules": {name: _plain_attributes(module) for name, module in model.named_modules()},
+        "modules": plain,
     }
 
 
-def _plain_attributes(module: nn.Module) -> dict[str, Any]:
-    """What a state dict leaves out: whether the module is in training mode, how many columns a head gives, and such."""
-    return {name: value for name, value in vars(module).items() if type(value) in (bool, int, float)}
-
-
-def _decode_model(
-    code: dict[str, Any], strategy: SupervisedTemplate, decoder: Decoder, trained_on: Sequence[Any]
+def _load_model(
+    state: dict[str, Any], strategy: SupervisedTemplate, packing: Packing, trained_on: Sequence[Any]
 ) -> None:
     strategy.model.to(strategy.device)
-    model, tensors = strategy.model, decoder.decode(code["tensors"])
+    model, tensors = strategy.model, packing.unpack(state["tensors"])
     if model.state_dict().keys() != tensors.keys():
         _replay_adaptation(strategy, trained_on)
     load_resized(model, tensors)
     parameters, modules = dict(model.named_parameters()), dict(model.named_modules())
-    for name, requires_grad in code["requires_grad"].items():
+    for name, requires_grad in state["requires_grad"].items():
         parameters[name].requires_grad_(bool(requires_grad))
-    for name, attributes in code["modules"].items():
+    for name, attributes in state["modules"].items():
         module = modules[name]
         for attribute, value in attributes.items():
             if type(vars(module).get(attribute)) is not type(value):
@@ -121,7 +107,7 @@ def _replay_adaptation(strategy: SupervisedTemplate, trained_on: Sequence[Any]) 
 # ---- the optimizer --------------------------------------------------------------------------------------------------
 
 
-def _encode_optimizer(strategy: SupervisedTemplate, encoder: Encoder) -> dict[str, Any]:
+def _optimizer_state(strategy: SupervisedTemplate, packing: Packing) -> dict[str, Any]:
     """As the optimizer's state dict, with names in place of numbers, because growth changes parameters and order."""
     names = {id(parameter): name for name, parameter in strategy.model.named_parameters()}
     groups = [[names.get(id(parameter)) for parameter in group["params"]] for group in strategy.optimizer.param_groups]
@@ -129,74 +115,73 @@ def _encode_optimizer(strategy: SupervisedTemplate, encoder: Encoder) -> dict[st
         raise CannotSave("optimizer has parameters that are not the model's")
     # FTP's state rides in there; its plugin saves it.
     state = {key: value for key, value in strategy.optimizer.state_dict().items() if key != STATE_KEY}
-    return {"names": groups, "state": encoder.encode(state, "optimizer")}
+    return {"names": groups, "state": packing.pack(state, "optimizer")}
 
 
-def _decode_optimizer(code: dict[str, Any], strategy: SupervisedTemplate, decoder: Decoder) -> None:
+def _load_optimizer(state: dict[str, Any], strategy: SupervisedTemplate, packing: Packing) -> None:
     optimizer, parameters = strategy.optimizer, dict(strategy.model.named_parameters())
     optimizer.state.clear()
-    for group, names in zip(optimizer.param_groups, code["names"], strict=True):
+    for group, names in zip(optimizer.param_groups, state["names"], strict=True):
         group["params"] = [parameters[name] for name in names]
-    optimizer.load_state_dict(decoder.decode(code["state"]))
+    optimizer.load_state_dict(packing.unpack(state["state"]))
     if type(optimizer) in (torch.optim.SGD, torch.optim.AdamW):
-        for parameter, state in optimizer.state.items():
-            for name, value in state.items():
+        for parameter, values in optimizer.state.items():
+            for name, value in values.items():
                 if isinstance(value, torch.Tensor) and value.shape != (() if name == "step" else parameter.shape):
                     raise ValueError(f"the optimizer's {name} is {list(value.shape)}, and its weights are not")
     # Avalanche's record of what it put into the optimizer; without it, it would empty the optimizer's state.
     strategy.optimized_param_id = parameters
 
 
-# ---- plugins --------------------------------------------------------------------------------------------------------
+# ---- plugins and own attributes -------------------------------------------------------------------------------------
 
 
-def _encode_plugin(plugin: Any, number: int, encoder: Encoder, prefix: str = "") -> dict[str, Any]:
-    where = f"{prefix}plugins.{number}.{type(plugin).__name__}"
-    state: Any
-    if isinstance(plugin, EvaluationPlugin):
-        state = {}  # its metrics start anew at each evaluation
-    elif hasattr(type(plugin), "checkpoint_state"):
-        state = plugin.checkpoint_state()
-    else:
-        state = vars(plugin)
-    return {"class": type(plugin).__name__, "state": encoder.encode(dict(state), where)}
-
-
-def _decode_plugin(code: dict[str, Any], plugin: Any, strategy: SupervisedTemplate, decoder: Decoder) -> None:
-    if code["class"] != type(plugin).__name__:
-        raise ValueError(f"it has a {code['class']} where the run has a {type(plugin).__name__}")
-    if hasattr(type(plugin), "checkpoint_state"):
-        plugin.restore_state(decoder.decode(code["state"]), strategy)
-    elif not isinstance(plugin, EvaluationPlugin):
-        decoder.decode(code["state"], vars(plugin))
-
-
-# ---- what a user brought along --------------------------------------------------------------------------------------
-
-
-def encode_own_parts(strategy: SupervisedTemplate, encoder: Encoder) -> dict[str, Any]:
-    """The state of the plugins and attributes that are neither Avalanche's nor ours.
+def parts_state(strategy: SupervisedTemplate, packing: Packing, users_only: bool = False) -> dict[str, Any]:
+    """The state of the plugins, or of those alone that a user brought along, and of the strategy's own attributes.
 
     Raises:
-        CannotSave: as `encode_strategy`.
+        CannotSave: as `strategy_state`.
     """
-    plugins = enumerate(_own_plugins(strategy))
-    return {
-        "plugins": [_encode_plugin(plugin, i, encoder, BEFORE) for i, plugin in plugins],
-        "attributes": encoder.encode(_own_attributes(strategy), f"{BEFORE}strategy"),
-    }
+    states = [
+        {"class": type(plugin).__name__, "state": packing.pack(_plugin_state(plugin), type(plugin).__name__)}
+        for plugin in _plugins(strategy, users_only)
+    ]
+    return {"plugins": states, "attributes": packing.pack(_own_attributes(strategy), "strategy")}
 
 
-def decode_own_parts(code: Any, strategy: SupervisedTemplate, decoder: Decoder) -> None:
-    """The inverse of `encode_own_parts`."""
-    for state, plugin in zip(code["plugins"], _own_plugins(strategy), strict=True):
-        _decode_plugin(state, plugin, strategy, decoder)
-    _decode_own_attributes(code["attributes"], strategy, decoder)
+def load_parts_state(state: Any, strategy: SupervisedTemplate, packing: Packing, users_only: bool = False) -> None:
+    """The inverse of `parts_state`."""
+    for saved, plugin in zip(state["plugins"], _plugins(strategy, users_only), strict=True):
+        check_class(saved["class"], plugin)
+        if methods := _methods(plugin):
+            load_part(plugin, methods[1], packing.unpack(saved["state"], None, strategy), strategy)
+        elif not isinstance(plugin, EvaluationPlugin):
+            packing.unpack(saved["state"], vars(plugin), strategy)
+    existing = _own_attributes(strategy)
+    for name in existing:
+        delattr(strategy, name)
+    vars(strategy).update(packing.unpack(state["attributes"], existing, strategy))
 
 
-def _own_plugins(strategy: SupervisedTemplate) -> list[Any]:
-    known = ("avalanche", "ftp_cl")
+def _plugins(strategy: SupervisedTemplate, users_only: bool) -> list[Any]:
+    known = ("avalanche", "ftp_cl") if users_only else ()
     return [plugin for plugin in strategy.plugins if type(plugin).__module__.split(".")[0] not in known]
+
+
+def _plugin_state(plugin: Any) -> dict[str, Any]:
+    if isinstance(plugin, EvaluationPlugin):
+        return {}  # its metrics start anew at each evaluation
+    methods = _methods(plugin)
+    return dict(getattr(plugin, methods[0])() if methods else vars(plugin))
+
+
+def _methods(plugin: Any) -> tuple[str, str] | None:
+    """Those by which it saves and loads itself; a module's own know nothing of its other attributes."""
+    for save, load in _METHODS:
+        found = [getattr(type(plugin), name, None) for name in (save, load)]
+        if all(map(callable, found)) and found[0] is not nn.Module.state_dict:
+            return save, load
+    return None
 
 
 def _own_attributes(strategy: SupervisedTemplate) -> dict[str, Any]:
@@ -210,10 +195,3 @@ def _attributes_of_template() -> frozenset[str]:
     """All are there from the beginning; without an evaluator, which would warn that it has no logger."""
     optimizer = torch.optim.SGD([torch.zeros(1)])  # of no layer: that would draw random numbers
     return frozenset(vars(Naive(model=nn.Identity(), optimizer=optimizer, evaluator=lambda: None)))  # type: ignore
-
-
-def _decode_own_attributes(code: Any, strategy: SupervisedTemplate, decoder: Decoder) -> None:
-    existing = _own_attributes(strategy)
-    for name in existing:
-        delattr(strategy, name)
-    vars(strategy).update(decoder.decode(code, existing))

@@ -294,7 +294,7 @@ def test_the_initial_anchor_stays_for_the_same_model_and_what_is_restored(benchm
         strategy = make_strategy(Naive, plugin, model=copy.deepcopy(strategy.model))
     else:
         strategy = make_strategy(Naive, FTPPlugin(anchor="initial"), model=copy.deepcopy(strategy.model))
-        strategy.plugins[0].restore_state(plugin.checkpoint_state(), strategy)
+        strategy.plugins[0].load_state_dict(plugin.state_dict(), strategy)
         plugin = strategy.plugins[0]
     strategy.train(benchmark.train_stream[1])
     tensors = plugin.ftp.state_dict()["tensors"]

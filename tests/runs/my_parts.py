@@ -1,5 +1,7 @@
 """What a user may bring along, named by import path in test_own_parts.py."""
 
+import itertools
+
 from avalanche.benchmarks import nc_benchmark, ni_benchmark
 from avalanche.benchmarks.scenarios import CLScenario, EagerCLStream
 from avalanche.core import SupervisedPlugin
@@ -43,6 +45,40 @@ class MyPlugin(SupervisedPlugin):
 
     def after_training_iteration(self, strategy, **kwargs):
         self.steps += 1
+
+
+class SavingPlugin(SupervisedPlugin):
+    """Holds an iterator, which has no form in a checkpoint, and says itself what to save: where it is."""
+
+    def __init__(self):
+        super().__init__()
+        self.step, self.rates = 0, itertools.count()
+
+    def before_training_iteration(self, strategy, **kwargs):
+        self.step = next(self.rates)
+        strategy.optimizer.param_groups[0]["lr"] = 0.001 / (1 + self.step)
+
+    def state_dict(self):
+        return {"step": self.step}
+
+    def load_state_dict(self, state):
+        self.step, self.rates = state["step"], itertools.count(state["step"] + 1)
+
+
+class SavingPluginWithStrategy(SavingPlugin):
+    def load_state_dict(self, state, strategy):
+        assert strategy.optimizer.state_dict()["state"]  # in place already
+        super().load_state_dict(state)
+
+
+class SavingPluginOfEarlierNames(SavingPlugin):
+    state_dict = load_state_dict = None
+
+    def checkpoint_state(self):
+        return {"step": self.step}
+
+    def restore_state(self, state, its_strategy):
+        SavingPlugin.load_state_dict(self, state)
 
 
 class MyStrategy(Naive):

@@ -94,8 +94,8 @@ def numbers(value):
 @pytest.mark.parametrize("other_images", [False, True])
 def test_no_hidden_label_can_be_reached_from_the_strategy(quick_run, reachable, monkeypatch, other_images):
     from ftp_cl.runs import data
+    from ftp_cl.runs.checkpoints import Checkpoints
     from ftp_cl.runs.few_labels import PseudoLabelJudge
-    from ftp_cl.runs.resumable import Checkpoints
 
     kept, walks = {}, []
     keep_few_labels, judge, iteration_done = data.keep_few_labels, PseudoLabelJudge.judge, Checkpoints.iteration_done

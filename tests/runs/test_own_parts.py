@@ -103,6 +103,13 @@ def test_a_wrong_path_or_option_is_named(ftp_cl, own_parts, word, told):
     assert status == 2 and told in error and error.count("\n") == 1, error
 
 
+@pytest.mark.parametrize("name", ["SavingPlugin", "SavingPluginWithStrategy", "SavingPluginOfEarlierNames"])
+def test_a_plugin_that_saves_itself_resumes_to_the_same_weights(own_parts, monkeypatch, capsys, name):
+    own = [*OWN, f"plugins=[{{name: my_parts:{name}}}]", "benchmark.n_experiences=2"]
+    assert_resumes_to_the_same_weights(own, own_parts, monkeypatch)
+    assert "resumed at experience 2, epoch 1, batch 2" in capsys.readouterr().out
+
+
 def test_a_plugin_that_cannot_be_saved_leaves_checkpoints_between_experiences(own_parts, capsys):
     run(
         load_config([*OWN, "plugins=[{name: my_parts:UnsavablePlugin}]", "checkpoint.every_iterations=2"]),

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import io
 import itertools
 import json
 import logging
@@ -20,7 +21,6 @@ import pytest
 import torch
 from omegaconf import DictConfig
 from PIL import Image
-from safetensors.torch import load_file, save_file
 
 from ftp_cl.runs.catalogue import options_of
 from ftp_cl.runs.config import ConfigError, load_config
@@ -89,7 +89,7 @@ class Killed(BaseException):
 
 def killed_after(iterations: int, overrides: list[str], directory: Path, monkeypatch) -> bool:
     """Run until so many iterations are done, then stop as if killed. Returns whether it got that far."""
-    from ftp_cl.runs.resumable import Checkpoints
+    from ftp_cl.runs.checkpoints import Checkpoints
 
     whole, done = Checkpoints.iteration_done, 0
 
@@ -196,7 +196,7 @@ def test_a_run_killed_while_it_writes_a_file_goes_on(tmp_path, monkeypatch):
     cut.mkdir()
     (cut / ".config.yaml.12.tmp").write_text("{")
     killed_after(3, overrides, cut, monkeypatch)
-    for name in (".result.json.12.tmp", "checkpoints/.000001.json.12.tmp"):
+    for name in (".result.json.12.tmp", "checkpoints/.000001.pt.12.tmp"):
         (cut / name).write_text("{")
     start(overrides, cut, resume=True)
     assert outcome(cut) == outcome(tmp_path / "whole")
@@ -204,10 +204,10 @@ def test_a_run_killed_while_it_writes_a_file_goes_on(tmp_path, monkeypatch):
 
 
 def test_a_run_killed_between_its_result_and_the_end_leaves_no_checkpoints(tmp_path, monkeypatch):
-    from ftp_cl.runs.resumable import Checkpoints
+    from ftp_cl.runs.checkpoints import Checkpoints
 
     with monkeypatch.context() as patch:
-        patch.setattr(Checkpoints, "finish", lambda self: None)
+        patch.setattr(Checkpoints, "clear", lambda self: None)
         start([*SHORT, "method=naive", "train.epochs=1"], tmp_path)
     assert (tmp_path / "checkpoints").exists()
     start([*SHORT, "method=naive", "train.epochs=1"], tmp_path, resume=True)
@@ -224,8 +224,8 @@ def test_sigterm_checkpoints_and_ends_with_status_143(tmp_path):
 
     status = in_child(overrides, tmp_path / "cut", signal.SIGTERM, wait_for_an_epoch)
     assert os.WIFEXITED(status) and os.WEXITSTATUS(status) == 143
-    (state,) = (tmp_path / "cut" / "checkpoints").glob("*.json")
-    position = json.loads(json.loads(state.read_text())["state"])["position"]
+    (path,) = (tmp_path / "cut" / "checkpoints").iterdir()
+    position = torch.load(path, weights_only=True)["position"]
     assert position["experience"] == 0 and position["epoch"] is not None
 
 
@@ -248,8 +248,8 @@ def test_sigterm_between_iterations_loses_nothing_either(tmp_path, monkeypatch, 
     monkeypatch.setattr(Recorder, hook, terminate)
     with pytest.raises(SystemExit, match="143"):
         start([*SHORT, "method=ewc", "checkpoint.every_iterations=null"], tmp_path)
-    (state,) = (tmp_path / "checkpoints").glob("*.json")
-    assert json.loads(json.loads(state.read_text())["state"])["position"] == position
+    (path,) = (tmp_path / "checkpoints").iterdir()
+    assert torch.load(path, weights_only=True)["position"] == position
 
 
 # ---- damaged, foreign and malicious checkpoints ---------------------------------------------------------------------
@@ -272,8 +272,8 @@ def cut(interrupted, tmp_path):
     return shutil.copytree(directory, tmp_path / "cut"), overrides, expected
 
 
-def newest(directory: Path, suffix: str) -> Path:
-    return sorted((directory / "checkpoints").glob(f"*{suffix}"))[-1]
+def newest(directory: Path) -> Path:
+    return sorted((directory / "checkpoints").iterdir())[-1]
 
 
 def damage_truncate(path: Path) -> None:
@@ -295,12 +295,11 @@ def damage_nest(path: Path) -> None:
     path.write_text("[" * 100_000)
 
 
-@pytest.mark.parametrize("suffix", [".json", ".safetensors"])
 @pytest.mark.parametrize("damage", [damage_truncate, damage_flip, damage_nest, damage_pipe, Path.unlink])
-def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(cut, caplog, suffix, damage):
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(cut, caplog, damage):
     directory, overrides, expected = cut
-    assert len(list((directory / "checkpoints").glob("*.json"))) == 2
-    damage(newest(directory, suffix))
+    assert len(list((directory / "checkpoints").iterdir())) == 2
+    damage(newest(directory))
     with caplog.at_level(logging.WARNING):
         start(overrides, directory, resume=True)
     assert "damaged" in caplog.text or damage is Path.unlink
@@ -330,8 +329,8 @@ def test_events_behind_the_checkpoint_are_cut_off_and_lost_ones_noticed(cut, los
     "change",
     [
         lambda state: state["strategy"]["model"]["requires_grad"].clear() or state["strategy"].pop("optimizer"),
-        lambda state: state["strategy"].update(random={"python": "print"}),
-        lambda state: state["strategy"]["plugins"][0].update({"class": "os.system"}),
+        lambda state: state["strategy"].update(random={"ftp_cl.kind": "print"}),
+        lambda state: state["strategy"]["parts"]["plugins"][0].update({"class": "os.system"}),
         lambda state: state.update(position={"experience": 0, "epoch": "__import__('os')", "surprise": 1}),
         lambda state: state["strategy"]["optimizer"]["names"][0].append("no.such.weight"),
         lambda state: state["position"].update(experience="0"),
@@ -339,9 +338,9 @@ def test_events_behind_the_checkpoint_are_cut_off_and_lost_ones_noticed(cut, los
         lambda state: state["position"].update(epoch=99),
         lambda state: state["position"].update(batch=10**9),
         lambda state: state["position"].update(batch=-1),
-        lambda state: state["measured"].update(matrix=[["much"]]),
-        lambda state: state["measured"].update(matrix=[]),
-        lambda state: state["loaders"]["dict"][0].__setitem__(1, {"tuple": [3, {"tuple": []}, None]}),
+        lambda state: state.update(matrix=[["much"]]),
+        lambda state: state.update(matrix=[]),
+        lambda state: state["loaders"].update(python=(3, (), None)),
         lambda state: state.update(versions=None),
     ],
     ids=[
@@ -352,23 +351,50 @@ def test_events_behind_the_checkpoint_are_cut_off_and_lost_ones_noticed(cut, los
 )
 def test_a_forged_checkpoint_is_refused_in_one_sentence(cut, change):
     directory, overrides, _ = cut
-    forge(directory, change, lambda tensors: None)
+    forge(directory, change)
     with pytest.raises(ConfigError, match="does not fit this run"):
         start(overrides, directory, resume=True)
 
 
-def forge(directory, change_state, change_tensors):
-    """Alter the newest checkpoint and make its checksums right."""
-    path, tensors_path = newest(directory, ".json"), newest(directory, ".safetensors")
-    head, tensors = json.loads(path.read_text()), load_file(tensors_path)
-    state = json.loads(head["state"])
-    change_state(state)
-    change_tensors(tensors)
-    save_file(tensors, tensors_path)
-    head["state"] = json.dumps(state)
-    head["state_sha256"] = hashlib.sha256(head["state"].encode()).hexdigest()
-    head["tensors_sha256"] = hashlib.sha256(tensors_path.read_bytes()).hexdigest()
-    path.write_text(json.dumps(head))
+def forge(directory, change):
+    """Alter the newest checkpoint and make its checksum right."""
+    path, buffer = newest(directory), io.BytesIO()
+    state = torch.load(path, weights_only=True)
+    change(state)
+    torch.save(state, buffer)
+    path.unlink()
+    checksum = hashlib.sha256(buffer.getvalue()).hexdigest()
+    (path.parent / f"{path.name.partition('-')[0]}-{checksum}.pt").write_bytes(buffer.getvalue())
+
+
+class Code:
+    """Makes a file if it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_checkpoint_that_would_run_code_is_refused(cut):
+    directory, overrides, _ = cut
+    forge(directory, lambda state: state.update(versions=Code(directory / "ran")))
+    with pytest.raises(ConfigError, match="more than plain values and tensors"):
+        start(overrides, directory, resume=True)
+    assert not (directory / "ran").exists()
+
+
+def test_checkpoints_of_an_earlier_format_are_refused_and_removed_when_a_run_begins_anew(cut):
+    directory, overrides, expected = cut
+    for path in (directory / "checkpoints").iterdir():
+        path.unlink()
+    for name in ("000003.json", "000003.safetensors"):
+        (directory / "checkpoints" / name).write_text("{}")
+    with pytest.raises(ConfigError, match="of an earlier version"):
+        start(overrides, directory, resume=True)
+    start(overrides, directory)
+    assert outcome(directory) == expected and not (directory / "checkpoints").exists()
 
 
 @pytest.mark.parametrize("part", ["model", "optimizer", "random"])
@@ -380,12 +406,13 @@ def forge(directory, change_state, change_tensors):
 def test_resized_or_converted_tensors_are_refused_or_change_nothing(cut, part, alter):
     directory, overrides, expected = cut
 
-    def change(tensors):
-        for name, tensor in tensors.items():
-            if name.startswith(part) and tensor.dim():
-                tensors[name] = alter(tensor)
+    def altered(value):
+        return alter(value) if isinstance(value, torch.Tensor) and value.dim() else value
 
-    forge(directory, lambda state: None, change)
+    def change(state):
+        state["strategy"][part] = torch.utils._pytree.tree_map(altered, state["strategy"][part])
+
+    forge(directory, change)
     try:
         start(overrides, directory, resume=True)
     except ConfigError as error:
@@ -406,19 +433,11 @@ def test_resized_or_converted_tensors_are_refused_or_change_nothing(cut, part, a
 )
 def test_a_checkpoint_of_another_run_or_of_other_data_is_refused(cut, change, told):
     directory, overrides, _ = cut
-    forge(directory, change, lambda tensors: None)
+    forge(directory, change)
     before = sorted((directory / "checkpoints").iterdir())
     with pytest.raises(ConfigError, match=told):
         start(overrides, directory, resume=True)
     assert sorted((directory / "checkpoints").iterdir()) == before
-
-
-def test_a_checkpoint_that_does_not_tell_its_origin_is_resumed(cut):
-    """As those of version 0.1.0."""
-    directory, overrides, expected = cut
-    forge(directory, lambda state: [state.pop("config"), state.pop("data")], lambda tensors: None)
-    start(overrides, directory, resume=True)
-    assert outcome(directory) == expected
 
 
 def test_images_that_were_added_after_the_kill_are_noticed(tmp_path, monkeypatch):
@@ -470,8 +489,8 @@ def small_disk(tmp_path):
 def test_a_run_on_a_full_disk_ends_in_one_sentence_and_goes_on_when_there_is_room(
     ftp_cl, small_disk, tmp_path, monkeypatch, moment
 ):
+    from ftp_cl.runs.checkpoints import Checkpoints
     from ftp_cl.runs.loop import Recorder
-    from ftp_cl.runs.resumable import Checkpoints
 
     overrides = [*SHORT, "method=ftp"]
     disk, fill = small_disk
@@ -497,7 +516,6 @@ def test_a_run_on_a_full_disk_ends_in_one_sentence_and_goes_on_when_there_is_roo
     assert not list((disk / "run").rglob("*.tmp")) and not (disk / "run" / "result.json").exists()
     events = (disk / "run" / "metrics.jsonl").read_text()
     assert events == "" or events.endswith("\n")
-    assert len(list((disk / "run" / "checkpoints").iterdir())) % 2 == 0
     # As long as there is no room, nothing is made worse.
     assert ftp_cl("run", *overrides, f"out={disk / 'run'}", "resume=true")[0] == 2
     (disk / "ballast").unlink()

@@ -159,7 +159,7 @@ class SemiSupervisedPlugin(SupervisedPlugin[Any]):
         self._epochs = []
         return taken
 
-    def checkpoint_state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Return what training goes on from: plain values and tensors."""
         batches = self._batches
         return {
@@ -172,8 +172,8 @@ class SemiSupervisedPlugin(SupervisedPlugin[Any]):
             "epochs": [[vars(part) for part in epoch] for epoch in self._epochs],
         }
 
-    def restore_state(self, state: dict[str, Any], strategy: Any) -> None:
-        """Take in what ``checkpoint_state`` returned; within an experience, after ``before_training_exp``."""
+    def load_state_dict(self, state: dict[str, Any], strategy: Any) -> None:
+        """Take in what ``state_dict`` returned; within an experience, after ``before_training_exp``."""
         self._seen, self._done, self.numbers = set(state["seen"]), state["done"], state["numbers"]
         self._epochs = [[PseudoLabels(**part) for part in epoch] for epoch in state["epochs"]]
         self._average = None

@@ -361,7 +361,7 @@ def test_heads_that_grow_are_averaged(benchmark):
 def resumable_state(plugin):
     """What the plugin's next batch and loss depend on, as lists to compare."""
     return torch.utils._pytree.tree_map(
-        lambda value: value.tolist() if isinstance(value, torch.Tensor) else value, plugin.checkpoint_state()
+        lambda value: value.tolist() if isinstance(value, torch.Tensor) else value, plugin.state_dict()
     )
 
 
@@ -384,7 +384,7 @@ def test_plugins_survive_pickling_copying_and_their_own_state_within_an_experien
     def take(strategy):
         restored = METHODS[method](ratio=1, record=True)
         restored.before_training_exp(strategy)
-        restored.restore_state(copy.deepcopy(plugin.checkpoint_state()), strategy)
+        restored.load_state_dict(copy.deepcopy(plugin.state_dict()), strategy)
         others.extend([pickle.loads(pickle.dumps(plugin)), copy.deepcopy(plugin), restored])
         for other in others:
             assert resumable_state(other) == resumable_state(plugin)
