@@ -7,6 +7,8 @@ from typing import Any
 
 import polars as pl
 
+from ftp_cl.runs.files import read_file
+
 RUNS_FILE = "runs.parquet"
 
 _NUMBERS = (
@@ -14,7 +16,7 @@ _NUMBERS = (
     *("learning_accuracy", "ood_average", "train_seconds", "step_seconds_median", "peak_memory_mb"),
 )
 
-_TYPES: dict[str, Any] = {
+RUN_TYPES: dict[str, Any] = {
     **dict.fromkeys(("setting", "row", "schema", "benchmark", "method", "model"), pl.String()),
     "seed": pl.Int64(),
     "accuracy_matrix": pl.List(pl.List(pl.Float64())),
@@ -29,31 +31,56 @@ def frame_of_runs(runs: Iterable[Mapping[str, Any]]) -> pl.DataFrame:
     Args:
         runs: the keys of a result.json, and `setting` and `row`.
     """
-    rows = [{key: value if key in _TYPES else json.dumps(value) for key, value in run.items()} for run in runs]
-    keys = dict.fromkeys([*_TYPES, *(key for row in rows for key in row)])
-    return pl.DataFrame(rows, schema={key: _TYPES.get(key, pl.String()) for key in keys})
+    rows = [{key: value if key in RUN_TYPES else json.dumps(value) for key, value in run.items()} for run in runs]
+    keys = dict.fromkeys([*RUN_TYPES, *(key for row in rows for key in row)])
+    return pl.DataFrame(rows, schema={key: RUN_TYPES.get(key, pl.String()) for key in keys})
 
 
 def runs_of_frame(frame: pl.DataFrame) -> list[dict[str, Any]]:
     """The inverse of `frame_of_runs`."""
     return [
         {
-            key: value if key in _TYPES else json.loads(value)
+            key: value if key in RUN_TYPES else json.loads(value)
             for key, value in row.items()
-            if key in _TYPES or value is not None
+            if key in RUN_TYPES or value is not None
         }
         for row in frame.iter_rows(named=True)
     ]
 
 
-def read_frame(path: Path) -> pl.DataFrame:
+def read_frame(path: Path, types: Mapping[str, Any] = RUN_TYPES) -> pl.DataFrame:
     """The rows of a Parquet file.
 
+    Args:
+        path: of the file.
+        types: of the columns that it must have; every other column is JSON text.
+
     Raises:
-        ValueError: it is damaged, or no Parquet file.
-        OSError: it cannot be read.
+        ValueError: it cannot be read, is damaged, no Parquet file, or one of something else.
     """
     try:
-        return pl.read_parquet(path.read_bytes())
-    except pl.exceptions.PolarsError as error:
-        raise ValueError(f"{path} is damaged: {str(error).splitlines()[0].rstrip('.')}.") from error
+        frame = pl.read_parquet(read_file(path))
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ValueError(f"{path}: damaged, or no Parquet file ({reason})") from error
+    for name, kind in types.items():
+        if frame.schema.get(name) != kind:
+            found = frame.schema.get(name, "missing")
+            raise ValueError(f"{path}: holds no results of a plan (its column {name} must be {kind}, but is {found})")
+    for name in ("setting", "row", "seed"):
+        if frame[name].null_count():
+            raise ValueError(f"{path}: holds a row without {name}")
+    for name in frame.columns:
+        if name not in types:
+            _refuse_other_than_json(path, frame[name])
+    return frame
+
+
+def _refuse_other_than_json(path: Path, column: pl.Series) -> None:
+    try:
+        for text in column.unique().drop_nulls():
+            json.loads(text)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: its column {column.name!r:.80} holds something else than JSON ({error})") from None

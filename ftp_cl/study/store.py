@@ -11,7 +11,7 @@ from filelock import FileLock
 
 from ftp_cl.runs.config import ConfigError
 from ftp_cl.runs.files import replace_files
-from ftp_cl.study.rows import RUNS_FILE, frame_of_runs, read_frame, runs_of_frame
+from ftp_cl.study.rows import RUN_TYPES, RUNS_FILE, frame_of_runs, read_frame, runs_of_frame
 
 TUNING_FILE = "tuning.parquet"
 _LOCK_FILE = ".lock"
@@ -21,6 +21,7 @@ _TUNING = {
     **{"setting": pl.String(), "row": pl.String(), "seed": pl.Int64(), "overrides": pl.List(pl.String())},
     **{"average_accuracy": pl.Float64(), "train_seconds": pl.Float64()},
 }
+_TYPES = {RUNS_FILE: RUN_TYPES, TUNING_FILE: _TUNING}
 _EMPTY = {RUNS_FILE: frame_of_runs([]), TUNING_FILE: pl.DataFrame(schema=_TUNING)}
 
 
@@ -34,8 +35,8 @@ class Store:
         directory: of the plan; made when the first row is added.
 
     Raises:
-        ValueError: from each method, a file is damaged.
-        OSError: a file cannot be read or written; it is then as before.
+        ValueError: from each method, a file cannot be read, is damaged or holds something else.
+        OSError: a file cannot be written; it is then as before.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -93,7 +94,7 @@ class Store:
     def frame(self, name: str) -> pl.DataFrame:
         """The rows of one of the two files, as polars has them."""
         path = self.directory / name
-        return read_frame(path) if path.exists() else _EMPTY[name]
+        return read_frame(path, _TYPES[name]) if path.exists() else _EMPTY[name]
 
     def _change(self, name: str, change: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)

@@ -408,7 +408,7 @@ def test_processes_that_add_at_once_lose_nothing(tmp_path):
 def test_a_damaged_file_is_named(tmp_path, capsys):
     (tmp_path / "runs.parquet").write_bytes(b"PAR1 half a file")
     assert main(["results", "differences", str(tmp_path)]) == 2
-    assert "runs.parquet is damaged" in capsys.readouterr().err
+    assert "runs.parquet: damaged" in capsys.readouterr().err
 
 
 def test_reports_read_rows_and_run_directories_together(tmp_path):
