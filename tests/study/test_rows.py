@@ -59,7 +59,7 @@ def test_damaged_bytes_are_refused_or_read(tmp_path):
 
 def test_a_pipe_is_not_waited_for_and_the_report_is_of_the_rest(tmp_path, make_run):
     os.mkfifo(tmp_path / "runs.parquet")
-    with pytest.raises(ValueError, match="runs.parquet: cannot be read .not a regular file"):
+    with pytest.raises(ValueError, match=r"runs\.parquet: cannot be read \(not a regular file"):
         read_frame(tmp_path / "runs.parquet")
     make_run(tmp_path / "run")
     results, left_out = find_results([tmp_path])
