@@ -226,9 +226,8 @@ def _drop(parsed: argparse.Namespace, _: list[str]) -> None:
     if parsed.setting is None and parsed.row is None:
         raise ConfigError("drop needs --setting, --row or both: without them it would remove everything.")
     dropped = _store(parsed.directory).drop(parsed.setting, parsed.row)
-    print(
-        f"{dropped} runs removed from {printable(parsed.directory)}; ftp-cl compare runs them again and writes the tables."
-    )
+    place = printable(parsed.directory)
+    print(f"{dropped} runs removed from {place}; ftp-cl compare runs them again and writes the tables.")
 
 
 def _merge(parsed: argparse.Namespace, _: list[str]) -> None:

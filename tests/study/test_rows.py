@@ -87,3 +87,10 @@ def test_a_file_that_cannot_be_written_is_named_itself(tmp_path, there):
     with pytest.raises(OSError) as caught:
         replace_files({tmp_path / there / "runs.parquet": b""})
     assert caught.value.filename == str(tmp_path / there / "runs.parquet")
+
+
+def test_what_a_killed_process_was_writing_is_removed(tmp_path):
+    (tmp_path / ".runs.parquet.123.tmp").touch()
+    (tmp_path / ".README.md.123.tmp").touch()  # somebody else may be writing it now
+    Store(tmp_path).add_run("s", "r", {"seed": 0})
+    assert {path.name for path in tmp_path.iterdir()} == {".README.md.123.tmp", ".lock", "runs.parquet"}
