@@ -15,6 +15,7 @@ from ftp_cl.runs.catalogue import entry, names
 from ftp_cl.runs.config import load_config, load_repeated
 from ftp_cl.runs.output import lasting_output, sentence
 from ftp_cl.runs.schema import ConfigError, expanded, suggestion
+from ftp_cl.runs.text import printable
 from ftp_cl.runs.warnings_of_others import without_warnings_of_others
 
 if TYPE_CHECKING:
@@ -161,7 +162,6 @@ def _run(parsed: argparse.Namespace, overrides: list[str]) -> int:
 def _report(parsed: argparse.Namespace, _: list[str]) -> None:
     from rich.console import Console
 
-    from ftp_cl.runs.text import printable
     from ftp_cl.study.tables import terminal_table
     from ftp_cl.study.write import write_report
 
@@ -206,7 +206,7 @@ def _compare(parsed: argparse.Namespace, _: list[str]) -> int:
     name = Path(parsed.plan).stem + ("_quick" if parsed.quick else "")
     results = Store(parsed.results or Path("results") / name)
     missing = compare(plan, results, parsed.runs / name, parsed.workers, parsed.minutes)
-    print(write_tables(load_plan(parsed.plan, parsed.quick), results))
+    print(printable(write_tables(load_plan(parsed.plan, parsed.quick), results)))
     if missing:
         print(f"ftp-cl: {missing} runs are missing; the same command goes on.", file=sys.stderr)
     return 1 if missing else 0
@@ -227,14 +227,15 @@ def _drop(parsed: argparse.Namespace, _: list[str]) -> None:
     if parsed.setting is None and parsed.row is None:
         raise ConfigError("drop needs --setting, --row or both: without them it would remove everything.")
     dropped = _store(parsed.directory).drop(parsed.setting, parsed.row)
-    print(f"{dropped} runs removed from {parsed.directory}; ftp-cl compare runs them again and writes the tables.")
+    place = printable(parsed.directory)
+    print(f"{dropped} runs removed from {place}; ftp-cl compare runs them again and writes the tables.")
 
 
 def _merge(parsed: argparse.Namespace, _: list[str]) -> None:
     from ftp_cl.study.store import Store
 
     new = Store(parsed.directory).merge([_store(other) for other in parsed.others])
-    print(f"{new} runs added to {parsed.directory}; ftp-cl compare writes the tables.")
+    print(f"{new} runs added to {printable(parsed.directory)}; ftp-cl compare writes the tables.")
 
 
 def _differences(parsed: argparse.Namespace, _: list[str]) -> None:

@@ -31,10 +31,17 @@ def riding(
 def taken_off(
     optimizer: Optimizer, state_dict: Mapping[str, Any], names: Mapping[nn.Parameter, str]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """FTP's state by name, if it rides there, and the state dict without it."""
+    """FTP's state by name, if it rides there, and the state dict without it.
+
+    Raises:
+        ValueError: the state of a parameter is no mapping.
+    """
     states, tensors = state_dict.get("state"), {}
     if not isinstance(states, Mapping):
         return {}, dict(state_dict)
+    for key, state in states.items():
+        if not isinstance(state, Mapping):
+            raise ValueError(f"The optimizer's state of parameter {key!r} is a {type(state).__name__}, not a mapping.")
     for group, saved in zip(optimizer.param_groups, state_dict.get("param_groups", ()), strict=False):
         for parameter, key in zip(group["params"], saved.get("params", ()), strict=False):
             found = {name[len(_PREFIX) :]: value for name, value in states.get(key, {}).items() if _is_own(name)}

@@ -1,5 +1,6 @@
 """Files that are written whole or not at all, and read without waiting for anybody."""
 
+import contextlib
 import errno
 import os
 import re
@@ -43,7 +44,8 @@ def replace_files(contents: Mapping[Path, bytes]) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         for leftover in temporary.values():
-            leftover.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # it never came to be, or went with its file system
+                leftover.unlink()
 
 
 def _sync(folder: Path) -> None:

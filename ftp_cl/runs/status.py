@@ -71,7 +71,8 @@ def statuses(root: Path, left_out: list[LeftOut] | None = None) -> Iterator[RunS
         left_out: gets the directories that cannot be looked into.
     """
     for directory, names in directories(root, [] if left_out is None else left_out):
-        if ERROR_FILE in names or (CONFIG_FILE in names and _is_of_a_run(directory / CONFIG_FILE)):
+        loads_data = names == {LOCK_FILE} and is_locked(directory)
+        if loads_data or ERROR_FILE in names or (CONFIG_FILE in names and _is_of_a_run(directory / CONFIG_FILE)):
             latest, age = _latest(directory / EVENTS_FILE)
             if (state := _state(directory)) == "failed":
                 latest = _error(directory / ERROR_FILE)

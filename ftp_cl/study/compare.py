@@ -19,6 +19,7 @@ from rich.console import Console
 
 from ftp_cl.runs.config import load_config
 from ftp_cl.runs.output import sentence
+from ftp_cl.runs.text import printable
 from ftp_cl.study.plan import ComparedMethod, Plan
 from ftp_cl.study.store import Store
 
@@ -165,14 +166,18 @@ def _carry_out(
     for number, (job, result, error) in enumerate(ended, 1):
         where = f"{number} of {len(jobs)}: {job.setting}, {job.method}, seed {job.seed}"
         if result is None:
-            console.print(f"{where} failed: {error}", highlight=False, markup=False)
+            _say(console, f"{where} failed: {error}")
             continue
         if job.tunes:
             results.add_tuning(job.setting, job.method, job.overrides, result)
         else:
             results.add_run(job.setting, job.method, result)
         score = f"{result['config']['eval']['stream']} {result[OBJECTIVE]:.1f} %"
-        console.print(f"{where}: {score} ({' '.join(job.overrides)})", highlight=False, markup=False)
+        _say(console, f"{where}: {score} ({' '.join(job.overrides)})")
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(printable(line), highlight=False, markup=False)
 
 
 def _run(job: _Job, runs: Path) -> tuple[_Job, dict[str, Any] | None, str | None]:

@@ -7,6 +7,7 @@ from rich.console import Console
 
 from ftp_cl.runs.config import load_config
 from ftp_cl.runs.run import run
+from ftp_cl.runs.text import printable
 from ftp_cl.study.loading import load_results
 from ftp_cl.study.tables import terminal_table
 from ftp_cl.study.write import write_figure, write_report
@@ -49,4 +50,5 @@ def demo(out: Path) -> None:
     console.print(terminal_table(results))
     for paragraph in WHAT_IT_SHOWS:
         console.print(paragraph, highlight=False)
-    console.print(f"{time.perf_counter() - start:.0f} s. The whole report: {paths.html}", highlight=False)
+    place = printable(paths.html)
+    console.print(f"{time.perf_counter() - start:.0f} s. The whole report: {place}", highlight=False, markup=False)

@@ -12,6 +12,7 @@ import polars as pl
 
 from ftp_cl.runs.catalogue import config_directory
 from ftp_cl.runs.files import replace_files
+from ftp_cl.runs.text import csv_cell, printable
 from ftp_cl.study.compare import chosen, trial_means
 from ftp_cl.study.groups import DIVERGED, DIVERGED_NOTE, Spread
 from ftp_cl.study.plan import ComparedMethod, Plan
@@ -71,7 +72,8 @@ def differences(results: Store) -> str:
                 pairs = _paired(_values(of_setting, name, measure), _values(of_setting, reference, measure))
                 if len(pairs) > 1:
                     ends = (np.mean(pairs), *paired_interval(pairs))
-                    writer.writerow([setting, name, reference, measure, *(f"{end:.2f}" for end in ends), len(pairs)])
+                    names = [csv_cell(printable(text)) for text in (setting, name, reference)]
+                    writer.writerow([*names, measure, *(f"{end:.2f}" for end in ends), len(pairs)])
     return buffer.getvalue()
 
 

@@ -99,6 +99,8 @@ class Store:
     def _change(self, name: str, change: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
         with FileLock(self.directory / _LOCK_FILE):
+            for left in self.directory.glob(f".{name}.*.tmp"):  # of a process that was killed as it wrote
+                left.unlink(missing_ok=True)
             old = self.frame(name)
             new = change(old)
             if not new.equals(old):

@@ -180,3 +180,12 @@ def test_moments_of_another_shape_are_not_taken_by_the_compiled_loops(moments):
     assert not FusedStep(optimizer, [update], numba).left
     state.update(moments)
     assert FusedStep(optimizer, [update], numba).left == [update]
+
+
+@pytest.mark.parametrize("state", [None, 3, [torch.zeros(2)]])
+def test_a_parameters_state_that_is_no_mapping_is_refused(make_model, state):
+    optimizer = torch.optim.AdamW(make_model().parameters())
+    FTP(make_model(), exclude="head").attach(optimizer)
+    content = optimizer.state_dict()
+    with pytest.raises(ValueError, match="state of parameter 0 is a .*, not a mapping"):
+        optimizer.load_state_dict({**content, "state": {0: state}})

@@ -2,13 +2,16 @@
 
 import os
 import random
+from pathlib import Path
 
 import polars as pl
 import pytest
 
 from ftp_cl.runs.files import replace_files
 from ftp_cl.study.loading import find_results
+from ftp_cl.study.plan_tables import differences
 from ftp_cl.study.rows import frame_of_runs, read_frame, runs_of_frame
+from ftp_cl.study.store import Store
 
 RUN = {"setting": "s", "row": "r", "seed": 0, "average_accuracy": 50.0, "config": {"seed": 0}, "ood": {}}
 TEXT = pl.String()
@@ -65,3 +68,29 @@ def test_a_pipe_is_not_waited_for_and_the_report_is_of_the_rest(tmp_path, make_r
     results, left_out = find_results([tmp_path])
     assert len(results) == 1
     assert [str(found) for found in left_out] == [f"{tmp_path}/runs.parquet: cannot be read (not a regular file)"]
+
+
+def test_differences_name_rows_so_that_no_terminal_or_spreadsheet_obeys(tmp_path):
+    store = Store(tmp_path)
+    for seed in range(3):
+        for row, accuracy in [("=1+1", 50.0 + seed), ("red\x1b[31m", 40.0)]:
+            store.add_run("s", row, {"seed": seed, "average_accuracy": accuracy})
+    text = differences(store)
+    assert ",'=1+1," in text and r"red\x1b[31m" in text and "\x1b" not in text
+
+
+@pytest.mark.parametrize("there", ["file", "pipe", "dangling"])
+def test_a_file_that_cannot_be_written_is_named_itself(tmp_path, there):
+    {"file": Path.touch, "pipe": os.mkfifo, "dangling": lambda path: path.symlink_to("nowhere")}[there](
+        tmp_path / there
+    )
+    with pytest.raises(OSError) as caught:
+        replace_files({tmp_path / there / "runs.parquet": b""})
+    assert caught.value.filename == str(tmp_path / there / "runs.parquet")
+
+
+def test_what_a_killed_process_was_writing_is_removed(tmp_path):
+    (tmp_path / ".runs.parquet.123.tmp").touch()
+    (tmp_path / ".README.md.123.tmp").touch()  # somebody else may be writing it now
+    Store(tmp_path).add_run("s", "r", {"seed": 0})
+    assert {path.name for path in tmp_path.iterdir()} == {".README.md.123.tmp", ".lock", "runs.parquet"}

@@ -49,6 +49,13 @@ def test_watch_counts_hours_beyond_a_day_and_shows_what_it_cannot_look_into(tmp_
     assert "gone: cannot be followed" in " ".join(shown.split())
 
 
+def test_a_run_that_still_loads_its_data_is_shown(tmp_path):
+    (tmp_path / "left").mkdir()
+    (tmp_path / "left" / ".lock").touch()
+    with DirectoryLock(tmp_path / "loads"):
+        assert [(run.directory.name, run.state) for run in statuses(tmp_path)] == [("loads", "running")]
+
+
 def test_a_single_run_that_is_refused_late_has_failed_until_it_succeeds(ftp_cl, tmp_path, monkeypatch):
     arguments = ["run", *QUICK, "out=single"]
     with monkeypatch.context() as patch:
