@@ -187,5 +187,5 @@ def test_a_parameters_state_that_is_no_mapping_is_refused(make_model, state):
     optimizer = torch.optim.AdamW(make_model().parameters())
     FTP(make_model(), exclude="head").attach(optimizer)
     content = optimizer.state_dict()
-    with pytest.raises(ValueError, match="state of parameter 0 is a .*, not a mapping"):
+    with pytest.raises(ValueError, match=r"state of parameter 0 is a .*, not a mapping"):
         optimizer.load_state_dict({**content, "state": {0: state}})
