@@ -84,9 +84,9 @@ class FTP:
             needs weights in float32 or float64.
         mu: step size of the radii, 1e-2 as published. A radius grows by at most about mu a step, in units of a row's
             L1 norm.
-        backend: "torch", which is always there, "numba" (`pip install 'ftp-cl[fast]'`; for CPU), "triton" (for GPUs),
-            or "auto": for each tensor the fastest that takes it. All give the same results but for rounding, and read
-            each other's state. Behind torch's fused Adam and AdamW, Numba and Triton take their update and the
+        backend: "torch", which is always there, "numba" (`pip install 'ftp-cl[fast]'`; for CPU), "triton" (for
+            GPUs; has not run on one yet), or "auto": for each tensor Numba where it takes it, else plain torch. All
+            give the same results but for rounding, and read each other's state. Behind torch's fused Adam and AdamW, Numba and Triton take their update and the
             projection together (docs/speed.md).
         direction_dtype: of the previous change, which only votes on radii; `"bfloat16"` halves its memory. None: that
             of the weights, as published.

@@ -61,8 +61,8 @@ _BACKENDS: dict[str, tuple[Callable[[], Backend], Callable[[], str | None]]] = {
 }
 """Name -> (constructor, what keeps it from working here)."""
 
-_AUTOMATIC = ("numba", "triton", "torch")
-"""Those that "auto" uses, each for the tensors that it takes: loops for CPU, kernels for NVIDIA's GPUs."""
+_AUTOMATIC = ("numba", "torch")
+"""Those that "auto" uses, each for the tensors that it takes. Not triton, whose kernels have not run on a GPU yet."""
 
 
 def available_backends() -> list[str]:
@@ -90,7 +90,7 @@ def _automatic() -> tuple[Backend, ...]:
     backends = _sharded()
     for name in _AUTOMATIC:
         build, missing = _BACKENDS[name]
-        if missing() is not None or (name == "triton" and (not torch.version.cuda or triton_is_interpreted())):
+        if missing() is not None:
             continue
         try:
             backends.append(build())
