@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ftp_cl.benchmarks._checks import check_choice, check_choices, check_domains, composed
+from ftp_cl.benchmarks._checks import Size, check_choice, check_choices, check_domains, composed
 from ftp_cl.benchmarks.download import data_root
 from ftp_cl.benchmarks.image_files import ImageFiles, check_files, read_lines
 from ftp_cl.benchmarks.options import ClassOptions, ImageOptions, class_benchmark, domain_benchmark, takes
@@ -53,7 +53,7 @@ class DomainNet(ImageFiles):
         root: str | Path,
         domain: str | Sequence[str],
         split: str,
-        size: int | None = 224,
+        size: Size | None = 224,
         classes: Sequence[str] | None = None,
     ) -> None:
         self.domain = check_choices("domain", domain, DOMAINNET_DOMAINS)
@@ -108,7 +108,7 @@ def domainnet(
     train_domains: str | Sequence[str] = "real",
     ood_domains: str | Sequence[str] | None = None,
     label_percent: float = 100,
-    size: int = 224,
+    size: Size = 224,
     dataset_root: str | Path | None = None,
     **options: Unpack[ClassOptions],
 ) -> DescribedScenario:
@@ -152,7 +152,7 @@ def domainnet_domains(
     seed: int = 0,
     *,
     label_percent: float = 100,
-    size: int = 224,
+    size: Size = 224,
     dataset_root: str | Path | None = None,
     **options: Unpack[ImageOptions],
 ) -> DescribedScenario:
@@ -182,7 +182,7 @@ def domainnet_domains(
     )
 
 
-def _both_parts(root: Path, domain: str | Sequence[str], size: int) -> tuple[DomainNet, DomainNet]:
+def _both_parts(root: Path, domain: str | Sequence[str], size: Size) -> tuple[DomainNet, DomainNet]:
     """What to train and to test on, with the same classes and no image in both."""
     train, test = (DomainNet(root, domain, part, size) for part in _SPLITS)
     if both := sorted({*train.paths} & {*test.paths}):
