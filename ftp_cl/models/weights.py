@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 _NESTED_KEYS = ("state_dict_ema", "model_ema", "teacher", "state_dict", "model")
-"""Under which training scripts save a state dict. Averaged weights (EMA; DINO's teacher is one) come first, as in timm."""
+"""Under which training scripts save a state dict; averaged weights (EMA; DINO's teacher) come first, as in timm."""
 
 _WRAPPER_PREFIXES = ("module.", "_orig_mod.")
 

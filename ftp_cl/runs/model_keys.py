@@ -18,8 +18,8 @@ _NORMALISATION = ("mean", "std")
 def with_models_keys(config: DictConfig) -> DictConfig:
     """The configuration with what the model decides in place of null, so that the result has it.
 
-    It is about models that have a preprocessing of their own; images of others are as the benchmark gives them. `revision`
-    becomes the commit of the weights on the hub, which are downloaded.
+    It is about models that have a preprocessing of their own; images of others are as the benchmark gives them.
+    `revision` becomes the commit of the weights on the hub, which are downloaded.
 
     Raises:
         ConfigError: a key has no effect, or contradicts another.

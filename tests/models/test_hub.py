@@ -46,7 +46,7 @@ def mirror(cache, monkeypatch):
             if "/resolve/" not in self.path:  # the library asks for other things, too
                 return self.refuse(404, "EntryNotFound")
             asked.append(self.path)
-            _, owner, repository, _, revision, file = self.path.split("/")
+            *_, repository, _, revision, file = self.path.split("/")
             refusals = {GATED: (403, "GatedRepo"), MISSING: (404, "RepoNotFound"), PICKLED: (404, "EntryNotFound")}
             if repository in refusals:
                 return self.refuse(*refusals[repository])
@@ -106,7 +106,7 @@ def test_a_model_of_timm_gets_its_weights_from_the_hub(mirror, cache):
 def test_a_revision_of_the_hub_can_be_named(mirror):
     assert_holds(pretrained(NAME, revision="v1"), whole(seed=1))
     assert hub_weights(NAME, "v1")[1] == OLDER
-    with pytest.raises(FileNotFoundError, match="timm/test_vit.r160_in1k has no revision 'v2'"):
+    with pytest.raises(FileNotFoundError, match=r"timm/test_vit\.r160_in1k has no revision 'v2'"):
         pretrained(NAME, revision="v2")
 
 
