@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from ftp_cl.runs.schema import TensorProjection
-from ftp_cl.study.groups import Group
+from ftp_cl.study.aggregate import Group
 from ftp_cl.study.label_figures import (
     labels_figure,
     pseudo_labels_figure,

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from ftp_cl.study.groups import Group
+from ftp_cl.study.aggregate import Group
 from ftp_cl.study.loading import Result
 from ftp_cl.study.style import Look, add_legend, looks, new_figure
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ftp_cl.runs.files import replace_files
-from ftp_cl.study.groups import Group, aggregate
+from ftp_cl.study.aggregate import Group, aggregate
 from ftp_cl.study.label_figures import labels_figure, pseudo_labels_figure, with_label_budgets, with_pseudo_labels
 from ftp_cl.study.loading import Result, results_of_rows
 from ftp_cl.study.plan import Plan

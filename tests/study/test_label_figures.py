@@ -2,7 +2,7 @@
 
 import pytest
 
-from ftp_cl.study.groups import aggregate
+from ftp_cl.study.aggregate import aggregate
 from ftp_cl.study.label_figures import (
     labels_figure,
     pseudo_labels_figure,

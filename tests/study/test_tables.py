@@ -9,7 +9,7 @@ import sys
 import pytest
 from rich.console import Console
 
-from ftp_cl.study.groups import aggregate
+from ftp_cl.study.aggregate import aggregate
 from ftp_cl.study.loading import load_results
 from ftp_cl.study.significance import difference_holds
 from ftp_cl.study.tables import MEASURES, csv_text, markdown, summary_table, terminal_table
