@@ -77,19 +77,20 @@ def test_every_pass_is_in_the_precision_that_is_asked_for(trained, method):
 def test_gradients_in_float16_are_scaled_in_training_and_in_float32_elsewhere(trained):
     exact, _ = trained(*PLAIN)
     weights, watched = trained(*PLAIN, "precision=fp16-mixed")
-    for name, expected in exact.items():
-        if expected.is_floating_point():
-            assert torch.linalg.vector_norm(weights[name] - expected) < 0.1 * torch.linalg.vector_norm(expected), name
+    difference = sum((weights[name] - exact[name]).float().square().sum() for name in exact)
+    assert 0 < difference < 0.01 * sum(value.float().square().sum() for value in exact.values())
     assert watched.dtypes == {torch.float16}
     assert trained("method=ewc", "precision=fp16-mixed")[1].dtypes == {torch.float16, torch.float32}
 
 
 def test_workers_give_the_same_batches_whatever_their_number(trained):
-    one, alone = trained("method=replay", "train.augmentation=shift", "loader.workers=1")
-    two, _ = trained("method=replay", "train.augmentation=shift", "loader.workers=2")
+    options = ("method=replay", "train.augmentation=shift", "train.epochs=2")
+    one, watched = trained(*options, "loader.workers=1")
+    two, _ = trained(*options, "loader.workers=2")
     assert all(torch.equal(one[name], two[name]) for name in one)
-    images = [image for batches in alone.batches for batch, _ in batches for image in batch]
-    assert len({image.numpy().tobytes() for image in images}) > 0.95 * len(images)  # each has its own random view
+    images = [image.numpy().tobytes() for batch, _ in watched.batches[0] for image in batch]
+    first, second = set(images[: len(images) // 2]), set(images[len(images) // 2 :])
+    assert len(first & second) < len(first) / 2  # of nine possible views, one is chance
 
 
 def test_without_random_views_workers_change_nothing_in_evaluation(trained, tmp_path):
