@@ -262,7 +262,7 @@ def class_incremental_scenario(
 
 
 def _slice_classes(class_order: Sequence[int], n_experiences: int | Sequence[int], first_half: bool) -> list[list[int]]:
-    if isinstance(n_experiences, list | tuple):
+    if isinstance(n_experiences, Sequence):
         return _slice_by_sizes(class_order, n_experiences, first_half)
     n_first = len(class_order) // 2 if first_half else 0
     n_rest = len(class_order) - n_first

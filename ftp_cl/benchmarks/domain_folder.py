@@ -112,17 +112,19 @@ def domain_folder(
     trained, others = check_domains(train_domains, ood_domains, class_folders(root))
     ood = {name: DomainFolder(root, name, "all", size=size) for name in others}
     settings: dict[str, Any] = {"ood_domains": list(others), "split_seed": split_seed, "size": size}
-    parts = {name: DomainFolder(root, trained, name, split_seed, size) for name in _SPLITS[:2]}
+    train, test = (DomainFolder(root, trained, split, split_seed, size) for split in _SPLITS[:2])
     drawn: dict[str, Any] = {"seed": seed, "label_percent": label_percent}
     if n_experiences is not None:
         settings["train_domains"] = list(trained)
         drawn["n_experiences"] = n_experiences
-        return class_benchmark("domain_folder", parts["train"], parts["test"], settings, ood, **drawn, **options)
-    for key in ("fixed_class_order", "first_exp_with_half_classes"):
-        if options.pop(key):
-            raise ValueError(f"{key} has a meaning for class-incremental streams only: give n_experiences, too.")
-    domains = {
-        name: tuple(DomainFolder(root, name, part, split_seed, size, parts["train"].classes) for part in _SPLITS[:2])
-        for name in trained
-    }
+        return class_benchmark("domain_folder", train, test, settings, ood, **drawn, **options)
+    if options.pop("fixed_class_order") or options.pop("first_exp_with_half_classes"):
+        raise ValueError(
+            "fixed_class_order and first_exp_with_half_classes are for class-incremental: give n_experiences, too."
+        )
+
+    def part(name: str, split: str) -> DomainFolder:
+        return DomainFolder(root, name, split, split_seed, size, train.classes)
+
+    domains = {name: (part(name, "train"), part(name, "test")) for name in trained}
     return domain_benchmark("domain_folder", domains, settings, ood, **drawn, **options)

@@ -92,7 +92,7 @@ def test_domains_class_by_class(domains_tree):
     benchmark = domain_folder(domains_tree, ["photo", "sketch"], n_experiences=[3, 1], **options)
     # horse: 6 + 5 to train on, dog 4 + 4, elephant 5; zebra 6. art has no zebra.
     assert sizes(benchmark) == {"train": [24, 6], "test": [5, 1], "ood_art": [18]}
-    one_sentence(lambda: domain_folder(domains_tree, "photo", **options), "fixed_class_order has a meaning for")
+    one_sentence(lambda: domain_folder(domains_tree, "photo", **options), "fixed_class_order and first_exp")
 
 
 def test_domains_that_cannot_be_used_are_named(domains_tree, image_writer):
