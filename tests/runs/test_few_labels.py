@@ -118,7 +118,7 @@ def test_no_hidden_label_can_be_reached_from_the_strategy(quick_run, reachable, 
         walks.append(experience)
 
     def judging(self, strategy, experience):
-        judge(self, strategy, experience)
+        return judge(self, strategy, experience)
         walk(strategy, experience)
 
     def between_iterations(self, strategy, *arguments):
