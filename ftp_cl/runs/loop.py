@@ -43,7 +43,7 @@ class Recorder(SupervisedPlugin[Any]):
 
     def state_dict(self) -> dict[str, Any]:
         """The measurements so far."""
-<<<<<<< HEAD
+        self._read()
         return {
             "step_seconds": torch.tensor(self.step_seconds, dtype=torch.float64),
             "losses": list(self._losses),
@@ -52,16 +52,8 @@ class Recorder(SupervisedPlugin[Any]):
 
     def load_state_dict(self, state: dict[str, Any], strategy: Any) -> None:
         """The inverse of `state_dict`; moves the bar to where training goes on."""
-        self.step_seconds, self._losses = state["step_seconds"].tolist(), state["losses"]
-        self.pseudo_labels = state["pseudo_labels"]
-=======
-        self._read()
-        return {"step_seconds": torch.tensor(self.step_seconds, dtype=torch.float64), "losses": list(self._losses)}
-
-    def load_state_dict(self, state: dict[str, Any], strategy: Any) -> None:
-        """The inverse of `state_dict`; moves the bar to where training goes on."""
         self.step_seconds, self._losses, self._unread = state["step_seconds"].tolist(), state["losses"], []
->>>>>>> main
+        self.pseudo_labels = state["pseudo_labels"]
         self.progress.move_to(strategy.clock.train_exp_iterations)
 
     def _read(self) -> None:
