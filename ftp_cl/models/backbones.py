@@ -188,11 +188,12 @@ def _timm_backbone(name: str, weights: str | Path | None, timm_options: dict[str
         return _from_hub(name, timm_options, revision)
     if revision is not None:
         raise ValueError(f"revision={revision!r} is one of the hub's: it goes without weights={str(weights)!r}")
+    tensors = None if weights == RANDOM else read_tensors(Path(weights).expanduser(), name)
     model = _timm_model(name, {**timm_options, "num_classes": 0})
-    if weights != RANDOM:
+    if tensors is not None:
         classifier = model.pretrained_cfg.get("classifier") or ()
         load_by_name(
-            read_tensors(Path(weights).expanduser(), name),
+            tensors,
             model,
             classifiers=(classifier,) if isinstance(classifier, str) else tuple(classifier),
             architecture=name,
