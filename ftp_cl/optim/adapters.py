@@ -6,7 +6,7 @@ product of two such products. VeRA: its vector b scales the rows. The base weigh
 """
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -78,6 +78,10 @@ class Adapter:
             if parameter.grad is not None
         ]
         return sum(found[1:], found[0]) if found else None
+
+    def zeroed(self) -> nn.Parameter:
+        """The factor that peft sets to 0 at first."""
+        return self.factors()[0]
 
     def norms(self) -> Tensor:
         """n_r(dW) of the rows that this process has, as they are now."""
@@ -182,6 +186,10 @@ class LoHaAdapter(Adapter):
     def pairs(self) -> list[tuple[Tensor, Tensor]]:
         """See `Factored`."""
         return [self._pair("1"), self._pair("2")]
+
+    def zeroed(self) -> nn.Parameter:
+        """`hada_w2_b`."""
+        return self.layer.hada_w2_b[self.key]
 
     def _pair(self, number: str) -> tuple[Tensor, Tensor]:
         factor, other = (getattr(self.layer, f"hada_w{number}_{side}")[self.key].detach() for side in "ab")
@@ -298,12 +306,15 @@ class Adapters:
         names: of all its parameters, canonical.
         excluded: names of those that are not projected; an adapter is excluded if any of its factors is. The names of
             the other factors of adapters that are projected are added.
+        known: names of adapters that have been bounded before.
 
     Raises:
         ValueError: for an adapter that is trained, not excluded, and whose change cannot be bounded.
     """
 
-    def __init__(self, model: nn.Module, names: Mapping[nn.Parameter, str], excluded: set[str]) -> None:
+    def __init__(
+        self, model: nn.Module, names: Mapping[nn.Parameter, str], excluded: set[str], known: Collection[str] = ()
+    ) -> None:
         self._of: dict[nn.Parameter, Adapter] = {}
         by_memory: dict[Any, Adapter] = {}
         for adapter in adapters_in(model):
@@ -323,7 +334,7 @@ class Adapters:
                 continue
             factor = parameters[0]
             adapter.name = names[factor]
-            if trained:
+            if trained and adapter.name not in known:
                 check(adapter)
             memory = _memory_of(factor)
             first = adapter if memory is None else by_memory.setdefault(memory, adapter)

@@ -213,7 +213,7 @@ class FTP:
             if not excluded_names.isdisjoint(names):
                 self._excluded.add(names[0])
         if isinstance(parameters, nn.Module):
-            self._adapters = Adapters(parameters, self._names, self._excluded)
+            self._adapters = Adapters(parameters, self._names, self._excluded, self._states)
         for name, parameter in self._projected().items():
             if (sharding := sharding_of(name, parameter)) is not None:
                 self._shardings[name] = sharding
