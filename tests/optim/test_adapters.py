@@ -105,7 +105,7 @@ def name_of(ftp, case):
     return next(name for name in ftp.projected_names() if part in name)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     kind=st.sampled_from(KINDS),
     shape=st.tuples(st.integers(1, 5), st.integers(1, 6)),

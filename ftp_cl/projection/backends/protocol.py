@@ -7,9 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ftp_cl.projection.factor_state import FactorState
 from ftp_cl.projection.radius import SMALLEST_RADIUS
-from ftp_cl.projection.tensor_state import TensorState
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +70,7 @@ class Update:
         name: canonical name of the parameter.
         weights: the parameter, or what this process has of it.
         gradient: that of this step; some optimizers overwrite it once the vote is taken.
-        state: anchor, previous change and radius.
+        state: its `TensorState`: anchor, previous change and radius; with `factored`, its `FactorState`.
         group: the optimizer's parameter group.
         k: factor on votes that shrink the radius.
         sharding: None: this process has all of the tensor.
@@ -83,7 +81,7 @@ class Update:
     name: str
     weights: Tensor
     gradient: Tensor
-    state: TensorState | FactorState
+    state: Any
     group: Mapping[str, Any]
     k: float = 1.0
     sharding: Sharding | None = None
