@@ -48,6 +48,16 @@ def test_users_of_plain_torch_need_not_wait_for_avalanche(module):
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
+def test_the_two_shortcuts_import_no_more_than_they_need():
+    code = "import sys, ftp_cl; assert 'torch' not in sys.modules; ftp_cl.FTP; sys.exit('avalanche' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    from ftp_cl import FTP, FTPPlugin
+    from ftp_cl.optim import FTP as InOptim
+    from ftp_cl.plugins import FTPPlugin as InPlugins
+
+    assert (FTP, FTPPlugin) == (InOptim, InPlugins)
+
+
 def test_configurations_are_installed_with_the_package():
     from ftp_cl.runs.catalogue import config_directory, options_of
 
