@@ -8,7 +8,7 @@ demo: .venv/installed
 	$(BIN)/ftp-cl demo --out demo
 
 test: .venv/tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 # The site, into build/docs; the tutorials run, and a warning is an error.
 docs: .venv/tests docs/requirements.txt

@@ -1,6 +1,9 @@
 """Fast Trainable Projection (FTP, arXiv 2310.19182) for continual learning with Avalanche and for plain PyTorch."""
 
+import sys
 from typing import TYPE_CHECKING, Any
+
+from ftp_cl.renamed import OldPaths
 
 if TYPE_CHECKING:
     from ftp_cl.optim import FTP
@@ -8,6 +11,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.2.0"
 __all__ = ["FTP", "FTPPlugin"]
+
+sys.meta_path.append(OldPaths())
 
 
 def __getattr__(name: str) -> Any:
