@@ -1,6 +1,6 @@
 """Puts generated tables and figures into README.md and docs/configuration.md, between markers.
 
-`python tools/update_readme.py --demo demo` takes the table of a finished demo and its figure, `--results` the comparison
+`python tools/update_readme.py --demo demo` takes the table and figure of a finished demo, `--results` the comparison
 in which every method has the same budget and one set of values for all settings, from results/defaults.
 `--configuration` takes the table of keys from the schema.
 """
