@@ -2,10 +2,8 @@
 
 import math
 import statistics
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -23,23 +21,34 @@ from ftp_cl.study.label_figures import (
     with_pseudo_labels,
 )
 from ftp_cl.study.layer_figure import MOST_GROUPS, layers_figure, with_layers_over_time
-from ftp_cl.study.loading import Result
+from ftp_cl.study.ood_figures import (
+    MOST_STREAMS,
+    corruptions_figure,
+    draw_id_ood,
+    id_ood_figure,
+    ood_streams_figure,
+    with_ood,
+    with_severities,
+)
 from ftp_cl.study.style import (
-    GRID,
     INK,
     PAGE_WIDTH,
     SMALLEST_RADIUS,
     Look,
+    add_group_legend,
     add_legend,
+    draw_curve,
+    draw_dots,
+    draw_line,
+    handle,
     label_powers,
     looks,
     new_figure,
+    offsets,
     short_tensor_names,
-    shortened,
 )
 
 MOST_DRAWN = 100  # groups: more can neither be told apart nor drawn in reasonable time
-MOST_STREAMS = 60
 
 _SHORTEST_TIME = 1e-3  # seconds; the least that the logarithmic axis shows
 
@@ -82,26 +91,26 @@ def main_figure(groups: Sequence[Group]) -> Figure:
     """
     groups = groups[:MOST_DRAWN]
     looks_of = group_looks(groups)
-    with_ood = with_ood(groups)
-    figure, axes = new_figure(9.4 if with_ood else PAGE_WIDTH, 3.4, panels=2 if with_ood else 1)
+    shifted = with_ood(groups)
+    figure, axes = new_figure(9.4 if shifted else PAGE_WIDTH, 3.4, panels=2 if shifted else 1)
     _draw_accuracy(axes[0], groups, looks_of)
-    if with_ood:
-        draw_id_ood(axes[1], with_ood, looks_of)
-    add_look_legend(figure, looks_of_groups(groups, looks_of))
+    if shifted:
+        draw_id_ood(axes[1], shifted, looks_of)
+    add_group_legend(figure, groups, looks_of)
     return figure
 
 
 def _accuracy_figure(groups: Sequence[Group], looks_of: dict[str, Look]) -> Figure:
     figure, (axes,) = new_figure(PAGE_WIDTH, 3.0)
     _draw_accuracy(axes, groups, looks_of)
-    add_look_legend(figure, looks_of_groups(groups, looks_of))
+    add_group_legend(figure, groups, looks_of)
     return figure
 
 
 def _draw_accuracy(axes: Axes, groups: Sequence[Group], looks_of: dict[str, Look]) -> None:
     for group in groups:
         curves = np.stack([result.accuracy_after_each_experience() for result in group.results])
-        _draw_curve(axes, curves, looks_of[group.label])
+        draw_curve(axes, np.arange(1, curves.shape[1] + 1), curves, looks_of[group.label])
     axes.set(xlabel="training experience", ylabel="average accuracy so far (%)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
@@ -116,7 +125,7 @@ def _forgetting_figure(groups: Sequence[Group], looks_of: dict[str, Look]) -> Fi
     axes.grid(False, axis="x")
     axes.set(xlabel="experience", ylabel="forgetting (percentage points)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    add_look_legend(figure, looks_of_groups(groups, looks_of))
+    add_group_legend(figure, groups, looks_of)
     return figure
 
 
@@ -139,7 +148,7 @@ def _projection_figure(groups: Sequence[Group], looks_of: dict[str, Look]) -> Fi
     )
     _logarithmic(axes.xaxis)
     kinds = {"radius": Line2D([], [], color=INK), "mean distance": Line2D([], [], color=INK, linestyle=":")}
-    handles = [_handle(looks_of[group.label], lines=False) for group in groups]
+    handles = [handle(looks_of[group.label], line=False) for group in groups]
     add_legend(figure, [*handles, *kinds.values()], [*(group.label for group in groups), *kinds])
     return figure
 
@@ -159,12 +168,11 @@ def _radius_over_experiences_figure(groups: Sequence[Group], looks_of: dict[str,
         shares = [[_percentiles(tensors.values()) for tensors in run[:length]] for run in radii]
         low, median, high = np.mean(shares, axis=0).T
         x = np.arange(1, length + 1)
-        axes.plot(x, median, color=look.colour, marker=look.marker, linestyle=look.dash)
-        axes.fill_between(x, low, high, color=look.colour, alpha=0.15, linewidth=0)
+        draw_line(axes, x, median, look, (low, high))
     axes.set(xlabel="training experience", ylabel="radius (weight units)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _logarithmic(axes.yaxis)
-    add_look_legend(figure, looks_of_groups(groups, looks_of))
+    add_group_legend(figure, groups, looks_of)
     return figure
 
 
@@ -182,7 +190,7 @@ def _cost_figure(groups: Sequence[Group], looks_of: dict[str, Look]) -> Figure:
         axes.plot(*zip(*points, strict=True), color=look.colour, marker=look.marker, linestyle="none")
     axes.set(xlabel="time in training (s)", ylabel="average accuracy (%)")
     _logarithmic(axes.xaxis)
-    add_look_legend(figure, looks_of_groups(groups, looks_of), lines=False)
+    add_group_legend(figure, groups, looks_of, lines=False)
     return figure
 
 

@@ -19,6 +19,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import ArrayLike, NDArray
 
+from ftp_cl.study.aggregate import Group
+
 PAGE_WIDTH = 4.4  # inches: text keeps a readable size on a phone
 SMALLEST_RADIUS = 1e-8  # of the algorithm, and the least that logarithmic scales show
 _LONGEST_TICK = 24  # characters
@@ -163,9 +165,9 @@ def handle(look: Look, line: bool = True) -> Line2D:
     return Line2D([], [], color=look.colour, marker=look.marker, linestyle=look.dash if line else "none")
 
 
-def add_look_legend(figure: Figure, looks_of: Mapping[str, Look], lines: bool = True) -> None:
-    """A legend of looks by their labels; `lines`: they are lines in this figure, not dots alone."""
-    add_legend(figure, [handle(look, lines) for look in looks_of.values()], list(looks_of))
+def add_group_legend(figure: Figure, groups: Sequence[Group], looks_of: Mapping[str, Look], lines: bool = True) -> None:
+    """A legend of groups by their labels; `lines`: they are lines in this figure, not dots alone."""
+    add_legend(figure, [handle(looks_of[group.label], lines) for group in groups], [group.label for group in groups])
 
 
 def add_legend(figure: Figure, handles: Sequence, labels: Sequence[str]) -> None:

@@ -17,9 +17,9 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
 from ftp_cl.runs.files import replace_files
-from ftp_cl.study.figures import _ood_rows
 from ftp_cl.study.heatmap import matrix_svg
 from ftp_cl.study.loading import ReportError, load_results
+from ftp_cl.study.ood_figures import _ood_rows
 from ftp_cl.study.style import short_tensor_names
 from ftp_cl.study.write import write_figure, write_report
 
