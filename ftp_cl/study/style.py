@@ -155,7 +155,7 @@ def draw_dots(axes: Axes, positions: NDArray, values: NDArray[np.float64], look:
     )
 
 
-def offsets(count: int) -> NDArray[np.float64]:
+def offsets(count: int) -> NDArray[np.floating]:
     """Where in a slot of width 1 the dots of each group stand, so that they do not cover each other."""
     return (np.arange(count) - (count - 1) / 2) * (0.7 / count)
 
