@@ -221,7 +221,12 @@ class Configuration(_Keys):
 SECTIONS = tuple(key for key, field in Configuration.model_fields.items() if field.annotation in _Keys.__subclasses__())
 
 _KINDS: dict[str, Any] = {
-    **{"dataset_root": None | FilePath, "split_lists": None | FilePath, "corruption_cache": None | FilePath},
+    **{
+        "dataset_root": None | FilePath,
+        "split_lists": None | FilePath,
+        "ood_root": None | FilePath,
+        "corruption_cache": None | FilePath,
+    },
     **{"weights": None | FilePath, "anchor": FilePath, "exclude": str | list, "corruptions": None | str | list},
     **dict.fromkeys(("shots", "batch_size", "reanchor_every"), None | Index),
     **{"train_domains": str | list, "n_experiences": None | Index | list},
