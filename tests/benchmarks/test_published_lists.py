@@ -94,7 +94,7 @@ def test_sets_that_do_not_map_to_the_classes_are_named(imagenet_tree, image_writ
 
 @pytest.fixture
 def split_lists(domainnet_tree):
-    """Lists as released: 16 of 20 training images of a class to train on, 4 to validate on; a quarter of them at 10 %."""
+    """Lists as released: of a class 16 images to train on, 4 to validate on; a quarter at 10 %."""
     folder = domainnet_tree / "lists"
     folder.mkdir()
     lines = (domainnet_tree / "real_train.txt").read_text().splitlines(keepends=True)
