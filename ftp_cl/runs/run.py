@@ -30,9 +30,9 @@ from ftp_cl.runs.checkpoints import Checkpoints
 from ftp_cl.runs.config import ConfigError, call_with, plain
 from ftp_cl.runs.data import benchmark_of
 from ftp_cl.runs.directory import RunDirectory
+from ftp_cl.runs.engine import Engine
 from ftp_cl.runs.environment import describe_environment, set_deterministic
 from ftp_cl.runs.error_file import clear_error, write_error
-from ftp_cl.runs.events import pseudo_labels_per_epoch
 from ftp_cl.runs.few_labels import PseudoLabelJudge
 from ftp_cl.runs.lock import DirectoryLock
 from ftp_cl.runs.loggers import make_logger
@@ -97,16 +97,18 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
             progress.say(f"  threads={config.threads} are more than the {cores} cores here, which makes a run slower.")
         recorder = Recorder(record, progress)
         counts = PredictionCounts()
-        evaluation = Evaluation(benchmark, config.eval.stream, counts, record)
-        strategy = _build_strategy(config, recorder, counts)
+        evaluation = Evaluation(benchmark, config.eval.stream, counts, record, config.loader.workers)
+        engine = Engine(config, _device(config.device))
+        strategy = _build_strategy(config, recorder, counts, engine)
         semi_supervised = any(isinstance(plugin, SemiSupervisedPlugin) for plugin in strategy.plugins)
         if semi_supervised and "unlabelled" not in benchmark.streams:
             raise ConfigError(f"method={config.method.name} needs unlabelled images: labels.per_class=4, for instance.")
         checkpoints = Checkpoints(config, record, benchmark, termination, progress.say)
         if isinstance(strategy, ResumableTraining):
-            strategy.checkpoints = checkpoints
+            strategy.checkpoints, strategy.engine = checkpoints, engine
         else:
             own = type(strategy).__name__
+            engine.refuse_own_loop(own)
             progress.say(
                 f"  checkpoints are written between experiences only, because {own} has its own training loop."
             )
@@ -120,7 +122,6 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
             measured = train_and_evaluate(config, benchmark, strategy, checkpoints, recorder, judge, evaluation)
         if config.save_weights:
             record.write_weights(strategy.model)
-        measured["pseudo_labels"] = pseudo_labels_per_epoch(record.path)
         record.write_result(_result(config, benchmark, strategy, measured))
         checkpoints.clear()
         progress.say(f"{name}: {record.result_path}")
@@ -129,9 +130,12 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
 # ---- building -------------------------------------------------------------------------------------------------------
 
 
-def _build_strategy(config: DictConfig, recorder: Recorder, counts: PredictionCounts) -> SupervisedTemplate:
+def _build_strategy(
+    config: DictConfig, recorder: Recorder, counts: PredictionCounts, engine: Engine
+) -> SupervisedTemplate:
     model = built("model", plain(config.model))
     plugins = [recorder, *methods_plugins(plain(config.method), model)]
+    engine.prepare(model)
     if config.train.softmax == "separated":
         plugins.insert(0, SeparatedSoftmax())
     if config.train.freeze_batch_norm:
@@ -147,7 +151,7 @@ def _build_strategy(config: DictConfig, recorder: Recorder, counts: PredictionCo
         "train_mb_size": config.train.batch_size,
         "train_epochs": config.train.epochs,
         "eval_mb_size": config.eval.batch_size,
-        "device": _device(config.device),
+        "device": engine.device,
         "plugins": plugins,
         "evaluator": _evaluator(counts),
     }
