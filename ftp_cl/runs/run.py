@@ -11,11 +11,12 @@ import torch
 from avalanche.training.determinism.rng_manager import RNGManager
 from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.templates import SupervisedTemplate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
 from ftp_cl.metrics.plugins import PredictionCounts
 from ftp_cl.models import ContinualClassifier
+from ftp_cl.optim.names import canonical_name, match
 from ftp_cl.plugins import (
     FreezeBatchNorm,
     FreshOptimizer,
@@ -24,6 +25,7 @@ from ftp_cl.plugins import (
     SeparatedSoftmax,
     find_classifier,
 )
+from ftp_cl.runs.best_epoch import BestEpoch
 from ftp_cl.runs.build import built, methods_plugins
 from ftp_cl.runs.checkpoint_files import CheckpointFiles
 from ftp_cl.runs.checkpoints import Checkpoints
@@ -99,7 +101,8 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
         counts = PredictionCounts()
         evaluation = Evaluation(benchmark, config.eval.stream, counts, record, config.loader.workers)
         engine = Engine(config, _device(config.device))
-        strategy = _build_strategy(config, recorder, counts, engine)
+        select = config.train.select and BestEpoch(benchmark, counts, record, config.loader.workers)
+        strategy = _build_strategy(config, recorder, counts, engine, select)
         semi_supervised = any(isinstance(plugin, SemiSupervisedPlugin) for plugin in strategy.plugins)
         if semi_supervised and "unlabelled" not in benchmark.streams:
             raise ConfigError(f"method={config.method.name} needs unlabelled images: labels.per_class=4, for instance.")
@@ -120,6 +123,7 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
         judge = PseudoLabelJudge(record, hidden)
         with checkpoints.refusing_misfits():
             measured = train_and_evaluate(config, benchmark, strategy, checkpoints, recorder, judge, evaluation)
+        measured["selected_epochs"] = select.epochs if select else None
         if config.save_weights:
             record.write_weights(strategy.model)
         record.write_result(_result(config, benchmark, strategy, measured))
@@ -131,11 +135,13 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
 
 
 def _build_strategy(
-    config: DictConfig, recorder: Recorder, counts: PredictionCounts, engine: Engine
+    config: DictConfig, recorder: Recorder, counts: PredictionCounts, engine: Engine, select: BestEpoch | None
 ) -> SupervisedTemplate:
     model = built("model", plain(config.model))
     plugins = [recorder, *methods_plugins(plain(config.method), model)]
     engine.prepare(model)
+    if config.train_only is not None:
+        _freeze_all_but(config.train_only, model)
     if config.train.softmax == "separated":
         plugins.insert(0, SeparatedSoftmax())
     if config.train.freeze_batch_norm:
@@ -143,6 +149,8 @@ def _build_strategy(
     if config.optimizer.fresh:
         plugins.append(FreshOptimizer())
     plugins.append(LearningRateSchedule(config.train.warmup, config.train.schedule))
+    if select is not None:
+        plugins.append(select)
     plugins += own_plugins(OmegaConf.to_container(config.plugins, resolve=True))  # type: ignore[arg-type]
     arguments = {
         "model": model,
@@ -178,6 +186,13 @@ def _build_optimizer(options: DictConfig, model: nn.Module) -> torch.optim.Optim
     if options.name == "sgd":
         return torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum, weight_decay=options.weight_decay)
     return torch.optim.AdamW(groups, lr=options.lr, weight_decay=options.weight_decay)
+
+
+def _freeze_all_but(patterns: Any, model: nn.Module) -> None:
+    trained = match(list(patterns) if isinstance(patterns, ListConfig) else patterns, model, "train_only")
+    for name, parameter in model.named_parameters():
+        if canonical_name(name) not in trained and name not in _head_names(model):
+            parameter.requires_grad_(False)
 
 
 def _head_names(model: nn.Module) -> set[str]:
