@@ -99,7 +99,8 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
             progress.say(f"  threads={config.threads} are more than the {cores} cores here, which makes a run slower.")
         recorder = Recorder(record, progress)
         counts = PredictionCounts()
-        evaluation = Evaluation(benchmark, config.eval.stream, counts, record, config.loader.workers)
+        own_classes = config.eval.ood_classes == "own"
+        evaluation = Evaluation(benchmark, config.eval.stream, counts, record, config.loader.workers, own_classes)
         engine = Engine(config, _device(config.device))
         select = config.train.select and BestEpoch(benchmark, counts, record, config.loader.workers)
         strategy = _build_strategy(config, recorder, counts, engine, select)

@@ -90,3 +90,4 @@ def test_imagenet_runs_with_a_part_of_its_shifted_sets(tiny_imagenet_tree, image
     words = (f"benchmark.dataset_root={tmp_path}", f"benchmark.ood_root={tmp_path}", "benchmark.ood_sets=[v2,a]")
     found = result("imagenet", tmp_path, *words, "model.architecture=test_vit", "+model.img_size=32")
     assert set(found["ood"]) == {"ood_v2", "ood_a"} and found["data"]["ood"]["ood_a"]["classes"] == [0]
+    assert found["ood"]["ood_a"] == 100, "there is one class to choose from"
