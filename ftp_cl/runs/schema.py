@@ -172,8 +172,8 @@ class Evaluation(_Keys):
     stream: Literal["test", "validation"] = _key("validation to choose hyper-parameters by")
     ood_every: Literal["end", "experience", "never"] = _key("when the OOD streams are evaluated")
     ood_classes: Literal["own"] | None = _key(
-        "own: predictions in an OOD stream are among the classes that it has, as published numbers on ImageNet-A and -R "
-        "often are; `ood_reference` is among all. null: among all that the model knows"
+        "own: predictions in an OOD stream are among the classes that it has, as published numbers on ImageNet-A and "
+        "-R often are; `ood_reference` is among all. null: among all that the model knows"
     )
 
 
