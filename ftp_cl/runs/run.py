@@ -11,12 +11,11 @@ import torch
 from avalanche.training.determinism.rng_manager import RNGManager
 from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.templates import SupervisedTemplate
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from ftp_cl.metrics.plugins import PredictionCounts
 from ftp_cl.models import ContinualClassifier
-from ftp_cl.optim.names import canonical_name, match
 from ftp_cl.plugins import (
     FreezeBatchNorm,
     FreshOptimizer,
@@ -44,6 +43,7 @@ from ftp_cl.runs.progress import RunProgress
 from ftp_cl.runs.resumable import ResumableNaive, ResumableTraining, resumable
 from ftp_cl.runs.status import RESULT_SCHEMA
 from ftp_cl.runs.termination import Termination
+from ftp_cl.runs.train_only import freeze_all_but
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)  # a full disk, a quota that is used up
 
@@ -142,7 +142,7 @@ def _build_strategy(
     plugins = [recorder, *methods_plugins(plain(config.method), model)]
     engine.prepare(model)
     if config.train_only is not None:
-        _freeze_all_but(config.train_only, model)
+        freeze_all_but(config.train_only, model)
     if config.train.softmax == "separated":
         plugins.insert(0, SeparatedSoftmax())
     if config.train.freeze_batch_norm:
@@ -187,13 +187,6 @@ def _build_optimizer(options: DictConfig, model: nn.Module) -> torch.optim.Optim
     if options.name == "sgd":
         return torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum, weight_decay=options.weight_decay)
     return torch.optim.AdamW(groups, lr=options.lr, weight_decay=options.weight_decay)
-
-
-def _freeze_all_but(patterns: Any, model: nn.Module) -> None:
-    trained = match(list(patterns) if isinstance(patterns, ListConfig) else patterns, model, "train_only")
-    for name, parameter in model.named_parameters():
-        if canonical_name(name) not in trained and name not in _head_names(model):
-            parameter.requires_grad_(False)
 
 
 def _head_names(model: nn.Module) -> set[str]:
