@@ -59,6 +59,16 @@ def test_nobody_waits_for_a_library_that_is_not_used():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_the_two_shortcuts_import_no_more_than_they_need():
+    code = "import sys, ftp_cl; assert 'torch' not in sys.modules; ftp_cl.FTP; sys.exit('avalanche' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    from ftp_cl import FTP, FTPPlugin
+    from ftp_cl.optim import FTP as InOptim
+    from ftp_cl.plugins import FTPPlugin as InPlugins
+
+    assert (FTP, FTPPlugin) == (InOptim, InPlugins)
+
+
 def test_configurations_are_installed_with_the_package():
     from ftp_cl.runs.catalogue import config_directory, options_of
 
