@@ -16,9 +16,8 @@ def freeze_all_but(patterns: str | Sequence[str], model: nn.Module) -> None:
         ValueError: one of them matches nothing; names the nearest.
     """
     trained = match(patterns if isinstance(patterns, str) else list(patterns), model, "train_only")
-    parts = model.backbone if isinstance(model, ContinualClassifier) else model
-    head = set() if isinstance(model, ContinualClassifier) else find_classifier(model)[0]
-    prefix = "backbone." if isinstance(model, ContinualClassifier) else ""
-    for name, parameter in parts.named_parameters():
-        if canonical_name(prefix + name) not in trained and name not in head:
+    is_ours = isinstance(model, ContinualClassifier)
+    for name, parameter in model.named_parameters():
+        in_head = name.startswith("head.") if is_ours else name in find_classifier(model)[0]
+        if not in_head and canonical_name(name) not in trained:
             parameter.requires_grad_(False)
