@@ -117,6 +117,14 @@ def interrupted_every(iterations: int, overrides: list[str], directory: Path, mo
     raise AssertionError("the run does not get on")
 
 
+def test_a_run_that_selects_its_epochs_resumes_to_the_same_bytes(tmp_path, monkeypatch):
+    overrides = [*SHORT, "method=ftp", "train.select=validation", "train.epochs=3", "optimizer.lr=0.3"]
+    start(overrides, tmp_path / "whole")
+    expected = outcome(tmp_path / "whole")
+    assert outcome(interrupted_every(11, overrides, tmp_path / "cut", monkeypatch)) == expected
+    assert len(expected[1]["selected_epochs"]) == 2
+
+
 METHODS = sorted({*options_of("method")} - {"own"})
 SLOWLY = partial(pytest.param, marks=pytest.mark.slow)
 QUICK_METHODS = ("ewc", "ftp_replay", "slda")
