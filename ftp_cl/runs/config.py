@@ -92,6 +92,7 @@ def prepared(overrides: Sequence[str]) -> list[str]:
         if found := _ABOUT_FILES.search(override):
             raise ConfigError(f"{override} is refused: {found[0]} stands in the files that ship only.")
     register_combinations()
+    overrides = [f"+{word}" if word.startswith("model.start=") else word for word in overrides]  # of every model
     given = {
         key: [word for word in overrides if word.partition("=")[0].lstrip("+") == key] for key in ("with", "method")
     }

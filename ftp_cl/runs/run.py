@@ -25,7 +25,7 @@ from ftp_cl.plugins import (
     find_classifier,
 )
 from ftp_cl.runs.best_epoch import BestEpoch
-from ftp_cl.runs.build import built, methods_plugins
+from ftp_cl.runs.build import methods_plugins
 from ftp_cl.runs.checkpoint_files import CheckpointFiles
 from ftp_cl.runs.checkpoints import Checkpoints
 from ftp_cl.runs.config import ConfigError, call_with, plain
@@ -42,6 +42,7 @@ from ftp_cl.runs.model_keys import with_models_keys
 from ftp_cl.runs.own_parts import own_plugins, own_strategy
 from ftp_cl.runs.progress import RunProgress
 from ftp_cl.runs.resumable import ResumableNaive, ResumableTraining, resumable
+from ftp_cl.runs.start import class_names, kept_classes, started_model
 from ftp_cl.runs.status import RESULT_SCHEMA
 from ftp_cl.runs.termination import Termination
 from ftp_cl.runs.train_only import freeze_all_but
@@ -128,7 +129,8 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
             measured = train_and_evaluate(config, benchmark, strategy, checkpoints, recorder, judge, evaluation)
         measured["selected_epochs"] = select.epochs if select else None
         if config.save_weights:
-            record.write_weights(strategy.model)
+            known = class_names(benchmark.description)
+            record.write_weights(strategy.model, [*known, *kept_classes(plain(config.model), known)])
         record.write_result(_result(config, benchmark, strategy, measured))
         checkpoints.clear()
         progress.say(f"{name}: {record.result_path}")
@@ -140,7 +142,7 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
 def _build_strategy(
     config: DictConfig, recorder: Recorder, counts: PredictionCounts, engine: Engine, select: BestEpoch | None
 ) -> SupervisedTemplate:
-    model = built("model", plain(config.model))
+    model = started_model(plain(config.model), class_names(benchmark.description))
     plugins = [recorder, *methods_plugins(plain(config.method), model)]
     engine.prepare(model)
     if config.train_only is not None:
