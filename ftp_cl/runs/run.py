@@ -106,7 +106,8 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
         evaluation = Evaluation(benchmark, config.eval.stream, counts, record, config.loader.workers, own_classes)
         engine = Engine(config, _device(config.device))
         select = config.train.select and BestEpoch(benchmark, counts, record, config.loader.workers)
-        strategy = _build_strategy(config, recorder, counts, engine, select)
+        known = class_names(benchmark.description)
+        strategy = _build_strategy(config, recorder, counts, engine, select, known)
         semi_supervised = any(isinstance(plugin, SemiSupervisedPlugin) for plugin in strategy.plugins)
         if semi_supervised and "unlabelled" not in benchmark.streams:
             raise ConfigError(f"method={config.method.name} needs unlabelled images: labels.per_class=4, for instance.")
@@ -129,7 +130,6 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
             measured = train_and_evaluate(config, benchmark, strategy, checkpoints, recorder, judge, evaluation)
         measured["selected_epochs"] = select.epochs if select else None
         if config.save_weights:
-            known = class_names(benchmark.description)
             record.write_weights(strategy.model, [*known, *kept_classes(plain(config.model), known)])
         record.write_result(_result(config, benchmark, strategy, measured))
         checkpoints.clear()
@@ -140,9 +140,14 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
 
 
 def _build_strategy(
-    config: DictConfig, recorder: Recorder, counts: PredictionCounts, engine: Engine, select: BestEpoch | None
+    config: DictConfig,
+    recorder: Recorder,
+    counts: PredictionCounts,
+    engine: Engine,
+    select: BestEpoch | None,
+    classes: list[str | None],
 ) -> SupervisedTemplate:
-    model = started_model(plain(config.model), class_names(benchmark.description))
+    model = started_model(plain(config.model), classes)
     plugins = [recorder, *methods_plugins(plain(config.method), model)]
     engine.prepare(model)
     if config.train_only is not None:

@@ -48,8 +48,8 @@ def test_a_run_without_weights_says_how_to_get_them(ftp_cl, tmp_path):
     assert ftp_cl("run", *DIGITS, "out=first")[0] == 0
     status, _, error = ftp_cl("run", *DIGITS, "model.start=first", "out=second")
     assert status == 2 and "first has no weights.safetensors: repeat it with ftp-cl run --from" in error
-    status, _, error = ftp_cl("run", *DIGITS, "model.start=first", "model.width=3", "out=second")
-    assert status == 2
+    status, _, error = ftp_cl("run", *DIGITS, "model.start=first", "+model.width=3", "out=second")
+    assert status == 2 and "model.width=3 contradicts model.start=first" in error
 
 
 def test_saved_weights_load_into_pretrained_with_their_head_and_into_timm(tmp_path):
