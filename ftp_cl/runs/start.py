@@ -28,7 +28,8 @@ def with_runs_model(config: DictConfig) -> DictConfig:
     start = given.pop("start", None)
     if start is None:
         return config
-    recorded = plain(load_repeated(expanded(start) / RESULT_FILE, [], trust=True).model)
+    run = load_repeated(expanded(start) / RESULT_FILE, [], trust=True)
+    recorded = plain(run.model)
     recorded.pop("start", None)
     if ":" in recorded["name"] and given["name"] != recorded["name"]:
         raise ConfigError(
@@ -43,6 +44,8 @@ def with_runs_model(config: DictConfig) -> DictConfig:
             )
     config = config.copy()
     OmegaConf.update(config, "model", {**recorded, "start": start}, merge=False, force_add=True)
+    if config.benchmark.get("size", 0) is None:
+        config.benchmark.size = run.benchmark.get("size") or entry("benchmark", config.benchmark.name).keys["size"]
     return config
 
 
