@@ -149,13 +149,15 @@ def _run(parsed: argparse.Namespace, overrides: list[str]) -> int:
     from rich.console import Console
 
     from ftp_cl.runs.directory import run_directory
+    from ftp_cl.runs.group import is_first
     from ftp_cl.runs.run import run
     from ftp_cl.study.loading import load_results
     from ftp_cl.study.tables import terminal_table
 
     own = run_directory(overrides, repeats=parsed.result)
     path = run(config, expanded(config.out) if config.out else own)
-    Console().print(terminal_table(load_results([path])))
+    if is_first():
+        Console().print(terminal_table(load_results([path])))
     return 0
 
 

@@ -23,7 +23,7 @@ def benchmark_of(config: DictConfig) -> tuple[Any, list[list[int]]]:
         return _build({**plain(config.benchmark), **changes}, config.seed)
 
     benchmark, hidden = keep_few_labels(build, plain(config.labels), config.seed)
-    augment_training(benchmark, config.train.augmentation)
+    augment_training(benchmark, config.train.augmentation, config.train.rand_augment)
     return benchmark, hidden
 
 
