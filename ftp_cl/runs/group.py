@@ -13,23 +13,13 @@ from omegaconf import DictConfig
 
 from ftp_cl.plugins import processes
 from ftp_cl.runs.config import ConfigError
+from ftp_cl.runs.torchrun import has_others
 
 METHODS = ("naive", "l2_sp", "ewc", "replay", "lda", "ranpac", "lda_ensemble", "fixmatch")
 """Those for which several processes were shown to equal one; each also with FTP, and FTP alone."""
 
-_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-
 # Of the hosts, beside that of the devices: what processes agree on does not wait for a GPU.
 _hosts: Any = None
-
-
-def is_first() -> bool:
-    """Whether this process writes and prints, as torchrun's variables have it; one alone does."""
-    return not _is_started_with_others() or os.environ["RANK"] == "0"
-
-
-def _is_started_with_others() -> bool:
-    return all(name in os.environ for name in _VARIABLES) and os.environ["WORLD_SIZE"] != "1"
 
 
 @contextmanager
@@ -40,7 +30,7 @@ def joined(config: DictConfig) -> Iterator[None]:
         ConfigError: the configuration is not for several processes, or there are fewer GPUs than processes.
     """
     global _hosts
-    if not _is_started_with_others():
+    if not has_others():
         yield
         return
     _check(config)
@@ -74,15 +64,15 @@ def device_of(name: str) -> torch.device:
     Raises:
         ConfigError: it cannot be used here, or processes would have to share one GPU.
     """
-    several = _is_started_with_others()
+    several = has_others()
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if several and name == "cuda":
         local, here = int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-        if here > torch.cuda.device_count():
+        if here > (gpus := torch.cuda.device_count()):
             raise ConfigError(
-                f"{here} processes were started here, and there are {torch.cuda.device_count()} GPUs: start one for "
-                "each with --nproc-per-node, or use device=cpu."
+                f"{here} processes were started here for {gpus} GPU{'s' * (gpus != 1)}: start as many "
+                "(--nproc-per-node), or use device=cpu."
             )
         name = f"cuda:{local}"
     elif several and name != "cpu":
