@@ -55,16 +55,12 @@ class _RandAugment:
 
     def __init__(self, words: str, image: Tensor) -> None:
         if len(image) != 3:
-            raise ConfigError(
-                f"train.rand_augment={words} is for images of three channels, and these have {len(image)}."
-            )
+            raise ConfigError(f"train.rand_augment={words} is for images of three channels, not of {len(image)}.")
         grey = {"translate_const": int(0.45 * min(image.shape[1:])), "img_mean": (128, 128, 128)}
         try:
             self._augment = rand_augment_transform(words, grey)
         except (AssertionError, ValueError, NotImplementedError, KeyError) as error:
-            raise ConfigError(
-                f"train.rand_augment={words} is none of timm's: rand-m9-mstd0.5-inc1, for instance."
-            ) from error
+            raise ConfigError(f"train.rand_augment={words} is none of timm's, such as rand-m9-mstd0.5-inc1.") from error
 
     def __call__(self, image: Tensor) -> Tensor:
         return functional.to_tensor(self._augment(functional.to_pil_image(image)))

@@ -168,7 +168,7 @@ def test_layers_have_rates_that_fall_towards_the_images_and_vectors_no_decay():
     assert found["backbone.blocks.0.mlp.fc1.bias"] == (0.25, 0.0)
     assert found["backbone.patch_embed.proj.weight"] == (0.125, 0.1)
     assert found["backbone.pos_embed"] == (0.125, 0.0) and found["backbone.norm.weight"] == (0.5, 0.0)
-    assert found["head.weight"] == (1.0, 0.1)
+    assert found["head.classifier.weight"] == (1.0, 0.1) and found["head.classifier.bias"] == (1.0, 0.0)
 
 
 @pytest.mark.parametrize("key", ["channels_last", "gradient_checkpointing"])
