@@ -24,6 +24,7 @@ from ftp_cl.plugins import (
     SeparatedSoftmax,
 )
 from ftp_cl.plugins.processes import count, rank
+from ftp_cl.runs.best_epoch import BestEpoch
 from ftp_cl.runs.build import built, methods_plugins
 from ftp_cl.runs.checkpoint_files import CheckpointFiles
 from ftp_cl.runs.checkpoints import Checkpoints
@@ -44,6 +45,7 @@ from ftp_cl.runs.progress import RunProgress
 from ftp_cl.runs.resumable import ResumableNaive, ResumableTraining, resumable
 from ftp_cl.runs.status import RESULT_SCHEMA
 from ftp_cl.runs.termination import Termination
+from ftp_cl.runs.train_only import freeze_all_but
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)  # a full disk, a quota that is used up
 
@@ -115,9 +117,11 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
             progress.say(f"  threads={config.threads} are more than the {cores} cores here, which makes a run slower.")
         recorder = Recorder(record, progress)
         counts = PredictionCounts()
-        evaluation = Evaluation(benchmark, config.eval.stream, counts, record, config.loader.workers or 0)
         engine = Engine(config, device_of(config.device), progress.say)
-        strategy = _build_strategy(config, recorder, counts, engine)
+        own_classes = config.eval.ood_classes == "own"
+        evaluation = Evaluation(benchmark, config.eval.stream, counts, record, engine.workers, own_classes)
+        select = config.train.select and BestEpoch(benchmark, counts, record, engine.workers)
+        strategy = _build_strategy(config, recorder, counts, engine, select)
         semi_supervised = any(isinstance(plugin, SemiSupervisedPlugin) for plugin in strategy.plugins)
         if semi_supervised and "unlabelled" not in benchmark.streams:
             raise ConfigError(f"method={config.method.name} needs unlabelled images: labels.per_class=4, for instance.")
@@ -138,6 +142,7 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
         judge = PseudoLabelJudge(record, hidden)
         with checkpoints.refusing_misfits():
             measured = train_and_evaluate(config, benchmark, strategy, checkpoints, recorder, judge, evaluation)
+        measured["selected_epochs"] = select.epochs if select else None
         if rank() == 0:
             if config.save_weights:
                 record.write_weights(strategy.model)
@@ -151,7 +156,7 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
 
 
 def _build_strategy(
-    config: DictConfig, recorder: Recorder, counts: PredictionCounts, engine: Engine
+    config: DictConfig, recorder: Recorder, counts: PredictionCounts, engine: Engine, select: BestEpoch | None
 ) -> SupervisedTemplate:
     options = plain(config.model)
     ours = {key: None if is_import_path(options["name"]) else options.pop(key, None) for key in MODEL_KEYS}
@@ -161,6 +166,8 @@ def _build_strategy(
         raise ConfigError(f"train.accumulate is not for method={config.method.name}: use a smaller train.batch_size.")
     _check_batch_norm(config, model, engine.device)
     engine.prepare(model, **ours)
+    if config.train_only is not None:
+        freeze_all_but(config.train_only, model)
     if config.train.softmax == "separated":
         plugins.insert(0, SeparatedSoftmax())
     if config.train.freeze_batch_norm:
@@ -168,6 +175,8 @@ def _build_strategy(
     if config.optimizer.fresh:
         plugins.append(FreshOptimizer())
     plugins.append(LearningRateSchedule(config.train.warmup, config.train.schedule))
+    if select is not None:
+        plugins.append(select)
     plugins += own_plugins(OmegaConf.to_container(config.plugins, resolve=True))  # type: ignore[arg-type]
     arguments = {
         "model": model,
