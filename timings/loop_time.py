@@ -21,8 +21,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from avalanche.benchmarks import benchmark_from_datasets
-from avalanche.benchmarks.utils import AvalancheDataset, DataAttribute
+from avalanche.benchmarks import nc_benchmark
 from avalanche.core import SupervisedPlugin
 from PIL import Image
 from step_time import write_docs
@@ -43,13 +42,13 @@ def pictures(batch: int, size: int, seed: int) -> Any:
     """A benchmark of one experience, in memory: `benchmark.name=loop_time:pictures`."""
     generator = torch.Generator().manual_seed(seed)
 
-    def data(count: int) -> AvalancheDataset:
+    def data(count: int) -> TensorDataset:
         labels = torch.arange(count) % CLASSES
-        images = torch.rand(count, 3, size, size, generator=generator)
-        attributes = [DataAttribute(labels.tolist(), "targets"), DataAttribute([0] * count, "targets_task_labels")]
-        return AvalancheDataset([TensorDataset(images, labels)], data_attributes=attributes)
+        dataset: Any = TensorDataset(torch.rand(count, 3, size, size, generator=generator), labels)
+        dataset.targets = labels.tolist()
+        return dataset
 
-    return benchmark_from_datasets(train=[data(batch * ITERATIONS)], test=[data(CLASSES)])
+    return nc_benchmark(data(batch * ITERATIONS), data(CLASSES), n_experiences=1, task_labels=False, seed=seed)
 
 
 class Clock(SupervisedPlugin[Any]):
