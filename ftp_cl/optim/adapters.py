@@ -70,14 +70,14 @@ class Adapter:
             return tensor.t()
         return tensor if tensor.dim() == 2 else tensor.view(tensor.shape[0], -1)
 
-    def gradient(self) -> Tensor | None:
-        """Of the factor that is written, shape as `rows`: the sum of those of tied ones. None: there is none."""
+    def gradient(self) -> Tensor:
+        """Of the factor that is written, shape as `rows`: the sum of those of tied ones that have one."""
         found = [
             adapter.rows(local(parameter.grad).contiguous())
             for parameter, adapter in self.written.items()
             if parameter.grad is not None
         ]
-        return sum(found[1:], found[0]) if found else None
+        return sum(found[1:], found[0])
 
     def zeroed(self) -> nn.Parameter:
         """The factor that peft sets to 0 at first."""

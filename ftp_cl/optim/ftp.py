@@ -152,7 +152,7 @@ class FTP:
         self._excluded: set[str] = set()
         self._known: dict[int, Update] = {}
         self._shardings: dict[str, Sharding] = {}
-        self._states: dict[str, TensorState | FactorState] = {}
+        self._states: dict[str, Any] = {}  # TensorState, of an adapter FactorState
         self._adapters = Adapters(nn.Module(), {}, set())
         self.updates: list[Update] = []
         self._parts: list[Part] = []
