@@ -40,7 +40,8 @@ class FTPPlugin(SupervisedPlugin[Any]):
         k: factor in [0, 1] on votes that shrink a radius; 1 as published, 0 lets radii only grow.
         anchor: what the weights stay near. "previous": the weights at the start of each experience. "initial": those
             that training started from. Or weights: a state dict, or the path of a .safetensors or torch file.
-            Radii start again whenever the anchor moves.
+            Radii start again whenever the anchor moves. What peft's adapters have learned is then merged into base
+            weights, or kept in frozen adapters (`FTP.next_task`), because their own anchor is no change.
         exclude: what is not projected. "head": the classifier, as `find_classifier` finds it (logged). Anything else is
             taken as `FTP` takes it: parameter and module names, shell patterns, module types; () for nothing.
         when: "step", the paper's way: after every optimizer step. "experience": training is free, and once it ends
@@ -174,6 +175,8 @@ class FTPPlugin(SupervisedPlugin[Any]):
                 logger.warning("FTP projects nothing: `exclude` leaves no parameter of the model.")
         else:
             self.ftp.track(strategy.model, exclude=self._excluded(strategy.model))
+        if self.when == "experience" and self.ftp.has_adapters:
+            raise ValueError("when='experience' projects weights, not the change of peft's adapters: use when='step'.")
         self._anchor_is_to_move = anchor_moves(self.anchor, strategy.experience)
         self._share = self._seen.share(strategy, self.pretrained_classes)
 
@@ -185,7 +188,7 @@ class FTPPlugin(SupervisedPlugin[Any]):
         if self.ftp is None:
             return
         if self._anchor_is_to_move:
-            self._restart()
+            self._next_task()
         if self.scale_by_classes:
             self.ftp.mu = self._between.mu = self._settings["mu"] * self._share**self.scale_by_classes
         self._has_trained = True
@@ -199,7 +202,7 @@ class FTPPlugin(SupervisedPlugin[Any]):
             self.ftp.attach(optimizer)
         if self.reanchor_every is not None and has_hidden_boundaries(strategy.experience):
             if self._iterations_at_anchor == self.reanchor_every:
-                self._restart()
+                self._next_task()
             self._iterations_at_anchor += 1
 
     def after_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
@@ -275,6 +278,12 @@ class FTPPlugin(SupervisedPlugin[Any]):
             if other is not self.ftp:
                 other.detach()
                 logger.info("FTPPlugin takes the optimizer over from another FTP, which is attached to it no more.")
+
+    def _next_task(self) -> None:
+        assert self.ftp is not None
+        if frozen := self.ftp.next_task():
+            logger.info("FTP keeps what the adapters have learned in frozen ones: %s.", ", ".join(frozen))
+        self._restart()
 
     def _restart(self) -> None:
         assert self.ftp is not None
