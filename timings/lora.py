@@ -75,9 +75,7 @@ def main() -> None:
     tensors = [value for state in ftp.state_dict()["tensors"].values() for value in state.values()]
     kept = sum(value.numel() * value.element_size() for value in tensors if isinstance(value, torch.Tensor))
     change = 4 * sum(module.base_layer.weight.numel() for module in model.modules() if hasattr(module, "lora_A"))
-    print(
-        f"kept: {kept / 2**10:.0f} KiB; the changes themselves would be {change / 2**20:.0f} MiB, twice with an anchor"
-    )
+    print(f"kept: {kept / 2**10:.0f} KiB; the changes themselves would take {change / 2**20:.0f} MiB")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 from avalanche.core import SupervisedPlugin
-from avalanche.training.plugins import GDumbPlugin
+from avalanche.training.plugins import EWCPlugin, GDumbPlugin, MASPlugin, SynapticIntelligencePlugin
 from avalanche.training.plugins.from_scratch_training import FromScratchTrainingPlugin
 from torch import nn
 from torch.optim import Optimizer
@@ -175,8 +175,8 @@ class FTPPlugin(SupervisedPlugin[Any]):
                 logger.warning("FTP projects nothing: `exclude` leaves no parameter of the model.")
         else:
             self.ftp.track(strategy.model, exclude=self._excluded(strategy.model))
-        if self.when == "experience" and self.ftp.has_adapters:
-            raise ValueError("when='experience' projects weights, not the change of peft's adapters: use when='step'.")
+        if self.ftp.has_adapters:
+            self._check_with_adapters(strategy)
         self._anchor_is_to_move = anchor_moves(self.anchor, strategy.experience)
         self._share = self._seen.share(strategy, self.pretrained_classes)
 
@@ -278,6 +278,16 @@ class FTPPlugin(SupervisedPlugin[Any]):
             if other is not self.ftp:
                 other.detach()
                 logger.info("FTPPlugin takes the optimizer over from another FTP, which is attached to it no more.")
+
+    def _check_with_adapters(self, strategy: Any) -> None:
+        if self.when == "experience":
+            raise ValueError("when='experience' projects weights, not the change of peft's adapters: use when='step'.")
+        pulling = [p for p in strategy.plugins if isinstance(p, (EWCPlugin, MASPlugin, SynapticIntelligencePlugin))]
+        if pulling and self.anchor == "previous":
+            raise ValueError(
+                f"{type(pulling[0]).__name__} pulls an adapter's factors back to where they were, and FTP sets one of "
+                "them to 0 at each experience's start: use anchor='initial', or one of the two."
+            )
 
     def _next_task(self) -> None:
         assert self.ftp is not None

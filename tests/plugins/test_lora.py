@@ -6,6 +6,7 @@ from avalanche.benchmarks import nc_benchmark
 from avalanche.benchmarks.utils import as_classification_dataset
 from avalanche.core import SupervisedPlugin
 from avalanche.training import Naive
+from avalanche.training.plugins import EWCPlugin
 from peft import LoraConfig, get_peft_model
 from torch import nn
 from torch.utils.data import TensorDataset
@@ -48,11 +49,11 @@ class Before(SupervisedPlugin):
         self.ends.append(self.effective(strategy))
 
 
-def run(plugin):
+def run(*plugins):
     net, watch = model(), Before()
     optimizer = torch.optim.SGD([p for p in net.parameters() if p.requires_grad], lr=0.5)
     strategy = Naive(
-        model=net, optimizer=optimizer, criterion=nn.CrossEntropyLoss(), train_mb_size=5, plugins=[plugin, watch]
+        model=net, optimizer=optimizer, criterion=nn.CrossEntropyLoss(), train_mb_size=5, plugins=[*plugins, watch]
     )
     for experience in stream():
         strategy.train(experience)
@@ -82,6 +83,11 @@ def test_around_the_initial_weights_one_ball_serves_all_experiences():
 def test_a_projection_after_each_experience_refuses_adapters():
     with pytest.raises(ValueError, match="when='experience' projects weights, not the change of peft's adapters"):
         run(FTPPlugin(when="experience", exclude="*modules_to_save*"))
+
+
+def test_a_method_that_pulls_the_factors_back_is_refused_beside_it():
+    with pytest.raises(ValueError, match="EWCPlugin pulls an adapter's factors back to where they were"):
+        run(FTPPlugin(exclude="*modules_to_save*"), EWCPlugin(1.0))
 
 
 def test_l2_sp_acts_on_the_whole_change():
