@@ -47,6 +47,7 @@ def split_emoji(
     """
     # Importing Avalanche takes seconds, which users of EmojiDomains alone need not wait.
     from ftp_cl.benchmarks.class_incremental import ClassSplit, StreamData, class_incremental_scenario, draw_class_order
+    from ftp_cl.benchmarks.scenario import OOD
 
     split = ClassSplit(n_experiences, seed, shots=shots, **options)
     train_domains, ood_domains = check_domains(train_domains, ood_domains, DOMAINS)
@@ -58,7 +59,7 @@ def split_emoji(
         "train": StreamData(source, _indices(source, training)),
         "test": StreamData(EmojiDomains(train_domains, "test", size)),
         **({"validation": StreamData(source, _indices(source, validation))} if is_validated else {}),
-        **{f"ood_{domain}": StreamData(EmojiDomains(domain, "test", size)) for domain in ood_domains},
+        **{f"ood_{domain}": StreamData(EmojiDomains(domain, "test", size), kind=OOD) for domain in ood_domains},
     }
     return class_incremental_scenario(
         streams,
