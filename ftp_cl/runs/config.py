@@ -35,7 +35,9 @@ from ftp_cl.runs.schema import (
 
 _ABSENT = object()
 
-_ABOUT_FILES = re.compile(r"_target_|_args_|_partial_|\b(method|model|benchmark)\.(description|extra_keys|with_ftp)\b")
+_ABOUT_FILES = re.compile(
+    r"_target_|_args_|_partial_|\b(method|model|benchmark)\.(description|extra_keys|with_ftp|masks)\b"
+)
 
 
 def load_config(overrides: Sequence[str]) -> DictConfig:

@@ -11,6 +11,7 @@ from avalanche.training.templates import SupervisedTemplate
 from omegaconf import DictConfig
 
 from ftp_cl.metrics import summarize
+from ftp_cl.metrics.mask_record import MaskCounts
 from ftp_cl.metrics.plugins import PredictionCounts
 from ftp_cl.metrics.stream_order import ExperienceKey, first_rows, is_whole
 from ftp_cl.plugins import FTPPlugin
@@ -84,12 +85,15 @@ class Evaluation:
         ConfigError: there is no such stream, two of its experiences have the same number, or none is trained on.
     """
 
-    def __init__(self, benchmark: Any, stream: str, counts: PredictionCounts, record: RunDirectory) -> None:
+    def __init__(
+        self, benchmark: Any, stream: str, counts: PredictionCounts | MaskCounts, record: RunDirectory
+    ) -> None:
         if stream not in benchmark.streams:
             raise ConfigError(
                 f"eval.stream={stream} is no stream of the benchmark: use {', '.join(benchmark.streams)}."
             )
         self._streams, self._stream, self._counts, self._record = benchmark.streams, stream, counts, record
+        self._class_names = benchmark.description.get("class_names", [])
         trained = [[ExperienceKey.of(experience)] for experience in benchmark.train_stream]
         tests = [ExperienceKey.of(experience) for experience in self._streams[stream]]
         self.numbers = sorted(test.number for test in tests)
@@ -139,13 +143,20 @@ class Evaluation:
             progress.advance()
         return accuracies, references
 
+    def of_pixels(self) -> dict[str, Any]:
+        """What the result says of the last evaluation of each stream, where there are masks."""
+        if not isinstance(self._counts, MaskCounts):
+            return {}
+        found = {name: self._counts.record.summary(name, self._class_names) for name in self._streams}
+        return {"metric": "mean_iou", "pixels": {name: summary for name, summary in found.items() if summary}}
+
     def _is_seen(self, number: int, row: int) -> bool:
         return self._first_rows.get(number, row + 1) <= row
 
     def _evaluate(self, strategy: SupervisedTemplate, name: str, row: int) -> list[int]:
         strategy.evaluator.reset_last_metrics()
         start = time.perf_counter()
-        strategy.eval(self._streams[name])
+        strategy.eval(self._counts.to_evaluate(self._streams[name]))
         seconds = round(time.perf_counter() - start, 4)
         numbers = sorted(experience.current_experience for experience in self._streams[name])
         accuracy = self._by_experience(name, numbers)
@@ -194,6 +205,7 @@ def train_and_evaluate(
     return {
         **summarize(matrix, ood, of_columns),
         "ood_reference": references,
+        **evaluation.of_pixels(),
         "train_seconds": round(checkpoints.train_seconds(), 3),
         "step_seconds_median": statistics.median(recorder.step_seconds) if recorder.step_seconds else None,
         "peak_memory_mb": round(peak_memory_mb(strategy.device), 1),

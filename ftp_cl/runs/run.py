@@ -14,6 +14,7 @@ from avalanche.training.templates import SupervisedTemplate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from ftp_cl.metrics.mask_record import MaskCounts
 from ftp_cl.metrics.plugins import PredictionCounts
 from ftp_cl.models import ContinualClassifier
 from ftp_cl.plugins import (
@@ -24,6 +25,7 @@ from ftp_cl.plugins import (
     SeparatedSoftmax,
     find_classifier,
 )
+from ftp_cl.plugins.pixel_loss import PixelCrossEntropy, SeparatedPixels
 from ftp_cl.runs.build import built, methods_plugins
 from ftp_cl.runs.checkpoint_files import CheckpointFiles
 from ftp_cl.runs.checkpoints import Checkpoints
@@ -96,7 +98,8 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
         if config.threads is not None and config.threads > (cores := os.cpu_count() or 1):
             progress.say(f"  threads={config.threads} are more than the {cores} cores here, which makes a run slower.")
         recorder = Recorder(record, progress)
-        counts = PredictionCounts()
+        masks = benchmark.description.get("target") == "masks"
+        counts = MaskCounts(len(benchmark.description["class_names"])) if masks else PredictionCounts()
         evaluation = Evaluation(benchmark, config.eval.stream, counts, record)
         strategy = _build_strategy(config, recorder, counts)
         semi_supervised = any(isinstance(plugin, SemiSupervisedPlugin) for plugin in strategy.plugins)
@@ -129,11 +132,14 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
 # ---- building -------------------------------------------------------------------------------------------------------
 
 
-def _build_strategy(config: DictConfig, recorder: Recorder, counts: PredictionCounts) -> SupervisedTemplate:
+def _build_strategy(
+    config: DictConfig, recorder: Recorder, counts: PredictionCounts | MaskCounts
+) -> SupervisedTemplate:
+    dense = isinstance(counts, MaskCounts)
     model = built("model", plain(config.model))
     plugins = [recorder, *methods_plugins(plain(config.method), model)]
     if config.train.softmax == "separated":
-        plugins.insert(0, SeparatedSoftmax())
+        plugins.insert(0, SeparatedPixels() if dense else SeparatedSoftmax())
     if config.train.freeze_batch_norm:
         plugins.append(FreezeBatchNorm())
     if config.optimizer.fresh:
@@ -143,7 +149,7 @@ def _build_strategy(config: DictConfig, recorder: Recorder, counts: PredictionCo
     arguments = {
         "model": model,
         "optimizer": _build_optimizer(config.optimizer, model),
-        "criterion": nn.CrossEntropyLoss(),
+        "criterion": PixelCrossEntropy() if dense else nn.CrossEntropyLoss(),
         "train_mb_size": config.train.batch_size,
         "train_epochs": config.train.epochs,
         "eval_mb_size": config.eval.batch_size,
@@ -158,7 +164,7 @@ def _build_strategy(config: DictConfig, recorder: Recorder, counts: PredictionCo
     return call_with(resumable(kind), {**arguments, **options}, "strategy")
 
 
-def _evaluator(counts: PredictionCounts) -> EvaluationPlugin:
+def _evaluator(counts: PredictionCounts | MaskCounts) -> EvaluationPlugin:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "No loggers specified")  # the run directory has its own record
         return EvaluationPlugin(counts)

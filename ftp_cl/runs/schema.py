@@ -267,6 +267,7 @@ def check_configuration(values: Mapping[str, Any]) -> None:
         )
     for group in GROUPS:
         _check_choice(group, values[group], group)
+    _check_targets(values)
     if changes := values["labels"]["unlabelled"]:
         _check_choice("benchmark", {**values["benchmark"], **changes}, "labels.unlabelled", list(changes))
 
@@ -324,6 +325,23 @@ def _check_choice(group: str, options: Mapping[str, Any], where: str, only: Sequ
             _adapter(kind).validate_python(value, strict=True)
         except ValidationError as error:
             _refuse(path, value, f"be {_words(kind)}", error)
+
+
+def _check_targets(values: Mapping[str, Any]) -> None:
+    """A model and a method must do what the benchmark asks: a class for each image, or for each pixel."""
+    benchmark, *others = (
+        None if ":" in values[group]["name"] else entry(group, values[group]["name"]) for group in GROUPS
+    )
+    if benchmark is None:
+        return
+    for choice in filter(None, others):
+        if choice.masks != benchmark.masks and (benchmark.masks or choice.group == "model"):
+            fitting = [name for name in options_of(choice.group) if entry(choice.group, name).masks == benchmark.masks]
+            of, its = ("each pixel", "each image")[:: 1 if benchmark.masks else -1]
+            raise ConfigError(
+                f"{choice.group}={choice.name} is for a class of {its}, and benchmark={benchmark.name} has one for {of}: "
+                f"use {', '.join(fitting)}."
+            )
 
 
 @cache
@@ -408,6 +426,8 @@ class RunResult(BaseModel):
         step_seconds_median, peak_memory_mb: None where the run could not measure them.
         projection: per projected tensor, in depth order; empty for methods without projection.
         pseudo_labels: share used and precision, percent, per epoch over all experiences; empty for methods without.
+        metric: what the numbers called accuracy are.
+        pixels: for each stream its mean IoU, pixel accuracy and the IoU of each class, percent; empty without masks.
         data: what the benchmark says of itself.
     """
 
@@ -434,6 +454,8 @@ class RunResult(BaseModel):
     environment: dict[Text, Any]
     classes_per_experience: list[list[Text]]
     projection: dict[Text, TensorProjection]
+    metric: Literal["accuracy", "mean_iou"] = "accuracy"
+    pixels: dict[Text, dict[Text, Any]] = {}
     pseudo_labels: list[Annotated[tuple[float, float | None], Strict(False)]] = []
     diverged: bool = False
     data: dict[Text, Any] = {}
