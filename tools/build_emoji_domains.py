@@ -231,8 +231,8 @@ def compare(built: Path, shipped: Path) -> str:
             a, b = (on_white(z.read(path)) for z in (new, old))
             differences.append(np.abs(a - b).mean())
     return (
-        f"index {'equal' if same_index else 'DIFFERENT'}; {len(common)} common images on white, mean absolute difference "
-        f"{np.mean(differences):.6f} of 255, largest of one image {np.max(differences):.6f}; "
+        f"index {'equal' if same_index else 'DIFFERENT'}; {len(common)} common images on white, mean absolute "
+        f"difference {np.mean(differences):.6f} of 255, largest of one image {np.max(differences):.6f}; "
         f"archives {'equal' if built.read_bytes() == shipped.read_bytes() else 'not equal'} byte for byte"
     )
 

@@ -63,8 +63,8 @@ class EmojiDomains(RebuildableDataset):
     ``size`` x ``size`` pixels on white (or what ``transform`` makes of it) and the class index.
 
     Each style has 368 training and 244 test images, 7 to 27 of each class in training and 5 to 18 in the test part.
-    The images are stored with 64 x 64 pixels and alpha; any other size is resampled once, when the dataset is made. Sources and
-    licences are in ``data/NOTICE``; ``tools/build_emoji_domains.py`` in the repository redraws the archive.
+    The images are stored with 64 x 64 pixels and alpha; any other size is resampled once, when the dataset is made.
+    Sources and licences are in ``data/NOTICE``; ``tools/build_emoji_domains.py`` in the repository redraws the archive.
 
     Two known flaws come from the sources: emojione and blob draw ``cricket`` (test, bug_reptile) as the game, exactly
     as ``cricket_bat_and_ball`` (training, sport), and line_art has one drawing for ``cd`` (training) and ``dvd``

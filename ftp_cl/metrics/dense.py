@@ -35,10 +35,7 @@ def confusion_matrix(predicted: Tensor, target: Tensor, n_classes: int, ignored:
     if predicted.shape != target.shape:
         raise ValueError(f"predictions {list(predicted.shape)} and masks {list(target.shape)} differ in shape.")
     counted = target[target != ignored]
-    highest = max(
-        int(counted.max(initial=0) if isinstance(counted, np.ndarray) else counted.max()) if counted.numel() else 0,
-        int(predicted.max()) if predicted.numel() else 0,
-    )
+    highest = max((int(part.max()) for part in (counted, predicted) if part.numel()), default=0)
     if highest >= n_classes or (counted.numel() and int(counted.min()) < 0):
         raise ValueError(f"there are pixels of class {highest}, and {n_classes} classes.")
     found = multiclass_confusion_matrix(predicted, target, n_classes, ignore_index=ignored, validate_args=False)

@@ -12,7 +12,6 @@ from avalanche.evaluation.metric_results import MetricValue
 from numpy.typing import NDArray
 
 from ftp_cl.metrics.dense import Matrix, confusion_matrix, folded, iou_per_class, mean_iou, pixel_accuracy
-from ftp_cl.models.heads import live_classes
 
 
 class MaskRecord:
@@ -102,8 +101,8 @@ def _images(experience: Any) -> int:
 class MaskCounts(PluginMetric[dict[str, float]]):
     """Counts pixels for whoever reads the record, and emits mean IoU and pixel accuracy of each stream.
 
-    Hand it to Avalanche's ``EvaluationPlugin``; ``record`` has the rest. A model whose head masks classes that it has
-    not met (``MaskHead``) is asked for those that it has; the pixels of others are background.
+    Hand it to Avalanche's ``EvaluationPlugin``; ``record`` has the rest. A model that says which
+    classes it has met (``known_classes``) is asked for these; the pixels of others are background.
 
     Args:
         n_classes: of the masks, the background included.
@@ -128,19 +127,16 @@ class MaskCounts(PluginMetric[dict[str, float]]):
 
     def result(self) -> dict[str, float]:
         """Return the mean IoU of each stream evaluated last, percent."""
-        streams = {experience.origin_stream.name for experience in self._evaluated}
-        numbers = {
-            name: [e.current_experience for e in self._evaluated if e.origin_stream.name == name] for name in streams
-        }
-        found = {name: self.record.accuracy(0, name, numbers[name]) for name in sorted(streams)}
+        numbers: dict[str, list[int]] = {}
+        for experience in self._evaluated:
+            numbers.setdefault(experience.origin_stream.name, []).append(experience.current_experience)
+        found = {name: self.record.accuracy(0, name, of_stream) for name, of_stream in numbers.items()}
         return {name: value for name, value in found.items() if value is not None}
 
     def to_evaluate(self, stream: Any) -> list[Any]:
         """Return what of a stream must be gone through for the numbers of all its experiences: all images, once."""
         first = owners(stream)
-        return [
-            experience for experience in stream if first[experience.current_experience] == experience.current_experience
-        ]
+        return [e for e in stream if first[e.current_experience] == e.current_experience]
 
     def before_eval(self, strategy: Any) -> None:
         """Begin to note what is evaluated."""
@@ -148,8 +144,8 @@ class MaskCounts(PluginMetric[dict[str, float]]):
 
     def before_eval_exp(self, strategy: Any) -> None:
         """Begin with one experience of one stream."""
-        live = live_classes(strategy.model)
-        self.record.seen = list(range(self.n_classes)) if live is None else sorted(set().union(*live))
+        known = getattr(strategy.model, "known_classes", None)
+        self.record.seen = list(range(self.n_classes)) if known is None else sorted(known)
         self._evaluated.append(strategy.experience)
         self.record.start(strategy.experience, self.n_classes)
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from ftp_cl.models.backbones import PACKAGED, RANDOM, pretrained
 from ftp_cl.models.continual_classifier import Normalization
-from ftp_cl.models.heads import ClassifierHead, _resized, _starting_rows
+from ftp_cl.models.heads import ClassifierHead, _resized, _starting_rows, live_classes
 from ftp_cl.models.small_maps import quicken_small_maps
 
 DECODERS = {
@@ -83,6 +83,12 @@ class DenseModel(nn.Module):
     def backbone(self) -> nn.Module:
         """The encoder, which methods hold near its anchor."""
         return self.network.encoder  # type: ignore[return-value]
+
+    @property
+    def known_classes(self) -> list[int] | None:
+        """The classes that were trained; None without masks."""
+        live = live_classes(self.network)
+        return live and live[0]
 
     def get_classifier(self) -> tuple[nn.Module, nn.Module]:
         """Return decoder and head: what starts from random weights, and is trained freely."""

@@ -143,6 +143,11 @@ class Evaluation:
             progress.advance()
         return accuracies, references
 
+    @property
+    def unit(self) -> str:
+        """What percentages are, where they are no accuracies."""
+        return "mean IoU " if isinstance(self._counts, MaskCounts) else ""
+
     def of_pixels(self) -> dict[str, Any]:
         """What the result says of the last evaluation of each stream, where there are masks."""
         if not isinstance(self._counts, MaskCounts):
@@ -193,7 +198,7 @@ def train_and_evaluate(
         rows.append(evaluation.accuracies(strategy, i))
         if seen := evaluation.on_seen(rows[i], i):
             where = f"after experience {i + 1} of {len(benchmark.train_stream)}"
-            progress.say(f"  {where}: {statistics.fmean(seen):.1f} % on what was seen")
+            progress.say(f"  {where}: {statistics.fmean(seen):.1f} % {evaluation.unit}on what was seen")
         table = projection_table(strategy)
         if table:
             record.add_event("projection", experience=i, tensors=table)

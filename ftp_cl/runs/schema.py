@@ -337,10 +337,10 @@ def _check_targets(values: Mapping[str, Any]) -> None:
     for choice in filter(None, others):
         if choice.masks != benchmark.masks and (benchmark.masks or choice.group == "model"):
             fitting = [name for name in options_of(choice.group) if entry(choice.group, name).masks == benchmark.masks]
-            of, its = ("each pixel", "each image")[:: 1 if benchmark.masks else -1]
+            of, its = ("pixel", "image")[:: 1 if benchmark.masks else -1]
             raise ConfigError(
-                f"{choice.group}={choice.name} is for a class of {its}, and benchmark={benchmark.name} has one for {of}: "
-                f"use {', '.join(fitting)}."
+                f"{choice.group}={choice.name} is for a class of each {its}, and benchmark={benchmark.name} has one of "
+                f"each {of}: use {', '.join(fitting)}."
             )
 
 

@@ -40,7 +40,7 @@ class EmojiScenes(MaskDataset):
         domain: one of ``DOMAINS`` or several of them, which are appended in the order given.
         split: "train", "validation" or "test".
         scenes: how many of each style; None for 400, 100 and 200. The first are the same for any number.
-        size: side of a scene in pixels, 32 to 512. Emoji have 24 to 64 pixels in a scene of 128, in proportion in others.
+        size: side of a scene in pixels, 32 to 512. Emoji have 24 to 64 pixels in a scene of 128, else in proportion.
         seed: of the scenes. What is compared has the same.
 
     Raises:

@@ -43,9 +43,9 @@ def mask_classes(
 ) -> DescribedScenario:
     """Class-incremental segmentation in the "overlapped" setting; one experience is training on all classes at once.
 
-    A training experience has every image with a pixel of its classes, and masks of these alone (``OneExperiencesMasks``).
-    In all other streams each experience has all images with their whole masks, for a prediction may be wrong
-    anywhere: what belongs to an experience are its classes. The background belongs to the first.
+    A training experience has every image with a pixel of its classes, and masks of these alone
+    (``OneExperiencesMasks``). In all other streams each experience has all images with their whole masks, for a
+    prediction may be wrong anywhere: what belongs to an experience are its classes. The background belongs to the first.
 
     Args:
         data: whose classes arrive.
