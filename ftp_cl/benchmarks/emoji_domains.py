@@ -145,8 +145,9 @@ def _index() -> dict[tuple[str, str], list[_Entry]]:
     return index
 
 
+@lru_cache(maxsize=2 * len(DOMAINS))
 def drawings(domain: str, split: str) -> dict[str, dict[str, Image.Image]]:
-    """Return the drawings of a style and split: class -> identity -> image in RGBA, 64 x 64 pixels, sorted."""
+    """Return the drawings of a style and split: class -> identity -> RGBA image, 64 x 64 pixels; not to be changed."""
     found: dict[str, dict[str, Image.Image]] = {name: {} for name in CLASSES}
     with _open_archive() as archive:
         for entry in _index()[domain, split]:

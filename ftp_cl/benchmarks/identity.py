@@ -103,8 +103,10 @@ class _Reader:
             path = Path(str(array.filename))
             _add(digest, path.name, self._size(path), indices.tolist())
             return _FILES
-        for block in np.array_split(indices, len(indices) // 1000 + 1):
-            _add(digest, values_of(array[block]))
+        for values in (array, getattr(source, "masks", None)):
+            if values is not None:
+                for block in np.array_split(indices, len(indices) // 1000 + 1):
+                    _add(digest, values_of(values[block]))
         return _VALUES
 
     def _size(self, path: Path) -> int:

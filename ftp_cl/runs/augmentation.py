@@ -16,7 +16,8 @@ _JOINT_VIEWS = {"weak": WeakJointView(), "shift": WeakJointView(flip=False)}
 def augment_training(benchmark: Any, name: str | None) -> None:
     """Let the train stream give random views while training; what it gives for evaluation stays as it is.
 
-    A mask is changed with its image. Views come after the benchmark's own transforms, and are drawn from torch's global generator when a batch is loaded.
+    A mask is changed with its image. Views come after the benchmark's own transforms, and are drawn from torch's global
+    generator when a batch is loaded.
 
     Args:
         benchmark: of Avalanche; the datasets of its train stream are replaced.

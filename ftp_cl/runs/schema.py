@@ -428,6 +428,7 @@ class RunResult(BaseModel):
         pseudo_labels: share used and precision, percent, per epoch over all experiences; empty for methods without.
         metric: what the numbers called accuracy are.
         pixels: for each stream its mean IoU, pixel accuracy and the IoU of each class, percent; empty without masks.
+        examples: for each stream the classes of the highest and the lowest IoU, and a picture in the run's directory.
         data: what the benchmark says of itself.
     """
 
@@ -456,6 +457,7 @@ class RunResult(BaseModel):
     projection: dict[Text, TensorProjection]
     metric: Literal["accuracy", "mean_iou"] = "accuracy"
     pixels: dict[Text, dict[Text, Any]] = {}
+    examples: dict[Text, dict[Text, Text]] = {}
     pseudo_labels: list[Annotated[tuple[float, float | None], Strict(False)]] = []
     diverged: bool = False
     data: dict[Text, Any] = {}

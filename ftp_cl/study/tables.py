@@ -206,6 +206,8 @@ def _notes(groups: Sequence[Group], same_machine: bool) -> list[str]:
         "the test stream, weighted alike; it is left out where that is not known.",
         RULE,
     ]
+    if any(result.metric == "mean_iou" for group in groups for result in group.results):
+        notes.append("Accuracy stands for mean IoU here: of the classes of an experience on all its test images.")
     if any(len(group.results) == 1 for group in groups):
         notes.append("One seed shows no spread: a row with n = 1 has no ± and nothing in it is bold.")
     if any(group.marked_label != group.label for group in groups):

@@ -45,7 +45,8 @@ def mask_classes(
 
     A training experience has every image with a pixel of its classes, and masks of these alone
     (``OneExperiencesMasks``). In all other streams each experience has all images with their whole masks, for a
-    prediction may be wrong anywhere: what belongs to an experience are its classes. The background belongs to the first.
+    prediction may be wrong anywhere: what belongs to an experience are its classes. Of these the background is one
+    of the first.
 
     Args:
         data: whose classes arrive.
