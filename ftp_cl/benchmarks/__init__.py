@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 from ftp_cl.benchmarks.cifar import Cifar, CorruptedCifar, split_cifar10, split_cifar100
 from ftp_cl.benchmarks.core50 import CORE50_CATEGORIES, CORE50_SESSIONS, Core50, core50
 from ftp_cl.benchmarks.digits import Digits, split_digits
+from ftp_cl.benchmarks.domain_folder import DomainFolder, domain_folder
 from ftp_cl.benchmarks.domainnet import DOMAINNET_DOMAINS, DomainNet, domainnet, domainnet_domains
 from ftp_cl.benchmarks.emoji import emoji_styles, split_emoji
 from ftp_cl.benchmarks.emoji_domains import CLASSES, DOMAINS, EmojiDomains
 from ftp_cl.benchmarks.fashion_mnist import FASHION_CLASSES, FashionMnist, split_fashion_mnist
 from ftp_cl.benchmarks.folder import ImageFolder, image_folder
+from ftp_cl.benchmarks.grocery_store import GroceryStore, grocery_store
 from ftp_cl.benchmarks.imagenet_r import ImageNetR, split_imagenet_r
 from ftp_cl.benchmarks.tiny_imagenet import TinyImageNet, split_tiny_imagenet
 
@@ -35,19 +37,23 @@ __all__ = [
     "CorruptedCifar",
     "CorruptedDataset",
     "Digits",
+    "DomainFolder",
     "DomainNet",
     "EmojiDomains",
     "FashionMnist",
+    "GroceryStore",
     "ImageFolder",
     "ImageNetR",
     "TinyImageNet",
     "core50",
     "corrupt",
     "data_identity",
+    "domain_folder",
     "domainnet",
     "domainnet_domains",
     "emoji_styles",
     "few_labels",
+    "grocery_store",
     "hidden_labels",
     "image_folder",
     "split_cifar10",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @takes(SplitOptions, validation_fraction=0.2)
 def split_emoji(
-    n_experiences: int = 5,
+    n_experiences: int | Sequence[int] = 5,
     train_domains: str | Sequence[str] = ("noto",),
     ood_domains: str | Sequence[str] | None = None,
     shots: int | None = None,
@@ -34,7 +34,8 @@ def split_emoji(
     whatever style: the OOD streams show the emoji of ``test``, so that what differs is the style alone.
 
     Args:
-        n_experiences: 1 (fine-tuning on all classes at once) to 20; it must divide 20.
+        n_experiences: 1 (fine-tuning on all classes at once) to 20; it must divide 20, or is a list of how many classes
+            each has.
         train_domains: style or styles to train, validate and test in; see ``ftp_cl.benchmarks.DOMAINS``.
         ood_domains: styles of the OOD streams; None for all that are not trained on, () for no OOD stream.
         shots: training emoji per class, each in every training style; None for all (6 to 22 after validation, at the
@@ -46,6 +47,7 @@ def split_emoji(
     """
     # Importing Avalanche takes seconds, which users of EmojiDomains alone need not wait.
     from ftp_cl.benchmarks.class_incremental import ClassSplit, StreamData, class_incremental_scenario, draw_class_order
+    from ftp_cl.benchmarks.scenario import OOD
 
     split = ClassSplit(n_experiences, seed, shots=shots, **options)
     train_domains, ood_domains = check_domains(train_domains, ood_domains, DOMAINS)
@@ -57,7 +59,7 @@ def split_emoji(
         "train": StreamData(source, _indices(source, training)),
         "test": StreamData(EmojiDomains(train_domains, "test", size)),
         **({"validation": StreamData(source, _indices(source, validation))} if is_validated else {}),
-        **{f"ood_{domain}": StreamData(EmojiDomains(domain, "test", size)) for domain in ood_domains},
+        **{f"ood_{domain}": StreamData(EmojiDomains(domain, "test", size), kind=OOD) for domain in ood_domains},
     }
     return class_incremental_scenario(
         streams,

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import warnings
 from numbers import Integral
 from typing import Any, Literal
 
@@ -16,16 +17,13 @@ from ftp_cl.optim import FTP
 from ftp_cl.optim.checks import followers
 from ftp_cl.optim.names import Exclude, aliases, exclude_entries
 from ftp_cl.plugins.anchor import Anchor, anchor_moves, read_anchor
-from ftp_cl.plugins.between_experiences import ExperienceProjection
 from ftp_cl.plugins.classifier import find_classifier
-from ftp_cl.plugins.model_served import ServedModel
+from ftp_cl.plugins.experience_projection import ExperienceProjection
+from ftp_cl.plugins.last_model import LastModel
 from ftp_cl.plugins.seen_classes import SeenClasses
 from ftp_cl.plugins.stages import PartsDone, has_hidden_boundaries, refuse_hidden
 
 logger = logging.getLogger(__name__)
-
-RECOMMENDED = {"k": 0.0, "mu": 3e-2, "scale_by_classes": 1.5, "pretrained_classes": 20.0}
-"""Of `FTPPlugin.recommended`, and of configs/method/ftp.yaml."""
 
 
 class FTPPlugin(SupervisedPlugin[Any]):
@@ -33,7 +31,7 @@ class FTPPlugin(SupervisedPlugin[Any]):
 
         strategy = Naive(model=model, optimizer=optimizer, criterion=criterion, plugins=[FTPPlugin()])
 
-    The defaults are the published values; `FTPPlugin.recommended()` has those that this project recommends.
+    The defaults are the published values, as those of `method=ftp`; docs/transformers.md says where others do better.
     Works with every supervised strategy of Avalanche in which an optimizer trains the weights, with online streams, and
     with any torch optimizer. The learning rate may be one that would ruin the model otherwise. With another
     model than before, the plugin begins anew.
@@ -46,7 +44,7 @@ class FTPPlugin(SupervisedPlugin[Any]):
         exclude: what is not projected. "head": the classifier, as `find_classifier` finds it (logged). Anything else is
             taken as `FTP` takes it: parameter and module names, shell patterns, module types; () for nothing.
         when: "step", the paper's way: after every optimizer step. "experience": training is free, and once it ends
-            the whole change is projected, with radii learned then (`project_once`).
+            the whole change is projected, with radii learned then (`project_post_hoc`).
         radius_data: for when="experience", where the radii's batches come from: "train", "validation" (the benchmark's
             stream of that name) or "replay" (the buffer of a ReplayPlugin; the training data while it is empty).
         radius_iterations: for when="experience", the number of batches.
@@ -132,23 +130,24 @@ class FTPPlugin(SupervisedPlugin[Any]):
         self._seen, self._share = SeenClasses(), 1.0
         self._parts = PartsDone()
         self._has_trained = False
-        self._served = ServedModel()
+        self._last_model = LastModel()
         self._logged_head: set[str] = set()
         self._told_of_no_optimizer = False
 
     @classmethod
     def recommended(cls, **options: Any) -> "FTPPlugin":
-        """With the values of `method=ftp`, which did better than the published ones on this project's validation data.
-
-        `FTPPlugin(k=0, mu=3e-2, scale_by_classes=1.5, pretrained_classes=20)`: radii only grow, and the faster, the
-        more of the classes known so far an experience has. configs/method/ftp.yaml says how they were chosen,
-        docs/protocol.md what they gain and where not. With replay, or experiences that do not list their classes,
-        give a `mu` of 5e-3 and `scale_by_classes=0`.
+        """Deprecated, gone in the next release: values that were chosen for small convolutional networks on emoji.
 
         Args:
             options: of the class, also instead of these.
         """
-        return cls(**{**RECOMMENDED, **options})
+        warnings.warn(
+            "FTPPlugin.recommended() will be removed, because its values lose much on transformers: pass FTPPlugin() "
+            "for the published ones, or FTPPlugin(k=0, mu=3e-2, scale_by_classes=1.5, pretrained_classes=20) for its.",
+            FutureWarning,
+            stacklevel=2,
+        )
+        return cls(**{"k": 0.0, "mu": 3e-2, "scale_by_classes": 1.5, "pretrained_classes": 20.0, **options})
 
     # ---- Avalanche's hooks ------------------------------------------------------------------------------------------
 
@@ -166,7 +165,7 @@ class FTPPlugin(SupervisedPlugin[Any]):
                 logger.warning("%s has no optimizer, so FTPPlugin has nothing to do.", type(strategy).__name__)
                 self._told_of_no_optimizer = True
             return
-        if self._served.changes_to(strategy.model) and self.ftp is not None:
+        if self._last_model.changes_to(strategy.model) and self.ftp is not None:
             self._forget()
         if self.ftp is None:
             _warn_of_reset_weights(strategy)
@@ -231,7 +230,7 @@ class FTPPlugin(SupervisedPlugin[Any]):
 
     def load_state_dict(self, state: dict[str, Any], strategy: Any) -> None:
         """Take over what `state_dict` gave, for a strategy whose model is as it was then."""
-        self._served = ServedModel()
+        self._last_model = LastModel()
         if state["ftp"] is not None:
             self.ftp = self._new_ftp(strategy.model) if self.ftp is None else self.ftp
             self.ftp.load_state_dict(state["ftp"])

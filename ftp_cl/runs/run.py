@@ -32,9 +32,9 @@ from ftp_cl.runs.checkpoints import Checkpoints
 from ftp_cl.runs.config import ConfigError, call_with, plain
 from ftp_cl.runs.data import benchmark_of
 from ftp_cl.runs.directory import RunDirectory
+from ftp_cl.runs.engine import Engine
 from ftp_cl.runs.environment import describe_environment, set_deterministic
 from ftp_cl.runs.error_file import clear_error, write_error
-from ftp_cl.runs.events import pseudo_labels_per_epoch
 from ftp_cl.runs.examples import write_examples
 from ftp_cl.runs.few_labels import PseudoLabelJudge
 from ftp_cl.runs.lock import DirectoryLock
@@ -101,16 +101,18 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
         recorder = Recorder(record, progress)
         masks = benchmark.description.get("target") == "masks"
         counts = MaskCounts(len(benchmark.description["class_names"])) if masks else PredictionCounts()
-        evaluation = Evaluation(benchmark, config.eval.stream, counts, record)
-        strategy = _build_strategy(config, recorder, counts)
+        evaluation = Evaluation(benchmark, config.eval.stream, counts, record, config.loader.workers)
+        engine = Engine(config, _device(config.device))
+        strategy = _build_strategy(config, recorder, counts, engine)
         semi_supervised = any(isinstance(plugin, SemiSupervisedPlugin) for plugin in strategy.plugins)
         if semi_supervised and "unlabelled" not in benchmark.streams:
             raise ConfigError(f"method={config.method.name} needs unlabelled images: labels.per_class=4, for instance.")
         checkpoints = Checkpoints(config, record, benchmark, termination, progress.say)
         if isinstance(strategy, ResumableTraining):
-            strategy.checkpoints = checkpoints
+            strategy.checkpoints, strategy.engine = checkpoints, engine
         else:
             own = type(strategy).__name__
+            engine.refuse_own_loop(own)
             progress.say(
                 f"  checkpoints are written between experiences only, because {own} has its own training loop."
             )
@@ -126,7 +128,6 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
             record.write_weights(strategy.model)
         if isinstance(counts, MaskCounts):
             measured["examples"] = write_examples(strategy, benchmark, counts.record, record.path)
-        measured["pseudo_labels"] = pseudo_labels_per_epoch(record.path)
         record.write_result(_result(config, benchmark, strategy, measured))
         checkpoints.clear()
         progress.say(f"{name}: {record.result_path}")
@@ -136,11 +137,12 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
 
 
 def _build_strategy(
-    config: DictConfig, recorder: Recorder, counts: PredictionCounts | MaskCounts
+    config: DictConfig, recorder: Recorder, counts: PredictionCounts | MaskCounts, engine: Engine
 ) -> SupervisedTemplate:
     dense = isinstance(counts, MaskCounts)
     model = built("model", plain(config.model))
     plugins = [recorder, *methods_plugins(plain(config.method), model)]
+    engine.prepare(model)
     if config.train.softmax == "separated":
         plugins.insert(0, SeparatedPixels() if dense else SeparatedSoftmax())
     if config.train.freeze_batch_norm:
@@ -156,7 +158,7 @@ def _build_strategy(
         "train_mb_size": config.train.batch_size,
         "train_epochs": config.train.epochs,
         "eval_mb_size": config.eval.batch_size,
-        "device": _device(config.device),
+        "device": engine.device,
         "plugins": plugins,
         "evaluator": _evaluator(counts),
     }

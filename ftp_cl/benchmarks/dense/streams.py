@@ -10,7 +10,7 @@ from torchvision.transforms.functional import to_tensor
 
 from ftp_cl.benchmarks.class_incremental import draw_class_order
 from ftp_cl.benchmarks.dense.masks import BACKGROUND, MaskDataset, OneExperiencesMasks
-from ftp_cl.benchmarks.scenario import DescribedScenario, ExperienceData, make_stream, transform_groups
+from ftp_cl.benchmarks.scenario import OOD, DescribedScenario, ExperienceData, make_stream, transform_groups
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,10 @@ def _scenario(
     settings: Mapping[str, Any],
 ) -> DescribedScenario:
     groups = transform_groups(to_tensor, to_tensor)
-    made = [make_stream(name, experiences, groups) for name, experiences in streams.items()]
+    made = [
+        make_stream(name, experiences, groups, OOD if name.startswith("ood_") else None)
+        for name, experiences in streams.items()
+    ]
     for stream in made:
         _share_datasets(stream, streams[stream.name])
     described = [{"classes": list(own), "names": [names[label] for label in own]} for own in classes]

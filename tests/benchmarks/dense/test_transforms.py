@@ -20,7 +20,7 @@ def normals(height=6, width=8):
 
 def test_mirrored_normals_point_the_other_way_in_x_alone():
     before = normals()
-    image, after = MIRROR(torch.rand(3, 6, 8), before)
+    _, after = MIRROR(torch.rand(3, 6, 8), before)
     expected = before.numpy()[:, :, ::-1] * np.array([-1, 1, 1], np.float32)[:, None, None]
     np.testing.assert_array_equal(after.numpy(), expected)
     assert not torch.signbit(after[:, 1:3, 3:6]).any(), "what is unknown stays plain zero"
