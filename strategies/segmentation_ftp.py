@@ -9,13 +9,13 @@ The encoder stays near its pretrained weights; decoder and head are free. Copy t
 import argparse
 
 import torch
-from avalanche.benchmarks.utils import TransformGroups
 from avalanche.evaluation.metrics import loss_metrics
 from avalanche.logging import InteractiveLogger
 from avalanche.training import Naive
 from avalanche.training.plugins import EvaluationPlugin
 
 from ftp_cl.benchmarks.dense import SCENE_CLASSES, emoji_scenes
+from ftp_cl.benchmarks.dense.streams import joint_groups
 from ftp_cl.benchmarks.dense.transforms import WeakJointView
 from ftp_cl.metrics.mask_record import MaskCounts
 from ftp_cl.models.dense import segmenter
@@ -56,9 +56,9 @@ def main() -> None:
         plugins=plugins,
         evaluator=EvaluationPlugin(counts, loss_metrics(epoch=True), loggers=[InteractiveLogger()]),
     )
-    view = TransformGroups({"train": WeakJointView(), "eval": (None, None)})  # image and mask are mirrored as one
+    groups = joint_groups(WeakJointView())  # image and mask are mirrored as one
     for experience in benchmark.train_stream:
-        experience._dataset = type(experience.dataset)([experience.dataset], transform_groups=view)
+        experience._dataset = type(experience.dataset)([experience.dataset], transform_groups=groups)
         strategy.train(experience)
     for name, stream in benchmark.streams.items():
         if name not in ("train", "validation"):

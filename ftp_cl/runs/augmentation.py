@@ -5,6 +5,7 @@ from typing import Any
 from avalanche.benchmarks.utils import TransformGroups
 from torch import Tensor
 
+from ftp_cl.benchmarks.dense.streams import joint_groups
 from ftp_cl.benchmarks.dense.transforms import WeakJointView
 from ftp_cl.plugins import WeakView
 from ftp_cl.runs.config import ConfigError
@@ -32,8 +33,9 @@ def augment_training(benchmark: Any, name: str | None) -> None:
         dataset = experience.dataset
         image, target = dataset.train()[0][:2]
         _check_image(image, name)
-        view = _JOINT_VIEWS[name] if isinstance(target, Tensor) and target.ndim else (_VIEWS[name], None)
-        groups = TransformGroups({"train": view, "eval": (None, None)})
+        is_joint = isinstance(target, Tensor) and target.ndim > 0
+        single = TransformGroups({"train": (_VIEWS[name], None), "eval": (None, None)})
+        groups = joint_groups(_JOINT_VIEWS[name]) if is_joint else single
         # The public property cannot be set.
         experience._dataset = type(dataset)([dataset], transform_groups=groups)
 

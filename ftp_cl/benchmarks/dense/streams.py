@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from avalanche.benchmarks.utils import TransformGroups
+from avalanche.benchmarks.utils.transforms import MultiParamTransformCallable
 from torchvision.transforms.functional import to_tensor
 
 from ftp_cl.benchmarks.class_incremental import draw_class_order
@@ -95,6 +97,11 @@ def mask_domains(
     for name, source in ood.items():
         streams[f"ood_{name}"] = [ExperienceData(source, range(len(source)), classes[0])]
     return _scenario(streams, classes, names, settings)
+
+
+def joint_groups(train: Any) -> TransformGroups:
+    """Return Avalanche's groups of transforms, with one of image and target together in training, none in evaluation."""
+    return TransformGroups({"train": MultiParamTransformCallable(train), "eval": (None, None)})
 
 
 def _annotated_with(source: MaskDataset, classes: Sequence[int]) -> ExperienceData:
