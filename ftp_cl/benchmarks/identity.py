@@ -95,6 +95,8 @@ class _Reader:
             root, paths = files
             for index in indices:
                 _add(digest, paths[index], self._size(root / paths[index]))
+                if hasattr(source, "counts"):  # of the mask, by its pixels of each class: small files are alike
+                    _add(digest, values_of(source.counts[index]))
             return _FILES
         array = source.data if hasattr(source, "data") else next(iter(getattr(source, "tensors", ())), None)
         if not isinstance(array, np.ndarray | torch.Tensor) or len(array) != len(source):

@@ -27,7 +27,7 @@ class PixelCrossEntropy(nn.Module):
     Attributes:
         left_out: classes that no pixel is compared with.
         in_background: classes whose probability counts as that of the background: what masks call background may be
-            of them. The unbiased cross-entropy of Cermelli et al., CVPR 2020, arXiv 2002.00718, equation 3.
+            of them. The unbiased cross-entropy of Cermelli et al., CVPR 2020, arXiv 2002.00718.
     """
 
     def __init__(self, ignored: int = 255) -> None:

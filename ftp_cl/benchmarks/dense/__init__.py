@@ -1,7 +1,20 @@
 """Images with a target for each pixel: masks of classes, and surface normals."""
 
 from ftp_cl.benchmarks.dense.emoji_scenes import emoji_scenes
+from ftp_cl.benchmarks.dense.folders import CAMVID_CLASSES, camvid, mask_folder
+from ftp_cl.benchmarks.dense.mask_files import MaskFiles
 from ftp_cl.benchmarks.dense.masks import BACKGROUND, IGNORED, MaskDataset
 from ftp_cl.benchmarks.dense.scenes import SCENE_CLASSES, EmojiScenes
 
-__all__ = ["BACKGROUND", "IGNORED", "SCENE_CLASSES", "EmojiScenes", "MaskDataset", "emoji_scenes"]
+__all__ = [
+    "BACKGROUND",
+    "CAMVID_CLASSES",
+    "IGNORED",
+    "SCENE_CLASSES",
+    "EmojiScenes",
+    "MaskDataset",
+    "MaskFiles",
+    "camvid",
+    "emoji_scenes",
+    "mask_folder",
+]

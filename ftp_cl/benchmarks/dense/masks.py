@@ -54,7 +54,7 @@ class OneExperiencesMasks(RebuildableDataset):
     """The same images with masks of some classes; pixels of all others are background, ignored ones stay so.
 
     The "overlapped" setting of class-incremental segmentation (Cermelli et al., "Modeling the Background", CVPR 2020,
-    arXiv 2002.00718, section 4.2): an experience is annotated with its own classes alone, and neither earlier
+    arXiv 2002.00718): an experience is annotated with its own classes alone, and neither earlier
     nor later ones are told from the background.
 
     Args:

@@ -100,7 +100,7 @@ def mask_domains(
 
 
 def joint_groups(train: Any) -> TransformGroups:
-    """Return Avalanche's groups of transforms, with one of image and target together in training, none in evaluation."""
+    """Return Avalanche's groups of transforms: one of image and target together in training, none otherwise."""
     return TransformGroups({"train": MultiParamTransformCallable(train), "eval": (None, None)})
 
 
