@@ -17,6 +17,7 @@ from torch.utils.data import Subset
 from ftp_cl.benchmarks._copies import CopiedItems, values_of
 from ftp_cl.benchmarks._sources import sources
 from ftp_cl.benchmarks.corruptions import CorruptedDataset
+from ftp_cl.benchmarks.dense.masks import OneExperiencesMasks
 from ftp_cl.benchmarks.image_files import ImageFiles
 from ftp_cl.benchmarks.ood import _Relabelled
 
@@ -77,9 +78,11 @@ class _Reader:
     def _add_items(self, source: Any, indices: Indices, digest: Any) -> str:
         if isinstance(source, CorruptedDataset):
             _add(digest, source.name, source.severity, source.seed, source.constants)
+        if isinstance(source, OneExperiencesMasks):
+            _add(digest, source.shown)
         if isinstance(source, Subset):
             source, indices = source.dataset, np.asarray(source.indices, np.int64)[indices]
-        elif isinstance(source, CorruptedDataset | _Relabelled):
+        elif isinstance(source, CorruptedDataset | _Relabelled | OneExperiencesMasks):
             source = source.source
         else:
             return self._add_raw_items(source, indices, digest)

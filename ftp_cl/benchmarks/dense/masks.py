@@ -63,15 +63,10 @@ class OneExperiencesMasks(RebuildableDataset):
     """
 
     def __init__(self, source: MaskDataset, shown: Sequence[int]) -> None:
-        self.source, self.shown, self.data, self.classes = source, list(shown), source.data, source.classes
+        self.source, self.shown, self.classes = source, list(shown), source.classes
         self.targets = source.targets
         self._values = np.full(256, BACKGROUND, np.uint8)
         self._values[[*self.shown, IGNORED]] = [*self.shown, IGNORED]
-
-    @property
-    def masks(self) -> np.ndarray:
-        """As ``MaskDataset`` has it."""
-        return self._values[self.source.masks]
 
     def __getitem__(self, index: int) -> tuple[Image.Image, Tensor]:
         image, mask = self.source[index]

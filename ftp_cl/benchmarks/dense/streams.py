@@ -133,6 +133,5 @@ def _scenario(
     for stream in made:
         _share_datasets(stream, streams[stream.name])
     described = [{"classes": list(own), "names": [names[label] for label in own]} for own in classes]
-    return DescribedScenario(
-        made, {**settings, "target": "masks", "class_names": list(names), "experiences": described}
-    )
+    target = "masks" if names else "normals"
+    return DescribedScenario(made, {**settings, "target": target, "class_names": list(names), "experiences": described})
