@@ -116,19 +116,27 @@ def angular_errors(predicted: Tensor, target: Tensor) -> Tensor:
         target: the same shape; zeros where the normal is unknown.
     """
     known = (target != 0).any(dim=1)
-    pairs = [normals.movedim(1, -1)[known].double() for normals in (predicted, target)]
-    cosines = functional.cosine_similarity(*pairs, dim=-1).clamp(-1, 1)
+    mine, theirs = (normals.movedim(1, -1)[known].double() for normals in (predicted, target))
+    cosines = functional.cosine_similarity(mine, theirs, dim=-1).clamp(-1, 1)
     return torch.rad2deg(torch.arccos(cosines))
 
 
-def angle_summary(errors: ArrayLike) -> dict[str, float]:
+def angle_summary(errors: ArrayLike, pixels: ArrayLike | None = None) -> dict[str, float]:
     """Return mean and median angle in degrees, and the share within 11.25, 22.5 and 30 degrees in percent.
+
+    Args:
+        errors: degrees, [N].
+        pixels: how many have each error, whole numbers [N]; None for one each.
 
     Raises:
         ValueError: without any error.
     """
     found = np.asarray(errors, np.float64)
-    if not len(found):
+    counts = np.ones(len(found), np.int64) if pixels is None else np.asarray(pixels)
+    if not counts.sum():
         raise ValueError("there is no pixel with a known normal.")
-    shares = {f"within_{angle:g}": float(100 * np.mean(found <= angle)) for angle in ANGLES}
-    return {"mean_angle": float(found.mean()), "median_angle": float(np.median(found)), **shares}
+    order = np.argsort(found)
+    upto = counts[order].cumsum()
+    middle = [found[order][np.searchsorted(upto, rank, side="right")] for rank in ((upto[-1] - 1) // 2, upto[-1] // 2)]
+    shares = {f"within_{angle:g}": float(100 * counts[found <= angle].sum() / upto[-1]) for angle in ANGLES}
+    return {"mean_angle": float(found @ counts / upto[-1]), "median_angle": float(np.mean(middle)), **shares}

@@ -53,10 +53,11 @@ class MaskHead(ClassifierHead):
         return masked.view(*logits.shape[:-1], -1).movedim(-1, 1)
 
     def _resize_parameters(self, num_classes: int, starting: Tensor) -> None:
-        weight = self.classifier.weight
+        weight, bias = self.classifier.weight, self.classifier.bias
+        assert bias is not None
         self.classifier.out_channels = num_classes
         self.classifier.weight = _resized(weight, num_classes, starting[:, :-1].reshape(-1, *weight.shape[1:]))
-        self.classifier.bias = _resized(self.classifier.bias, num_classes, starting[:, -1])
+        self.classifier.bias = _resized(bias, num_classes, starting[:, -1])
 
 
 class DenseModel(nn.Module):
@@ -88,7 +89,7 @@ class DenseModel(nn.Module):
     def known_classes(self) -> list[int] | None:
         """The classes that were trained; None without masks."""
         live = live_classes(self.network)
-        return live and live[0]
+        return None if live is None else live[0]
 
     def get_classifier(self) -> tuple[nn.Module, nn.Module]:
         """Return decoder and head: what starts from random weights, and is trained freely."""

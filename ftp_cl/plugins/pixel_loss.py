@@ -52,6 +52,21 @@ class PixelCrossEntropy(nn.Module):
         return total / (targets != self.ignored).sum().clamp_min(1)
 
 
+class NormalLoss(nn.Module):
+    """The mean absolute difference of the three coordinates where the normal is known; 0 where none is.
+
+    As facebookresearch/astmt trains normals (Maninis et al., CVPR 2019, arXiv 1904.08918).
+
+    Shapes: normals [B, 3, H, W] of length 1, targets of the same shape with zeros where unknown -> a number.
+    """
+
+    def forward(self, normals: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss."""
+        known = (targets != 0).any(dim=1, keepdim=True)
+        total = ((normals - targets).abs() * known).sum()
+        return total / (3 * known.sum()).clamp_min(1)
+
+
 class SeparatedPixels(SupervisedPlugin[Any]):
     """Trains each experience's classes against each other and the background only, as `SeparatedSoftmax` for images.
 

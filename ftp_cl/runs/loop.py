@@ -12,7 +12,6 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from ftp_cl.metrics import summarize
-from ftp_cl.metrics.mask_record import MaskCounts
 from ftp_cl.metrics.plugins import PredictionCounts
 from ftp_cl.metrics.stream_order import ExperienceKey, first_rows, is_ood, is_whole
 from ftp_cl.plugins import FTPPlugin
@@ -22,6 +21,7 @@ from ftp_cl.runs.directory import RunDirectory
 from ftp_cl.runs.environment import forget_peak_memory, peak_memory_mb
 from ftp_cl.runs.few_labels import PseudoLabelJudge
 from ftp_cl.runs.progress import RunProgress
+from ftp_cl.runs.targets import Counts, metric_of
 
 _DIGITS = 6
 
@@ -129,7 +129,7 @@ class Evaluation:
         self,
         benchmark: Any,
         stream: str,
-        counts: PredictionCounts | MaskCounts,
+        counts: Counts,
         record: RunDirectory,
         workers: int = 0,
     ) -> None:
@@ -192,14 +192,18 @@ class Evaluation:
     @property
     def unit(self) -> str:
         """What percentages are, where they are no accuracies."""
-        return "mean IoU " if isinstance(self._counts, MaskCounts) else ""
+        words = {"accuracy": "", "mean_iou": "mean IoU ", "within_11.25": "within 11.25 degrees "}
+        return words[metric_of(self._counts)]
 
     def of_pixels(self) -> dict[str, Any]:
-        """What the result says of the last evaluation of each stream, where there are masks."""
-        if not isinstance(self._counts, MaskCounts):
+        """What the result says of the last evaluation of each stream, where pixels have targets."""
+        if isinstance(self._counts, PredictionCounts):
             return {}
         found = {name: self._counts.record.summary(name, self._class_names) for name in self._streams}
-        return {"metric": "mean_iou", "pixels": {name: summary for name, summary in found.items() if summary}}
+        return {
+            "metric": metric_of(self._counts),
+            "pixels": {name: numbers for name, numbers in found.items() if numbers},
+        }
 
     def _is_seen(self, number: int, row: int) -> bool:
         return self._first_rows.get(number, row + 1) <= row

@@ -15,17 +15,14 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from ftp_cl.metrics.mask_record import MaskCounts
-from ftp_cl.metrics.plugins import PredictionCounts
 from ftp_cl.models import ContinualClassifier
 from ftp_cl.plugins import (
     FreezeBatchNorm,
     FreshOptimizer,
     LearningRateSchedule,
     SemiSupervisedPlugin,
-    SeparatedSoftmax,
     find_classifier,
 )
-from ftp_cl.plugins.pixel_loss import PixelCrossEntropy, SeparatedPixels
 from ftp_cl.runs.build import built, methods_plugins
 from ftp_cl.runs.checkpoint_files import CheckpointFiles
 from ftp_cl.runs.checkpoints import Checkpoints
@@ -44,6 +41,7 @@ from ftp_cl.runs.own_parts import own_plugins, own_strategy
 from ftp_cl.runs.progress import RunProgress
 from ftp_cl.runs.resumable import ResumableNaive, ResumableTraining, resumable
 from ftp_cl.runs.status import RESULT_SCHEMA
+from ftp_cl.runs.targets import Counts, counts_for, criterion_for, separating
 from ftp_cl.runs.termination import Termination
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)  # a full disk, a quota that is used up
@@ -99,8 +97,7 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
         if config.threads is not None and config.threads > (cores := os.cpu_count() or 1):
             progress.say(f"  threads={config.threads} are more than the {cores} cores here, which makes a run slower.")
         recorder = Recorder(record, progress)
-        masks = benchmark.description.get("target") == "masks"
-        counts = MaskCounts(len(benchmark.description["class_names"])) if masks else PredictionCounts()
+        counts = counts_for(benchmark)
         evaluation = Evaluation(benchmark, config.eval.stream, counts, record, config.loader.workers)
         engine = Engine(config, _device(config.device))
         strategy = _build_strategy(config, recorder, counts, engine)
@@ -136,15 +133,12 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
 # ---- building -------------------------------------------------------------------------------------------------------
 
 
-def _build_strategy(
-    config: DictConfig, recorder: Recorder, counts: PredictionCounts | MaskCounts, engine: Engine
-) -> SupervisedTemplate:
-    dense = isinstance(counts, MaskCounts)
+def _build_strategy(config: DictConfig, recorder: Recorder, counts: Counts, engine: Engine) -> SupervisedTemplate:
     model = built("model", plain(config.model))
     plugins = [recorder, *methods_plugins(plain(config.method), model)]
     engine.prepare(model)
     if config.train.softmax == "separated":
-        plugins.insert(0, SeparatedPixels() if dense else SeparatedSoftmax())
+        plugins[:0] = separating(counts)
     if config.train.freeze_batch_norm:
         plugins.append(FreezeBatchNorm())
     if config.optimizer.fresh:
@@ -154,7 +148,7 @@ def _build_strategy(
     arguments = {
         "model": model,
         "optimizer": _build_optimizer(config.optimizer, model),
-        "criterion": PixelCrossEntropy() if dense else nn.CrossEntropyLoss(),
+        "criterion": criterion_for(counts),
         "train_mb_size": config.train.batch_size,
         "train_epochs": config.train.epochs,
         "eval_mb_size": config.eval.batch_size,
@@ -169,7 +163,7 @@ def _build_strategy(
     return call_with(resumable(kind), {**arguments, **options}, "strategy")
 
 
-def _evaluator(counts: PredictionCounts | MaskCounts) -> EvaluationPlugin:
+def _evaluator(counts: Counts) -> EvaluationPlugin:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "No loggers specified")  # the run directory has its own record
         return EvaluationPlugin(counts)

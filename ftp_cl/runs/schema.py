@@ -444,7 +444,8 @@ class RunResult(BaseModel):
         projection: per projected tensor, in depth order; empty for methods without projection.
         pseudo_labels: share used and precision, percent, per epoch over all experiences; empty for methods without.
         metric: what the numbers called accuracy are.
-        pixels: for each stream its mean IoU, pixel accuracy and the IoU of each class, percent; empty without masks.
+        pixels: for each stream its mean IoU, pixel accuracy and the IoU of each class, percent; or mean and median
+            angle of normals, degrees, and the share within 11.25, 22.5 and 30 degrees; empty where images have a class.
         examples: for each stream the classes of the highest and the lowest IoU, and a picture in the run's directory.
         data: what the benchmark says of itself.
     """
@@ -472,7 +473,7 @@ class RunResult(BaseModel):
     environment: dict[Text, Any]
     classes_per_experience: list[list[Text]]
     projection: dict[Text, TensorProjection]
-    metric: Literal["accuracy", "mean_iou"] = "accuracy"
+    metric: Literal["accuracy", "mean_iou", "within_11.25"] = "accuracy"
     pixels: dict[Text, dict[Text, Any]] = {}
     examples: dict[Text, dict[Text, Text]] = {}
     pseudo_labels: list[Annotated[tuple[float, float | None], Strict(False)]] = []

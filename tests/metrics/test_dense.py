@@ -78,6 +78,14 @@ def test_angles_are_those_between_the_vectors_where_the_target_is_known():
     )
 
 
+def test_angles_may_be_counted():
+    errors = np.random.default_rng(0).integers(0, 60, 1001)
+    values, pixels = np.unique(errors, return_counts=True)
+    summary = angle_summary(values, pixels)
+    assert summary == pytest.approx(angle_summary(errors))
+    assert (summary["mean_angle"], summary["median_angle"]) == pytest.approx((errors.mean(), np.median(errors)))
+
+
 def test_small_angles_are_exact():
     angle = math.radians(0.01)
     target = torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1).double()

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from ftp_cl.models.dense import MaskHead
-from ftp_cl.plugins.pixel_loss import PixelCrossEntropy
+from ftp_cl.plugins.pixel_loss import NormalLoss, PixelCrossEntropy
 from ftp_cl.plugins.unbiased_segmentation import begin_as_background, unbiased_distillation
 
 
@@ -29,6 +29,13 @@ def test_the_loss_is_the_mean_over_counted_pixels(batch):
     expected = nn.CrossEntropyLoss(ignore_index=255)(logits, targets)
     torch.testing.assert_close(PixelCrossEntropy()(logits, targets), expected)
     assert PixelCrossEntropy()(logits, torch.full_like(targets, 255)) == 0
+
+
+def test_the_loss_of_normals_is_over_known_pixels():
+    target = torch.tensor([[1.0, 0, 0], [0, 0, 0], [0, 0, 1]]).T.reshape(1, 3, 1, 3)
+    predicted = torch.tensor([[0.0, 1, 0], [0, 1, 0], [0, 0, 1]]).T.reshape(1, 3, 1, 3)
+    assert float(NormalLoss()(predicted, target)) == pytest.approx(2 / 6)
+    assert NormalLoss()(predicted, torch.zeros(1, 3, 1, 3)) == 0
 
 
 def test_classes_left_out_are_compared_with_nothing_and_get_no_gradient(batch):

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 from torchvision.transforms.functional import to_pil_image, to_tensor
 
 from ftp_cl.benchmarks._dataset import RebuildableDataset
@@ -59,7 +58,7 @@ class MaskFiles(RebuildableDataset):
         """As ``MaskDataset`` has it."""
         return np.flatnonzero(self.counts[:, list(classes)].any(axis=1)).tolist()
 
-    def __getitem__(self, index: int) -> tuple[Image.Image, Tensor]:
+    def __getitem__(self, index: int) -> tuple[Image.Image, Any]:
         with Image.open(self.samples[index][0]) as file:
             image = file.convert("RGB")
         mask = torch.from_numpy(self._mask(index).astype(np.int64))

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from ftp_cl.benchmarks._dataset import RebuildableDataset
 
@@ -68,6 +67,6 @@ class OneExperiencesMasks(RebuildableDataset):
         self._values = np.full(256, BACKGROUND, np.uint8)
         self._values[[*self.shown, IGNORED]] = [*self.shown, IGNORED]
 
-    def __getitem__(self, index: int) -> tuple[Image.Image, Tensor]:
+    def __getitem__(self, index: int) -> tuple[Image.Image, Any]:
         image, mask = self.source[index]
         return image, torch.from_numpy(self._values[mask].astype(np.int64))

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from PIL import Image
 from scipy.io import loadmat
-from torch import Tensor
 from torchvision.transforms.functional import to_pil_image, to_tensor
 
 from ftp_cl.benchmarks._checks import check_choice
@@ -104,7 +103,7 @@ class PascalContext(RebuildableDataset):
         self.classes = list({"segmentation": VOC_CLASSES, "human_parts": PART_CLASSES, "normals": ()}[target])
         self.targets = [BACKGROUND] * len(names)
 
-    def __getitem__(self, index: int) -> tuple[Image.Image, Tensor]:
+    def __getitem__(self, index: int) -> tuple[Image.Image, Any]:
         with Image.open(self.samples[index][0]) as file:
             image = to_tensor(file.convert("RGB"))
         path = Path(self.samples[index][1])
