@@ -240,7 +240,7 @@ _KINDS: dict[str, Any] = {
     **{"weights": None | FilePath, "anchor": FilePath, "exclude": str | list, "corruptions": None | str | list},
     **dict.fromkeys(("shots", "batch_size", "reanchor_every"), None | Index),
     **{"train_domains": str | list, "n_experiences": None | Index | list},
-    **dict.fromkeys(("ood_domains", "fixed_class_order", "classes", "resize"), None | list),
+    **dict.fromkeys(("ood_domains", "fixed_class_order", "class_names", "resize"), None | list),
     "colours": None | dict,
     **dict.fromkeys(("direction_dtype", "anchor_device"), None | str),
     **{"validation_fraction": Finite | None, "ema_decay": Finite | None, "label_percent": Finite},

@@ -65,7 +65,7 @@ def camvid(
 
 def mask_folder(
     dataset_root: str | Path,
-    classes: Sequence[str] | None = None,
+    class_names: Sequence[str] | None = None,
     n_experiences: int = 1,
     seed: int = 0,
     *,
@@ -82,7 +82,7 @@ def mask_folder(
 
     Args:
         dataset_root: holds ``train/images/*``, ``train/masks/*.png`` and so on.
-        classes: names of the class indices from 0; may be left out with ``colours``. With ``n_experiences`` above 1 the
+        class_names: those of the class indices from 0; may be left out with ``colours``. With ``n_experiences`` above 1 the
             first is the background.
         n_experiences: classes arrive in so many parts, see ``mask_classes``.
         seed: draws the class order.
@@ -96,11 +96,13 @@ def mask_folder(
         ValueError: as ``MaskFiles`` and ``paired``, or a class has no pixel in training or in test.
     """
     root = Path(dataset_root).expanduser()
-    if classes is None and colours is None:
-        raise ValueError("The names of the classes are needed: classes=[background, ...] or colours={name: [r, g, b]}.")
-    names = [name for name in colours or () if name != "ignored"] if classes is None else list(classes)
+    if class_names is None and colours is None:
+        raise ValueError(
+            "The names of the classes are needed: class_names=[background, ...] or colours={name: [r, g, b]}."
+        )
+    names = [name for name in colours or () if name != "ignored"] if class_names is None else list(class_names)
     if surplus := sorted(set(colours or ()) - {*names, "ignored"}):
-        raise ValueError(f"colours names {', '.join(surplus)}, which classes does not.")
+        raise ValueError(f"colours names {', '.join(surplus)}, which class_names does not.")
 
     def read(folder: Path) -> MaskFiles:
         return MaskFiles(paired(folder / "images", folder / "masks"), names, (), colours, resize)
