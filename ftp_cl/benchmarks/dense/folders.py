@@ -82,8 +82,8 @@ def mask_folder(
 
     Args:
         dataset_root: holds ``train/images/*``, ``train/masks/*.png`` and so on.
-        class_names: those of the class indices from 0; may be left out with ``colours``. With ``n_experiences`` above 1 the
-            first is the background.
+        class_names: those of the class indices from 0; may be left out with ``colours``. With ``n_experiences`` above 1
+            the first is the background.
         n_experiences: classes arrive in so many parts, see ``mask_classes``.
         seed: draws the class order.
         colours: class name -> [red, green, blue]; pixels of the name "ignored" are not counted.
