@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from ftp_cl.benchmarks._checks import check_choice, check_choices, check_size
+from ftp_cl.benchmarks._checks import Size, check_choice, check_choices, check_size, side_of
 from ftp_cl.benchmarks._dataset import RebuildableDataset
 
 DOMAINS = ("noto", "blob", "twemoji", "emojione", "fluent_flat", "fluent_3d", "line_art")
@@ -92,7 +92,7 @@ class EmojiDomains(RebuildableDataset):
         self,
         domain: str | Sequence[str],
         split: str,
-        size: int = _STORED_SIZE,
+        size: Size = _STORED_SIZE,
         transform: Callable[[Any], Any] | None = None,
         target_transform: Callable[[Any], Any] | None = None,
     ) -> None:
@@ -124,7 +124,8 @@ class EmojiDomains(RebuildableDataset):
         )
 
     def __repr__(self) -> str:
-        return f"EmojiDomains({', '.join(self.domain)}; {self.split}, {len(self)} images of {self.size} x {self.size})"
+        side = side_of(self.size)
+        return f"EmojiDomains({', '.join(self.domain)}; {self.split}, {len(self)} images of {side} x {side})"
 
 
 @contextmanager
@@ -145,13 +146,15 @@ def _index() -> dict[tuple[str, str], list[_Entry]]:
     return index
 
 
-def _read_images(paths: Sequence[str], size: int) -> np.ndarray:
+def _read_images(paths: Sequence[str], size: Size) -> np.ndarray:
     """Decode ``paths`` into a uint8 array [N, size, size, 3]."""
-    images = np.empty((len(paths), size, size, 3), np.uint8)
+    images = np.empty((len(paths), side_of(size), side_of(size), 3), np.uint8)
     with _open_archive() as archive:
         for position, path in enumerate(paths):
             image = Image.open(io.BytesIO(archive.read(path))).convert("RGB")
-            if size != _STORED_SIZE:
+            if callable(size):
+                image = size(image)
+            elif size != _STORED_SIZE:
                 image = image.resize((size, size), Image.Resampling.LANCZOS)
             images[position] = np.asarray(image)
     return images

@@ -142,8 +142,9 @@ class FTPPlugin(SupervisedPlugin[Any]):
             options: of the class, also instead of these.
         """
         warnings.warn(
-            "FTPPlugin.recommended() will be removed, because its values lose much on transformers: pass FTPPlugin() "
-            "for the published ones, or FTPPlugin(k=0, mu=3e-2, scale_by_classes=1.5, pretrained_classes=20) for its.",
+            "FTPPlugin.recommended() will be removed, its values were chosen for small networks on emoji: pass "
+            "FTPPlugin() for the published ones, or "
+            "FTPPlugin(k=0, mu=3e-2, scale_by_classes=1.5, pretrained_classes=20) for its.",
             FutureWarning,
             stacklevel=2,
         )

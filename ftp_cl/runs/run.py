@@ -38,6 +38,7 @@ from ftp_cl.runs.few_labels import PseudoLabelJudge
 from ftp_cl.runs.lock import DirectoryLock
 from ftp_cl.runs.loggers import make_logger
 from ftp_cl.runs.loop import Evaluation, Recorder, projection_table, train_and_evaluate
+from ftp_cl.runs.model_keys import with_models_keys
 from ftp_cl.runs.own_parts import own_plugins, own_strategy
 from ftp_cl.runs.progress import RunProgress
 from ftp_cl.runs.resumable import ResumableNaive, ResumableTraining, resumable
@@ -61,9 +62,10 @@ def run(config: DictConfig, directory: Path) -> Path:
     Raises:
         ConfigError: if an option does not fit its benchmark, model or method, the directory holds another run, or
             another process is writing it.
-        OSError: a file cannot be written.
+        OSError: weights cannot be had, or a file cannot be written.
         SystemExit: status 143, after SIGTERM.
     """
+    config = with_models_keys(config)
     record = RunDirectory(directory, config)
     with DirectoryLock(directory), Termination() as termination:
         record.check()

@@ -56,6 +56,7 @@ Index = Annotated[int, Field(ge=0, lt=2**31), "a whole number of at least 0 (bel
 Positive = Annotated[float, Field(gt=0, le=1e20), "a number above 0 (up to 1e20)"]
 Weight = Annotated[float, Field(ge=0, le=1e10), "a number of at least 0 (up to 1e10)"]
 Share = Annotated[float, Field(ge=0, le=1), "a number from 0 to 1"]
+Crop = Annotated[float, Field(gt=0, le=2), "a share, above 0 (up to 2)"]
 Finite = Annotated[float, Field(ge=0, le=1e20), "a number of at least 0 (up to 1e20)"]
 FilePath = Annotated[str, AfterValidator(lambda path: expanded(path) and path), "text"]
 Objective = Literal[
@@ -256,6 +257,9 @@ _KINDS: dict[str, Any] = {
         "ood_root": None | FilePath,
         "corruption_cache": None | FilePath,
     },
+    **{"size": None | Index, "revision": None | str, **dict.fromkeys(("mean", "std"), None | list)},
+    **{"interpolation": Literal["nearest", "bilinear", "bicubic", "lanczos"] | None, "crop": None | Crop},
+    "crop_mode": Literal["center", "squash", "border"] | None,
     **{"weights": None | FilePath, "anchor": FilePath, "exclude": str | list, "corruptions": None | str | list},
     **dict.fromkeys(("shots", "batch_size", "reanchor_every"), None | Index),
     **{"train_domains": str | list, "n_experiences": None | Index | list},

@@ -91,10 +91,10 @@ def summary_table(groups: Sequence[Group]) -> SummaryTable:
 def markdown(table: SummaryTable) -> str:
     """The table and its notes as Markdown."""
     heads = ["method", *(measure.title for measure in MEASURES), "n"]
-    lines = [_markdown_row(heads), _markdown_row(["---", *("---:" for _ in heads[1:])])]
+    lines = [markdown_row(heads), markdown_row(["---", *("---:" for _ in heads[1:])])]
     for label, cells, n in table.rows:
         texts = [f"**{cell.text}**" if cell.best else cell.text for cell in cells]
-        lines.append(_markdown_row([markdown_text(label), *texts, str(n)]))
+        lines.append(markdown_row([markdown_text(label), *texts, str(n)]))
     return "\n".join([*lines, "", *(f"- {note}" for note in table.notes)]) + "\n"
 
 
@@ -193,9 +193,7 @@ def _leader(groups: Sequence[Group], measure: Measure) -> Group | None:
 def _cell_text(spread: Spread | None, digits: int, runs: int) -> str:
     if spread is None:
         return MISSING
-    text = f"{spread.mean:.{digits}f}"
-    if spread.std is not None:
-        text += f" ± {spread.std:.{digits}f}"
+    text = spread.text(digits)
     return text if spread.n == runs else f"{text} (n = {spread.n})"
 
 
@@ -223,5 +221,6 @@ def _latex_row(cells: Iterable[str]) -> str:
     return f"{' & '.join(cells)} \\\\"
 
 
-def _markdown_row(cells: Iterable[str]) -> str:
+def markdown_row(cells: Iterable[str]) -> str:
+    """A row of a table in Markdown."""
     return f"| {' | '.join(cells)} |"
