@@ -8,17 +8,21 @@ from torch import Tensor
 from torchvision.transforms import functional
 from torchvision.transforms import v2 as transforms
 
+from ftp_cl.benchmarks.dense.streams import joint_groups
+from ftp_cl.benchmarks.dense.transforms import WeakJointView
 from ftp_cl.plugins import WeakView
 from ftp_cl.runs.config import ConfigError
 
 _VIEWS = {"weak": WeakView(), "shift": WeakView(flip=False)}
 _CROPPED = (0.08, 1.0)  # shares of the area: torchvision's, and those of training on ImageNet
+_JOINT_VIEWS = {"weak": WeakJointView(), "shift": WeakJointView(flip=False)}
 
 
 def augment_training(benchmark: Any, name: str | None, rand_augment: str | None = None) -> None:
     """Let the train stream give random views while training; what it gives for evaluation stays as it is.
 
-    Views come after the benchmark's own transforms, and are drawn from torch's global generator when a batch is loaded.
+    A mask is changed with its image. Views come after the benchmark's own transforms, and are drawn from torch's global
+    generator when a batch is loaded.
 
     Args:
         benchmark: of Avalanche; the datasets of its train stream are replaced.
@@ -32,13 +36,17 @@ def augment_training(benchmark: Any, name: str | None, rand_augment: str | None 
         return
     for experience in benchmark.train_stream:
         dataset = experience.dataset
-        image = dataset.train()[0][0]
+        image, target = dataset.train()[0][:2]
         _check_image(image, f"augmentation={name}" if name is not None else f"rand_augment={rand_augment}")
+        is_joint = isinstance(target, Tensor) and target.ndim > 0
+        if is_joint and (rand_augment is not None or name not in _JOINT_VIEWS):
+            raise ConfigError("Images with masks have train.augmentation=weak or shift, and no train.rand_augment.")
         views = [_view(name, image)] if name is not None else []
         if rand_augment is not None:
             views.append(_RandAugment(rand_augment, image))
         view = views[0] if len(views) == 1 else transforms.Compose(views)
-        groups = TransformGroups({"train": (view, None), "eval": (None, None)})
+        single = TransformGroups({"train": (view, None), "eval": (None, None)})
+        groups = joint_groups(_JOINT_VIEWS[name]) if is_joint else single
         # The public property cannot be set.
         experience._dataset = type(dataset)([dataset], transform_groups=groups)
 

@@ -15,13 +15,13 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from torch import nn
 
+from ftp_cl.metrics.mask_record import MaskCounts
 from ftp_cl.metrics.plugins import PredictionCounts
 from ftp_cl.plugins import (
     FreezeBatchNorm,
     FreshOptimizer,
     LearningRateSchedule,
     SemiSupervisedPlugin,
-    SeparatedSoftmax,
 )
 from ftp_cl.plugins.processes import count, rank
 from ftp_cl.runs.best_epoch import BestEpoch
@@ -34,16 +34,19 @@ from ftp_cl.runs.directory import OthersDirectory, RunDirectory
 from ftp_cl.runs.engine import MODEL_KEYS, Engine
 from ftp_cl.runs.environment import describe_environment, set_deterministic
 from ftp_cl.runs.error_file import clear_error, write_error
+from ftp_cl.runs.examples import write_examples
 from ftp_cl.runs.few_labels import PseudoLabelJudge
 from ftp_cl.runs.group import agreed, device_of, joined, together
 from ftp_cl.runs.lock import DirectoryLock
 from ftp_cl.runs.loggers import make_logger
 from ftp_cl.runs.loop import Evaluation, Recorder, projection_table, train_and_evaluate
+from ftp_cl.runs.model_keys import with_models_keys
 from ftp_cl.runs.optimizer import build_optimizer
 from ftp_cl.runs.own_parts import is_import_path, own_plugins, own_strategy
 from ftp_cl.runs.progress import RunProgress
 from ftp_cl.runs.resumable import ResumableNaive, ResumableTraining, resumable
 from ftp_cl.runs.status import RESULT_SCHEMA
+from ftp_cl.runs.targets import Counts, counts_for, criterion_for, separating
 from ftp_cl.runs.termination import Termination
 from ftp_cl.runs.train_only import freeze_all_but
 
@@ -63,7 +66,7 @@ def run(config: DictConfig, directory: Path) -> Path:
     Raises:
         ConfigError: if an option does not fit its benchmark, model or method, the directory holds another run, or
             another process is writing it.
-        OSError: a file cannot be written.
+        OSError: weights cannot be had, or a file cannot be written.
         SystemExit: status 143, after SIGTERM.
     """
     with joined(config):
@@ -76,6 +79,7 @@ def run(config: DictConfig, directory: Path) -> Path:
 
 
 def _carry_out(config: DictConfig, directory: Path) -> Path:
+    config = with_models_keys(config)
     is_first = rank() == 0
     record = RunDirectory(directory, config) if is_first else OthersDirectory(directory, config)
     lock = DirectoryLock(directory) if is_first else contextlib.nullcontext()
@@ -116,9 +120,11 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
         if config.threads is not None and config.threads > (cores := os.cpu_count() or 1):
             progress.say(f"  threads={config.threads} are more than the {cores} cores here, which makes a run slower.")
         recorder = Recorder(record, progress)
-        counts = PredictionCounts()
+        counts = counts_for(benchmark)
         engine = Engine(config, device_of(config.device), progress.say)
         own_classes = config.eval.ood_classes == "own"
+        if not isinstance(counts, PredictionCounts):
+            _refuse_for_pixels(config, own_classes)
         evaluation = Evaluation(benchmark, config.eval.stream, counts, record, engine.workers, own_classes)
         select = config.train.select and BestEpoch(benchmark, counts, record, engine.workers)
         strategy = _build_strategy(config, recorder, counts, engine, select)
@@ -146,6 +152,8 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
         if rank() == 0:
             if config.save_weights:
                 record.write_weights(strategy.model)
+            if isinstance(counts, MaskCounts):
+                measured["examples"] = write_examples(strategy, benchmark, counts.record, record.path)
             record.write_result(_result(config, benchmark, strategy, measured))
             checkpoints.clear()
         together()
@@ -156,7 +164,7 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
 
 
 def _build_strategy(
-    config: DictConfig, recorder: Recorder, counts: PredictionCounts, engine: Engine, select: BestEpoch | None
+    config: DictConfig, recorder: Recorder, counts: Counts, engine: Engine, select: BestEpoch | None
 ) -> SupervisedTemplate:
     options = plain(config.model)
     ours = {key: None if is_import_path(options["name"]) else options.pop(key, None) for key in MODEL_KEYS}
@@ -169,7 +177,7 @@ def _build_strategy(
     if config.train_only is not None:
         freeze_all_but(config.train_only, model)
     if config.train.softmax == "separated":
-        plugins.insert(0, SeparatedSoftmax())
+        plugins[:0] = separating(counts)
     if config.train.freeze_batch_norm:
         plugins.append(FreezeBatchNorm())
     if config.optimizer.fresh:
@@ -181,7 +189,7 @@ def _build_strategy(
     arguments = {
         "model": model,
         "optimizer": build_optimizer(config.optimizer, model),
-        "criterion": nn.CrossEntropyLoss(),
+        "criterion": criterion_for(counts),
         "train_mb_size": config.train.batch_size,
         "train_epochs": config.train.epochs,
         "eval_mb_size": config.eval.batch_size,
@@ -196,10 +204,19 @@ def _build_strategy(
     return call_with(resumable(kind), {**arguments, **options}, "strategy")
 
 
-def _evaluator(counts: PredictionCounts) -> EvaluationPlugin:
+def _evaluator(counts: Counts) -> EvaluationPlugin:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "No loggers specified")  # the run directory has its own record
         return EvaluationPlugin(counts)
+
+
+def _refuse_for_pixels(config: DictConfig, own_classes: bool) -> None:
+    """Refuse what counts images."""
+    several = count() > 1
+    asked = {"eval.ood_classes=own": own_classes, "train.accumulate": config.train.accumulate, "torchrun": several}
+    for key, value in asked.items():
+        if value:
+            raise ConfigError(f"{key} is for a class of each image, and this benchmark has pixels.")
 
 
 def _check_batch_norm(config: DictConfig, model: nn.Module, device: torch.device) -> None:
