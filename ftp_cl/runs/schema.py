@@ -71,7 +71,7 @@ Objective = Literal[
     "peak_memory_mb",
 ]
 
-_WORDS = {bool: "true, false", str: "text", list: "a list: [...]", NoneType: "null"}
+_WORDS = {bool: "true, false", str: "text", list: "a list: [...]", dict: "keys and values: {...}", NoneType: "null"}
 
 
 def _words(kind: Any) -> str:
@@ -263,7 +263,8 @@ _KINDS: dict[str, Any] = {
     **{"weights": None | FilePath, "anchor": FilePath, "exclude": str | list, "corruptions": None | str | list},
     **dict.fromkeys(("shots", "batch_size", "reanchor_every"), None | Index),
     **{"train_domains": str | list, "n_experiences": None | Index | list},
-    **dict.fromkeys(("ood_domains", "fixed_class_order"), None | list),
+    **dict.fromkeys(("ood_domains", "fixed_class_order", "class_names", "resize"), None | list),
+    "colours": None | dict,
     **dict.fromkeys(("direction_dtype", "anchor_device"), None | str),
     **{"validation_fraction": Finite | None, "ema_decay": Finite | None, "label_percent": Finite},
 }
@@ -306,6 +307,7 @@ def check_configuration(values: Mapping[str, Any]) -> None:
         )
     for group in GROUPS:
         _check_choice(group, values[group], group)
+    _check_targets(values)
     if changes := values["labels"]["unlabelled"]:
         _check_choice("benchmark", {**values["benchmark"], **changes}, "labels.unlabelled", list(changes))
 
@@ -363,6 +365,23 @@ def _check_choice(group: str, options: Mapping[str, Any], where: str, only: Sequ
             _adapter(kind).validate_python(value, strict=True)
         except ValidationError as error:
             _refuse(path, value, f"be {_words(kind)}", error)
+
+
+def _check_targets(values: Mapping[str, Any]) -> None:
+    """A model and a method must do what the benchmark asks: a class for each image, or for each pixel."""
+    benchmark, *others = (
+        None if ":" in values[group]["name"] else entry(group, values[group]["name"]) for group in GROUPS
+    )
+    if benchmark is None:
+        return
+    for choice in filter(None, others):
+        if choice.masks != benchmark.masks and (benchmark.masks or choice.group == "model"):
+            fitting = [name for name in options_of(choice.group) if entry(choice.group, name).masks == benchmark.masks]
+            of, its = ("pixel", "image")[:: 1 if benchmark.masks else -1]
+            raise ConfigError(
+                f"{choice.group}={choice.name} is for a class of each {its}, and benchmark={benchmark.name} has one of "
+                f"each {of}: use {', '.join(fitting)}."
+            )
 
 
 @cache
@@ -448,6 +467,10 @@ class RunResult(BaseModel):
         projection: per projected tensor, in depth order; empty for methods without projection.
         pseudo_labels: share used and precision, percent, per epoch over all experiences; empty for methods without.
         selected_epochs: of each training, the epoch whose weights it ended with, from 0; None where it was the last.
+        metric: what the numbers called accuracy are.
+        pixels: for each stream its mean IoU, pixel accuracy and the IoU of each class, percent; or mean and median
+            angle of normals, degrees, and the share within 11.25, 22.5 and 30 degrees; empty where images have a class.
+        examples: for each stream the classes of the highest and the lowest IoU, and a picture in the run's directory.
         data: what the benchmark says of itself.
     """
 
@@ -474,6 +497,9 @@ class RunResult(BaseModel):
     environment: dict[Text, Any]
     classes_per_experience: list[list[Text]]
     projection: dict[Text, TensorProjection]
+    metric: Literal["accuracy", "mean_iou", "within_11.25"] = "accuracy"
+    pixels: dict[Text, dict[Text, Any]] = {}
+    examples: dict[Text, dict[Text, Text]] = {}
     pseudo_labels: list[Annotated[tuple[float, float | None], Strict(False)]] = []
     diverged: bool = False
     selected_epochs: list[int] | None = None

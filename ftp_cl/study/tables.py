@@ -17,6 +17,11 @@ from ftp_cl.study.significance import RULE, difference_holds, is_behind
 if TYPE_CHECKING:
     from rich.table import Table
 
+_STANDS_FOR = {
+    "mean_iou": "mean IoU here: of the classes of an experience on all its test images",
+    "within_11.25": "the share of normals within 11.25 degrees here",
+}
+
 MISSING = "–"  # noqa: RUF001 (an en dash, as tables use it)
 
 
@@ -204,6 +209,8 @@ def _notes(groups: Sequence[Group], same_machine: bool) -> list[str]:
         "the test stream, weighted alike; it is left out where that is not known.",
         RULE,
     ]
+    for metric in sorted({result.metric for group in groups for result in group.results} & _STANDS_FOR.keys()):
+        notes.append(f"Accuracy stands for {_STANDS_FOR[metric]}; higher is better.")
     if any(len(group.results) == 1 for group in groups):
         notes.append("One seed shows no spread: a row with n = 1 has no ± and nothing in it is bold.")
     if any(group.marked_label != group.label for group in groups):
