@@ -15,6 +15,7 @@ from ftp_cl.benchmarks.emoji_domains import CLASSES, DOMAINS, EmojiDomains
 from ftp_cl.benchmarks.fashion_mnist import FASHION_CLASSES, FashionMnist, split_fashion_mnist
 from ftp_cl.benchmarks.folder import ImageFolder, image_folder
 from ftp_cl.benchmarks.grocery_store import GroceryStore, grocery_store
+from ftp_cl.benchmarks.imagenet import ImageNet, imagenet
 from ftp_cl.benchmarks.imagenet_r import ImageNetR, split_imagenet_r
 from ftp_cl.benchmarks.tiny_imagenet import TinyImageNet, split_tiny_imagenet
 
@@ -43,6 +44,7 @@ __all__ = [
     "FashionMnist",
     "GroceryStore",
     "ImageFolder",
+    "ImageNet",
     "ImageNetR",
     "TinyImageNet",
     "core50",
@@ -56,6 +58,7 @@ __all__ = [
     "grocery_store",
     "hidden_labels",
     "image_folder",
+    "imagenet",
     "split_cifar10",
     "split_cifar100",
     "split_digits",

@@ -9,6 +9,7 @@ from ftp_cl.models.continual_classifier import ContinualClassifier, MultiTaskCon
 from ftp_cl.models.ensemble import EnsembleHead, TwoBackbones
 from ftp_cl.models.heads import HEADS, ClassifierHead, CosineHead, LinearHead
 from ftp_cl.models.linear_discriminant import LinearDiscriminantHead
+from ftp_cl.models.preprocessing import Preprocessing
 from ftp_cl.models.prototypes import NearestMeanHead, RandomProjectionHead
 from ftp_cl.models.small_network import small_cnn
 
@@ -23,6 +24,7 @@ __all__ = [
     "MultiTaskContinualClassifier",
     "NearestMeanHead",
     "Normalization",
+    "Preprocessing",
     "RandomProjectionHead",
     "TwoBackbones",
     "efficientnet_lite_classifier",

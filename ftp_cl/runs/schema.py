@@ -56,6 +56,7 @@ Index = Annotated[int, Field(ge=0, lt=2**31), "a whole number of at least 0 (bel
 Positive = Annotated[float, Field(gt=0, le=1e20), "a number above 0 (up to 1e20)"]
 Weight = Annotated[float, Field(ge=0, le=1e10), "a number of at least 0 (up to 1e10)"]
 Share = Annotated[float, Field(ge=0, le=1), "a number from 0 to 1"]
+Crop = Annotated[float, Field(gt=0, le=2), "a share, above 0 (up to 2)"]
 Finite = Annotated[float, Field(ge=0, le=1e20), "a number of at least 0 (up to 1e20)"]
 FilePath = Annotated[str, AfterValidator(lambda path: expanded(path) and path), "text"]
 Objective = Literal[
@@ -70,7 +71,7 @@ Objective = Literal[
     "peak_memory_mb",
 ]
 
-_WORDS = {bool: "true, false", str: "text", list: "a list: [...]", NoneType: "null"}
+_WORDS = {bool: "true, false", str: "text", list: "a list: [...]", dict: "keys and values: {...}", NoneType: "null"}
 
 
 def _words(kind: Any) -> str:
@@ -125,7 +126,13 @@ class Train(_Keys):
         "labelled images; shift: not mirrored, for digits and letters. Evaluation and imprinting see the images "
         "as they are"
     )
-    schedule: Literal["cosine", "constant"] = _key("learning rate within each experience")
+    schedule: Literal["cosine", "constant", "cosine_per_epoch"] = _key(
+        "learning rate within each experience; cosine_per_epoch goes down after each epoch, cosine in each iteration"
+    )
+    select: Literal["validation"] | None = _key(
+        "validation: evaluate after every epoch, and let each experience end with the weights (and FTP's radii) of the "
+        "epoch that is best on its validation images; null: the last epoch"
+    )
     warmup: Share = _key("share of an experience's iterations in which the learning rate rises first")
 
 
@@ -165,6 +172,10 @@ class Evaluation(_Keys):
     batch_size: Count = _key("")
     stream: Literal["test", "validation"] = _key("validation to choose hyper-parameters by")
     ood_every: Literal["end", "experience", "never"] = _key("when the OOD streams are evaluated")
+    ood_classes: Literal["own"] | None = _key(
+        "own: predictions in an OOD stream are among the classes that it has, as published numbers on ImageNet-A and "
+        "-R often are; `ood_reference` is among all. null: among all that the model knows"
+    )
 
 
 class Checkpoint(_Keys):
@@ -200,6 +211,10 @@ class Configuration(_Keys):
         "name of the row in reports; null: made from the method and what differs"
     )
     train: Train
+    train_only: Annotated[str | list[str] | None, "null, a name or pattern, or a list of them"] = _key(
+        "parameters of the backbone that are trained, by names and shell patterns, as in "
+        "`train_only=['*.attn.qkv.*']`; the head always is. null: all"
+    )
     optimizer: Optimizer
     labels: Labels
     eval: Evaluation
@@ -236,11 +251,20 @@ class Configuration(_Keys):
 SECTIONS = tuple(key for key, field in Configuration.model_fields.items() if field.annotation in _Keys.__subclasses__())
 
 _KINDS: dict[str, Any] = {
-    **{"dataset_root": None | FilePath, "split_lists": None | FilePath, "corruption_cache": None | FilePath},
+    **{
+        "dataset_root": None | FilePath,
+        "split_lists": None | FilePath,
+        "ood_root": None | FilePath,
+        "corruption_cache": None | FilePath,
+    },
+    **{"size": None | Index, "revision": None | str, **dict.fromkeys(("mean", "std"), None | list)},
+    **{"interpolation": Literal["nearest", "bilinear", "bicubic", "lanczos"] | None, "crop": None | Crop},
+    "crop_mode": Literal["center", "squash", "border"] | None,
     **{"weights": None | FilePath, "anchor": FilePath, "exclude": str | list, "corruptions": None | str | list},
     **dict.fromkeys(("shots", "batch_size", "reanchor_every"), None | Index),
     **{"train_domains": str | list, "n_experiences": None | Index | list},
-    **dict.fromkeys(("ood_domains", "fixed_class_order"), None | list),
+    **dict.fromkeys(("ood_domains", "fixed_class_order", "class_names", "resize"), None | list),
+    "colours": None | dict,
     **dict.fromkeys(("direction_dtype", "anchor_device"), None | str),
     **{"validation_fraction": Finite | None, "ema_decay": Finite | None, "label_percent": Finite},
 }
@@ -283,6 +307,7 @@ def check_configuration(values: Mapping[str, Any]) -> None:
         )
     for group in GROUPS:
         _check_choice(group, values[group], group)
+    _check_targets(values)
     if changes := values["labels"]["unlabelled"]:
         _check_choice("benchmark", {**values["benchmark"], **changes}, "labels.unlabelled", list(changes))
 
@@ -340,6 +365,23 @@ def _check_choice(group: str, options: Mapping[str, Any], where: str, only: Sequ
             _adapter(kind).validate_python(value, strict=True)
         except ValidationError as error:
             _refuse(path, value, f"be {_words(kind)}", error)
+
+
+def _check_targets(values: Mapping[str, Any]) -> None:
+    """A model and a method must do what the benchmark asks: a class for each image, or for each pixel."""
+    benchmark, *others = (
+        None if ":" in values[group]["name"] else entry(group, values[group]["name"]) for group in GROUPS
+    )
+    if benchmark is None:
+        return
+    for choice in filter(None, others):
+        if choice.masks != benchmark.masks and (benchmark.masks or choice.group == "model"):
+            fitting = [name for name in options_of(choice.group) if entry(choice.group, name).masks == benchmark.masks]
+            of, its = ("pixel", "image")[:: 1 if benchmark.masks else -1]
+            raise ConfigError(
+                f"{choice.group}={choice.name} is for a class of each {its}, and benchmark={benchmark.name} has one of "
+                f"each {of}: use {', '.join(fitting)}."
+            )
 
 
 @cache
@@ -424,6 +466,11 @@ class RunResult(BaseModel):
         step_seconds_median, peak_memory_mb: None where the run could not measure them.
         projection: per projected tensor, in depth order; empty for methods without projection.
         pseudo_labels: share used and precision, percent, per epoch over all experiences; empty for methods without.
+        selected_epochs: of each training, the epoch whose weights it ended with, from 0; None where it was the last.
+        metric: what the numbers called accuracy are.
+        pixels: for each stream its mean IoU, pixel accuracy and the IoU of each class, percent; or mean and median
+            angle of normals, degrees, and the share within 11.25, 22.5 and 30 degrees; empty where images have a class.
+        examples: for each stream the classes of the highest and the lowest IoU, and a picture in the run's directory.
         data: what the benchmark says of itself.
     """
 
@@ -450,8 +497,12 @@ class RunResult(BaseModel):
     environment: dict[Text, Any]
     classes_per_experience: list[list[Text]]
     projection: dict[Text, TensorProjection]
+    metric: Literal["accuracy", "mean_iou", "within_11.25"] = "accuracy"
+    pixels: dict[Text, dict[Text, Any]] = {}
+    examples: dict[Text, dict[Text, Text]] = {}
     pseudo_labels: list[Annotated[tuple[float, float | None], Strict(False)]] = []
     diverged: bool = False
+    selected_epochs: list[int] | None = None
     data: dict[Text, Any] = {}
 
 
