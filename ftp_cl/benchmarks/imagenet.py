@@ -127,8 +127,17 @@ def imagenet(
     names = check_choices("OOD set", ood_sets, list(_SETS)) if ood_sets else ()
     ood = {name: ImageNet(_folder(others, name), size, train.classes) for name in names}
     settings = {"ood_sets": list(names), "size": size}
-    more = {"n_experiences": n_experiences, "seed": seed, "label_percent": label_percent}
-    return class_benchmark("imagenet", train, test, settings, ood, **more, **options)
+    return class_benchmark(
+        "imagenet",
+        train,
+        test,
+        settings,
+        ood,
+        n_experiences=n_experiences,
+        seed=seed,
+        label_percent=label_percent,
+        **options,
+    )
 
 
 def _folder(root: Path, name: str) -> Path:

@@ -37,7 +37,7 @@ from ftp_cl.runs.schema import (
 _ABSENT = object()
 
 _ABOUT_FILES = re.compile(
-    r"_target_|_args_|_partial_|\b(method|model|benchmark)\.(description|extra_keys|with_ftp)\b|^[+~]*description\b"
+    r"_target_|_args_|_partial_|\b(method|model|benchmark)\.(description|extra_keys|with_ftp|masks)\b|^[+~]*description\b"
 )
 
 

@@ -51,7 +51,7 @@ def with_runs_model(config: DictConfig) -> DictConfig:
 
 def class_names(description: dict[str, Any]) -> list[str | None]:
     """The names of a benchmark's classes by their numbers, from what it says of itself."""
-    named = {int(number): str(name) for part in description["experiences"] for number, name in _pairs(part)}
+    named = {int(number): str(name) for part in description.get("experiences", []) for number, name in _pairs(part)}
     return [named.get(number) for number in range(max(named, default=-1) + 1)]
 
 
