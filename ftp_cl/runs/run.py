@@ -44,7 +44,7 @@ from ftp_cl.runs.own_parts import own_plugins, own_strategy
 from ftp_cl.runs.progress import RunProgress
 from ftp_cl.runs.resumable import ResumableNaive, ResumableTraining, resumable
 from ftp_cl.runs.status import RESULT_SCHEMA
-from ftp_cl.runs.targets import Counts, counts_for, criterion_for, separating
+from ftp_cl.runs.targets import Counts, check_outputs, counts_for, criterion_for, separating
 from ftp_cl.runs.termination import Termination
 from ftp_cl.runs.train_only import freeze_all_but
 
@@ -148,6 +148,7 @@ def _build_strategy(
 ) -> SupervisedTemplate:
     model = built("model", plain(config.model))
     plugins = [recorder, *methods_plugins(plain(config.method), model)]
+    check_outputs(model, counts)
     engine.prepare(model)
     if config.train_only is not None:
         freeze_all_but(config.train_only, model)
