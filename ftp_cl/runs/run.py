@@ -28,7 +28,7 @@ from ftp_cl.runs.build import built, methods_plugins
 from ftp_cl.runs.checkpoint_files import CheckpointFiles
 from ftp_cl.runs.checkpoints import Checkpoints
 from ftp_cl.runs.config import ConfigError, call_with, plain
-from ftp_cl.runs.data import benchmark_of
+from ftp_cl.runs.data import benchmark_of, check_tokens
 from ftp_cl.runs.directory import RunDirectory
 from ftp_cl.runs.environment import describe_environment, set_deterministic
 from ftp_cl.runs.error_file import clear_error, write_error
@@ -99,6 +99,7 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
         counts = PredictionCounts()
         evaluation = Evaluation(benchmark, config.eval.stream, counts, record)
         strategy = _build_strategy(config, recorder, counts)
+        check_tokens(benchmark, strategy.model)
         semi_supervised = any(isinstance(plugin, SemiSupervisedPlugin) for plugin in strategy.plugins)
         if semi_supervised and "unlabelled" not in benchmark.streams:
             raise ConfigError(f"method={config.method.name} needs unlabelled images: labels.per_class=4, for instance.")

@@ -220,7 +220,15 @@ class Configuration(_Keys):
 
 SECTIONS = tuple(key for key, field in Configuration.model_fields.items() if field.annotation in _Keys.__subclasses__())
 
+
+class _Lora(_Keys):
+    rank: Count = 8
+    alpha: Positive | None = None
+    targets: str | list[str] | None = None
+
+
 _KINDS: dict[str, Any] = {
+    "lora": Annotated[_Lora | None, "null, or {rank: 8, alpha: 16, targets: [query, value]}"],
     **{"dataset_root": None | FilePath, "split_lists": None | FilePath, "corruption_cache": None | FilePath},
     **{"weights": None | FilePath, "anchor": FilePath, "exclude": str | list, "corruptions": None | str | list},
     **dict.fromkeys(("shots", "batch_size", "reanchor_every"), None | Index),
