@@ -14,6 +14,7 @@ PACKAGE = Path(ftp_cl.__file__).parent
 ALLOWED = {
     "projection": {"projection"},
     "optim": {"projection", "optim"},
+    "integrations": {"projection", "optim", "integrations"},
     "benchmarks": {"benchmarks"},
     "metrics": {"metrics"},
     "models": {"models", "benchmarks"},  # what an item of text is

@@ -5,8 +5,8 @@ Run by hand, never in tests (seconds); it needs npm::
     python tools/build_emoji_text.py --output emoji_text.csv
     python tools/build_emoji_text.py --packages DIR/node_modules    # a package that is already installed
 
-A row is one of the 612 emoji of EmojiDomains, told by its name there; a column is a wording: the English short name of
-CLDR, its English keywords, and the short name in other languages. Nothing is chosen by hand but ``LANGUAGES``. The file
+A row is one of the 612 emoji of EmojiDomains, with its name, class and part there; a column is a wording: the English
+short name of CLDR, its English keywords, and the short name in other languages. Nothing is chosen by hand but ``LANGUAGES``. The file
 comes out byte for byte as it is shipped, which the script checks at the end.
 """
 
@@ -32,11 +32,11 @@ def install_package(folder: Path) -> Path:
     return folder / "node_modules"
 
 
-def emoji() -> dict[str, str]:
-    """Return name -> characters of the emoji of EmojiDomains, without the selector of a coloured drawing."""
+def emoji() -> list[dict[str, str]]:
+    """Return the rows of one style in the index of EmojiDomains, in its order."""
     with zipfile.ZipFile(DATA / "emoji_domains.zip") as archive:
         rows = list(csv.DictReader(archive.read("index.csv").decode().splitlines()))
-    return {row["name"]: "".join(chr(int(code, 16)) for code in row["codepoints"].split("-")) for row in rows}
+    return [row for row in rows if row["domain"] == rows[0]["domain"]]
 
 
 def annotations(packages: Path, language: str) -> dict[str, dict[str, list[str]]]:
@@ -46,15 +46,17 @@ def annotations(packages: Path, language: str) -> dict[str, dict[str, list[str]]
 
 
 def build(packages: Path, output: Path) -> None:
-    """Write the table, sorted by the emoji's name."""
+    """Write the table."""
     english = annotations(packages, "en")
     others = [annotations(packages, language) for language in LANGUAGES]
     with output.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["emoji", "name", "keywords", *LANGUAGES])
-        for name, characters in sorted(emoji().items()):
+        writer.writerow(["emoji", "class", "split", "name", "keywords", *LANGUAGES])
+        for row in emoji():
+            characters = "".join(chr(int(code, 16)) for code in row["codepoints"].split("-"))
             short, keywords = english[characters]["tts"][0], ", ".join(english[characters]["default"])
-            writer.writerow([name, short, keywords, *(other[characters]["tts"][0] for other in others)])
+            elsewhere = [other[characters]["tts"][0] for other in others]
+            writer.writerow([row["name"], row["class"], row["split"], short, keywords, *elsewhere])
 
 
 def main() -> None:

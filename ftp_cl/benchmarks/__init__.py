@@ -11,7 +11,7 @@ from ftp_cl.benchmarks.digits import Digits, split_digits
 from ftp_cl.benchmarks.domainnet import DOMAINNET_DOMAINS, DomainNet, domainnet, domainnet_domains
 from ftp_cl.benchmarks.emoji import emoji_styles, emoji_text, split_emoji
 from ftp_cl.benchmarks.emoji_domains import CLASSES, DOMAINS, EmojiDomains
-from ftp_cl.benchmarks.emoji_words import WORDINGS, EmojiText
+from ftp_cl.benchmarks.emoji_words import WORDINGS, EmojiText, emoji_texts
 from ftp_cl.benchmarks.fashion_mnist import FASHION_CLASSES, FashionMnist, split_fashion_mnist
 from ftp_cl.benchmarks.folder import ImageFolder, image_folder
 from ftp_cl.benchmarks.imagenet_r import ImageNetR, split_imagenet_r
@@ -54,6 +54,7 @@ __all__ = [
     "domainnet_domains",
     "emoji_styles",
     "emoji_text",
+    "emoji_texts",
     "few_labels",
     "hidden_labels",
     "image_folder",

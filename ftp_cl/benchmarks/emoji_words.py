@@ -8,7 +8,7 @@ from functools import cache
 from importlib import resources
 
 from ftp_cl.benchmarks._checks import check_choice, check_choices
-from ftp_cl.benchmarks.emoji_domains import CLASSES, DOMAINS, _index
+from ftp_cl.benchmarks.emoji_domains import CLASSES
 from ftp_cl.benchmarks.tokens import MINILM, TokenDataset
 
 WORDINGS = ("name", "keywords", "nl", "de", "fr", "es", "it")
@@ -42,12 +42,13 @@ class EmojiText(TokenDataset):
         self.domain = check_choices("domain", domain, WORDINGS)
         check_choice("split", split, ("train", "test"))
         self.split = split
-        entries = [(name, entry) for name in self.domain for entry in _index()[DOMAINS[0], split]]
+        rows = [row for row in emoji_texts() if row["split"] == split]
+        entries = [(name, row) for name in self.domain for row in rows]
         self.classes = list(CLASSES)
         self.domains = [name for name, _ in entries]
-        self.identities = [entry.identity for _, entry in entries]
-        self.targets = [CLASSES.index(entry.class_name) for _, entry in entries]
-        self._set_texts([_texts()[entry.identity][name] for name, entry in entries], tokenizer, max_length)
+        self.identities = [row["emoji"] for _, row in entries]
+        self.targets = [CLASSES.index(row["class"]) for _, row in entries]
+        self._set_texts([row[name] for name, row in entries], tokenizer, max_length)
 
     def image_identity(self, index: int) -> tuple[str, str]:
         """Return the name of the emoji, the same in every wording."""
@@ -55,7 +56,7 @@ class EmojiText(TokenDataset):
 
 
 @cache
-def _texts() -> dict[str, dict[str, str]]:
-    """Return emoji -> wording -> text."""
+def emoji_texts() -> list[dict[str, str]]:
+    """Return the 612 emoji as they are in the table: "emoji", "class", "split", and each of ``WORDINGS``."""
     path = resources.files("ftp_cl.benchmarks").joinpath("data/emoji_text.csv")
-    return {row["emoji"]: row for row in csv.DictReader(path.read_text(encoding="utf-8").splitlines())}
+    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
