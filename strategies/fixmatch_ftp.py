@@ -43,7 +43,7 @@ def main() -> None:
     plugins = [SeparatedSoftmax(), FixMatch(ratio=3), FreshOptimizer(), FreezeBatchNorm()]
     # FTP anchors each weight tensor at the start of an experience and learns how far it may go. The head is left free.
     if not arguments.without_ftp:
-        plugins.append(FTPPlugin.recommended())  # FTPPlugin() has the published values
+        plugins.append(FTPPlugin())
 
     strategy = Naive(
         model=model,

@@ -40,7 +40,7 @@ def main() -> None:
     ]
     # Each batch is joined by as many stored images; FTP needs to know nothing of that. The head is left free.
     if not arguments.without_ftp:
-        plugins.append(FTPPlugin(k=0, mu=5e-3))  # published and default: k=1, mu=1e-2
+        plugins.append(FTPPlugin())
 
     strategy = Replay(
         model=model,

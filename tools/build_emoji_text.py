@@ -6,8 +6,8 @@ Run by hand, never in tests (seconds); it needs npm::
     python tools/build_emoji_text.py --packages DIR/node_modules    # a package that is already installed
 
 A row is one of the 612 emoji of EmojiDomains, with its name, class and part there; a column is a wording: the English
-short name of CLDR, its English keywords, and the short name in other languages. Nothing is chosen by hand but ``LANGUAGES``. The file
-comes out byte for byte as it is shipped, which the script checks at the end.
+short name of CLDR, its English keywords, and the short name in other languages. Nothing is chosen by hand but
+``LANGUAGES``. The file comes out byte for byte as it is shipped, which the script checks at the end.
 """
 
 from __future__ import annotations

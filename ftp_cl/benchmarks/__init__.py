@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 from ftp_cl.benchmarks.cifar import Cifar, CorruptedCifar, split_cifar10, split_cifar100
 from ftp_cl.benchmarks.core50 import CORE50_CATEGORIES, CORE50_SESSIONS, Core50, core50
 from ftp_cl.benchmarks.digits import Digits, split_digits
+from ftp_cl.benchmarks.domain_folder import DomainFolder, domain_folder
 from ftp_cl.benchmarks.domainnet import DOMAINNET_DOMAINS, DomainNet, domainnet, domainnet_domains
 from ftp_cl.benchmarks.emoji import emoji_styles, emoji_text, split_emoji
 from ftp_cl.benchmarks.emoji_domains import CLASSES, DOMAINS, EmojiDomains
 from ftp_cl.benchmarks.emoji_words import WORDINGS, EmojiText, emoji_texts
 from ftp_cl.benchmarks.fashion_mnist import FASHION_CLASSES, FashionMnist, split_fashion_mnist
 from ftp_cl.benchmarks.folder import ImageFolder, image_folder
+from ftp_cl.benchmarks.grocery_store import GroceryStore, grocery_store
 from ftp_cl.benchmarks.imagenet_r import ImageNetR, split_imagenet_r
 from ftp_cl.benchmarks.text import split_text, text_domains
 from ftp_cl.benchmarks.text_tables import TextTable
@@ -39,10 +41,12 @@ __all__ = [
     "CorruptedCifar",
     "CorruptedDataset",
     "Digits",
+    "DomainFolder",
     "DomainNet",
     "EmojiDomains",
     "EmojiText",
     "FashionMnist",
+    "GroceryStore",
     "ImageFolder",
     "ImageNetR",
     "TextTable",
@@ -50,12 +54,14 @@ __all__ = [
     "core50",
     "corrupt",
     "data_identity",
+    "domain_folder",
     "domainnet",
     "domainnet_domains",
     "emoji_styles",
     "emoji_text",
     "emoji_texts",
     "few_labels",
+    "grocery_store",
     "hidden_labels",
     "image_folder",
     "split_cifar10",

@@ -224,7 +224,7 @@ def _load_array(path: Path) -> np.ndarray:
 
 @takes(ClassOptions)
 def split_cifar10(
-    n_experiences: int = 5,
+    n_experiences: int | Sequence[int] = 5,
     seed: int = 0,
     *,
     corruption_source: str = "published",
@@ -245,7 +245,7 @@ def split_cifar10(
 
 @takes(ClassOptions)
 def split_cifar100(
-    n_experiences: int = 10,
+    n_experiences: int | Sequence[int] = 10,
     seed: int = 0,
     *,
     corruption_source: str = "published",
@@ -260,8 +260,8 @@ def split_cifar100(
     corruption and severity.
 
     Args:
-        n_experiences: 5, 10 and 20 are usual; it must divide the number of classes (see also
-            ``first_exp_with_half_classes``).
+        n_experiences: 5, 10 and 20 are usual; it must divide the number of classes (or a list of how many classes each
+            has; see also ``first_exp_with_half_classes``).
         seed: draws the class order, the validation images and the shots, each independently of the others.
         corruption_source: ``"published"`` for the files of CIFAR-10-C and CIFAR-100-C; ``"made"`` for
             ``with_corruptions``, with the same constants and noise drawn anew.

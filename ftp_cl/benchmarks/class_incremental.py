@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from numbers import Integral
 from typing import Any, TypeVar
 
@@ -65,20 +66,25 @@ class ClassSplit(Split):
     """How a dataset is cut into experiences: what the ``split_*`` functions have in common.
 
     Attributes:
-        n_experiences: how many; see ``first_exp_with_half_classes``.
+        n_experiences: how many of equal size, see ``first_exp_with_half_classes``; or how many classes each has.
         seed: draws the class order, the validation items and the shots, each independently of the others.
         fixed_class_order: see ``ftp_cl.benchmarks.options.ClassOptions``, as the next; the others as in ``Split``.
         first_exp_with_half_classes: see there.
     """
 
-    n_experiences: int
+    n_experiences: int | Sequence[int]
     seed: int
     fixed_class_order: Sequence[int] | None = field(default=None, kw_only=True)
     first_exp_with_half_classes: bool = field(default=False, kw_only=True)
 
 
 def split_classes(
-    name: str, train: NamedDataset, test: LabelledDataset, split: ClassSplit, settings: Mapping[str, Any]
+    name: str,
+    train: NamedDataset,
+    test: LabelledDataset,
+    split: ClassSplit,
+    settings: Mapping[str, Any],
+    validation: LabelledDataset | None = None,
 ) -> DescribedScenario:
     """Cut a training and a test set into streams ``train``, ``test`` and, if asked for, ``validation``.
 
@@ -91,6 +97,7 @@ def split_classes(
         test: what to test on; its class indices mean the same.
         split: how to cut.
         settings: what to record on top of ``split`` and of what was drawn.
+        validation: what to validate on where ``split`` draws nothing for it; its class indices mean the same.
 
     Raises:
         ValueError: as ``draw_identities`` and ``class_incremental_scenario``.
@@ -98,10 +105,12 @@ def split_classes(
     members = {name: indices for name, indices in indices_by_class(train).items() if indices}
     present = [train.classes[c] in members for c in range(len(train.classes))]
     class_order = [c for c in draw_class_order(len(present), split.seed, split.fixed_class_order) if present[c]]
-    training, validation = split.draw(members, split.seed)
+    training, drawn = split.draw(members, split.seed)
     streams = {"train": StreamData(train, _joined(training)), "test": StreamData(test)}
     if split.validation_fraction is not None:
-        streams["validation"] = StreamData(train, _joined(validation))
+        streams["validation"] = StreamData(train, _joined(drawn))
+    elif validation is not None:
+        streams["validation"] = StreamData(validation)
     return class_incremental_scenario(
         streams,
         class_order,
@@ -113,7 +122,7 @@ def split_classes(
             **settings,
             "classes_left_out": [name for name in train.classes if name not in members],
             "training_identities": _fit_to_record(training) if split.shots or split.label_percent < 100 else None,
-            "validation_identities": _fit_to_record(validation) if split.validation_fraction is not None else None,
+            "validation_identities": _fit_to_record(drawn) if split.validation_fraction is not None else None,
         },
     )
 
@@ -231,12 +240,12 @@ def class_incremental_scenario(
         class_order: the classes as they arrive; experience i gets the i-th slice.
         split: how many slices, how they are labelled and which transforms apply. The slices are equal, so that
             n_experiences must divide the number of classes, or with ``first_exp_with_half_classes`` n_experiences - 1
-            those that experience 0 leaves.
+            those that experience 0 leaves; or of the sizes that n_experiences lists.
         class_names: name of each class index.
         description: what to record on top of the class order, the experiences and their sizes.
 
     Raises:
-        ValueError: if the classes cannot be divided evenly, or a stream has nothing of an experience's classes.
+        ValueError: if the classes cannot be divided so, or a stream has nothing of an experience's classes.
     """
     slices = _slice_classes(class_order, split.n_experiences, split.first_exp_with_half_classes)
     labels = range(len(slices)) if split.return_task_id else [0] * len(slices)
@@ -252,12 +261,16 @@ def class_incremental_scenario(
     )
 
 
-def _slice_classes(class_order: Sequence[int], n_experiences: int, first_half: bool) -> list[list[int]]:
+def _slice_classes(class_order: Sequence[int], n_experiences: int | Sequence[int], first_half: bool) -> list[list[int]]:
+    if isinstance(n_experiences, Sequence):
+        return _slice_by_sizes(class_order, n_experiences, first_half)
     n_first = len(class_order) // 2 if first_half else 0
     n_rest = len(class_order) - n_first
     choices = [d + bool(n_first) for d in range(1, n_rest + 1) if n_rest % d == 0]
     if not isinstance(n_experiences, Integral):
-        raise ValueError(f"n_experiences={n_experiences} must be a whole number.")
+        raise ValueError(
+            f"n_experiences={n_experiences} must be a whole number, or a list of how many classes each has."
+        )
     if n_experiences not in choices:
         after = f" left after the first {n_first}" if n_first else ""
         raise ValueError(
@@ -267,6 +280,18 @@ def _slice_classes(class_order: Sequence[int], n_experiences: int, first_half: b
     size = n_rest // (n_experiences - bool(n_first))
     first = [list(class_order[:n_first])] if n_first else []
     return first + [list(class_order[start : start + size]) for start in range(n_first, len(class_order), size)]
+
+
+def _slice_by_sizes(class_order: Sequence[int], sizes: Sequence[int], first_half: bool) -> list[list[int]]:
+    if first_half:
+        raise ValueError(f"n_experiences={list(sizes)} lists the sizes of all: leave first_exp_with_half_classes out.")
+    if not all(isinstance(size, Integral) and size >= 1 for size in sizes) or sum(sizes) != len(class_order):
+        raise ValueError(
+            f"n_experiences={list(sizes)} must list how many classes each experience has, at least 1, and "
+            f"{len(class_order)} together."
+        )
+    ends = list(accumulate(sizes))
+    return [list(class_order[end - size : end]) for size, end in zip(sizes, ends, strict=True)]
 
 
 def _cut(

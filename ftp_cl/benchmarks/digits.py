@@ -89,7 +89,7 @@ def _split_indices(labels: np.ndarray) -> dict[str, list[int]]:
 
 @takes(SplitOptions, validation_fraction=0.2, train_transform=None, eval_transform=None)
 def split_digits(
-    n_experiences: int = 5,
+    n_experiences: int | Sequence[int] = 5,
     seed: int = 0,
     *,
     channels: int = 1,
@@ -104,7 +104,7 @@ def split_digits(
     are float tensors [channels, size, size] in [0, 1], and by default no transform changes them.
 
     Args:
-        n_experiences: 1, 2, 5 or 10.
+        n_experiences: 1, 2, 5 or 10, or a list of how many classes each has.
         seed: draws the class order, the validation images and the shots; the test images are always the same.
         channels: 1, or 3 equal ones for models that want colour.
         size: side of the images in pixels, 8 to 64.

@@ -102,7 +102,7 @@ def _read_list(root: Path, domain: str, split: str, names: dict[int, str]) -> li
 
 @takes(ClassOptions)
 def domainnet(
-    n_experiences: int = 5,
+    n_experiences: int | Sequence[int] = 5,
     seed: int = 0,
     *,
     train_domains: str | Sequence[str] = "real",
@@ -118,8 +118,8 @@ def domainnet(
     other domain, and one ``ood_<corruption>_<severity>`` per corruption and severity.
 
     Args:
-        n_experiences: 1 (fine-tuning on all classes at once), 3, 5, 15, 23, 69, 115 or 345 (see also
-            ``first_exp_with_half_classes``).
+        n_experiences: 1 (fine-tuning on all classes at once), 3, 5, 15, 23, 69, 115 or 345 (or a list of how many
+            classes each has; see also ``first_exp_with_half_classes``).
         seed: draws the class order, the labels that are kept and the validation images, independently of each other.
         train_domains: domain or domains to train and test on; see ``DOMAINNET_DOMAINS``.
         ood_domains: domains of the OOD streams; None for all others, () for none.

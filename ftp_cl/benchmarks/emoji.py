@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @takes(SplitOptions, validation_fraction=0.2)
 def split_emoji(
-    n_experiences: int = 5,
+    n_experiences: int | Sequence[int] = 5,
     train_domains: str | Sequence[str] = ("noto",),
     ood_domains: str | Sequence[str] | None = None,
     shots: int | None = None,
@@ -35,7 +35,8 @@ def split_emoji(
     whatever style: the OOD streams show the emoji of ``test``, so that what differs is the style alone.
 
     Args:
-        n_experiences: 1 (fine-tuning on all classes at once) to 20; it must divide 20.
+        n_experiences: 1 (fine-tuning on all classes at once) to 20; it must divide 20, or is a list of how many classes
+            each has.
         train_domains: style or styles to train, validate and test in; see ``ftp_cl.benchmarks.DOMAINS``.
         ood_domains: styles of the OOD streams; None for all that are not trained on, () for no OOD stream.
         shots: training emoji per class, each in every training style; None for all (6 to 22 after validation, at the

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -110,7 +111,7 @@ def _read_idx(folder: Path, name: str, download: bool) -> np.ndarray:
 
 @takes(ClassOptions)
 def split_fashion_mnist(
-    n_experiences: int = 5,
+    n_experiences: int | Sequence[int] = 5,
     seed: int = 0,
     *,
     size: int = 32,
@@ -124,7 +125,7 @@ def split_fashion_mnist(
     corruption and severity.
 
     Args:
-        n_experiences: 1, 2, 5 or 10 (see also ``first_exp_with_half_classes``).
+        n_experiences: 1, 2, 5 or 10 (or a list of how many classes each has; see also ``first_exp_with_half_classes``).
         seed: draws the class order, the validation images and the shots, each independently of the others.
         size: side of the images in pixels, 28 to 512 (32 at least with corruptions); bilinear, three equal channels.
         dataset_root: holds ``FashionMNIST/raw/``; None for ~/.avalanche/data/fashionmnist.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,7 +56,7 @@ class ImageFolder(ImageFiles):
 @takes(ClassOptions)
 def image_folder(
     dataset_root: str | Path,
-    n_experiences: int = 1,
+    n_experiences: int | Sequence[int] = 1,
     seed: int = 0,
     *,
     size: int = 224,
@@ -69,7 +70,8 @@ def image_folder(
     Args:
         dataset_root: holds ``train/<class>/<image>``, ``test/<class>/<image>`` with the same classes, and any number
             of ``ood_<name>/<class>/<image>``.
-        n_experiences: it must divide the number of classes (see also ``first_exp_with_half_classes``).
+        n_experiences: it must divide the number of classes (or a list of how many classes each has; see also
+            ``first_exp_with_half_classes``).
         seed: draws the class order, the validation images and the shots, each independently of the others.
         size: side of the images in pixels, 8 to 1024: the shorter side is resized to it, then the middle is cut out.
         options: see ``ClassOptions``.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -132,7 +133,7 @@ def _read_list(path: Path) -> tuple[list[str], list[int]]:
 
 @takes(ClassOptions)
 def split_imagenet_r(
-    n_experiences: int = 10,
+    n_experiences: int | Sequence[int] = 10,
     seed: int = 0,
     *,
     split_lists: str | Path | None = None,
@@ -148,8 +149,8 @@ def split_imagenet_r(
     corruption and severity.
 
     Args:
-        n_experiences: 5, 10 and 20 are usual; it must divide the number of classes (see also
-            ``first_exp_with_half_classes``).
+        n_experiences: 5, 10 and 20 are usual; it must divide the number of classes (or a list of how many classes each
+            has; see also ``first_exp_with_half_classes``).
         seed: draws the class order, the validation images and the shots, each independently of the others.
         split_lists: a folder with ``imagenet-r_train.yaml`` and ``imagenet-r_test.yaml``, see ``ImageNetR``; None to
             draw 20 % of each class for testing. The description records which.

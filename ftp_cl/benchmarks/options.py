@@ -151,6 +151,7 @@ def class_benchmark(
     test: LabelledDataset,
     settings: Mapping[str, Any],
     ood: Mapping[str, NamedDataset] | None = None,
+    validation: LabelledDataset | None = None,
     **options: Any,
 ) -> "DescribedScenario":
     """Return what ``split_classes`` makes, with OOD streams of the datasets in ``ood`` and of corruptions.
@@ -161,13 +162,15 @@ def class_benchmark(
         test: what to test on.
         settings: what to record.
         ood: name -> dataset, as for ``with_ood``.
+        validation: what to validate on unless a share of ``train`` is set aside.
         options: the fields of ``ClassSplit``, and the options of corruptions.
     """
     # Importing Avalanche takes seconds, which users of the datasets alone need not wait.
     from ftp_cl.benchmarks.class_incremental import ClassSplit, split_classes
 
     corruptions = _corruptions(options)
-    return _with_unseen(split_classes(name, train, test, ClassSplit(**options), settings), ood or {}, **corruptions)
+    split = split_classes(name, train, test, ClassSplit(**options), settings, validation)
+    return _with_unseen(split, ood or {}, **corruptions)
 
 
 def domain_benchmark(

@@ -81,7 +81,7 @@ def _test_items(folder: Path, classes: Sequence[str]) -> list[tuple[str, int]]:
 
 @takes(ClassOptions)
 def split_tiny_imagenet(
-    n_experiences: int = 10,
+    n_experiences: int | Sequence[int] = 10,
     seed: int = 0,
     *,
     size: int = 64,
@@ -96,8 +96,8 @@ def split_tiny_imagenet(
     stronger than those of Tiny-ImageNet-C.
 
     Args:
-        n_experiences: 10 and 20 are usual; it must divide the number of classes (see also
-            ``first_exp_with_half_classes``).
+        n_experiences: 10 and 20 are usual; it must divide the number of classes (or a list of how many classes each
+            has; see also ``first_exp_with_half_classes``).
         seed: draws the class order, the validation images and the shots, each independently of the others.
         size: side of the images in pixels, 8 to 1024; images are corrupted at this size.
         dataset_root: holds ``tiny-imagenet-200/``; None for ~/.avalanche/data/tinyimagenet.

@@ -86,8 +86,8 @@ class FTP:
             L1 norm.
         backend: "torch", which is always there, "numba" (`pip install 'ftp-cl[fast]'`; for CPU), "triton" (for
             GPUs; has not run on one yet), or "auto": for each tensor Numba where it takes it, else plain torch. All
-            give the same results but for rounding, and read each other's state. Behind torch's fused Adam and AdamW, Numba and Triton take their update and the
-            projection together (docs/speed.md).
+            give the same results but for rounding, and read each other's state. Behind torch's fused Adam and AdamW,
+            Numba and Triton take their update and the projection together (docs/speed.md).
         direction_dtype: of the previous change, which only votes on radii; `"bfloat16"` halves its memory. None: that
             of the weights, as published.
         anchor_dtype: of the anchors; `"bfloat16"` halves their memory, and is exact where the pretrained weights are

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import warnings
 from numbers import Integral
 from typing import Any, Literal
 
@@ -24,16 +25,13 @@ from ftp_cl.plugins.stages import PartsDone, has_hidden_boundaries, refuse_hidde
 
 logger = logging.getLogger(__name__)
 
-RECOMMENDED = {"k": 0.0, "mu": 3e-2, "scale_by_classes": 1.5, "pretrained_classes": 20.0}
-"""Of `FTPPlugin.recommended`, and of configs/method/ftp.yaml."""
-
 
 class FTPPlugin(SupervisedPlugin[Any]):
     """Keeps each weight tensor in a ball around its anchor, and learns the radii (FTP, arXiv 2310.19182).
 
         strategy = Naive(model=model, optimizer=optimizer, criterion=criterion, plugins=[FTPPlugin()])
 
-    The defaults are the published values; `FTPPlugin.recommended()` has those that this project recommends.
+    The defaults are the published values, as those of `method=ftp`; docs/transformers.md says where others do better.
     Works with every supervised strategy of Avalanche in which an optimizer trains the weights, with online streams, and
     with any torch optimizer. The learning rate may be one that would ruin the model otherwise. With another
     model than before, the plugin begins anew.
@@ -138,17 +136,18 @@ class FTPPlugin(SupervisedPlugin[Any]):
 
     @classmethod
     def recommended(cls, **options: Any) -> "FTPPlugin":
-        """With the values of `method=ftp`, which did better than the published ones on this project's validation data.
-
-        `FTPPlugin(k=0, mu=3e-2, scale_by_classes=1.5, pretrained_classes=20)`: radii only grow, and the faster, the
-        more of the classes known so far an experience has. configs/method/ftp.yaml says how they were chosen,
-        docs/protocol.md what they gain and where not. With replay, or experiences that do not list their classes,
-        give a `mu` of 5e-3 and `scale_by_classes=0`.
+        """Deprecated, gone in the next release: values that were chosen for small convolutional networks on emoji.
 
         Args:
             options: of the class, also instead of these.
         """
-        return cls(**{**RECOMMENDED, **options})
+        warnings.warn(
+            "FTPPlugin.recommended() will be removed, because its values lose much on transformers: pass FTPPlugin() "
+            "for the published ones, or FTPPlugin(k=0, mu=3e-2, scale_by_classes=1.5, pretrained_classes=20) for its.",
+            FutureWarning,
+            stacklevel=2,
+        )
+        return cls(**{"k": 0.0, "mu": 3e-2, "scale_by_classes": 1.5, "pretrained_classes": 20.0, **options})
 
     # ---- Avalanche's hooks ------------------------------------------------------------------------------------------
 

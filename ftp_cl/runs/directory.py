@@ -20,6 +20,7 @@ from ftp_cl.runs.checkpoint_files import FOLDER
 from ftp_cl.runs.config import ConfigError, literal
 from ftp_cl.runs.files import is_temporary, read_file, replace_files
 from ftp_cl.runs.loggers import LOGGER_FOLDERS
+from ftp_cl.runs.schema import defaults
 from ftp_cl.runs.status import CONFIG_FILE, ERROR_FILE, EVENTS_FILE, LOCK_FILE, RESULT_FILE
 
 WEIGHTS_FILE = "weights.safetensors"
@@ -195,9 +196,16 @@ def _identity(config: Any) -> dict[str, Any]:
 
 
 def differing(found: Any, identity: dict[str, Any]) -> list[str]:
-    """The keys in which a configuration that was found is not a run's; null stands for a key that is newer than it."""
-    old, new = _without_nulls(_identity(found)), _without_nulls(identity)
+    """The keys in which a configuration that was found is not a run's; it has the defaults of keys newer than it."""
+    old, new = _without_nulls(_identity(_completed(found, defaults()))), _without_nulls(identity)
     return sorted(str(key) for key in {**old, **new} if old.get(key) != new.get(key))
+
+
+def _completed(found: Any, known: Any) -> Any:
+    """The configuration with default values of keys that it lacks."""
+    if not (isinstance(known, dict) and isinstance(found, dict)):
+        return found
+    return {**known, **{key: _completed(value, known.get(key)) for key, value in found.items()}}
 
 
 def _without_nulls(node: Any) -> Any:

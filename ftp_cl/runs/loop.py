@@ -9,6 +9,7 @@ import torch
 from avalanche.core import SupervisedPlugin
 from avalanche.training.templates import SupervisedTemplate
 from omegaconf import DictConfig
+from torch import Tensor
 
 from ftp_cl.metrics import summarize
 from ftp_cl.metrics.plugins import PredictionCounts
@@ -32,15 +33,25 @@ class Recorder(SupervisedPlugin[Any]):
         self.record, self.progress = record, progress
         self.step_seconds: list[float] = []
         self._losses: list[float] = []
+        self._unread: list[tuple[Tensor, Any, Any]] = []
 
     def state_dict(self) -> dict[str, Any]:
         """The measurements so far."""
+        self._read()
         return {"step_seconds": torch.tensor(self.step_seconds, dtype=torch.float64), "losses": list(self._losses)}
 
     def load_state_dict(self, state: dict[str, Any], strategy: Any) -> None:
         """The inverse of `state_dict`; moves the bar to where training goes on."""
-        self.step_seconds, self._losses = state["step_seconds"].tolist(), state["losses"]
+        self.step_seconds, self._losses, self._unread = state["step_seconds"].tolist(), state["losses"], []
         self.progress.move_to(strategy.clock.train_exp_iterations)
+
+    def _read(self) -> None:
+        """Take what the device has measured since the last time; only here is it waited for."""
+        if self._unread:
+            losses, starts, ends = zip(*self._unread, strict=True)
+            self._losses += torch.cat([loss.flatten() for loss in losses]).tolist()
+            self.step_seconds += [_seconds(start, end) for start, end in zip(starts, ends, strict=True)]
+            self._unread.clear()
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """The bar of this experience."""
@@ -50,16 +61,16 @@ class Recorder(SupervisedPlugin[Any]):
 
     def before_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
         """Start the clock."""
-        self._start = time.perf_counter()
+        self._start = _moment(strategy.device)
 
     def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
         """Stop the clock."""
-        self._losses.append(strategy.loss.item())
-        self.step_seconds.append(time.perf_counter() - self._start)
+        self._unread.append((strategy.loss.detach(), self._start, _moment(strategy.device)))
         self.progress.advance()
 
     def after_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
         """One line for the epoch."""
+        self._read()
         self.record.add_event(
             "train",
             experience=strategy.clock.train_exp_counter,
@@ -71,6 +82,23 @@ class Recorder(SupervisedPlugin[Any]):
         self._losses.clear()
 
 
+def _moment(device: torch.device) -> Any:
+    """Now, in the order of what is computed on a GPU; otherwise by the clock."""
+    if device.type != "cuda":
+        return time.perf_counter()
+    event = torch.cuda.Event(enable_timing=True)
+    event.record(torch.cuda.current_stream(device))
+    return event
+
+
+def _seconds(start: Any, end: Any) -> float:
+    """Between two moments; waits for the second."""
+    if isinstance(start, float):
+        return end - start
+    end.synchronize()
+    return start.elapsed_time(end) / 1000
+
+
 class Evaluation:
     """Evaluates a strategy on the streams of a benchmark, and tells what of a stream has been trained on.
 
@@ -79,17 +107,21 @@ class Evaluation:
         stream: name of the stream that the accuracy matrix is of.
         counts: a metric of the strategy.
         record: takes an event for each evaluation.
+        workers: processes that load images; 0: this one.
 
     Raises:
         ConfigError: there is no such stream, two of its experiences have the same number, or none is trained on.
     """
 
-    def __init__(self, benchmark: Any, stream: str, counts: PredictionCounts, record: RunDirectory) -> None:
+    def __init__(
+        self, benchmark: Any, stream: str, counts: PredictionCounts, record: RunDirectory, workers: int = 0
+    ) -> None:
         if stream not in benchmark.streams:
             raise ConfigError(
                 f"eval.stream={stream} is no stream of the benchmark: use {', '.join(benchmark.streams)}."
             )
         self._streams, self._stream, self._counts, self._record = benchmark.streams, stream, counts, record
+        self._workers = workers
         trained = [[ExperienceKey.of(experience)] for experience in benchmark.train_stream]
         tests = [ExperienceKey.of(experience) for experience in self._streams[stream]]
         self.numbers = sorted(test.number for test in tests)
@@ -145,7 +177,7 @@ class Evaluation:
     def _evaluate(self, strategy: SupervisedTemplate, name: str, row: int) -> list[int]:
         strategy.evaluator.reset_last_metrics()
         start = time.perf_counter()
-        strategy.eval(self._streams[name])
+        strategy.eval(self._streams[name], num_workers=self._workers)
         seconds = round(time.perf_counter() - start, 4)
         numbers = sorted(experience.current_experience for experience in self._streams[name])
         accuracy = self._by_experience(name, numbers)

@@ -7,6 +7,8 @@ from avalanche.training import Naive
 from avalanche.training.templates import SupervisedTemplate
 
 from ftp_cl.runs.checkpoints import Checkpoints, Position
+from ftp_cl.runs.engine import Engine
+from ftp_cl.runs.workers import WorkerLoader
 
 _END = object()
 
@@ -14,12 +16,19 @@ _END = object()
 class Batches:
     """The batches of one experience, epoch by epoch, each drawn with the loaders' own random states.
 
+    Args:
+        checkpoints: of the run.
+        strategy: that is trained.
+        loader: of the experience.
+        workers: processes that load; 0: this one.
+
     Attributes:
         epoch: of the next iteration over it.
     """
 
-    def __init__(self, checkpoints: Checkpoints, strategy: SupervisedTemplate, loader: Any) -> None:
-        self._checkpoints, self._strategy, self._loader = checkpoints, strategy, loader
+    def __init__(self, checkpoints: Checkpoints, strategy: SupervisedTemplate, loader: Any, workers: int = 0) -> None:
+        self._checkpoints, self._strategy = checkpoints, strategy
+        self._loader = WorkerLoader(loader, workers, strategy.device.type == "cuda") if workers else loader
         start = checkpoints.resumed or Position(0)
         self.is_resumed, self.epoch, self._skipped = start.epoch is not None, start.epoch or 0, start.batch
 
@@ -56,9 +65,15 @@ class ResumableTraining:
 
     Attributes:
         checkpoints: set before training.
+        engine: set before training.
     """
 
     checkpoints: Checkpoints
+    engine: Engine
+    is_training: bool
+    loss: Any
+    retain_graph: bool
+    optimizer: Any
     dataloader: Any
     train_epochs: Any
     training_epoch: Any
@@ -68,7 +83,7 @@ class ResumableTraining:
 
     def _train_exp(self, experience: Any, eval_streams: Any = None, **kwargs: Any) -> None:
         """As Avalanche's, but for the first epoch and the batches."""
-        batches = self.dataloader = Batches(self.checkpoints, self, self.dataloader)
+        batches = self.dataloader = Batches(self.checkpoints, self, self.dataloader, self.engine.workers)
         for epoch in range(batches.epoch, self.train_epochs):
             if not (batches.is_resumed and epoch == batches.epoch):
                 self._before_training_epoch(**kwargs)
@@ -78,6 +93,20 @@ class ResumableTraining:
                 break
             self.training_epoch(**kwargs)
             self._after_training_epoch(**kwargs)
+
+    def forward(self) -> Any:
+        """As the strategy's; what is computed from here to the end of `backward` is in the engine's precision."""
+        if self.is_training:
+            self.engine.begin()
+        return super().forward()  # type: ignore[misc]
+
+    def backward(self) -> None:
+        """As Avalanche's, with gradients that are scaled meanwhile where float16 needs it."""
+        self.engine.backward(self.loss, self.optimizer, self.retain_graph)
+
+    def optimizer_step(self) -> None:
+        """As Avalanche's; where gradients have overflowed there is no step."""
+        self.engine.step(self.optimizer)
 
 
 class ResumableNaive(ResumableTraining, Naive):

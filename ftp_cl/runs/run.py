@@ -30,6 +30,7 @@ from ftp_cl.runs.checkpoints import Checkpoints
 from ftp_cl.runs.config import ConfigError, call_with, plain
 from ftp_cl.runs.data import benchmark_of, check_tokens
 from ftp_cl.runs.directory import RunDirectory
+from ftp_cl.runs.engine import Engine
 from ftp_cl.runs.environment import describe_environment, set_deterministic
 from ftp_cl.runs.error_file import clear_error, write_error
 from ftp_cl.runs.events import pseudo_labels_per_epoch
@@ -97,17 +98,19 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
             progress.say(f"  threads={config.threads} are more than the {cores} cores here, which makes a run slower.")
         recorder = Recorder(record, progress)
         counts = PredictionCounts()
-        evaluation = Evaluation(benchmark, config.eval.stream, counts, record)
-        strategy = _build_strategy(config, recorder, counts)
+        evaluation = Evaluation(benchmark, config.eval.stream, counts, record, config.loader.workers)
+        engine = Engine(config, _device(config.device))
+        strategy = _build_strategy(config, recorder, counts, engine)
         check_tokens(benchmark, strategy.model)
         semi_supervised = any(isinstance(plugin, SemiSupervisedPlugin) for plugin in strategy.plugins)
         if semi_supervised and "unlabelled" not in benchmark.streams:
             raise ConfigError(f"method={config.method.name} needs unlabelled images: labels.per_class=4, for instance.")
         checkpoints = Checkpoints(config, record, benchmark, termination, progress.say)
         if isinstance(strategy, ResumableTraining):
-            strategy.checkpoints = checkpoints
+            strategy.checkpoints, strategy.engine = checkpoints, engine
         else:
             own = type(strategy).__name__
+            engine.refuse_own_loop(own)
             progress.say(
                 f"  checkpoints are written between experiences only, because {own} has its own training loop."
             )
@@ -130,9 +133,12 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
 # ---- building -------------------------------------------------------------------------------------------------------
 
 
-def _build_strategy(config: DictConfig, recorder: Recorder, counts: PredictionCounts) -> SupervisedTemplate:
+def _build_strategy(
+    config: DictConfig, recorder: Recorder, counts: PredictionCounts, engine: Engine
+) -> SupervisedTemplate:
     model = built("model", plain(config.model))
     plugins = [recorder, *methods_plugins(plain(config.method), model)]
+    engine.prepare(model)
     if config.train.softmax == "separated":
         plugins.insert(0, SeparatedSoftmax())
     if config.train.freeze_batch_norm:
@@ -148,7 +154,7 @@ def _build_strategy(config: DictConfig, recorder: Recorder, counts: PredictionCo
         "train_mb_size": config.train.batch_size,
         "train_epochs": config.train.epochs,
         "eval_mb_size": config.eval.batch_size,
-        "device": _device(config.device),
+        "device": engine.device,
         "plugins": plugins,
         "evaluator": _evaluator(counts),
     }

@@ -85,7 +85,7 @@ def _alternatives(kind: Any) -> list[str]:
     if get_origin(kind) in (Union, UnionType):
         return [words for part in get_args(kind) for words in _alternatives(part)]
     if get_origin(kind) is Literal:
-        return list(get_args(kind))
+        return list(map(str, get_args(kind)))
     return _WORDS[get_origin(kind) or kind].split(", ")
 
 
@@ -174,6 +174,16 @@ class Checkpoint(_Keys):
     every_iterations: Count | None = _key("the same, counted")
 
 
+class Loader(_Keys):
+    """Keys `loader.*`."""
+
+    workers: Annotated[int, Field(ge=0, le=1024), "a whole number from 0 to 1024"] = _key(
+        "processes that load images for training and evaluation; 0: the run's own does. They give the same batches "
+        "whatever their number is. With random views these are others than with 0, because each image then has "
+        "random numbers of its own; see [speed.md](speed.md)"
+    )
+
+
 class Configuration(_Keys):
     """One run. The defaults stand in configs/config.yaml."""
 
@@ -198,6 +208,11 @@ class Configuration(_Keys):
     save_weights: bool = _key("keep the final weights: `weights.safetensors`")
     objective: Objective | None = _key(
         "a number of result.json that a sweeper looks at, see [clusters.md](clusters.md)"
+    )
+    loader: Loader
+    precision: Literal[32, "bf16-mixed", "fp16-mixed"] = _key(
+        "of the backbone's passes, in training, evaluation and prototypes; weights, head, losses and the optimizer are "
+        "in float32. fp16-mixed scales gradients, and asks the device in each iteration whether they overflowed"
     )
     device: Annotated[str, Field(min_length=1), "auto, cpu, cuda or a device such as cuda:1"] = _key("")
     threads: Annotated[int, Field(ge=1, le=1024), "a whole number from 1 to 1024"] | None = _key(
@@ -232,6 +247,7 @@ _KINDS: dict[str, Any] = {
     **{"dataset_root": None | FilePath, "split_lists": None | FilePath, "corruption_cache": None | FilePath},
     **{"weights": None | FilePath, "anchor": FilePath, "exclude": str | list, "corruptions": None | str | list},
     **dict.fromkeys(("shots", "batch_size", "reanchor_every"), None | Index),
+    **{"train_domains": str | list, "n_experiences": None | Index | list},
     **dict.fromkeys(("ood_domains", "fixed_class_order"), None | list),
     **dict.fromkeys(("direction_dtype", "anchor_device"), None | str),
     **{"validation_fraction": Finite | None, "ema_decay": Finite | None, "label_percent": Finite},

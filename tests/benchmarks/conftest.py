@@ -155,3 +155,40 @@ def fashion_tree(tmp_path):
             else:
                 (folder / f"{prefix}-{name}-ubyte").write_bytes(content)
     return tmp_path
+
+
+@pytest.fixture
+def grocery_tree(tmp_path):
+    """GroceryStoreDataset with four classes, of depths as published: 3 training and 2 test photographs of each.
+
+    As in the published lists, the validation list lacks a class.
+    """
+    folder = tmp_path / "dataset"
+    places = ["Fruit/Apple/Pink-Lady", "Fruit/Kiwi", "Packages/Milk/Arla-Milk", "Vegetables/Leek"]
+    columns = "Class Name (str),Class ID (int),Coarse Class Name (str),Coarse Class ID (int),Iconic Image Path (str)"
+    table = [f"{columns},Product Description Path (str)"]
+    for target, place in enumerate(places):
+        name, coarse = place.split("/")[-1], place.split("/")[1]
+        picture = f"/iconic-images-and-descriptions/{place}/{name}_Iconic.jpg"
+        table.append(f"{name},{target},{coarse},{target},{picture},{picture[:-10]}Description.txt")
+        write_image(folder / picture[1:], seed=target)
+    (folder / "classes.csv").write_text("\n".join(table) + "\n")
+    for seed, (part, count) in enumerate((("train", 3), ("val", 1), ("test", 2))):
+        lines = []
+        for target, place in enumerate(places[: 3 if part == "val" else 4]):
+            for number in range(1, count + 1):
+                path = f"{part}/{place}/{place.split('/')[-1]}_{number:03}.jpg"
+                write_image(folder / path, seed=100 * seed + 10 * target + number)
+                lines.append(f"{path}, {target}, {target}\n")
+        (folder / f"{part}.txt").write_text("".join(lines))
+    return tmp_path
+
+
+@pytest.fixture
+def domains_tree(tmp_path):
+    """Three domains of three classes with 5 to 7 images, as PACS has them; `sketch` lacks a class and has another."""
+    for seed, domain in enumerate(("art", "photo", "sketch")):
+        for c, name in enumerate(("dog", "elephant", "horse") if domain != "sketch" else ("dog", "horse", "zebra")):
+            for number in range(5 + c):
+                write_image(tmp_path / domain / name / f"pic_{number}.jpg", seed=100 * seed + 10 * c + number)
+    return tmp_path

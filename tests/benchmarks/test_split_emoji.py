@@ -261,3 +261,15 @@ def test_without_a_validation_stream_its_emoji_are_trained_on():
     assert "validation" not in benchmark.streams and benchmark.description["validation_identities"] is None
     together = [sum(len(with_one.streams[name][e].dataset) for name in ("train", "validation")) for e in (0, 1)]
     assert [len(experience.dataset) for experience in benchmark.train_stream] == together
+
+
+def test_experiences_may_have_sizes_of_their_own():
+    benchmark = split_emoji([12, 1, 7], fixed_class_order=list(reversed(range(20))))
+    assert [e["classes"] for e in benchmark.description["experiences"]] == [
+        [*range(19, 7, -1)],
+        [7],
+        [*range(6, -1, -1)],
+    ]
+    for wrong in ([12, 7], [20, 0], [10.0, 10], [12, 9], []):
+        with pytest.raises(ValueError, match=r"must list how many classes each experience has, at least 1, and 20 tog"):
+            split_emoji(wrong)

@@ -1,6 +1,7 @@
 """FTPPlugin in Avalanche's own strategies, streams and checkpoints."""
 
 import copy
+import inspect
 import logging
 import pickle
 
@@ -43,7 +44,6 @@ from torch.utils.data import TensorDataset
 from ftp_cl.benchmarks import few_labels
 from ftp_cl.optim import FTP
 from ftp_cl.plugins import FTPPlugin, find_classifier
-from ftp_cl.plugins.ftp import RECOMMENDED
 from ftp_cl.runs.config import load_config
 
 FEATURES, CLASSES, EXPERIENCES = 12, 6, 3
@@ -605,10 +605,19 @@ def test_wrong_arguments_are_refused_at_once(options):
         FTPPlugin(**options)
 
 
-def test_the_recommended_values_are_those_of_the_command_line():
-    method = load_config(["method=ftp"]).method
-    assert {name: method[name] for name in RECOMMENDED} == RECOMMENDED
-    plugin = FTPPlugin.recommended(mu=1e-3, when="experience")
+def test_the_published_values_are_the_default_everywhere():
+    published = {"k": 1, "mu": 1e-2, "scale_by_classes": 0, "pretrained_classes": 0}
+    plugin_defaults = inspect.signature(FTPPlugin).parameters
+    for method in ("ftp", "ftp_lda_ensemble", "ftp_replay", "fixmatch_ftp"):
+        keys = load_config([f"method={method}"]).method
+        for name, value in published.items():
+            assert keys[name] == plugin_defaults[name].default == value
+    assert {name: inspect.signature(FTP).parameters[name].default for name in ("k", "mu")} == {"k": 1, "mu": 1e-2}
+
+
+def test_the_name_of_the_values_before_says_what_to_pass():
+    with pytest.warns(FutureWarning, match=r"pass FTPPlugin\(\) .* or FTPPlugin\(k=0, mu=3e-2"):
+        plugin = FTPPlugin.recommended(mu=1e-3, when="experience")
     assert (plugin.scale_by_classes, plugin.pretrained_classes, plugin.when) == (1.5, 20, "experience")
 
 

@@ -1,5 +1,6 @@
 """What a user may bring along, named by import path in test_own_parts.py."""
 
+import copy
 import itertools
 
 from avalanche.benchmarks import nc_benchmark, ni_benchmark
@@ -45,6 +46,33 @@ class MyPlugin(SupervisedPlugin):
 
     def after_training_iteration(self, strategy, **kwargs):
         self.steps += 1
+
+
+class Watch(SupervisedPlugin):
+    """Keeps the model before each experience, its batches, and in which types the first convolution has answered."""
+
+    def __init__(self):
+        super().__init__()
+        type(self).last = self
+        self.models, self.batches, self.dtypes = [], [], set()
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        pass
+
+    def before_training(self, strategy, **kwargs):
+        if not self.batches:
+            layer = next(module for module in strategy.model.modules() if isinstance(module, nn.Conv2d))
+            layer.register_forward_hook(lambda module, inputs, output: self.dtypes.add(output.dtype))
+
+    def before_training_exp(self, strategy, **kwargs):
+        self.models.append(copy.deepcopy(strategy.model))
+        self.batches.append([])
+
+    def before_training_iteration(self, strategy, **kwargs):
+        self.batches[-1].append((strategy.mb_x.clone(), strategy.mb_y.clone()))
 
 
 class SavingPlugin(SupervisedPlugin):

@@ -151,6 +151,7 @@ def test_every_method_resumes_to_the_same_bytes(tmp_path, monkeypatch, method):
         (40, ["method=naive", "checkpoint.every_iterations=null", "checkpoint.every_minutes=null"]),
         (17, ["method=ftp_replay", "train.augmentation=weak"]),
         (17, ["method=fixmatch_ftp", "method.ratio=1", "train.augmentation=shift", "labels.per_class=40"]),
+        (29, ["method=ftp_replay", "train.augmentation=shift", "loader.workers=2", "precision=fp16-mixed"]),
     ],
     ids=[
         "projection between experiences",
@@ -159,6 +160,7 @@ def test_every_method_resumes_to_the_same_bytes(tmp_path, monkeypatch, method):
         "between experiences only",
         "random views of images and of replayed ones",
         "random views of labelled and unlabelled images",
+        "random views by workers, scaled gradients",
     ],
 )
 def test_settings_resume_to_the_same_bytes(tmp_path, monkeypatch, iterations, options):

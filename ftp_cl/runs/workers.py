@@ -1,0 +1,88 @@
+"""Training batches from worker processes, the same ones whatever their number is."""
+
+import random
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+
+class WorkerLoader:
+    """The batches of a loader, whose items are loaded by other processes, which stay from epoch to epoch.
+
+    An epoch draws one number from torch's global generator. The order of items follows from it, and a seed for each
+    item, with which all generators begin before its random transforms draw. So neither the number of processes nor
+    what was loaded before an interruption changes a batch.
+
+    Args:
+        loader: torch's `DataLoader`, or one of Avalanche's that makes one.
+        workers: how many processes.
+        pin_memory: into memory from which a GPU copies while the host goes on.
+    """
+
+    def __init__(self, loader: Any, workers: int, pin_memory: bool) -> None:
+        inner = loader if isinstance(loader, DataLoader) else loader._get_loader()
+        self._batches = _SeededBatches(inner.batch_sampler)
+        self._size = len(loader)
+        self._loader: Any = DataLoader(
+            _SeededItems(inner.dataset),
+            batch_sampler=self._batches,
+            num_workers=workers,
+            collate_fn=inner.collate_fn,
+            pin_memory=pin_memory,
+            persistent_workers=True,
+            worker_init_fn=_leave_termination,
+        )
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[Any]:
+        self._batches.seed = _number()
+        outside = torch.get_rng_state()
+        iterator = iter(self._loader)  # which draws, or not, by whether the processes are there already
+        torch.set_rng_state(outside)
+        yield from iterator
+
+
+def _number() -> int:
+    return int(torch.randint(2**31, ()))
+
+
+class _SeededBatches(Sampler[list[tuple[int, int]]]):
+    """Batches of (index, seed of the item)."""
+
+    def __init__(self, batches: Any) -> None:
+        self._inner = batches
+        self.seed = 0
+
+    def __len__(self) -> int:
+        return len(self._inner)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        generator = torch.Generator().manual_seed(self.seed)
+        with torch.random.fork_rng([]):
+            torch.manual_seed(self.seed)
+            batches = [list(batch) for batch in self._inner]
+        for batch in batches:
+            yield list(zip(batch, torch.randint(2**31, (len(batch),), generator=generator).tolist(), strict=True))
+
+
+class _SeededItems(Dataset[Any]):
+    def __init__(self, dataset: Any) -> None:
+        self._dataset = dataset
+
+    def __getitem__(self, key: tuple[int, int]) -> Any:
+        index, seed = key
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        return self._dataset[index]
+
+
+def _leave_termination(worker: int) -> None:
+    """A cluster tells every process that the job must end; until its checkpoint is written, the run needs batches."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
