@@ -38,7 +38,7 @@ def test_the_defaults_of_every_choice_are_of_the_kinds_that_it_takes(group):
         check_configuration({**default, group: own})
 
 
-@pytest.mark.parametrize("plan", ["ablations", "comparison", "defaults", "few_labels", "rates", "recommended"])
+@pytest.mark.parametrize("plan", ["ablations", "comparison", "defaults", "few_labels", "rates", "recommended", "text"])
 def test_stored_results_repeat(tmp_path, plan):
     stored = runs_of_frame(read_frame(ROOT / "results" / plan / "runs.parquet"))
     for run in {run["method"]: run for run in stored}.values():
