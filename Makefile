@@ -8,7 +8,7 @@ demo: .venv/installed
 	$(BIN)/ftp-cl demo --out demo
 
 test: .venv/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 # Style and types; needs what the test does not.
 check: .venv/installed

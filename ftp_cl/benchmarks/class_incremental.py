@@ -17,7 +17,14 @@ import numpy as np
 
 from ftp_cl.benchmarks._checks import check_names, class_indices
 from ftp_cl.benchmarks._dataset import LabelledDataset, NamedDataset
-from ftp_cl.benchmarks.scenario import DescribedScenario, ExperienceData, Transform, make_stream, transform_groups
+from ftp_cl.benchmarks.scenario import (
+    DescribedScenario,
+    ExperienceData,
+    StreamKind,
+    Transform,
+    make_stream,
+    transform_groups,
+)
 
 Identity = TypeVar("Identity", int, str)
 
@@ -26,10 +33,11 @@ _LARGEST_RECORD = 10_000
 
 @dataclass(frozen=True)
 class StreamData:
-    """What one stream is cut from: ``dataset``, or its items at ``indices`` only."""
+    """What one stream is cut from: ``dataset``, or its items at ``indices`` only; ``kind`` as in ``stream_from``."""
 
     dataset: LabelledDataset
     indices: Sequence[int] | None = None
+    kind: StreamKind | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,7 +260,7 @@ def class_incremental_scenario(
     groups = transform_groups(split.train_transform, split.eval_transform)
     cut = {name: _cut(name, data, slices, labels, len(class_names)) for name, data in streams.items()}
     return DescribedScenario(
-        [make_stream(name, experiences, groups) for name, experiences in cut.items()],
+        [make_stream(name, experiences, groups, streams[name].kind) for name, experiences in cut.items()],
         {
             **description,
             "class_order": list(class_order),

@@ -24,7 +24,7 @@ from ftp_cl.benchmarks._dataset import LabelledDataset, RebuildableDataset
 from ftp_cl.benchmarks.cifar_corruptions import corrupt_small
 from ftp_cl.benchmarks.image_files import UNREADABLE
 from ftp_cl.benchmarks.ood import add_streams, stream_of
-from ftp_cl.benchmarks.scenario import DescribedScenario, experience_like, stream_from
+from ftp_cl.benchmarks.scenario import DescribedScenario, StreamKind, experience_like, stream_from
 
 CORRUPTIONS = (
     "gaussian_noise",
@@ -115,7 +115,13 @@ def with_corruptions(
         for name in chosen
         for severity in levels
     ]
-    recorded = {s.name: {"corrupted": stream, "seed": seed, "constants": constants} for s in made}
+    recorded = {
+        s.name: {
+            **{"corrupted": stream, "corruption": s.kind.corruption, "severity": s.kind.severity},
+            **{"seed": seed, "constants": constants},
+        }
+        for s in made
+    }
     return add_streams(benchmark, made, {"ood": recorded})
 
 
@@ -296,7 +302,7 @@ def _corrupted_stream(
         return made.setdefault(id(source), CorruptedDataset(source, name, severity, seed, constants, cache))
 
     experiences = [experience_like(e, _with_leaves(e.dataset, corrupted)) for e in stream]
-    return stream_from(f"ood_{name}_{severity}", experiences)
+    return stream_from(f"ood_{name}_{severity}", experiences, StreamKind("ood", name, severity))
 
 
 def _with_leaves(dataset: AvalancheDataset, replace: Callable[[LabelledDataset], Any]) -> AvalancheDataset:

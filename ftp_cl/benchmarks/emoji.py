@@ -99,6 +99,7 @@ def _split(
     """Cut what ``make(domains, part)`` gives, so that no emoji is in two of training, validation and test."""
     # Importing Avalanche takes seconds, which users of EmojiDomains alone need not wait.
     from ftp_cl.benchmarks.class_incremental import ClassSplit, StreamData, class_incremental_scenario, draw_class_order
+    from ftp_cl.benchmarks.scenario import OOD
 
     split = ClassSplit(n_experiences, seed, shots=shots, **options)
     train_domains, ood_domains = domains
@@ -110,7 +111,7 @@ def _split(
         "train": StreamData(source, _indices(source, training)),
         "test": StreamData(make(train_domains, "test")),
         **({"validation": StreamData(source, _indices(source, validation))} if is_validated else {}),
-        **{f"ood_{domain}": StreamData(make(domain, "test")) for domain in ood_domains},
+        **{f"ood_{domain}": StreamData(make(domain, "test"), kind=OOD) for domain in ood_domains},
     }
     return class_incremental_scenario(
         streams,

@@ -79,7 +79,7 @@ def few_labels(
             made = [_copied(experience, choice.labelled) for experience, choice in zip(train, choices, strict=True)]
         else:
             made = [_detached(experience, training_sources) for experience in stream]
-        streams.append(stream_from(name, made))
+        streams.append(stream_from(name, made, getattr(stream, "kind", None)))
     streams.append(stream_from(UNLABELLED, [_hidden(choice) for choice in choices]))
     record = {
         "per_class": None if per_class is None else int(per_class),

@@ -12,6 +12,7 @@ from ftp_cl.benchmarks._checks import check_choice, check_names, class_indices, 
 from ftp_cl.benchmarks._dataset import LabelledDataset, NamedDataset, RebuildableDataset
 from ftp_cl.benchmarks._sources import Layer, for_inputs_only, sources
 from ftp_cl.benchmarks.scenario import (
+    OOD,
     DescribedScenario,
     ExperienceData,
     Transform,
@@ -61,7 +62,7 @@ def with_ood(
     for name, dataset in datasets.items():
         matched = _match_classes(name, dataset.classes, names, rename or {})
         targets = class_indices(f"The dataset {name!r}", dataset.targets, len(dataset.classes))
-        streams.append(make_stream(f"ood_{name}", _cut_like(test, layers, dataset, targets, matched), groups))
+        streams.append(make_stream(f"ood_{name}", _cut_like(test, layers, dataset, targets, matched), groups, OOD))
         recorded[f"ood_{name}"] = {
             "classes": sorted(matched.values()),
             "left_out": [c for i, c in enumerate(dataset.classes) if i not in matched],

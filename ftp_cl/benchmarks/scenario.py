@@ -26,6 +26,26 @@ TIMELINE = ("classes_in_this_experience", "previous_classes", "classes_seen_so_f
 """What Avalanche's experiences say of the classes of their stream."""
 
 
+@dataclass(frozen=True)
+class StreamKind:
+    """What a stream is for; each stream of this package has one as its attribute ``kind``.
+
+    Attributes:
+        role: "train", "validation", "test", "unlabelled" (training images without labels) or "ood" (test images that
+            are shifted).
+        corruption: of an OOD stream of corrupted images, one of ``CORRUPTIONS``; None for others.
+        severity: 1 (weak) to 5, likewise.
+    """
+
+    role: str
+    corruption: str | None = None
+    severity: int | None = None
+
+
+OOD = StreamKind("ood")
+_UNSHIFTED = ("train", "validation", "test", "unlabelled")
+
+
 class DescribedScenario(CLScenario):
     """An Avalanche benchmark that says what it consists of.
 
@@ -72,13 +92,16 @@ def transform_groups(train_transform: Transform | None, eval_transform: Transfor
     return TransformGroups({"train": (train_transform, None), "eval": (eval_transform, None)})
 
 
-def make_stream(name: str, experiences: Sequence[ExperienceData], groups: TransformGroups) -> EagerCLStream:
+def make_stream(
+    name: str, experiences: Sequence[ExperienceData], groups: TransformGroups, kind: StreamKind | None = None
+) -> EagerCLStream:
     """Make a stream whose experiences carry everything that Avalanche's strategies and dynamic modules ask for.
 
     These are the classes timeline, task labels, and datasets of ``(input, class index, task label)`` with both
     transform groups. The stream ``train`` starts with the transforms of training, all others with those of evaluation;
     strategies switch as they need. An experience without items is left out, because Avalanche cannot evaluate it; the
-    others keep their numbers, so that experience 3 has the same classes in every stream.
+    others keep their numbers, so that experience 3 has the same classes in every stream. ``kind`` as in
+    ``stream_from``.
     """
     made = []
     for number, data in enumerate(experiences):
@@ -89,12 +112,19 @@ def make_stream(name: str, experiences: Sequence[ExperienceData], groups: Transf
         experience.task_label = data.task_label
         experience.task_labels = [data.task_label]
         made.append(experience)
-    return stream_from(name, made)
+    return stream_from(name, made, kind)
 
 
-def stream_from(name: str, experiences: Sequence[DatasetExperience]) -> EagerCLStream:
-    """Return a stream of experiences that keep their numbers and belong to no other stream."""
+def stream_from(name: str, experiences: Sequence[DatasetExperience], kind: StreamKind | None = None) -> EagerCLStream:
+    """Return a stream of experiences that keep their numbers and belong to no other stream.
+
+    Args:
+        name: of the stream.
+        experiences: what it has.
+        kind: what it is for; may be left out where its role is its name.
+    """
     stream = EagerCLStream(name, experiences, set_stream_info=False)
+    stream.kind = StreamKind(name) if kind is None and name in _UNSHIFTED else kind
     for experience in experiences:
         experience.origin_stream = stream
     return stream

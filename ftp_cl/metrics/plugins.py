@@ -26,7 +26,7 @@ from ftp_cl.metrics.accuracy_matrix import (
 from ftp_cl.metrics.distance import distance_from_anchor
 from ftp_cl.metrics.evaluation_record import EvaluationRecord
 from ftp_cl.metrics.robustness import ood_average, relative_robustness
-from ftp_cl.metrics.stream_order import ExperienceKey, first_rows, is_whole
+from ftp_cl.metrics.stream_order import ExperienceKey, first_rows, is_ood, is_whole
 
 Value = TypeVar("Value")
 
@@ -130,7 +130,8 @@ class ContinualMetrics(PredictionCounts):
 
     Args:
         test_stream: the name of the stream that the accuracy matrix is of.
-        ood_prefix: streams whose names begin so are OOD streams.
+        ood_prefix: of the streams that no benchmark of this package has made, those whose names begin so are OOD
+            streams.
         weight_by_size: weigh experiences by their number of test samples; by default all count the same, as in the
             papers. On experiences of unequal size the two differ.
         bins: of confidence, for the calibration error.
@@ -156,6 +157,7 @@ class ContinualMetrics(PredictionCounts):
         self._trained: list[tuple[ExperienceKey, ...]] = []
         self._tests: dict[int, ExperienceKey] = {}
         self._whole: set[str] = set()
+        self._ood: set[str] = set()
         self._just_evaluated: set[str] = set()
 
     def result(self) -> dict[str, float]:
@@ -223,7 +225,7 @@ class ContinualMetrics(PredictionCounts):
         return {**results, "ood_expected_calibration_error": float(np.mean(list(errors.values())))}
 
     def _of_ood_streams(self, measure: Callable[[str, list[int]], Value | None]) -> dict[str, Value]:
-        streams = [name for name in self.record.streams(self.row) if name.startswith(self.ood_prefix)]
+        streams = [name for name in self.record.streams(self.row) if name in self._ood]
         values = {name: measure(name, self._seen(name)) for name in streams}
         return {name: value for name, value in values.items() if value is not None}
 
@@ -248,6 +250,8 @@ class ContinualMetrics(PredictionCounts):
         self._just_evaluated.add(stream.name)
         if is_whole(stream):
             self._whole.add(stream.name)
+        if is_ood(stream, self.ood_prefix):
+            self._ood.add(stream.name)
         if stream.name == self.test_stream:
             self._tests[strategy.experience.current_experience] = ExperienceKey.of(strategy.experience)
         super().before_eval_exp(strategy)
@@ -257,7 +261,7 @@ class ContinualMetrics(PredictionCounts):
         values: dict[str, float] = {}
         if self.test_stream in self._just_evaluated:
             values |= {f"{_camel(k)}/eval_phase/{self.test_stream}_stream": v for k, v in self._test_results().items()}
-        if any(name.startswith(self.ood_prefix) for name in self._just_evaluated):
+        if self._ood & self._just_evaluated:
             values |= {f"{_camel(k)}/eval_phase": v for k, v in self._ood_results().items()}
         x = strategy.clock.train_iterations
         return [MetricValue(self, name, value, x) for name, value in values.items()]

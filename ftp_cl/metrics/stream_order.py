@@ -1,4 +1,7 @@
-"""Which test experience a training is about: the columns of the accuracy matrix, and their first rows."""
+"""What streams are about: whether images are shifted, and which test experience a training belongs to.
+
+The latter gives the columns of the accuracy matrix and their first rows.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +32,17 @@ class ExperienceKey:
             None if classes is None or tasks is None else (frozenset(map(int, tasks)), frozenset(map(int, classes)))
         )
         return cls(int(experience.current_experience), content)
+
+
+def is_ood(stream: Any, prefix: str = "ood_") -> bool:
+    """Whether a stream has shifted test images: by its attribute `kind`; one without, which is not ours, by its name.
+
+    Args:
+        stream: Avalanche's.
+        prefix: which the names of such streams begin with.
+    """
+    kind = getattr(stream, "kind", None)
+    return bool(stream.name.startswith(prefix) if kind is None else kind.role == "ood")
 
 
 def is_whole(stream: Any) -> bool:

@@ -1,11 +1,11 @@
 """FTP on any torch optimizer, AdamP and SGDP, and the methods next to it: TPGM, SPD, MARS, L2-SP. Knows torch only."""
 
 from ftp_cl.optim.adamp import AdamP
-from ftp_cl.optim.anchored_step import AnchoredSteps, FixedRadius, SelectiveDecay
 from ftp_cl.optim.ftp import FTP
 from ftp_cl.optim.penalties import l2_sp, mars_sp
 from ftp_cl.optim.sgdp import SGDP
 from ftp_cl.optim.spd import AdamSPD
+from ftp_cl.optim.step_rules import AnchoredSteps, FixedRadius, SelectiveDecay
 from ftp_cl.optim.tpgm import TPGM
 
 __all__ = [

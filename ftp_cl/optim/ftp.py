@@ -24,9 +24,9 @@ from ftp_cl.optim.checks import (
 )
 from ftp_cl.optim.fused_adam import FusedStep, can_fuse
 from ftp_cl.optim.names import Exclude, NamedParameters, aliases, canonical_name, exclude_entries, match, named_list
-from ftp_cl.optim.nesting import is_called_by, is_outermost
 from ftp_cl.optim.sharding import local, local_like, sharding_of, spread_like, whole
 from ftp_cl.optim.skips import SkipWatch
+from ftp_cl.optim.step_hooks import is_called_by, is_outermost
 from ftp_cl.projection import (
     Part,
     Rule,

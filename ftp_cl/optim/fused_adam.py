@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim import Adam, AdamW, Optimizer
 
-from ftp_cl.optim.nesting import has_step_of
+from ftp_cl.optim.step_hooks import has_step_of
 from ftp_cl.projection import Part, Rule, Update
 from ftp_cl.projection.backends.plan import still_fits
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ftp_cl.optim.anchored_step import AnchoredSteps, SelectiveDecay
+from ftp_cl.optim.step_rules import AnchoredSteps, SelectiveDecay
 
 
 class AdamSPD(torch.optim.Adam):

@@ -15,7 +15,7 @@ from ftp_cl.models.weights import read_tensors
 from ftp_cl.optim.checks import anchor_values, check_value
 from ftp_cl.optim.names import Exclude, aliases, exclude_entries, match
 from ftp_cl.plugins.classifier import find_classifier
-from ftp_cl.plugins.model_served import ServedModel
+from ftp_cl.plugins.last_model import LastModel
 from ftp_cl.plugins.stages import PartsDone, begins
 
 Anchor = Literal["previous", "initial"] | Mapping[str, Tensor] | str | os.PathLike[str]
@@ -52,13 +52,13 @@ class AnchoredPlugin(SupervisedPlugin[Any]):
         self._begun = self._moved = False
         self._candidates: dict[str, nn.Parameter] = {}
         self._parts = PartsDone()
-        self._served = ServedModel()
+        self._last_model = LastModel()
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Let go of the anchor if it is to move."""
         self._begun = False
         self._parts.begin(strategy.experience)
-        other_model = self._served.changes_to(strategy.model)
+        other_model = self._last_model.changes_to(strategy.model)
         self._moved = anchor_moves(self.anchor, strategy.experience) or other_model or not self.anchor_weights
         if self._moved:
             self.anchor_weights = {}
@@ -81,7 +81,7 @@ class AnchoredPlugin(SupervisedPlugin[Any]):
 
     def load_state_dict(self, state: dict[str, Any], strategy: Any) -> None:
         """Take over what `state_dict` gave, for a strategy whose model is as it was then."""
-        self._served = ServedModel()
+        self._last_model = LastModel()
         self.anchor_weights, self._begun, self._moved = dict(state["anchor_weights"]), state["begun"], state["moved"]
         self._parts.count = state["parts"]
         if self._begun:

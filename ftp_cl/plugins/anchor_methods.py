@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from ftp_cl.models.imprinting import evaluating
 from ftp_cl.optim import TPGM, AnchoredSteps, FixedRadius, SelectiveDecay, l2_sp, mars_sp
-from ftp_cl.optim.anchored_step import StepRule
 from ftp_cl.optim.checks import followers
 from ftp_cl.optim.names import Exclude
+from ftp_cl.optim.step_rules import StepRule
 from ftp_cl.plugins.anchor import Anchor, AnchoredPlugin
 from ftp_cl.plugins.ftp import optimizer_of, refuse_without_steps
 from ftp_cl.plugins.radius_data import check_source, endless_losses, radius_dataset
@@ -68,7 +68,7 @@ class _PluginsSteps(AnchoredSteps):
 
 
 class AnchoredStepPlugin(AnchoredPlugin):
-    """Applies a rule of `ftp_cl.optim.anchored_step` around the anchor in every optimizer step.
+    """Applies a rule of `ftp_cl.optim.step_rules` around the anchor in every optimizer step.
 
     Args:
         rule: `SelectiveDecay` (SPD) or `FixedRadius` (MARS-PGM).

@@ -17,9 +17,9 @@ from ftp_cl.optim import FTP
 from ftp_cl.optim.checks import followers
 from ftp_cl.optim.names import Exclude, aliases, exclude_entries
 from ftp_cl.plugins.anchor import Anchor, anchor_moves, read_anchor
-from ftp_cl.plugins.between_experiences import ExperienceProjection
 from ftp_cl.plugins.classifier import find_classifier
-from ftp_cl.plugins.model_served import ServedModel
+from ftp_cl.plugins.experience_projection import ExperienceProjection
+from ftp_cl.plugins.last_model import LastModel
 from ftp_cl.plugins.seen_classes import SeenClasses
 from ftp_cl.plugins.stages import PartsDone, has_hidden_boundaries, refuse_hidden
 
@@ -44,7 +44,7 @@ class FTPPlugin(SupervisedPlugin[Any]):
         exclude: what is not projected. "head": the classifier, as `find_classifier` finds it (logged). Anything else is
             taken as `FTP` takes it: parameter and module names, shell patterns, module types; () for nothing.
         when: "step", the paper's way: after every optimizer step. "experience": training is free, and once it ends
-            the whole change is projected, with radii learned then (`project_once`).
+            the whole change is projected, with radii learned then (`project_post_hoc`).
         radius_data: for when="experience", where the radii's batches come from: "train", "validation" (the benchmark's
             stream of that name) or "replay" (the buffer of a ReplayPlugin; the training data while it is empty).
         radius_iterations: for when="experience", the number of batches.
@@ -130,7 +130,7 @@ class FTPPlugin(SupervisedPlugin[Any]):
         self._seen, self._share = SeenClasses(), 1.0
         self._parts = PartsDone()
         self._has_trained = False
-        self._served = ServedModel()
+        self._last_model = LastModel()
         self._logged_head: set[str] = set()
         self._told_of_no_optimizer = False
 
@@ -165,7 +165,7 @@ class FTPPlugin(SupervisedPlugin[Any]):
                 logger.warning("%s has no optimizer, so FTPPlugin has nothing to do.", type(strategy).__name__)
                 self._told_of_no_optimizer = True
             return
-        if self._served.changes_to(strategy.model) and self.ftp is not None:
+        if self._last_model.changes_to(strategy.model) and self.ftp is not None:
             self._forget()
         if self.ftp is None:
             _warn_of_reset_weights(strategy)
@@ -230,7 +230,7 @@ class FTPPlugin(SupervisedPlugin[Any]):
 
     def load_state_dict(self, state: dict[str, Any], strategy: Any) -> None:
         """Take over what `state_dict` gave, for a strategy whose model is as it was then."""
-        self._served = ServedModel()
+        self._last_model = LastModel()
         if state["ftp"] is not None:
             self.ftp = self._new_ftp(strategy.model) if self.ftp is None else self.ftp
             self.ftp.load_state_dict(state["ftp"])

@@ -5,7 +5,7 @@ from typing import Any
 
 from avalanche.models.dynamic_modules import avalanche_model_adaptation
 
-from ftp_cl.plugins.model_served import ServedModel
+from ftp_cl.plugins.last_model import LastModel
 from ftp_cl.plugins.skip_training import SkipTraining
 from ftp_cl.plugins.stages import joined, refuse_parts
 
@@ -24,7 +24,7 @@ class JointTraining(SkipTraining):
 
     def __init__(self) -> None:
         super().__init__()
-        self._served = ServedModel()
+        self._last_model = LastModel()
         self._is_trained = False
         self._is_now = False
 
@@ -35,7 +35,7 @@ class JointTraining(SkipTraining):
     def before_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:
         """See whether this is the experience in which all is trained."""
         refuse_parts(strategy.experience, "JointTraining")
-        if self._served.changes_to(strategy.model):
+        if self._last_model.changes_to(strategy.model):
             self._is_trained = False
         self._is_now = not self._is_trained
 
@@ -63,5 +63,5 @@ class JointTraining(SkipTraining):
 
     def load_state_dict(self, state: dict[str, Any], strategy: Any) -> None:
         """Take over what `state_dict` gave."""
-        self._served = ServedModel()
+        self._last_model = LastModel()
         self._is_trained = state["is_trained"]

@@ -9,7 +9,7 @@ from ftp_cl.models import ContinualClassifier, LinearDiscriminantHead, LinearHea
 from ftp_cl.models.heads import classes_of
 from ftp_cl.models.imprinting import class_features
 from ftp_cl.models.prototypes import ClassMeansHead, PrototypeHead
-from ftp_cl.plugins.model_served import ServedModel
+from ftp_cl.plugins.last_model import LastModel
 from ftp_cl.plugins.skip_training import SkipTraining
 from ftp_cl.plugins.stages import PartsDone, begins, experiences_trained_on, has_hidden_boundaries, refuse_hidden
 
@@ -71,7 +71,7 @@ class PrototypeClassifier(SkipTraining):
         self.head: PrototypeHead | None = None
         self._new_head(1)  # checks the options of the classifier
         self._own_head: Any = None
-        self._served = ServedModel()
+        self._last_model = LastModel()
         self._in_training = False
         self._parts = PartsDone()
         self._features_before: Tensor | None = None
@@ -106,13 +106,13 @@ class PrototypeClassifier(SkipTraining):
                 f"{name} needs a ContinualClassifier of ftp_cl.models, not {type(model).__name__}: wrap your backbone, "
                 "ContinualClassifier(backbone, num_features)."
             )
-        if self._served.is_other_than(model):
+        if self._last_model.is_other_than(model):
             raise ValueError(f"{name} knows the classes of another model: give each strategy a plugin of its own.")
         if sum(isinstance(plugin, PrototypeClassifier) for plugin in strategy.plugins) > 1:
             raise ValueError(f"{name} and another prototype classifier would take each other's place: keep one.")
         if self.features == "first":
             refuse_hidden(strategy.experience, "features='first'")
-        self._served.remember(model)
+        self._last_model.remember(model)
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Look at the new images with the old features, to see later how these drift."""

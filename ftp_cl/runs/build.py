@@ -7,7 +7,7 @@ from hydra.utils import get_object
 from ftp_cl.plugins import SemiSupervisedPlugin
 from ftp_cl.runs.catalogue import PROJECTION, combinations, entry
 from ftp_cl.runs.config import call_with
-from ftp_cl.runs.own_parts import imported, is_import_path
+from ftp_cl.runs.own_parts import import_object, is_import_path
 
 
 def built(group: str, options: dict[str, Any]) -> Any:
@@ -20,7 +20,7 @@ def built(group: str, options: dict[str, Any]) -> Any:
     options = dict(options)
     name = options.pop("name")
     if is_import_path(name):
-        return call_with(imported(name, f"{group}.name"), options, group)
+        return call_with(import_object(name, f"{group}.name"), options, group)
     known = entry(group, name)
     return call_with(get_object(str(known.target)), options, group, *known.arguments)
 
@@ -37,7 +37,7 @@ def methods_plugins(options: dict[str, Any], model: Any) -> list[Any]:
     options = dict(options)
     name = options.pop("name")
     if is_import_path(name):
-        return call_with(imported(name, "method.name"), options, "method", model)
+        return call_with(import_object(name, "method.name"), options, "method", model)
     known = entry("method", combinations().get(name, name))
     if name == known.name:
         plugins = _plugin(known.target, options)

@@ -9,6 +9,8 @@ Beside the keys of a run, a file holds what is said of it and done with it, and 
   if it is not there: `order`, whether the hooks of FTP run before (the default: others then find projected weights when
   an experience ends) or after its own; `values` that differ from those of the two files; and the combination's `name`,
   ftp_<method> unless given. A key that both have, as `anchor`, is one key.
+
+An experiment (`+experiment=`) changes keys of a run, and has a `description` too.
 """
 
 from dataclasses import dataclass, field
@@ -81,6 +83,12 @@ def combinations() -> dict[str, str]:
 def options_of(group: str) -> list[str]:
     """The names that `group=...` takes."""
     return sorted([*names(group), *(combinations() if group == "method" else ())])
+
+
+def experiment_description(name: str) -> str:
+    """What an experiment is, in the sentence of its file."""
+    file: Any = OmegaConf.load(config_directory() / "experiment" / f"{name}.yaml")
+    return str(file.get("description", ""))
 
 
 @cache

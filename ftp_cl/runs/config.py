@@ -12,7 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from ftp_cl.runs.catalogue import (
@@ -35,7 +35,9 @@ from ftp_cl.runs.schema import (
 
 _ABSENT = object()
 
-_ABOUT_FILES = re.compile(r"_target_|_args_|_partial_|\b(method|model|benchmark)\.(description|extra_keys|with_ftp)\b")
+_ABOUT_FILES = re.compile(
+    r"_target_|_args_|_partial_|\b(method|model|benchmark)\.(description|extra_keys|with_ftp)\b|^[+~]*description\b"
+)
 
 
 def load_config(overrides: Sequence[str]) -> DictConfig:
@@ -97,6 +99,9 @@ def _values(override: str) -> list[str]:
 
 def drop_descriptions(config: DictConfig) -> None:
     """Leave the keys of a run: what a file says of itself is no key of it."""
+    if "description" in config:  # of an experiment
+        with open_dict(config):
+            del config["description"]
     for group in GROUPS:
         if isinstance(config.get(group), DictConfig):
             keys = [str(key) for key in config[group] if key not in DESCRIPTION_KEYS]

@@ -1,4 +1,4 @@
-"""Reads a run's metrics.jsonl: what result.json does not hold, as radii over experiences and worth of pseudo-labels."""
+"""Reads a run's metrics.jsonl: what result.json does not hold, as radii over experiences."""
 
 import contextlib
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from typing import TypeVar, Union, get_args
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from ftp_cl.runs.files import open_file
-from ftp_cl.runs.schema import ProjectionEvent, PseudoLabelsEvent
+from ftp_cl.runs.schema import ProjectionEvent
 from ftp_cl.runs.status import EVENTS_FILE
 from ftp_cl.runs.text import printable
 
@@ -58,20 +58,3 @@ def projection_after_each_experience(run_dir: Path, what: str) -> list[dict[str,
             name: value for name, value in values.items() if value is not None and abs(value) < _LARGEST
         }
     return [found[experience] for experience in takewhile(found.get, count())]
-
-
-def pseudo_labels_per_epoch(run_dir: Path) -> list[tuple[float, float | None]]:
-    """Share of pseudo-labels that were used and how many of these were right, percent, epoch by epoch.
-
-    Of several events on one epoch the last one counts.
-
-    Args:
-        run_dir: directory of the run.
-
-    Returns:
-        One (share, precision) per epoch over all experiences; precision is None where none was used.
-    """
-    epochs: dict[tuple[int, int], tuple[float, float | None]] = {}
-    for event in events(run_dir, PseudoLabelsEvent):
-        epochs[event.experience, event.epoch] = event.share, event.precision
-    return [epochs[place] for place in sorted(epochs)]

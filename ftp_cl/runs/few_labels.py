@@ -28,14 +28,16 @@ class PseudoLabelJudge:
         self._record = record
         self._true_labels = [torch.tensor(labels) for labels in true_labels]
 
-    def judge(self, strategy: SupervisedTemplate, experience: int) -> None:
-        """Write one event per epoch since the last call."""
+    def judge(self, strategy: SupervisedTemplate, experience: int) -> list[tuple[float, float | None]]:
+        """Write one event per epoch since the last call; returns (share used, precision) of each."""
+        epochs = []
         for plugin in strategy.plugins:
             if isinstance(plugin, SemiSupervisedPlugin):
                 true_labels = [self._true_labels[number] for number in plugin.numbers] if self._true_labels else []
                 for epoch, found in enumerate(plugin.take_pseudo_labels()):
                     truth = torch.cat(true_labels)[found.indices] if true_labels else None
                     share, precision = pseudo_label_quality(found.labels, found.used, truth)
+                    epochs.append((share, precision))
                     self._record.add_event(
                         "pseudo_labels",
                         experience=experience,
@@ -44,6 +46,7 @@ class PseudoLabelJudge:
                         share=share,
                         precision=precision,
                     )
+        return epochs
 
 
 def keep_few_labels(

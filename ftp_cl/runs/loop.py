@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ftp_cl.metrics import summarize
 from ftp_cl.metrics.plugins import PredictionCounts
-from ftp_cl.metrics.stream_order import ExperienceKey, first_rows, is_whole
+from ftp_cl.metrics.stream_order import ExperienceKey, first_rows, is_ood, is_whole
 from ftp_cl.plugins import FTPPlugin
 from ftp_cl.runs.checkpoints import Checkpoints
 from ftp_cl.runs.config import ConfigError
@@ -26,23 +26,34 @@ _DIGITS = 6
 
 
 class Recorder(SupervisedPlugin[Any]):
-    """Times iterations, writes the loss of each epoch, moves the bar."""
+    """Times iterations, writes the loss of each epoch, moves the bar.
+
+    Attributes:
+        step_seconds: of each iteration.
+        pseudo_labels: (share used, precision), percent, of each epoch over all experiences; the loop adds to it.
+    """
 
     def __init__(self, record: RunDirectory, progress: RunProgress) -> None:
         super().__init__()
         self.record, self.progress = record, progress
         self.step_seconds: list[float] = []
+        self.pseudo_labels: list[tuple[float, float | None]] = []
         self._losses: list[float] = []
         self._unread: list[tuple[Tensor, Any, Any]] = []
 
     def state_dict(self) -> dict[str, Any]:
         """The measurements so far."""
         self._read()
-        return {"step_seconds": torch.tensor(self.step_seconds, dtype=torch.float64), "losses": list(self._losses)}
+        return {
+            "step_seconds": torch.tensor(self.step_seconds, dtype=torch.float64),
+            "losses": list(self._losses),
+            "pseudo_labels": list(self.pseudo_labels),
+        }
 
     def load_state_dict(self, state: dict[str, Any], strategy: Any) -> None:
         """The inverse of `state_dict`; moves the bar to where training goes on."""
         self.step_seconds, self._losses, self._unread = state["step_seconds"].tolist(), state["losses"], []
+        self.pseudo_labels = state["pseudo_labels"]
         self.progress.move_to(strategy.clock.train_exp_iterations)
 
     def _read(self) -> None:
@@ -156,7 +167,7 @@ class Evaluation:
 
         Both are about the experiences that have been trained on. None: the test stream lacks some of the classes.
         """
-        names = [name for name in self._streams if name.startswith("ood_")]
+        names = [name for name, stream in self._streams.items() if is_ood(stream)]
         progress.start_evaluation(len(names))
         seen = [number for number in self.numbers if self._is_seen(number, row)]
         accuracies, references = {}, {}
@@ -210,7 +221,7 @@ def train_and_evaluate(
             continue
         if resumed is None or resumed.epoch is not None or i > first:
             checkpoints.train(strategy, experience, i)
-        judge.judge(strategy, i)
+        recorder.pseudo_labels += judge.judge(strategy, i)
         rows.append(evaluation.accuracies(strategy, i))
         if seen := evaluation.on_seen(rows[i], i):
             where = f"after experience {i + 1} of {len(benchmark.train_stream)}"
@@ -228,6 +239,7 @@ def train_and_evaluate(
         "ood_reference": references,
         "train_seconds": round(checkpoints.train_seconds(), 3),
         "step_seconds_median": statistics.median(recorder.step_seconds) if recorder.step_seconds else None,
+        "pseudo_labels": recorder.pseudo_labels,
         "peak_memory_mb": round(peak_memory_mb(strategy.device), 1),
         "diverged": not all(tensor.isfinite().all() for tensor in strategy.model.parameters()),
     }

@@ -18,7 +18,7 @@ def is_import_path(name: str) -> bool:
     return ":" in name
 
 
-def imported(path: str, key: str) -> Callable[..., Any]:
+def import_object(path: str, key: str) -> Callable[..., Any]:
     """What an import path names; modules in the current directory are found too.
 
     Args:
@@ -49,7 +49,7 @@ def own_benchmark(path: str, options: Mapping[str, Any], seed: int) -> Any:
     Raises:
         ConfigError: for an option that the function does not take.
     """
-    benchmark = call_with(imported(path, "benchmark.name"), {**options, "seed": seed}, "benchmark")
+    benchmark = call_with(import_object(path, "benchmark.name"), {**options, "seed": seed}, "benchmark")
     if not hasattr(benchmark, "description"):
         classes = [sorted(map(int, experience.classes_in_this_experience)) for experience in benchmark.train_stream]
         benchmark.description = {
@@ -71,7 +71,7 @@ def own_plugins(entries: list[dict[str, Any]]) -> list[Any]:
         name = options.pop("name", "")
         if not is_import_path(name):
             raise ConfigError(f"plugins must be a list such as [{{name: my_module:MyPlugin, option: 1}}], not {entry}.")
-        plugins.append(call_with(imported(name, "plugins.name"), options, f"plugins.{name}"))
+        plugins.append(call_with(import_object(name, "plugins.name"), options, f"plugins.{name}"))
     return plugins
 
 
@@ -86,7 +86,7 @@ def own_strategy(path: str, options: Mapping[str, Any], given: Collection[str]) 
     Raises:
         ConfigError: it is no supervised strategy of Avalanche, or takes other options.
     """
-    found = imported(path, "strategy.name")
+    found = import_object(path, "strategy.name")
     if not (inspect.isclass(found) and issubclass(found, SupervisedTemplate)):
         raise ConfigError(
             f"strategy.name={path} is wrong: it must be a class made from Avalanche's SupervisedTemplate."

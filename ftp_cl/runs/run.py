@@ -33,7 +33,6 @@ from ftp_cl.runs.directory import RunDirectory
 from ftp_cl.runs.engine import Engine
 from ftp_cl.runs.environment import describe_environment, set_deterministic
 from ftp_cl.runs.error_file import clear_error, write_error
-from ftp_cl.runs.events import pseudo_labels_per_epoch
 from ftp_cl.runs.few_labels import PseudoLabelJudge
 from ftp_cl.runs.lock import DirectoryLock
 from ftp_cl.runs.loggers import make_logger
@@ -124,7 +123,6 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
             measured = train_and_evaluate(config, benchmark, strategy, checkpoints, recorder, judge, evaluation)
         if config.save_weights:
             record.write_weights(strategy.model)
-        measured["pseudo_labels"] = pseudo_labels_per_epoch(record.path)
         record.write_result(_result(config, benchmark, strategy, measured))
         checkpoints.clear()
         progress.say(f"{name}: {record.result_path}")

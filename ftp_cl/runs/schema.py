@@ -510,12 +510,3 @@ class ProjectionEvent(_Event):
 
     event: Literal["projection"]
     tensors: dict[str, dict[str, float | None]]
-
-
-class PseudoLabelsEvent(_Event):
-    """Share of pseudo-labels that were used in an epoch, and how many of these were right, percent; null for none."""
-
-    event: Literal["pseudo_labels"]
-    epoch: Index
-    share: FiniteFloat
-    precision: FiniteFloat | None

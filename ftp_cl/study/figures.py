@@ -1,7 +1,6 @@
 """The figures of a report: what is drawn, for which groups, and the sentence that says how it was computed."""
 
 import math
-import re
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from ftp_cl.runs.schema import TensorProjection
-from ftp_cl.study.groups import Group
+from ftp_cl.study.aggregate import Group
 from ftp_cl.study.label_figures import (
     labels_figure,
     pseudo_labels_figure,
@@ -24,6 +23,7 @@ from ftp_cl.study.label_figures import (
     with_pseudo_labels,
 )
 from ftp_cl.study.layer_figure import MOST_GROUPS, layers_figure, with_layers_over_time
+from ftp_cl.study.loading import Result
 from ftp_cl.study.style import (
     GRID,
     INK,
@@ -42,7 +42,6 @@ MOST_DRAWN = 100  # groups: more can neither be told apart nor drawn in reasonab
 _MOST_STREAMS = 60
 
 _SHORTEST_TIME = 1e-3  # seconds; the least that the logarithmic axis shows
-_CORRUPTION = re.compile(r"ood_(\w+)_(\d)")  # as the corrupted streams of ftp_cl.benchmarks are named: ood_fog_3
 
 
 @dataclass(frozen=True)
@@ -167,7 +166,7 @@ def _draw_id_ood(axes: Axes, groups: Sequence[Group], looks_of: dict[str, Look])
 
 
 def _ood_streams_figure(groups: Sequence[Group], looks_of: dict[str, Look]) -> Figure:
-    rows = _ood_rows(stream for group in groups for run in group.results for stream in run.ood)
+    rows = _ood_rows(run for group in groups for run in group.results)
     rows = dict(islice(rows.items(), _MOST_STREAMS))
     row_height = min(0.9, 0.18 + 0.08 * len(groups))
     figure, (axes,) = new_figure(PAGE_WIDTH, 0.9 + max(1.2, row_height * len(rows)))
@@ -191,12 +190,11 @@ def _ood_streams_figure(groups: Sequence[Group], looks_of: dict[str, Look]) -> F
     return figure
 
 
-def _ood_rows(streams: Iterable[str]) -> dict[str, list[str]]:
+def _ood_rows(runs: Iterable[Result]) -> dict[str, list[str]]:
     """What the rows are called and which streams they are the mean of: a corruption's severities make one row."""
     corruptions: dict[str, list[str]] = {}
-    for stream in dict.fromkeys(streams):
-        match = _CORRUPTION.fullmatch(stream)
-        corruptions.setdefault(match[1] if match else stream.removeprefix("ood_"), []).append(stream)
+    for stream, corrupted in {stream: run.corruptions.get(stream) for run in runs for stream in run.ood}.items():
+        corruptions.setdefault(corrupted[0] if corrupted else stream.removeprefix("ood_"), []).append(stream)
     return {
         name if len(members) > 1 else members[0].removeprefix("ood_"): sorted(members)
         for name, members in corruptions.items()
@@ -292,11 +290,10 @@ def _by_severity(group: Group) -> list[dict[int, list[float]]]:
     runs: list[dict[int, list[float]]] = []
     for result in group.results:
         severities: dict[int, list[float]] = {}
-        matches = {stream: match for stream in result.ood if (match := _CORRUPTION.fullmatch(stream))}
-        count = Counter(match[1] for match in matches.values())
-        for stream, match in matches.items():
-            if count[match[1]] == max(count.values()):  # the same corruptions at each severity
-                severities.setdefault(int(match[2]), []).append(result.ood[stream])
+        count = Counter(corruption for corruption, _ in result.corruptions.values())
+        for stream, (corruption, severity) in result.corruptions.items():
+            if count[corruption] == max(count.values()):  # the same corruptions at each severity
+                severities.setdefault(severity, []).append(result.ood[stream])
         if severities and (not runs or severities.keys() == runs[0].keys()):
             runs.append(severities)
     return runs

@@ -1,6 +1,5 @@
 """Figures of runs with few labels: accuracy against their number, and what pseudo-labels were worth."""
 
-import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -11,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from ftp_cl.study.groups import Group
+from ftp_cl.study.aggregate import Group
 from ftp_cl.study.loading import Result
 from ftp_cl.study.style import Look, add_legend, looks, new_figure
 
@@ -79,11 +78,8 @@ def _budget(group: Group) -> tuple[str, float]:
 
 def _series(group: Group) -> str:
     """The group's label without its budget: what the points of one line have in common."""
-    match = re.fullmatch(r"(.*) \((.*)\)", group.label)
-    if match is None:
-        return group.label
-    others = [part for part in match[2].split(", ") if part.partition("=")[0] not in _BUDGETS]
-    return f"{match[1]} ({', '.join(others)})" if others else match[1]
+    others = ", ".join(f"{key}={value}" for key, value in group.differences.items() if key not in _BUDGETS)
+    return f"{group.name} ({others})" if others else group.name
 
 
 def _handle(look: Look) -> Line2D:

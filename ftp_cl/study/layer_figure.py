@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from ftp_cl.study.groups import Group
+from ftp_cl.study.aggregate import Group
 from ftp_cl.study.loading import Result
 from ftp_cl.study.style import PAGE_WIDTH, SMALLEST_RADIUS, Look, label_powers, new_figure, short_tensor_names
 

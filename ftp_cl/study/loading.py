@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import reprlib
 from collections.abc import Iterable
 from functools import cached_property
@@ -19,6 +20,8 @@ from ftp_cl.runs.schema import RunResult, first_problem
 from ftp_cl.runs.status import RESULT_FILE, RESULT_SCHEMA, LeftOut, directories
 from ftp_cl.runs.text import printable
 from ftp_cl.study.rows import RUNS_FILE, read_frame, runs_of_frame
+
+_CORRUPTED = re.compile(r"ood_(\w+)_(\d)")
 
 # Summary numbers may have been rounded to two decimals; a larger difference means that the file was altered.
 _AGREEMENT = 0.01
@@ -49,6 +52,23 @@ class Result(RunResult):
     def experiences(self) -> int:
         """T, the number of experiences trained on, one after the other."""
         return len(self.accuracy_matrix)
+
+    @cached_property
+    def corruptions(self) -> dict[str, tuple[str, int]]:
+        """{OOD stream of corrupted images: (corruption, severity)}, as the benchmark says it.
+
+        Older results say it in the streams' names only: ood_fog_3.
+        """
+        found: dict[str, tuple[str, int]] = {}
+        recorded = self.data.get("ood")
+        for stream in self.ood:
+            match recorded.get(stream) if isinstance(recorded, dict) else None:
+                case {"corruption": str(corruption), "severity": int(severity)}:
+                    found[stream] = printable(corruption), severity
+                case None | {"corrupted": _}:
+                    if named := _CORRUPTED.fullmatch(stream):
+                        found[stream] = named[1], int(named[2])
+        return found
 
     @property
     def relative_robustness(self) -> float | None:

@@ -12,8 +12,8 @@ from markupsafe import Markup, escape
 
 from ftp_cl.runs.status import LeftOut, RunStatus
 from ftp_cl.runs.text import printable
+from ftp_cl.study.aggregate import Group, by_benchmark, differing_settings
 from ftp_cl.study.figures import MOST_DRAWN, all_figures
-from ftp_cl.study.groups import Group, by_benchmark, differing_settings
 from ftp_cl.study.heatmap import matrix_svg
 from ftp_cl.study.loading import Result
 from ftp_cl.study.style import drawing, page_svg

@@ -54,6 +54,7 @@ class ComparedMethod:
         start: values of the first trial; the configuration's own where none is given.
         space: what tuning may try, by key; empty where there is nothing to tune.
         settings: where it takes part; empty for everywhere.
+        curve: the name of the curve that it is a point of; its own where the plan has no curves.
     """
 
     name: str
@@ -61,6 +62,7 @@ class ComparedMethod:
     start: Mapping[str, Any]
     space: Mapping[str, Range]
     settings: tuple[str, ...]
+    curve: str
 
     def trials(self, number: int) -> list[tuple[str, ...]]:
         """The overrides of each tuning trial.
@@ -210,22 +212,12 @@ def _methods(name: str, content: Mapping[str, Any]) -> list[ComparedMethod]:
     ((key, values),) = content["each"].items()
     rest = {own: value for own, value in content.items() if own != "each"}
     return [
-        _method(curve_point(name, value), {**rest, "overrides": [*content["overrides"], f"{key}={value}"]})
+        _method(f"{name}, {value}", {**rest, "overrides": [*content["overrides"], f"{key}={value}"]}, curve=name)
         for value in values
     ]
 
 
-def curve_point(name: str, value: Any) -> str:
-    """The name of the row that is one point of a curve; `curve_of` gives the curve's."""
-    return f"{name}, {value}"
-
-
-def curve_of(row: str) -> str:
-    """The inverse of `curve_point`."""
-    return row.rpartition(", ")[0]
-
-
-def _method(name: str, content: Mapping[str, Any]) -> ComparedMethod:
+def _method(name: str, content: Mapping[str, Any], curve: str | None = None) -> ComparedMethod:
     if unknown := sorted(content.keys() - {"overrides", "start", "space", "settings"}):
         raise ValueError(f"method {name} has an unknown key {unknown[0]}")
     return ComparedMethod(
@@ -234,6 +226,7 @@ def _method(name: str, content: Mapping[str, Any]) -> ComparedMethod:
         dict(content.get("start", {})),
         {key: _range(key, span) for key, span in content.get("space", {}).items()},
         tuple(content.get("settings", ())),
+        curve or name,
     )
 
 

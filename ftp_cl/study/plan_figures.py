@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ftp_cl.runs.files import replace_files
-from ftp_cl.study.groups import Group, aggregate
+from ftp_cl.study.aggregate import Group, aggregate
 from ftp_cl.study.label_figures import labels_figure, pseudo_labels_figure, with_label_budgets, with_pseudo_labels
 from ftp_cl.study.loading import Result, results_of_rows
-from ftp_cl.study.plan import Plan, curve_of
+from ftp_cl.study.plan import Plan
 from ftp_cl.study.rates import write_rates
 from ftp_cl.study.store import Store
 from ftp_cl.study.style import drawing, file_bytes, looks
@@ -28,7 +28,7 @@ def write_plan_figures(plan: Plan, results: Store) -> list[str]:
     parts = []
     for kind, settings in plan.figures.items():
         chosen = {setting: groups for setting in settings if (groups := _groups(plan, setting, results))}
-        if text := _FIGURES[kind](chosen, results.directory / f"{kind}.svg"):
+        if text := _FIGURES[kind](plan, chosen, results.directory / f"{kind}.svg"):
             parts += [text, f"![{kind.replace('_', '-')}]({kind}.svg)\n"]
     return parts
 
@@ -39,26 +39,26 @@ def _groups(plan: Plan, setting: str, results: Store) -> dict[str, Group]:
     for run in results.runs(setting):
         found[run["row"]].append(run)
     rows = {m.name: results_of_rows(results.directory, found[m.name]) for m in plan.in_setting(setting)}
-    return {name: replace(aggregate(of[-1:])[0], results=tuple(of)) for name, of in rows.items() if of}
+    return {name: replace(aggregate(of[-1:])[0], name=name, results=tuple(of)) for name, of in rows.items() if of}
 
 
 _Chosen = Mapping[str, Mapping[str, Group]]
 
 
-def _rates(chosen: _Chosen, path: Path) -> str:
+def _rates(plan: Plan, chosen: _Chosen, path: Path) -> str:
+    curves = {method.name: method.curve for method in plan.methods}
     found: dict[str, list[Result]] = defaultdict(list)
     for of_setting in chosen.values():
         for name, group in of_setting.items():
-            found[curve_of(name)] += group.results
+            found[curves[name]] += group.results
     if not found:
         return ""
     return f"## Curves over the rate\n\nMean over seeds, band: ± one standard deviation.\n\n{write_rates(found, path)}"
 
 
-def _labels(chosen: _Chosen, path: Path) -> str:
+def _labels(plan: Plan, chosen: _Chosen, path: Path) -> str:
     # A line is a method, whatever else than the budget differs between its points: epochs, so that iterations do not.
-    named = [replace(group, label=name) for of_setting in chosen.values() for name, group in of_setting.items()]
-    groups = with_label_budgets(named)
+    groups = with_label_budgets([group for of_setting in chosen.values() for group in of_setting.values()])
     if not groups:
         return ""
     with drawing():
@@ -69,7 +69,7 @@ def _labels(chosen: _Chosen, path: Path) -> str:
     )
 
 
-def _pseudo_labels(chosen: _Chosen, path: Path) -> str:
+def _pseudo_labels(plan: Plan, chosen: _Chosen, path: Path) -> str:
     named = [
         replace(group, label=f"{name}, {setting}")
         for setting, of_setting in chosen.items()
@@ -91,7 +91,7 @@ def _listed(settings: Sequence[str] | _Chosen) -> str:
     return ", ".join(settings)
 
 
-_FIGURES: dict[str, Callable[[_Chosen, Path], str]] = {
+_FIGURES: dict[str, Callable[[Plan, _Chosen, Path], str]] = {
     "rates": _rates,
     "labels": _labels,
     "pseudo_labels": _pseudo_labels,

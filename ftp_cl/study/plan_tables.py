@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ftp_cl.runs.catalogue import config_directory
+from ftp_cl.runs.catalogue import experiment_description
 from ftp_cl.runs.files import replace_files
 from ftp_cl.runs.text import csv_cell, printable
+from ftp_cl.study.aggregate import DIVERGED, DIVERGED_NOTE, Spread
 from ftp_cl.study.compare import chosen, trial_means
-from ftp_cl.study.groups import DIVERGED, DIVERGED_NOTE, Spread
 from ftp_cl.study.plan import ComparedMethod, Plan
 from ftp_cl.study.rows import RUNS_FILE
 from ftp_cl.study.significance import paired_interval
@@ -95,10 +95,8 @@ def _values(runs: pl.DataFrame, name: str, measure: str) -> dict[int, float]:
 
 
 def _section(plan: Plan, setting: str, runs: pl.DataFrame, tuning: Sequence[Mapping[str, Any]]) -> str:
-    file = config_directory() / "experiment" / f"{plan.experiment(setting)}.yaml"
-    title = file.read_text().splitlines()[2].removeprefix("# ")
     methods = {method.name: method for method in plan.methods}
-    lines = [f"## {setting}\n", f"{title}\n"]
+    lines = [f"## {setting}\n", f"{experiment_description(plan.experiment(setting))}\n"]
     if (tuned := plan.tuning_settings(setting)) != (setting,) and not plan.tuned_together:
         lines.append(f"All methods have the values that were chosen in {', '.join(tuned)}.\n")
     heads, rows = _compared(runs, plan.references, list(_MEASURES))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from ftp_cl.runs.text import csv_cell, latex_text, markdown_text
-from ftp_cl.study.groups import DIVERGED, DIVERGED_NOTE, Group, Spread, aggregate, by_benchmark
+from ftp_cl.study.aggregate import DIVERGED, DIVERGED_NOTE, Group, Spread, aggregate, by_benchmark
 from ftp_cl.study.loading import Result
 from ftp_cl.study.significance import RULE, difference_holds, is_behind
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from ftp_cl.runs.files import replace_files
 from ftp_cl.runs.status import STATES, LeftOut, RunStatus, statuses
 from ftp_cl.runs.text import markdown_text
-from ftp_cl.study.groups import Group, aggregate, by_benchmark
+from ftp_cl.study.aggregate import Group, aggregate, by_benchmark
 from ftp_cl.study.loading import ReportError, Result, find_results
 from ftp_cl.study.tables import csv_text, latex, markdown, summary_table
 

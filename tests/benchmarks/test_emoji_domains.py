@@ -3,8 +3,6 @@
 import csv
 import io
 import pickle
-import subprocess
-import sys
 import zipfile
 from collections import defaultdict
 from importlib import resources
@@ -134,8 +132,3 @@ def test_wrong_arguments_are_named_with_the_nearest_right_ones(arguments, messag
         EmojiDomains(**arguments)
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
-
-
-def test_datasets_do_without_avalanche():
-    code = "import sys, ftp_cl.benchmarks as b; b.EmojiDomains('noto', 'test'); assert 'avalanche' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)

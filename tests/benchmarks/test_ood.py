@@ -11,8 +11,9 @@ from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.supervised import Naive
 from torchvision.transforms.functional import to_tensor
 
-from ftp_cl.benchmarks import CLASSES, split_emoji, with_corruptions, with_ood
+from ftp_cl.benchmarks import CLASSES, few_labels, split_emoji, with_corruptions, with_ood
 from ftp_cl.benchmarks.class_incremental import ClassSplit, split_classes
+from ftp_cl.benchmarks.scenario import StreamKind
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +35,17 @@ def test_stream_has_the_experiences_and_classes_of_the_test_stream(benchmark, sq
             assert mine.classes_seen_so_far == theirs.classes_seen_so_far
             assert set(mine.dataset.targets) == set(theirs.classes_in_this_experience)
             assert mine.origin_stream is stream
+
+
+def test_every_stream_says_what_it_is_for(squares):
+    benchmark = few_labels(split_emoji(5, size=32, ood_domains="noto", train_domains="blob"), per_class=2)
+    benchmark = with_ood(with_corruptions(benchmark, "fog", (1, 4)), more=squares(CLASSES))
+    kinds = {name: stream.kind for name, stream in benchmark.streams.items()}
+    fog = {f"ood_fog_{severity}": StreamKind("ood", "fog", severity) for severity in (1, 4)}
+    roles = {name: StreamKind(name) for name in ("train", "validation", "test", "unlabelled")}
+    assert kinds == {**roles, "ood_noto": StreamKind("ood"), "ood_more": StreamKind("ood"), **fog}
+    about = benchmark.description["ood"]["ood_fog_4"]
+    assert (about["corrupted"], about["corruption"], about["severity"]) == ("test", "fog", 4)
 
 
 def test_items_carry_the_benchmarks_class_index_whatever_the_order_in_the_dataset(benchmark, squares):

@@ -16,7 +16,7 @@ from avalanche.training.supervised import JointTraining, Naive
 
 from ftp_cl.benchmarks import split_digits
 from ftp_cl.benchmarks.digits import Digits
-from ftp_cl.benchmarks.scenario import DescribedScenario, ExperienceData, make_stream, transform_groups
+from ftp_cl.benchmarks.scenario import DescribedScenario, ExperienceData, StreamKind, make_stream, transform_groups
 from ftp_cl.metrics import ContinualMetrics, DistanceFromAnchor, average_forgetting, expected_calibration_error
 
 SIZES = (4, 2, 5)  # of the test experiences, each of two classes
@@ -51,14 +51,14 @@ def logits(right, experience, sharpness):
     return x, targets
 
 
-def stream(name, right):
+def stream(name, right, kind=None):
     experiences = []
     for j in range(3):
         x, y = logits(right, j, 1.0)
         dataset = torch.utils.data.TensorDataset(x, y)
         dataset.targets = y.tolist()
         experiences.append(ExperienceData(dataset, range(len(y)), [2 * j, 2 * j + 1]))
-    return make_stream(name, experiences, transform_groups(None, None))
+    return make_stream(name, experiences, transform_groups(None, None), kind)
 
 
 @pytest.fixture
@@ -268,6 +268,17 @@ def test_rows_are_trainings_and_columns_test_experiences_whatever_comes_when(ord
     assert ("average_forgetting" in result) == (len(order) > 1)
     if result["ood_average"]:
         assert result["relative_robustness"] == 1.0
+
+
+def test_a_stream_is_ood_by_its_kind_and_without_one_by_its_name(benchmark):
+    unlike = [("dark", StreamKind("ood")), ("ood_test", StreamKind("test")), ("ood_foreign", None), ("foreign", None)]
+    streams = [stream(name, RIGHT["ood_dark"], kind) for name, kind in unlike]
+    metrics = ContinualMetrics()
+    play(DescribedScenario([*benchmark.streams.values(), *streams], {}), metrics, ("test", *dict(unlike)))
+    assert list(metrics.ood_accuracies()) == ["dark", "ood_foreign"]
+    metrics = ContinualMetrics(ood_prefix="for")
+    play(DescribedScenario([*benchmark.streams.values(), *streams], {}), metrics, ("test", *dict(unlike)))
+    assert list(metrics.ood_accuracies()) == ["dark", "foreign"]
 
 
 def test_ood_is_compared_on_its_own_classes_with_its_own_weights(benchmark):

@@ -9,7 +9,7 @@ from torch import nn
 from torch.func import functional_call
 
 from ftp_cl.optim import TPGM, AdamSPD, AnchoredSteps, FixedRadius, SelectiveDecay, l2_sp, mars_sp
-from ftp_cl.optim.once import project_once
+from ftp_cl.optim.post_hoc import project_post_hoc
 
 
 def adam_spd(golden, parameters, **options):
@@ -244,7 +244,7 @@ def test_tpgm_once_from_the_same_radius_equals_project_once():
     tpgm.radii.fill_(1e-8)
     tpgm.learn(losses[0], 30)
     tpgm.project()
-    project_once({"weight": models[1].weight}, anchor, losses[1], iterations=30)
+    project_post_hoc({"weight": models[1].weight}, anchor, losses[1], iterations=30)
     torch.testing.assert_close(models[0].weight, models[1].weight, rtol=1e-5, atol=1e-6)
 
 
@@ -270,7 +270,7 @@ def test_weights_in_any_memory_layout_are_projected_alike(values):
             optimizer.step()
             torch.testing.assert_close(weights.detach(), shortened(0.5))
             weights = nn.Parameter(in_any_layout(values)[layout])
-            table = project_once({"w": weights}, {"w": anchor}, lambda w=weights: -w.abs().sum(), iterations=20)
+            table = project_post_hoc({"w": weights}, {"w": anchor}, lambda w=weights: -w.abs().sum(), iterations=20)
             # Rows move out at a constant rate, and Adam's steps are 0.01 then, up to where the shorter row ends.
             assert table["w"]["radius"] == pytest.approx(0.2, rel=1e-3)
             torch.testing.assert_close(weights.detach(), shortened(table["w"]["radius"]), rtol=1e-5, atol=1e-6)
@@ -311,7 +311,7 @@ def test_tpgm_takes_norms_and_radii_of_half_precision_weights_in_float32(dtype):
 def test_project_once_touches_no_gradient():
     free, weights = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(2, 3))
     free.grad, weights.grad = torch.full((3,), 2.0), torch.full((2, 3), 4.0)
-    project_once({"w": weights}, {"w": torch.zeros(2, 3)}, lambda: (weights * free).sum(), iterations=2)
+    project_post_hoc({"w": weights}, {"w": torch.zeros(2, 3)}, lambda: (weights * free).sum(), iterations=2)
     assert (free.grad == 2).all() and (weights.grad == 4).all() and weights.detach().abs().max() < 1
 
 

@@ -112,7 +112,10 @@ def test_a_dtype_of_directions_that_are_not_kept_is_refused():
 # ---- anchors in another dtype ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("backend", available_backends())
+@pytest.mark.parametrize(
+    "backend",  # the compiled loops take anchors of another dtype as loops of their own, which compile for seconds
+    [pytest.param(name, marks=pytest.mark.slow if name == "numba" else ()) for name in available_backends()],
+)
 @pytest.mark.parametrize("method", ["paper", "one_pass"])
 def test_an_anchor_in_bfloat16_is_exact_where_the_weights_are_bfloat16_numbers(backend, method):
     exact, halved = start(), start()

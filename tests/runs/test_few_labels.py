@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ftp_cl.benchmarks import few_labels, split_digits
-from ftp_cl.runs.catalogue import config_directory
+from ftp_cl.runs.catalogue import config_directory, experiment_description
 from ftp_cl.runs.config import load_config
 
 SEMI_SUPERVISED = ["labels.fraction=0.5", "benchmark.n_experiences=2", "train.batch_size=32", "method.ratio=1"]
@@ -118,8 +118,9 @@ def test_no_hidden_label_can_be_reached_from_the_strategy(quick_run, reachable, 
         walks.append(experience)
 
     def judging(self, strategy, experience):
-        judge(self, strategy, experience)
+        epochs = judge(self, strategy, experience)
         walk(strategy, experience)
+        return epochs
 
     def between_iterations(self, strategy, *arguments):
         iteration_done(self, strategy, *arguments)
@@ -166,7 +167,9 @@ EXPERIMENTS = sorted(path.stem for path in (config_directory() / "experiment").g
 def test_experiments_compose_and_begin_with_their_command(name):
     lines = (config_directory() / "experiment" / f"{name}.yaml").read_text().splitlines()
     assert re.match(rf"# ftp-cl run (-m )?\+experiment={name}( |$)", lines[1])
+    assert experiment_description(name).endswith(".")
     config = load_config([f"+experiment={name}", "method=fixmatch_ftp"])
+    assert "description" not in config
     assert config.train.augmentation == "weak", "the same for all methods"
 
 

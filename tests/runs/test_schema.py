@@ -8,7 +8,7 @@ import pytest
 from ftp_cl.runs.catalogue import GROUPS, entry, options_of
 from ftp_cl.runs.config import load_config, load_repeated, plain
 from ftp_cl.runs.directory import RunDirectory
-from ftp_cl.runs.events import projection_after_each_experience, pseudo_labels_per_epoch
+from ftp_cl.runs.events import projection_after_each_experience
 from ftp_cl.runs.schema import ConfigError, Configuration, check_configuration, defaults, table_of_keys
 from ftp_cl.runs.status import statuses
 from ftp_cl.study.rows import read_frame, runs_of_frame
@@ -120,7 +120,6 @@ def test_a_damaged_config_yaml_is_refused(tmp_path, text):
 def test_events_whose_numbers_are_none_are_passed_over(tmp_path, number):
     events = [
         '{"event": "projection", "experience": 0, "tensors": {"w": {"radius": 1.0}}}',
-        '{"event": "pseudo_labels", "experience": 0, "epoch": 0, "share": 50, "precision": null}',
         '{"event": "eval", "experience": 0, "stream": "test", "accuracy": [90]}',
     ]
     damaged = [event.replace('"experience": 0', f'"experience": {number}') for event in events]
@@ -128,5 +127,4 @@ def test_events_whose_numbers_are_none_are_passed_over(tmp_path, number):
     (tmp_path / "error.json").write_text("{}")
     (tmp_path / "result.json").write_text("{}")
     assert projection_after_each_experience(tmp_path, "radius") == [{"w": 1.0}]
-    assert pseudo_labels_per_epoch(tmp_path) == [(50.0, None)]
     assert [status.latest for status in statuses(tmp_path)] == ["experience 1: 90.0 % on test"]

@@ -55,7 +55,9 @@ def plan_file(tmp_path):
 # ---- the plan that ships --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "quick"), [*((name, False) for name in PLANS), ("comparison", True)])
+@pytest.mark.parametrize(
+    ("name", "quick"), [("comparison", True), *(pytest.param(name, False, marks=pytest.mark.slow) for name in PLANS)]
+)
 def test_every_trial_of_a_shipped_plan_is_a_valid_configuration(name, quick):
     plan = load_plan(name, quick)
     assert plan.references and len(plan.seeds) >= 3

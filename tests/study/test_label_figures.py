@@ -1,11 +1,8 @@
 """The figures of runs with few labels: what they choose and what they draw."""
 
-import json
-
 import pytest
 
-from ftp_cl.runs.events import pseudo_labels_per_epoch
-from ftp_cl.study.groups import aggregate
+from ftp_cl.study.aggregate import aggregate
 from ftp_cl.study.label_figures import (
     labels_figure,
     pseudo_labels_figure,
@@ -33,14 +30,6 @@ def groups(make_run, tmp_path):
                     pseudo_labels=epochs,
                 )
     return aggregate(load_results([tmp_path]))
-
-
-def write_events(directory, epochs):
-    lines = [
-        json.dumps({"event": "pseudo_labels", "experience": 0, "epoch": i, "images": 9, "share": s, "precision": p})
-        for i, (s, p) in enumerate(epochs)
-    ]
-    (directory / "metrics.jsonl").write_text("\n".join([*lines, '{"event": "pseudo_labels", "expe']))
 
 
 def test_one_line_per_method_through_its_budgets(groups):
@@ -77,12 +66,6 @@ def test_without_budgets_there_is_no_figure(make_run, tmp_path):
     make_run(tmp_path / "b", method="ftp")
     groups = aggregate(load_results([tmp_path]))
     assert with_label_budgets(groups) == [] and with_pseudo_labels(groups) == []
-
-
-def test_events_tell_the_worth_of_pseudo_labels_and_cut_lines_are_passed_over(tmp_path):
-    write_events(tmp_path, [(41.0, 90.0), (42.0, None)])
-    assert pseudo_labels_per_epoch(tmp_path) == [(41.0, 90.0), (42.0, None)]
-    assert pseudo_labels_per_epoch(tmp_path / "nowhere") == []
 
 
 @pytest.mark.parametrize("wrong", [[1.0], [[1.0]], [[None, 1.0]], "many"])

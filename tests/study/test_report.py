@@ -344,9 +344,10 @@ def test_each_figure_of_the_page_can_be_a_file(runs, tmp_path, kind):
     assert len(names) == page.html.read_text().count("<figcaption>")
 
 
-def test_a_corruption_is_one_row_of_the_ood_figure_and_a_style_another():
-    streams = ["ood_fluent_3d", "ood_fog_1", "ood_fog_5", "ood_line_art", "ood_snow_3"]
-    assert _ood_rows(streams) == {
+def test_a_corruption_is_one_row_of_the_ood_figure_and_a_style_another(tmp_path, make_run):
+    streams = ("ood_fluent_3d", "ood_fog_1", "ood_fog_5", "ood_line_art", "ood_snow_3")
+    make_run(tmp_path, ood=streams)
+    assert _ood_rows(load_results([tmp_path])) == {
         "fluent_3d": ["ood_fluent_3d"],
         "fog": ["ood_fog_1", "ood_fog_5"],
         "line_art": ["ood_line_art"],
@@ -372,6 +373,19 @@ def test_layers_over_time_show_a_tensor_that_appears_late(tmp_path, make_run, te
         file.write(json.dumps({"event": "projection", "experience": 3, "tensors": {"late": values}}) + "\n")
     page = write_report([tmp_path], tmp_path / "out").html.read_text()
     assert "mean distance" in page and "row-wise L1 norm (weight units)" in page
+
+
+def test_what_a_benchmark_says_of_a_stream_counts_for_more_than_its_name(tmp_path, make_run, result_content):
+    streams = ("ood_set_1", "ood_set_2", "ood_misty", "ood_fog_5", "ood_else")
+    about = {
+        "ood_set_1": {"classes": [0], "left_out": []},
+        "ood_misty": {"corrupted": "test", "corruption": "fog", "severity": 1},
+        "ood_fog_5": {"corrupted": "test"},  # older
+        "ood_else": ["nonsense"],
+    }
+    make_run(tmp_path, ood=streams, data={**result_content(ood=streams)["data"], "ood": about})
+    (result,) = load_results([tmp_path])
+    assert result.corruptions == {"ood_set_2": ("set", 2), "ood_misty": ("fog", 1), "ood_fog_5": ("fog", 5)}
 
 
 def test_corruptions_are_drawn_over_their_severity(tmp_path, make_run):

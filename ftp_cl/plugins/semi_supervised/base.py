@@ -12,7 +12,7 @@ from avalanche.models.utils import avalanche_forward
 from avalanche.training.plugins import EarlyStoppingPlugin
 from torch import Tensor, nn
 
-from ftp_cl.plugins.model_served import ServedModel
+from ftp_cl.plugins.last_model import LastModel
 from ftp_cl.plugins.semi_supervised.batches import UnlabelledBatch, UnlabelledBatches, View
 from ftp_cl.plugins.semi_supervised.weight_average import WeightAverage
 from ftp_cl.plugins.stages import (
@@ -115,7 +115,7 @@ class SemiSupervisedPlugin(SupervisedPlugin[Any]):
         self._average: WeightAverage | None = None
         self._was_shown = False
         self._done = 0
-        self._served = ServedModel()
+        self._last_model = LastModel()
         self._epochs: list[list[PseudoLabels]] = []
 
     # ---- for methods -----------------------------------------------------------------------------------------------
@@ -202,7 +202,7 @@ class SemiSupervisedPlugin(SupervisedPlugin[Any]):
             return  # joint training has had them
         self.numbers = [experience.current_experience for experience in experiences]
         unlabelled, current = _unlabelled(experiences, self.unlabelled), classes_trained_on(strategy)
-        if self._served.changes_to(strategy.model):
+        if self._last_model.changes_to(strategy.model):
             self._seen, self._epochs = set(), []
         self._seen |= set(current)
         self._candidates = sorted(self._seen) if self.classes == "seen" else current

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ftp_cl.models.imprinting import evaluating
-from ftp_cl.optim.once import project_once
+from ftp_cl.optim.post_hoc import project_post_hoc
 from ftp_cl.plugins.anchor import take_anchor
 from ftp_cl.plugins.radius_data import check_source, endless_losses, radius_dataset
 
@@ -63,6 +63,6 @@ class ExperienceProjection:
         # Running statistics must not see these batches, and dropout would make the derivative noisy.
         with evaluating(strategy.model), torch.enable_grad():
             losses = endless_losses(strategy, radius_dataset(strategy, self.radius_data))
-            self.summary = project_once(
+            self.summary = project_post_hoc(
                 anchored, self._anchor, lambda: next(losses), iterations=self.iterations, mu=self.mu
             )

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ftp_cl.optim.checks import stepping
-from ftp_cl.optim.nesting import is_outermost
+from ftp_cl.optim.step_hooks import is_outermost
 from ftp_cl.projection.rows import per_row, row_norms
 
 _SMALLEST_DISTANCE = 1e-12

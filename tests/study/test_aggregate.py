@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ftp_cl.study.groups import aggregate
+from ftp_cl.study.aggregate import aggregate
 from ftp_cl.study.loading import ReportError, load_results
 
 

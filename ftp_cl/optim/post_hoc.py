@@ -13,7 +13,7 @@ from ftp_cl.projection.radius import SMALLEST_RADIUS
 from ftp_cl.projection.rows import per_row, row_dots, row_norms
 
 
-def project_once(
+def project_post_hoc(
     weights: Mapping[str, nn.Parameter],
     anchor: Mapping[str, Tensor],
     next_loss: Callable[[], Tensor],

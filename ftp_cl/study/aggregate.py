@@ -43,12 +43,16 @@ class Group:
     """Runs of one benchmark, method, model and configuration that differ in their seed.
 
     Attributes:
-        label: unique within a benchmark.
+        label: unique within a benchmark: the name, and where others share it the differences.
+        name: what the configuration calls it, or its method.
+        differences: from groups of the same name: {key: value as shown}.
         settings: the configuration without run-local keys, flat: {dotted key: value}.
         results: one per seed, by seed.
     """
 
     label: str
+    name: str
+    differences: dict[str, str]
     benchmark: str
     method: str
     model: str
@@ -106,10 +110,10 @@ def aggregate(results: Iterable[Result]) -> list[Group]:
         runs.sort(key=lambda run: run.seed)
         runs[1:] = [run for before, run in pairwise(runs) if not _repeats(before, run)]
         _check_members(runs)
-    labels = _labels([runs[0] for runs in members.values()])
+    names = _labels([runs[0] for runs in members.values()])
     groups = [
-        Group(label, runs[0].benchmark, runs[0].method, runs[0].model, _settings(runs[0]), tuple(runs))
-        for label, runs in zip(labels, members.values(), strict=True)
+        Group(*named, runs[0].benchmark, runs[0].method, runs[0].model, _settings(runs[0]), tuple(runs))
+        for named, runs in zip(names, members.values(), strict=True)
     ]
     return sorted(groups, key=lambda group: (group.benchmark, -_mean_accuracy(group), group.label))
 
@@ -192,29 +196,31 @@ def _check_members(runs: list[Result]) -> None:
             )
 
 
-def _labels(runs: list[Result]) -> list[str]:
-    """One label per group, given one run of each; unique within a benchmark."""
-    labels = [_name(run) for run in runs]
+def _labels(runs: list[Result]) -> list[tuple[str, str, dict[str, str]]]:
+    """Label, name and differences of each group, given one run of each; labels are unique within a benchmark."""
+    labels: list[tuple[str, str, dict[str, str]]] = [(_name(run), _name(run), {}) for run in runs]
     namesakes: dict[tuple[str, str], list[int]] = defaultdict(list)
     for index, run in enumerate(runs):
-        namesakes[run.benchmark, labels[index]].append(index)
+        namesakes[run.benchmark, _name(run)].append(index)
     for (_, name), indices in namesakes.items():
         if len(indices) > 1:
-            for index, difference in zip(indices, _differences([runs[i] for i in indices]), strict=True):
-                labels[index] = f"{name} ({difference})"
+            differences = _differences([runs[i] for i in indices])
+            texts = [", ".join(f"{key}={value}" for key, value in own.items()) for own in differences]
+            repeated = {text for text, count in Counter(texts).items() if count > 1}  # only where long values were cut
+            for place, (index, own) in enumerate(zip(indices, differences, strict=True)):
+                number = f" #{place + 1}" if texts[place] in repeated else ""
+                labels[index] = f"{name} ({texts[place]}{number})", name, own
     return labels
 
 
-def _differences(runs: list[Result]) -> list[str]:
-    """What tells groups of one name apart: 'key=value, ...' for each."""
+def _differences(runs: list[Result]) -> list[dict[str, str]]:
+    """What tells groups of one name apart: {key: value} for each."""
     settings = [{**_settings(run), "model": run.model, "method": run.method} for run in runs]
     columns = differing_settings(settings)
     # Keys that always change together tell one difference: model and model.name, say. The first one is kept.
     distinct = {tuple(values): key for key, values in reversed(columns.items())}
     kept = {key: values for values, key in distinct.items()}
-    texts = [", ".join(f"{key}={_shortened(kept[key][i])}" for key in columns if key in kept) for i in range(len(runs))]
-    repeated = {text for text, count in Counter(texts).items() if count > 1}  # only where long values were cut
-    return [f"{text} #{i + 1}" if text in repeated else text for i, text in enumerate(texts)]
+    return [{key: _shortened(kept[key][i]) for key in columns if key in kept} for i in range(len(runs))]
 
 
 def _shown(value: Any) -> str:

@@ -5,7 +5,7 @@ import weakref
 from torch import nn
 
 
-class ServedModel:
+class LastModel:
     """Remembers the model that a plugin works on. A copy remembers none, as it may be meant for another strategy."""
 
     def __init__(self) -> None:
