@@ -42,26 +42,7 @@ def assert_ends_alike(resumed, whole, resumed_ftp, whole_ftp):
     assert all(row["max_distance"] <= row["radius"] * 1.001 + 1e-6 for row in whole_ftp.summary().values())
 
 
-def word_tokenizer():
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    vocabulary = {word: index for index, word in enumerate(["<pad>", "<unk>", "</s>", *WORDS])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    special = {"pad_token": "<pad>", "unk_token": "<unk>", "eos_token": "</s>"}
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
-
-
-def tiny_llama():
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(0)
-    sizes = {"vocab_size": 11, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
-    return LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=2, pad_token_id=0, eos_token_id=2))
-
-
-def bert(tmp_path):
+def bert(tmp_path, _):
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
     config = transformers.BertConfig(
@@ -73,30 +54,36 @@ def bert(tmp_path):
     return transformers.Trainer, {**options, "ftp_options": {"exclude": "classifier"}}
 
 
-def llama(tmp_path, lora=None):
-    """TRL's trainer, on texts that are tokenised already."""
+def llama(tmp_path, folder, lora=None):
+    """TRL's trainer, whose data are texts."""
     trl = pytest.importorskip("trl")
     from datasets import Dataset
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = word_tokenizer()
     arguments = trl.SFTConfig(str(tmp_path), **ARGUMENTS, max_length=8, learning_rate=1e-2)
-    data = Dataset.from_dict({"text": [" ".join(WORDS[i % 5 : 4 + i % 3]) for i in range(24)]})
-    options = {"model": tiny_llama(), "args": arguments, "train_dataset": data, "processing_class": tokenizer}
+    options = {
+        "model": AutoModelForCausalLM.from_pretrained(folder),
+        "args": arguments,
+        "train_dataset": Dataset.from_dict({"text": [" ".join(WORDS[i % 5 : 4 + i % 3]) for i in range(24)]}),
+        "processing_class": AutoTokenizer.from_pretrained(folder),
+    }
     return trl.SFTTrainer, {**options, "peft_config": lora, "ftp_options": {"exclude": ["*lm_head*", "*norm*"]}}
 
 
-def llama_with_lora(tmp_path):
+def llama_with_lora(tmp_path, folder):
     peft = pytest.importorskip("peft")
-    trainer, options = llama(tmp_path, peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj"], lora_dropout=0.1))
+    trainer, options = llama(
+        tmp_path, folder, peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj"], lora_dropout=0.1)
+    )
     return trainer, {**options, "ftp_options": {}}
 
 
 @pytest.mark.filterwarnings("ignore")  # of packages that are not ours
 @pytest.mark.slow
 @pytest.mark.parametrize("make", [bert, llama, llama_with_lora])
-def test_trainers_of_transformers_and_trl(tmp_path, make):
+def test_trainers_of_transformers_and_trl(tmp_path, tiny_llama, make):
     def trainer():
-        base, options = make(tmp_path)
+        base, options = make(tmp_path, tiny_llama)
 
         class FTPTrainer(FTPTrainerMixin, base): ...
 
@@ -115,7 +102,7 @@ def test_trainers_of_transformers_and_trl(tmp_path, make):
 
 @pytest.mark.filterwarnings("ignore")
 def test_an_optimizer_that_the_trainer_is_given_is_followed(tmp_path):
-    base, options = bert(tmp_path)
+    base, options = bert(tmp_path, None)
 
     class FTPTrainer(FTPTrainerMixin, base): ...
 
