@@ -158,9 +158,8 @@ def tiny_llama(tmp_path_factory):
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
     torch.manual_seed(0)
     sizes = {"vocab_size": len(vocabulary), "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
-    LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=2, pad_token_id=0, eos_token_id=2)).save_pretrained(
-        folder
-    )
+    config = LlamaConfig(**sizes, num_attention_heads=2, pad_token_id=0, eos_token_id=2)
+    LlamaForCausalLM(config).save_pretrained(folder)
     return folder
 
 
