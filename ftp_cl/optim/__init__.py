@@ -2,6 +2,7 @@
 
 from ftp_cl.optim.adamp import AdamP
 from ftp_cl.optim.ftp import FTP
+from ftp_cl.optim.next_adapter import next_adapter
 from ftp_cl.optim.penalties import l2_sp, mars_sp
 from ftp_cl.optim.sgdp import SGDP
 from ftp_cl.optim.spd import AdamSPD
@@ -19,4 +20,5 @@ __all__ = [
     "SelectiveDecay",
     "l2_sp",
     "mars_sp",
+    "next_adapter",
 ]

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from ftp_cl.projection.radius import NUMBERS, named
 
 _PREFIX = "ftp_"
-_TENSORS = ("anchor", "change", "norms")
+_TENSORS = ("anchor", "change", "norms", "shape")
 
 
 def riding(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ftp_cl.optim.adapters import Adapter, Adapters, check, check_given_anchor, has_factors
 from ftp_cl.optim.checkpoints import riding, taken_off
 from ftp_cl.optim.checks import (
     METHODS,
@@ -28,6 +29,7 @@ from ftp_cl.optim.sharding import local, local_like, sharding_of, spread_like, w
 from ftp_cl.optim.skips import SkipWatch
 from ftp_cl.optim.step_hooks import is_called_by, is_outermost
 from ftp_cl.projection import (
+    FactorState,
     Part,
     Rule,
     Scaler,
@@ -150,7 +152,8 @@ class FTP:
         self._excluded: set[str] = set()
         self._known: dict[int, Update] = {}
         self._shardings: dict[str, Sharding] = {}
-        self._states: dict[str, TensorState] = {}
+        self._states: dict[str, TensorState | FactorState] = {}
+        self._adapters = Adapters(nn.Module(), {}, set())
         self.updates: list[Update] = []
         self._parts: list[Part] = []
         self._fused: FusedStep | None = None
@@ -161,7 +164,7 @@ class FTP:
         self._was_attached = False
         self._step_hooks: tuple[int, int] | None = None
         self._handles: list[Any] = []
-        self._loading: dict[str, TensorState] | None = None
+        self._loading: dict[str, TensorState | FactorState] | None = None
         self._at_rest: dict[str, Tensor] = {}
         self.track(parameters)
         self._anchor = self._checked_anchor(anchor)
@@ -209,15 +212,34 @@ class FTP:
             self._names[parameter] = names[0]
             if not excluded_names.isdisjoint(names):
                 self._excluded.add(names[0])
-                continue
-            if (sharding := sharding_of(names[0], parameter)) is not None:
-                self._shardings[names[0]] = sharding
-            if parameter.requires_grad:
-                check_precision(names[0], parameter, self.method)
+        if isinstance(parameters, nn.Module):
+            self._adapters = Adapters(parameters, self._names, self._excluded, self._states)
+        for name, parameter in self._projected().items():
+            if (sharding := sharding_of(name, parameter)) is not None:
+                self._shardings[name] = sharding
+            if parameter.requires_grad and self._adapters.of(parameter) is None:
+                check_precision(name, parameter, self.method)
             if parameter.numel() == 0:
-                self._excluded.add(names[0])
+                self._excluded.add(name)
+        if not isinstance(parameters, nn.Module) and has_factors(self._names.values()):
+            self._warn(
+                "adapters",
+                "FTP was given an adapter's factors by name and keeps each of them near its start; given the model "
+                "itself, it keeps the change that they make together in a ball.",
+            )
+        self._tell_of_full_copies()
         if anchor is not None:
             self._anchor.update(self._checked_anchor(anchor, complete=False))
+
+    def _tell_of_full_copies(self) -> None:
+        """Peft trains a copy of what its `modules_to_save` names, such as a fresh classifier."""
+        trained = {name for name, parameter in self._projected().items() if parameter.requires_grad}
+        if copies := [name for name in trained if ".modules_to_save." in name]:
+            self._warn(
+                "modules_to_save",
+                f"FTP projects {min(copies)}{f' and {len(copies) - 1} more' * (len(copies) > 1)}, trained in full "
+                "beside the adapters; if that is a new classifier, exclude='*modules_to_save*' leaves it free.",
+            )
 
     def projected_names(self) -> list[str]:
         """Names of the parameters that are projected once they get a gradient, in the model's order."""
@@ -242,7 +264,12 @@ class FTP:
 
     def _checked_anchor(self, anchor: Mapping[str, Tensor] | None, *, complete: bool = True) -> dict[str, Tensor]:
         """`anchor` by canonical name; `complete`: it must have every tensor that will be projected."""
-        return {} if anchor is None else check_anchor(anchor, self._projected(), complete)
+        if anchor is None:
+            return {}
+        adapters = self._adapters.by_name()
+        values = check_anchor(anchor, {n: p for n, p in self._projected().items() if n not in adapters}, complete)
+        check_given_anchor(values, self._adapters, self._names)
+        return values
 
     def _projected(self) -> dict[str, nn.Parameter]:
         """Also those that are frozen now."""
@@ -336,6 +363,7 @@ class FTP:
             "_at_rest": {},
             "round_anchor": False,
             "_skips": SkipWatch(),
+            "_adapters": Adapters(nn.Module(), {}, set()),
         }
         self.__dict__.update({**lacking, **state})  # an older one lacks these
         self._backends = get_backends(self.backend if self.backend in available_backends() else "auto")
@@ -402,7 +430,8 @@ class FTP:
         return alone and can_fuse(optimizer)
 
     def _updates_of(self, optimizer: Optimizer) -> Iterator[Update]:
-        """One for each parameter that is projected in this step."""
+        """One for each parameter that is projected in this step, or adapter."""
+        begun: set[Adapter] = set()
         for group in optimizer.param_groups:
             if not group.get("ftp", True):
                 continue
@@ -422,6 +451,11 @@ class FTP:
                     or gradient.layout is not torch.strided
                 ):
                     name = self._names.get(parameter) or self._find(parameter)
+                    if (adapter := self._adapters.of(parameter)) is not None:
+                        if adapter not in begun:
+                            begun.add(adapter)
+                            yield self._adapter_update(adapter, group, float(k))
+                        continue
                     if name in self._excluded:
                         continue
                     check_kind(name, weights, gradient)
@@ -432,6 +466,24 @@ class FTP:
                     self._known[id(parameter)] = update
                 update.weights, update.gradient, update.group, update.k = weights, gradient, group, float(k)
                 yield update
+
+    def _adapter_update(self, adapter: Adapter, group: dict[str, Any], k: float) -> Update:
+        """Of an adapter that has a gradient: its ball is around no change."""
+        adapter.check_step()
+        for parameter in adapter.written:
+            if parameter.grad is not None:
+                check_kind(adapter.name, parameter, parameter.grad)
+        factor, state = adapter.factors()[0], self._states.get(adapter.name)
+        sharding = self._shardings.get(adapter.name)
+        weights, gradient = adapter.rows(local(factor.detach())), adapter.gradient()
+        if not isinstance(state, FactorState) or not state.belongs_to(factor):
+            check(adapter)
+            state = self._states[adapter.name] = FactorState(factor.shape, len(weights), weights.device)
+            state.numbers[VALUE] = adapter.longest_row(sharding)
+            state.belongs_to(factor)
+        if not state.follows(weights):
+            state.follow(weights)
+        return Update(adapter.name, weights, gradient, state, group, k, sharding, adapter)
 
     @torch.no_grad()
     def _after_step(self, optimizer: Optimizer, args: tuple, kwargs: dict) -> None:
@@ -535,20 +587,28 @@ class FTP:
         """
         self._take_over(self._parse(state_dict))
 
-    def _parse(self, state_dict: Mapping[str, Any]) -> dict[str, TensorState]:
+    def _parse(self, state_dict: Mapping[str, Any]) -> dict[str, TensorState | FactorState]:
         known = isinstance(state_dict, Mapping) and state_dict.keys() == {"version", "tensors"}
         if not known or number(state_dict["version"]) != 1 or not isinstance(state_dict["tensors"], Mapping):
             raise ValueError("This is no state dict of FTP (version 1).")
-        states = self._read(state_dict["tensors"])
+        states, adapters = self._read(state_dict["tensors"]), self._adapters.by_name()
         for parameter, name in self._names.items():
-            if name in states and not states[name].fits(local(parameter)):
+            state = states.get(name)
+            if state is None:
+                continue
+            if name not in self._excluded and isinstance(state, FactorState) is not (name in adapters):
                 raise ValueError(
-                    f"The saved state of {name!r} has shape {tuple(states[name].anchor.shape)}, the model's tensor "
+                    f"The saved state of {name!r} is that of {'a tensor' if name in adapters else 'an adapter'}, which "
+                    f"it is not in this model, or was not for FTP then."
+                )
+            if not state.fits(parameter if isinstance(state, FactorState) else local(parameter)):
+                raise ValueError(
+                    f"The saved state of {name!r} has shape {tuple(state.shape)}, the model's tensor "
                     f"{tuple(parameter.shape)}."
                 )
         return states
 
-    def _take_over(self, states: dict[str, TensorState]) -> None:
+    def _take_over(self, states: dict[str, TensorState | FactorState]) -> None:
         lacking = [name for name, p in self._projected().items() if p.requires_grad and name not in states]
         unknown = [name for name in states if name not in self._names.values()]
         if self._names and states and (lacking or unknown):
@@ -560,20 +620,23 @@ class FTP:
             )
         self._states = states
 
-    def _read(self, saved: Mapping[str, Any]) -> dict[str, TensorState]:
-        states: dict[str, TensorState] = {}
+    def _read(self, saved: Mapping[str, Any]) -> dict[str, TensorState | FactorState]:
+        states: dict[str, TensorState | FactorState] = {}
         sharded = {name: parameter for parameter, name in self._names.items() if name in self._shardings}
         for name, tensor in saved.items():
             try:
                 if name in sharded and isinstance(tensor, Mapping):
                     tensor = {
                         key: value
-                        if key == "norms" and self._shardings[name].spread
+                        if key == "shape" or (key == "norms" and self._shardings[name].spread)
                         else local_like(value, sharded[name])
                         for key, value in tensor.items()
                     }
-                state = TensorState.from_state_dict(tensor, self._storage, part=name in sharded)
-                self._check_rounding(name, tensor["anchor"], state)
+                if FactorState.is_saved(tensor):
+                    state: TensorState | FactorState = FactorState.from_state_dict(tensor)
+                else:
+                    state = TensorState.from_state_dict(tensor, self._storage, part=name in sharded)
+                    self._check_rounding(name, tensor["anchor"], state)
             except ValueError as error:
                 raise ValueError(f"The saved state of {name!r:.80} cannot be used: {error}.") from None
             if not isinstance(name, str) or canonical_name(name) in states:
@@ -617,7 +680,10 @@ class FTP:
         """Row-wise L1 distance of the current weights from the anchor, per tensor, shape [anchored rows], on CPU."""
         return {name: self._distance(name, weights, state).cpu() for name, weights, state, _ in self._active()}
 
-    def _distance(self, name: str, weights: nn.Parameter, state: TensorState) -> Tensor:
+    def _distance(self, name: str, weights: nn.Parameter, state: Any) -> Tensor:
+        if (adapter := self._adapters.of(weights)) is not None:
+            norms = adapter.norms()
+            return whole(spread_like(norms, weights)) if name in self._shardings else norms
         if name not in self._shardings:
             return state.distance(weights)
         return row_norms(whole(weights).detach() - whole(spread_like(state.anchor.to(weights.device), weights)))
@@ -685,10 +751,13 @@ class FTP:
         self._warn_of_skips([name for name, line in numbers.items() if line[SKIPPED]])
         return numbers
 
-    def _active(self) -> Iterator[tuple[str, nn.Parameter, TensorState, list[float]]]:
+    def _active(self) -> Iterator[tuple[str, nn.Parameter, TensorState | FactorState, list[float]]]:
         """Tensors that are projected now and have been before, with their numbers, in the model's order."""
         numbers = self._numbers()
         for parameter, name in self._names.items():
+            adapter = self._adapters.of(parameter)
+            if adapter is not None and not adapter.exists:
+                continue
             if name in numbers and numbers[name][STEPS] > 0 and name not in self._excluded:
                 yield name, parameter, self._states[name], numbers[name]
 

@@ -96,6 +96,11 @@ class TensorState:
         self._followed = weights.shape, dtype, device
 
     @property
+    def shape(self) -> torch.Size:
+        """Of the anchor."""
+        return self.anchor.shape
+
+    @property
     def followed_dtype(self) -> torch.dtype:
         """Dtype of the weights."""
         return self.anchor.dtype if self._followed is None else self._followed[1]
@@ -162,6 +167,11 @@ def _check_saved(state: Any, part: bool) -> None:
     for name, tensor in (("anchor", anchor), ("change", change)):
         if not torch.isfinite(tensor).all():
             raise ValueError(f"its {name} is not finite")
+    check_numbers(state)
+
+
+def check_numbers(state: Mapping[str, Any]) -> None:
+    """Raise a ValueError for norms or numbers that no state has."""
     if not (state["norms"] > 0).all():  # infinite ones are those of rows whose sum has overflowed
         raise ValueError("its norms are not all above 0")
     numbers = {name: number(state[name]) for name in NUMBERS}

@@ -18,13 +18,15 @@ def _torch() -> Backend:
     return TorchBackend()
 
 
-def _sharded() -> list[Backend]:
-    """What works on tensors that are spread over processes, before the others."""
+def _special() -> list[Backend]:
+    """What works on adapters, and on tensors that are spread over processes, before the others."""
+    from ftp_cl.projection.backends.factored import FactoredBackend
+
     if not torch.distributed.is_available():
-        return []
+        return [FactoredBackend()]
     from ftp_cl.projection.backends.sharded import ShardedBackend
 
-    return [ShardedBackend()]
+    return [FactoredBackend(), ShardedBackend()]
 
 
 def _numba() -> Backend:
@@ -83,11 +85,11 @@ def get_backends(name: str) -> tuple[Backend, ...]:
     if problem is not None or build is None:
         available = ", ".join(map(repr, available_backends()))
         raise ValueError(f"backend={name!r} {problem}; available are 'auto', {available}.")
-    return (*_sharded(), build()) if name == "torch" else (*_sharded(), build(), _torch())
+    return (*_special(), build()) if name == "torch" else (*_special(), build(), _torch())
 
 
 def _automatic() -> tuple[Backend, ...]:
-    backends = _sharded()
+    backends = _special()
     for name in _AUTOMATIC:
         build, missing = _BACKENDS[name]
         if missing() is not None:

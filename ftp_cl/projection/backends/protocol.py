@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from ftp_cl.projection.radius import SMALLEST_RADIUS
-from ftp_cl.projection.tensor_state import TensorState
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +48,20 @@ class Sharding:
     spread: bool
 
 
+class Factored(Protocol):
+    """An adapter's change of a weight, dW = scale * (L_1 R_1) * (L_2 R_2) ..., elementwise: never made as a whole.
+
+    The rows of the factor that is written scale its rows: the projection of dW around 0 writes that factor alone.
+    """
+
+    @property
+    def scale(self) -> float:
+        """The factor before the products."""
+
+    def pairs(self) -> list[tuple[Tensor, Tensor]]:
+        """L_i of shape [groups, rows, rank] and R_i of shape [groups, rank, columns], as they are now."""
+
+
 @dataclass(slots=True, eq=False)
 class Update:
     """One tensor in one optimizer step.
@@ -57,19 +70,22 @@ class Update:
         name: canonical name of the parameter.
         weights: the parameter, or what this process has of it.
         gradient: that of this step; some optimizers overwrite it once the vote is taken.
-        state: anchor, previous change and radius.
+        state: its `TensorState`: anchor, previous change and radius; with `factored`, its `FactorState`.
         group: the optimizer's parameter group.
         k: factor on votes that shrink the radius.
         sharding: None: this process has all of the tensor.
+        factored: the change that this tensor is a factor of, if it is an adapter's; weights and gradient are then of
+            shape [rows, elements of the factor per row]. None: the tensor itself is projected.
     """
 
     name: str
     weights: Tensor
     gradient: Tensor
-    state: TensorState
+    state: Any
     group: Mapping[str, Any]
     k: float = 1.0
     sharding: Sharding | None = None
+    factored: Factored | None = None
 
     @property
     def sign(self) -> float:

@@ -35,14 +35,16 @@ class TorchBackend:
 
     def vote(self, updates: Sequence[Update], rule: Rule) -> Tensor:
         """See `Backend.vote`; votes are of shape [updates]."""
-        states = [update.state for update in updates]
-        votes = torch.cat([votes for block in _blocks(updates) for votes in _votes_of_rows(block, rule)])
-        segments = _segments_of(updates)
+        votes, segments = self._row_votes(updates, rule), _segments_of(updates)
         if rule.method == "exact":
-            radii = torch.stack([state.numbers for state in states])[:, VALUE]
-            active = torch.cat([state.norms for state in states]) > radii[segments.tensor_of_row]
+            radii = torch.stack([update.state.numbers for update in updates])[:, VALUE]
+            active = torch.cat([update.state.norms for update in updates]) > radii[segments.tensor_of_row]
             votes = votes.where(active | ~votes.isfinite(), 0.0)
         return segments.of_tensors(votes, "sum")
+
+    def _row_votes(self, updates: Sequence[Update], rule: Rule) -> Tensor:
+        """<g_r, c'_r> / n_r(c') of all rows of these tensors."""
+        return torch.cat([votes for block in _blocks(updates) for votes in _votes_of_rows(block, rule)])
 
     def project(self, updates: Sequence[Update], votes: Tensor, rule: Rule, scaler: Scaler) -> Tensor:
         """See `Backend.project`."""
@@ -53,7 +55,7 @@ class TorchBackend:
         if scaler.scale is not None:
             votes = votes / scaler.scale
         left_out = None if scaler.found_inf is None else scaler.found_inf > 0
-        numbers = begun(before, rule.first_radius)
+        numbers = self._begun(before, rule)
         if not rule.one_pass:
             learned(numbers, votes, k, rule.mu)
         largest, bad = self._project_all(updates, numbers[:, VALUE], left_out)
@@ -66,6 +68,10 @@ class TorchBackend:
             numbers, skipped = numbers.where(~left_out, before), skipped & ~left_out
         torch._foreach_copy_([state.numbers for state in states], list(numbers.unbind()))
         return skipped
+
+    def _begun(self, before: Tensor, rule: Rule) -> Tensor:
+        """The tensors' numbers with a step more."""
+        return begun(before, rule.first_radius)
 
     def _project_all(self, updates: Sequence[Update], radii: Tensor, left_out: Tensor | None) -> tuple[Tensor, Tensor]:
         """The largest finite norm of each tensor, 0 for none, and whether it has others."""
@@ -161,7 +167,7 @@ def _has_segments(device: torch.device) -> bool:
 
 
 def _segments_of(updates: Sequence[Update], elements: bool = False) -> _Segments:
-    sizes = [(update.state.norms.numel(), update.state.anchor.numel()) for update in updates]
+    sizes = [(update.state.norms.numel(), update.state.anchor.numel() if elements else 0) for update in updates]
     return _segments(tuple(sizes), updates[0].weights.device, elements)
 
 
@@ -170,7 +176,7 @@ def _segments(sizes: tuple[tuple[int, int], ...], device: torch.device, elements
     """Kept, because steps usually work on the same tensors; `sizes` are rows and elements of each."""
     rows, numbers = (torch.tensor(each) for each in zip(*sizes, strict=True))
     tensor_of_row = torch.arange(len(sizes)).repeat_interleave(rows)
-    columns = (numbers // rows)[tensor_of_row]
+    columns = (numbers // rows.clamp(min=1))[tensor_of_row]
     row_of_element = torch.arange(len(columns)).repeat_interleave(columns if elements else columns * 0)
     tensors = (each.to(device) for each in (columns, rows, tensor_of_row, row_of_element.int()))
     columns, rows, tensor_of_row, row_of_element = tensors
