@@ -13,7 +13,7 @@ from avalanche.training.plugins.from_scratch_training import FromScratchTraining
 from torch import nn
 from torch.optim import Optimizer
 
-from ftp_cl.optim import FTP
+from ftp_cl.optim import FTP, next_adapter
 from ftp_cl.optim.checks import followers
 from ftp_cl.optim.names import Exclude, aliases, exclude_entries
 from ftp_cl.plugins.anchor import Anchor, anchor_moves, read_anchor
@@ -185,6 +185,8 @@ class FTPPlugin(SupervisedPlugin[Any]):
         if self.ftp is None:
             return
         if self._anchor_is_to_move:
+            if self.anchor == "previous" and self.when == "step":
+                next_adapter(strategy.model)  # an adapter's change is bounded from 0
             self._restart()
         if self.scale_by_classes:
             self.ftp.mu = self._between.mu = self._settings["mu"] * self._share**self.scale_by_classes

@@ -55,7 +55,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(start, tmp_path, monkeypa
 
 
 def test_lora_leaves_the_base_as_it_was(start, tmp_path, tiny_bert):
-    start(LORA, "method=ftp")
+    start(LORA, "method=naive")
     weights, base = load_file(tmp_path / "run" / "weights.safetensors"), load_file(tiny_bert / "model.safetensors")
     query = "encoder.layer.0.attention.self.query"
     assert torch.equal(weights[f"backbone.model.{query}.base_layer.weight"], base[f"{query}.weight"])
@@ -87,3 +87,14 @@ def test_keys_that_do_not_fit_texts_are_refused(start, key, message):
     with pytest.raises(ValueError, match=message) as error:
         start(key)
     assert "\n" not in str(error.value)
+
+
+def test_ftp_bounds_what_lora_learns_in_each_experience_from_no_change(start, tmp_path, tiny_bert):
+    """What the first experience learned is in the base weight then."""
+    start(LORA, "method=ftp", "optimizer.lr=3e-2")
+    weights, base = load_file(tmp_path / "run" / "weights.safetensors"), load_file(tiny_bert / "model.safetensors")
+    query = "encoder.layer.0.attention.self.query"
+    assert not torch.equal(weights[f"backbone.model.{query}.base_layer.weight"], base[f"{query}.weight"])
+    start(LORA, "method=ftp", "method.anchor=initial", out="initial")
+    weights = load_file(tmp_path / "initial" / "weights.safetensors")
+    assert torch.equal(weights[f"backbone.model.{query}.base_layer.weight"], base[f"{query}.weight"])
