@@ -1,17 +1,22 @@
-# make demo, make test: each alone, on a fresh machine with Python 3.11 and make.
+# make demo, make test, make docs, make check: each alone, on a fresh machine with Python 3.11 or newer and make.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check readme results clean
+.PHONY: demo test docs check readme results clean
 
 demo: .venv/installed
 	$(BIN)/ftp-cl demo --out demo
 
-test: .venv/installed
+test: .venv/tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-# Style and types; needs what the test does not.
-check: .venv/installed
+# The site, into build/docs; the tutorials run, and a warning is an error.
+docs: .venv/tests docs/requirements.txt
+	$(BIN)/python -m pip install --quiet -r docs/requirements.txt
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m sphinx -b html -q -W --keep-going docs build/docs
+
+# Style and types.
+check: .venv/tests
 	$(BIN)/python -m pip install --quiet "ruff>=0.17,<0.18" "mypy>=2.4,<2.5"
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
@@ -25,10 +30,14 @@ results: .venv/installed
 readme: demo
 	$(BIN)/python tools/update_readme.py --demo demo --results
 
+# What the demo needs and no more, in the versions that the tests run with.
 .venv/installed: requirements.txt pyproject.toml setup.py
 	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint requirements.txt --editable ".[fast]"
+	touch $@
+
+.venv/tests: .venv/installed
 	$(BIN)/python -m pip install --quiet -r requirements.txt
-	$(BIN)/python -m pip install --quiet --no-deps -e .
 	touch $@
 
 clean:

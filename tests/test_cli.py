@@ -168,6 +168,7 @@ def test_wrong_keys_are_found_before_anything_is_loaded(ftp_cl, monkeypatch):
         refused(ftp_cl, "run", *QUICK, word)
 
 
+@pytest.mark.slow
 def test_warnings_of_avalanche_on_its_own_code_are_not_shown(tmp_path):
     command = [sys.executable, "-m", "ftp_cl.cli", "run", *QUICK, "method=replay"]
     finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""One Python file and one YAML file are a new method, benchmark or model: all commands know it."""
+"""One Python file and one YAML file are a new method, benchmark or model, one file a backend: all commands know it."""
 
 import json
 import os
@@ -41,7 +41,19 @@ from ftp_cl.models import small_cnn
 def tiny(width, head="cosine"):
     return small_cnn(width=width, head=head)
 """
+BACKEND = """
+from ftp_cl.projection.backends.torch_backend import TorchBackend
+
+class SlowBackend(TorchBackend):
+    name = "slow"
+
+    def project(self, updates, votes, rule, scaler):
+        with open("slow_steps", "a") as file:
+            file.write(".")
+        return super().project(updates, votes, rule, scaler)
+"""
 FILES = {
+    "projection/backends/slow_backend.py": BACKEND,
     "plugins/shrink.py": METHOD,
     "benchmarks/two_digits.py": BENCHMARK,
     "models/tiny.py": MODEL,
@@ -105,6 +117,17 @@ def test_a_new_method_resumes_after_a_kill_to_the_last_digit(call):
     whole, killed = result(call, "whole"), result(call, "killed")
     assert whole["method"] == "ftp_shrink" and whole["projection"]
     assert killed["accuracy_matrix"] == whole["accuracy_matrix"] and killed["projection"] == whole["projection"]
+
+
+@pytest.mark.slow
+def test_a_new_backend_runs_and_is_named_where_one_is_unknown(call):
+    words = ["run", *DIGITS, *QUICK, "method=ftp"]
+    call(*words, "method.backend=slow", "out=slow")
+    call(*words, "method.backend=torch", "out=torch")
+    assert (call.folder / "slow_steps").read_text()
+    assert result(call, "slow")["accuracy_matrix"] == result(call, "torch")["accuracy_matrix"]
+    process = call.start(*words, "method.backend=slwo")
+    assert "available are 'auto', 'numba', 'slow', 'torch'" in process.communicate()[0].decode()
 
 
 @pytest.mark.slow

@@ -1,9 +1,11 @@
 """The package as a whole: what it installs, and that imports point down only."""
 
 import ast
+import re
 import subprocess
 import sys
-from importlib.metadata import version
+import tomllib
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 import ftp_cl
 
 PACKAGE = Path(ftp_cl.__file__).parent
+ROOT = Path(__file__).parents[1]
 ALLOWED = {
     "projection": {"projection"},
     "optim": {"projection", "optim"},
@@ -39,6 +42,22 @@ def test_imports_point_down_only(part):
         assert set(imported_parts(file)) <= ALLOWED[part], file
 
 
+def test_what_is_imported_is_declared():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    requirements = sum(project["optional-dependencies"].values(), project["dependencies"])
+    declared = {re.match(r"[\w-]+", requirement)[0] for requirement in requirements}
+    brought = {"triton": "torch", "llvmlite": "numba"}  # in the version that it needs
+    owners = packages_distributions()
+    for file in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            for module in {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"ftp_cl"}:
+                packages = {name.lower() for name in owners.get(module, [])} | {brought.get(module, module)}
+                # What is not installed here is declared under a name that begins alike: mlflow-skinny.
+                assert packages & declared or any(name.startswith(f"{module}-") for name in declared), (file, module)
+
+
 def test_every_part_is_listed_here():
     assert {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()} == set(ALLOWED)
 
@@ -58,6 +77,16 @@ def test_nobody_waits_for_a_library_that_is_not_used():
         assert "avalanche" not in sys.modules
     """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_two_shortcuts_import_no_more_than_they_need():
+    code = "import sys, ftp_cl; assert 'torch' not in sys.modules; ftp_cl.FTP; sys.exit('avalanche' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    from ftp_cl import FTP, FTPPlugin
+    from ftp_cl.optim import FTP as InOptim
+    from ftp_cl.plugins import FTPPlugin as InPlugins
+
+    assert (FTP, FTPPlugin) == (InOptim, InPlugins)
 
 
 def test_configurations_are_installed_with_the_package():

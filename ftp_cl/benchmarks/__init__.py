@@ -16,6 +16,7 @@ from ftp_cl.benchmarks.emoji_words import WORDINGS, EmojiText, emoji_texts
 from ftp_cl.benchmarks.fashion_mnist import FASHION_CLASSES, FashionMnist, split_fashion_mnist
 from ftp_cl.benchmarks.folder import ImageFolder, image_folder
 from ftp_cl.benchmarks.grocery_store import GroceryStore, grocery_store
+from ftp_cl.benchmarks.imagenet import ImageNet, imagenet
 from ftp_cl.benchmarks.imagenet_r import ImageNetR, split_imagenet_r
 from ftp_cl.benchmarks.text import split_text, text_domains
 from ftp_cl.benchmarks.text_tables import TextTable
@@ -48,6 +49,7 @@ __all__ = [
     "FashionMnist",
     "GroceryStore",
     "ImageFolder",
+    "ImageNet",
     "ImageNetR",
     "TextTable",
     "TinyImageNet",
@@ -64,6 +66,7 @@ __all__ = [
     "grocery_store",
     "hidden_labels",
     "image_folder",
+    "imagenet",
     "split_cifar10",
     "split_cifar100",
     "split_digits",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,8 @@ DOMAINNET_DOMAINS = ("clipart", "infograph", "painting", "quickdraw", "real", "s
 
 _N_CLASSES = 345
 _PAGE = "https://ai.bu.edu/M3SDA/"
-_SPLITS = ("train", "test")
+_REFERENCE = "https://github.com/GT-RIPL/FTP"
+_SPLITS = ("train", "test", "validation")
 
 
 class DomainNet(ImageFiles):
@@ -33,10 +35,14 @@ class DomainNet(ImageFiles):
         root: holds the lists ``<domain>_train.txt`` and ``<domain>_test.txt``, whose lines are
             ``real/aircraft_carrier/real_001_000001.jpg 0``, and the images under these paths.
         domain: one of ``DOMAINNET_DOMAINS`` or several, which are appended in the order given.
-        split: ``"train"`` or ``"test"``.
+        split: ``"train"`` or ``"test"``, or of ``split_lists`` also ``"validation"``.
         size: side of the images in pixels; None for as they are.
         classes: the class names, if these lists lack some; None to take them from the paths, ``(class 7)`` where the
             lists have no image of class 7.
+        split_lists: the folder ``datasets/domainnet`` of FTP's released code, whose lists are read instead:
+            ``<domain>_train_<percent>_percent_split.txt``, the same with ``val`` and, for 100 percent, without the
+            percentage; and ``<domain>_test.txt``, which may lie in ``root``, too.
+        percent: which of them; 1, 5, 10, 20, 50 and 100 are released for ``real``.
 
     Raises:
         FileNotFoundError: if a list, or an image that a list names, is missing. DomainNet is not downloaded
@@ -45,7 +51,8 @@ class DomainNet(ImageFiles):
 
     Source:
         Peng et al., "Moment Matching for Multi-Source Domain Adaptation", ICCV 2019, arXiv 1812.01754; the cleaned
-        version of the lists and images.
+        version of the lists and images. Lists for fine-tuning: Tian et al., "Trainable Projected Gradient Method for
+        Robust Fine-Tuning", CVPR 2023, arXiv 2303.10720, and FTP (arXiv 2310.19182), released code.
     """
 
     def __init__(
@@ -55,25 +62,48 @@ class DomainNet(ImageFiles):
         split: str,
         size: int | None = 224,
         classes: Sequence[str] | None = None,
+        split_lists: str | Path | None = None,
+        percent: float = 100,
     ) -> None:
         self.domain = check_choices("domain", domain, DOMAINNET_DOMAINS)
-        check_choice("split", split, _SPLITS)
-        self.parent, self.split = Path(root), split
+        self.split_lists = None if split_lists is None else Path(split_lists).expanduser()
+        check_choice("split", split, _SPLITS[:2] if split_lists is None else _SPLITS)
+        self.parent, self.split, self.percent = Path(root), split, percent
         names: dict[int, str] = {}
-        items = [item for name in self.domain for item in _read_list(self.parent, name, split, names)]
+        files = [_list_of(self.parent, name, split, self.split_lists, percent) for name in self.domain]
+        items = [
+            item
+            for name, file in zip(self.domain, files, strict=True)
+            for item in _read_list(self.parent, name, file, names)
+        ]
         if classes is None:
             classes = [names.get(target, f"(class {target})") for target in range(max(names, default=-1) + 1)]
         self._set_files(self.parent, [path for path, _ in items], [target for _, target in items], classes, size)
 
 
-def _read_list(root: Path, domain: str, split: str, names: dict[int, str]) -> list[tuple[str, int]]:
-    """Return the (path, class index) of each line of a list, and add to ``names`` what its classes are called."""
-    path = root / f"{domain}_{split}.txt"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} is missing: get {domain}_{split}.txt and {domain}.zip from {_PAGE} and extract the archive in "
-            f"{root}."
+def _list_of(root: Path, domain: str, split: str, split_lists: Path | None, percent: float) -> Path:
+    published = root / f"{domain}_{split}.txt"
+    if split_lists is None:
+        found, advice = (
+            [published],
+            f"get {published.name} and {domain}.zip from {_PAGE} and extract the archive in {root}",
         )
+    elif split == "test":
+        found = [split_lists / published.name, published]
+        advice = f"get it from {_REFERENCE}, datasets/domainnet, or from {_PAGE}"
+    else:
+        part = f"{domain}_{'val' if split == 'validation' else split}"
+        found = [split_lists / f"{part}_{percent:g}_percent_split.txt"]
+        found += [split_lists / f"{part}_split.txt"] if percent == 100 else []
+        advice = f"{_REFERENCE}, datasets/domainnet, has lists of the domain real for 1, 5, 10, 20, 50 and 100 percent"
+    for path in found:
+        if path.is_file():
+            return path
+    raise FileNotFoundError(f"{found[0]} is missing: {advice}.")
+
+
+def _read_list(root: Path, domain: str, path: Path, names: dict[int, str]) -> list[tuple[str, int]]:
+    """Return the (path, class index) of each line of a list, and add to ``names`` what its classes are called."""
     index_of = {name: index for index, name in names.items()}
     items: dict[str, int] = {}
     for number, line in enumerate(read_lines(path), start=1):
@@ -108,6 +138,7 @@ def domainnet(
     train_domains: str | Sequence[str] = "real",
     ood_domains: str | Sequence[str] | None = None,
     label_percent: float = 100,
+    split_lists: str | Path | None = None,
     size: int = 224,
     dataset_root: str | Path | None = None,
     **options: Unpack[ClassOptions],
@@ -124,23 +155,30 @@ def domainnet(
         train_domains: domain or domains to train and test on; see ``DOMAINNET_DOMAINS``.
         ood_domains: domains of the OOD streams; None for all others, () for none.
         label_percent: share of the training images of each class to train on: 1, 5, 10, 20, 50 or 100 are usual; one
-            image at least. A smaller share is a subset of a larger one.
+            image at least. A smaller share is a subset of a larger one. With ``split_lists``, which list is read.
+        split_lists: the folder ``datasets/domainnet`` of FTP's released code, to train, validate and test by its lists,
+            see ``DomainNet``; there is a validation stream then, drawn or by its list. None for the published lists.
         size: side of the images in pixels, 8 to 1024: the shorter side is resized to it, then the middle is cut out.
         dataset_root: holds the lists and images, see ``DomainNet``; None for ~/.avalanche/data/domainnet.
         options: see ``ClassOptions``.
     """
     trained, others = check_domains(train_domains, ood_domains, DOMAINNET_DOMAINS)
     root = data_root(dataset_root, "domainnet")
-    train, test = _both_parts(root, trained, size)
+    given = split_lists is not None
+    train, test, *validation = _parts(root, trained, size, split_lists, label_percent)
+    settings = {"train_domains": list(trained), "ood_domains": list(others), "size": size}
+    if given:
+        settings |= {"split_lists": str(split_lists), "label_percent": label_percent}
     return class_benchmark(
         "domainnet",
         train,
         test,
-        {"train_domains": list(trained), "ood_domains": list(others), "size": size},
-        {domain: DomainNet(root, domain, "test", size) for domain in others},
+        settings,
+        {domain: DomainNet(root, domain, "test", size, split_lists=split_lists) for domain in others},
+        *validation,
         n_experiences=n_experiences,
         seed=seed,
-        label_percent=label_percent,
+        label_percent=100 if given else label_percent,
         **options,
     )
 
@@ -173,8 +211,9 @@ def domainnet_domains(
     """
     trained, others = check_domains(train_domains, ood_domains, DOMAINNET_DOMAINS)
     root = data_root(dataset_root, "domainnet")
-    domains = {name: _both_parts(root, name, size) for name in trained}
-    _share_classes([part for both in domains.values() for part in both])
+    parts = {name: _parts(root, name, size) for name in trained}
+    _share_classes([part for both in parts.values() for part in both])
+    domains = {name: (train, test) for name, (train, test) in parts.items()}
     settings = {"ood_domains": list(others), "size": size}
     ood = {name: DomainNet(root, name, "test", size) for name in others}
     return domain_benchmark(
@@ -182,15 +221,20 @@ def domainnet_domains(
     )
 
 
-def _both_parts(root: Path, domain: str | Sequence[str], size: int) -> tuple[DomainNet, DomainNet]:
-    """What to train and to test on, with the same classes and no image in both."""
-    train, test = (DomainNet(root, domain, part, size) for part in _SPLITS)
-    if both := sorted({*train.paths} & {*test.paths}):
-        raise ValueError(
-            f"{both[0]} is in the train list and in the test list of its domain in {root}: remove it from one of them."
-        )
-    _share_classes([train, test])
-    return train, test
+def _parts(
+    root: Path, domain: str | Sequence[str], size: int, split_lists: str | Path | None = None, percent: float = 100
+) -> list[DomainNet]:
+    """What to train and to test on, and by ``split_lists`` to validate on; the same classes, no image in two parts."""
+    splits = _SPLITS[:2] if split_lists is None else _SPLITS
+    parts = [DomainNet(root, domain, split, size, None, split_lists, percent) for split in splits]
+    for one, other in combinations(parts, 2):
+        if both := sorted({*one.paths} & {*other.paths}):
+            raise ValueError(
+                f"{both[0]} is in the {one.split} list and in the {other.split} list of its domain in "
+                f"{root if split_lists is None else split_lists}: remove it from one of them."
+            )
+    _share_classes(parts)
+    return parts
 
 
 def _share_classes(datasets: Sequence[DomainNet]) -> None:

@@ -13,7 +13,7 @@ gives [0]. Columns that were never trained on count nowhere, and the sums over j
 
 ``sizes`` weighs columns by their number of test samples (or any positive weights). Without it every column counts the
 same, which is what the cited papers do; on experiences of unequal size only the weighted mean is the accuracy over all
-test samples.
+test samples. All formulas are in this one file because they share this notation and one check of what they read.
 """
 
 from collections.abc import Callable, Sequence

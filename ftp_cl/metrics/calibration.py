@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 def expected_calibration_error(probabilities: ArrayLike, targets: ArrayLike, bins: int = 15) -> float:
     """Expected calibration error (ECE): the gap between confidence and accuracy, weighted over bins of confidence.
 
-    ECE = sum_b (|B_b| / N) |accuracy(B_b) - mean confidence(B_b)|, with bins of equal width ((b-1)/bins, b/bins].
+    ``ECE = sum_b (|B_b| / N) |accuracy(B_b) - mean confidence(B_b)|``, with bins of equal width ((b-1)/bins, b/bins].
 
     Args:
         probabilities: either the predicted class probabilities, shape (N, C), or the confidence of each prediction,
@@ -33,8 +33,8 @@ def expected_calibration_error(probabilities: ArrayLike, targets: ArrayLike, bin
 def calibration_gaps(probabilities: ArrayLike, targets: ArrayLike, bins: int = 15) -> NDArray[np.float64]:
     """Sum of (1 if right, else 0) minus confidence in each bin: what `expected_calibration_error` is made of.
 
-    Since |B_b| cancels, ECE is 100 sum_b |gap_b| / N. Gaps of batches add up, so that the error over a stream needs no
-    predictions to be kept.
+    Since ``|B_b|`` cancels, ECE is ``100 sum_b |gap_b| / N``. Gaps of batches add up, so that the error over a
+    stream needs no predictions to be kept.
 
     Args:
         probabilities: as `expected_calibration_error`.

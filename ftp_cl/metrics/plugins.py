@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -49,7 +49,10 @@ class PredictionCounts(PluginMetric[dict[str, float]]):
 
     Attributes:
         record: of the last evaluation of each experience in each row.
+        classes: predictions are among these from now on; None for all.
     """
+
+    classes: Sequence[int] | None = None
 
     def __init__(self, bins: int = 15) -> None:
         super().__init__()
@@ -78,6 +81,10 @@ class PredictionCounts(PluginMetric[dict[str, float]]):
     def after_eval_iteration(self, strategy: Any) -> None:
         """Count the predictions of a batch."""
         scores, labels = strategy.mb_output.detach().float(), strategy.mb_y
+        if self.classes is not None:
+            others = torch.ones(scores.shape[1], dtype=torch.bool, device=scores.device)
+            others[[label for label in self.classes if label < len(others)]] = False
+            scores = scores.masked_fill(others, -torch.inf)
         predicted = scores.argmax(dim=1)
         # Rounding may lift a softmax above 1; a model that has diverged to NaN is confident of nothing.
         confidence = scores.softmax(dim=1).gather(1, predicted[:, None])[:, 0].nan_to_num(0.0).clamp(max=1)

@@ -55,13 +55,14 @@ def aliases(parameters: NamedParameters) -> dict[nn.Parameter, list[str]]:
     return found
 
 
-def match(exclude: Exclude, parameters: NamedParameters) -> set[str]:
+def match(exclude: Exclude, parameters: NamedParameters, option: str = "exclude") -> set[str]:
     """The canonical names that `exclude` selects.
 
     Args:
         exclude: one or several of: a parameter's name, a module's name (all parameters below it), a shell pattern
             (`"*.bias"`, `"blocks.?.*"`), a module type (`nn.LayerNorm`: the parameters of all such modules).
         parameters: the module, or its named parameters; module types need the module.
+        option: what it is called in errors.
 
     Raises:
         ValueError: if an entry selects nothing (it names the nearest names), or a type is given without a module.
@@ -71,7 +72,7 @@ def match(exclude: Exclude, parameters: NamedParameters) -> set[str]:
     for entry in exclude_entries(exclude):
         chosen = _of_type(entry, parameters) if isinstance(entry, type) else _of_pattern(entry, names)
         if not chosen:
-            raise ValueError(_nothing_matches(entry, dict.fromkeys(names.values())))
+            raise ValueError(_nothing_matches(option, entry, dict.fromkeys(names.values())))
         selected |= chosen
     return selected
 
@@ -121,12 +122,12 @@ def _of_type(entry: type[nn.Module], parameters: NamedParameters) -> set[str]:
     }
 
 
-def _nothing_matches(entry: str | type[nn.Module], names: Collection[str]) -> str:
+def _nothing_matches(option: str, entry: str | type[nn.Module], names: Collection[str]) -> str:
     if isinstance(entry, type):
-        return f"exclude={entry.__name__} matches no module with parameters."
+        return f"{option}={entry.__name__} matches no module with parameters."
     modules = {name.rsplit(".", depth)[0] for name in names for depth in range(1, name.count(".") + 1)}
     nearest = difflib.get_close_matches(canonical_name(entry), sorted({*names, *modules}), n=3, cutoff=0.3)
     hint = f"; the nearest are {', '.join(nearest)}" if nearest else ""
     if not nearest and names:
         hint = f"; the last of the model's are {', '.join(list(names)[-2:])}"
-    return f"exclude={entry!r} matches no parameter{hint}."
+    return f"{option}={entry!r} matches no parameter{hint}."

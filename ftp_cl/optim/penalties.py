@@ -8,7 +8,7 @@ from ftp_cl.projection.rows import as_rows, dense_rows
 
 
 def l2_sp(weights: Mapping[str, Tensor], anchor: Mapping[str, Tensor]) -> Tensor | float:
-    """Half the squared Euclidean distance, 1/2 sum |W - W0|^2; 0.0 without tensors.
+    """Half the squared Euclidean distance, ``1/2 sum |W - W0|^2``; 0.0 without tensors.
 
     Li, Grandvalet, Davoine, "Explicit Inductive Bias for Transfer Learning with Convolutional Networks" (L2-SP), ICML
     2018, arXiv 1802.01483, section 3.

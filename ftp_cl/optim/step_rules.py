@@ -29,7 +29,7 @@ class SelectiveDecay:
 
     Tian, Huang, Kira, "Rethinking Weight Decay for Robust Fine-Tuning of Foundation Models", NeurIPS 2024, arXiv
     2411.01713, Algorithm 1, as in the published AdamSPD. With W the weights before the step, W~ those after it, W0 the
-    anchor, g the gradient, and Euclidean norms of the whole tensor:
+    anchor, g the gradient, and Euclidean norms of the whole tensor::
 
         if <g, W - W0> > 0:  W~ <- W~ - weight_decay * r * (W~ - W0),
         r = max(0, |W~ - W0| - |W - W0|) / |W~ - W0|

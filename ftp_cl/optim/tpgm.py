@@ -18,7 +18,7 @@ class TPGM:
     of the shortest row, are kept between 1e-8 and the longest row, and all share one Adam. Norms are L1, of rows for
     tensors of two or four dimensions; **all other tensors are projected element by element** (FTP takes biases and
     scales as one row). The code published for TPGM at the end of training differs: it takes rows of tensors of any
-    dimension, and lengthens those that are shorter than their radius.
+    dimension, and lengthens those that are shorter than their radius::
 
         tpgm = TPGM(weights, anchor)
         for batch in batches:

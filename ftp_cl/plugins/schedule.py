@@ -12,7 +12,7 @@ from ftp_cl.plugins.stages import PartsDone, number_of_parts, refuse_hidden
 _BASE_RATE = "rate_without_schedule"
 """Of each parameter group, within an experience; in the group itself, as groups may come, go and change places."""
 
-Schedule = Literal["cosine", "constant"]
+Schedule = Literal["cosine", "constant", "cosine_per_epoch"]
 
 
 def learning_rate_factor(iterations: int, warmup: float, schedule: Schedule) -> Callable[[int], float]:
@@ -57,7 +57,8 @@ class LearningRateSchedule(SupervisedPlugin[Any]):
 
     Args:
         warmup: share of an experience's iterations, in [0, 1].
-        schedule: "cosine" or "constant".
+        schedule: "cosine", "constant", or "cosine_per_epoch": the cosine goes down after each epoch, as torch's
+            `CosineAnnealingLR` stepped once an epoch does, and warm-up goes up so.
 
     Raises:
         ValueError: as `learning_rate_factor`; when training starts, in an online stream that shows no boundaries.
@@ -65,7 +66,8 @@ class LearningRateSchedule(SupervisedPlugin[Any]):
 
     def __init__(self, warmup: float = 0.0, schedule: Schedule = "cosine") -> None:
         super().__init__()
-        learning_rate_factor(1, warmup, schedule)  # checks both
+        self._shape = "cosine" if schedule == "cosine_per_epoch" else schedule
+        learning_rate_factor(1, warmup, self._shape)  # checks both
         self.warmup = warmup
         self.schedule: Schedule = schedule
         self._iteration = 0
@@ -84,7 +86,9 @@ class LearningRateSchedule(SupervisedPlugin[Any]):
             self._iterations = len(strategy.dataloader) * strategy.train_epochs
         in_all = self._iterations * number_of_parts(strategy.experience)
         done = self._iterations * self._parts.count + self._iteration
-        factor = learning_rate_factor(in_all, self.warmup, self.schedule)(done)
+        if self.schedule == "cosine_per_epoch":
+            in_all, done = in_all // len(strategy.dataloader), done // len(strategy.dataloader)
+        factor = learning_rate_factor(in_all, self.warmup, self._shape)(done)
         for group in _groups(strategy):
             group["lr"] = group.setdefault(_BASE_RATE, group["lr"]) * factor
         self._iteration += 1

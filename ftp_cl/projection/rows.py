@@ -48,7 +48,7 @@ def empty_like_rows(tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
 
 
 def row_norms(change: Tensor) -> Tensor:
-    """n_r(A) = sum |A_r| + 1e-8 for each row, shape [rows] (arXiv 2303.10720, section 3.2, "MARS")."""
+    """``n_r(A) = sum |A_r| + 1e-8`` for each row, shape [rows] (arXiv 2303.10720, section 3.2, "MARS")."""
     rows = as_rows(dense_rows(change))
     # The sum of a temporary takes half the time of torch.linalg.vector_norm on CPU.
     return rows.abs().sum(dim=1, dtype=accumulation_dtype(change.dtype)).add_(NORM_EPSILON)

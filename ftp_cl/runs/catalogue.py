@@ -70,7 +70,8 @@ def config_directory() -> Path:
 @cache
 def names(group: str) -> tuple[str, ...]:
     """What has a file: what a benchmark, model, method or experiment is called."""
-    return tuple(sorted(path.stem for path in (config_directory() / group).glob("*.yaml")))
+    directory = config_directory() / group
+    return tuple(sorted(path.relative_to(directory).with_suffix("").as_posix() for path in directory.rglob("*.yaml")))
 
 
 @cache

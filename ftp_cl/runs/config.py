@@ -259,7 +259,7 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
 
 def _known_keys(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
     """All keys that the chosen groups have, dotted, and those that may be added."""
-    groups = [word for word in overrides if word.partition("=")[0] in GROUPS]
+    groups = [word for word in overrides if word.partition("=")[0] in (*GROUPS, "+experiment")]
     try:
         composed: Any = OmegaConf.to_container(compose("config", groups))
     except (HydraException, OmegaConfBaseException):

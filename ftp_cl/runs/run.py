@@ -24,6 +24,7 @@ from ftp_cl.plugins import (
     SeparatedSoftmax,
     find_classifier,
 )
+from ftp_cl.runs.best_epoch import BestEpoch
 from ftp_cl.runs.build import built, methods_plugins
 from ftp_cl.runs.checkpoint_files import CheckpointFiles
 from ftp_cl.runs.checkpoints import Checkpoints
@@ -42,6 +43,7 @@ from ftp_cl.runs.progress import RunProgress
 from ftp_cl.runs.resumable import ResumableNaive, ResumableTraining, resumable
 from ftp_cl.runs.status import RESULT_SCHEMA
 from ftp_cl.runs.termination import Termination
+from ftp_cl.runs.train_only import freeze_all_but
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)  # a full disk, a quota that is used up
 
@@ -97,9 +99,11 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
             progress.say(f"  threads={config.threads} are more than the {cores} cores here, which makes a run slower.")
         recorder = Recorder(record, progress)
         counts = PredictionCounts()
-        evaluation = Evaluation(benchmark, config.eval.stream, counts, record, config.loader.workers)
+        own_classes = config.eval.ood_classes == "own"
+        evaluation = Evaluation(benchmark, config.eval.stream, counts, record, config.loader.workers, own_classes)
         engine = Engine(config, _device(config.device))
-        strategy = _build_strategy(config, recorder, counts, engine)
+        select = config.train.select and BestEpoch(benchmark, counts, record, config.loader.workers)
+        strategy = _build_strategy(config, recorder, counts, engine, select)
         check_tokens(benchmark, strategy.model)
         semi_supervised = any(isinstance(plugin, SemiSupervisedPlugin) for plugin in strategy.plugins)
         if semi_supervised and "unlabelled" not in benchmark.streams:
@@ -121,6 +125,7 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
         judge = PseudoLabelJudge(record, hidden)
         with checkpoints.refusing_misfits():
             measured = train_and_evaluate(config, benchmark, strategy, checkpoints, recorder, judge, evaluation)
+        measured["selected_epochs"] = select.epochs if select else None
         if config.save_weights:
             record.write_weights(strategy.model)
         record.write_result(_result(config, benchmark, strategy, measured))
@@ -132,11 +137,13 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
 
 
 def _build_strategy(
-    config: DictConfig, recorder: Recorder, counts: PredictionCounts, engine: Engine
+    config: DictConfig, recorder: Recorder, counts: PredictionCounts, engine: Engine, select: BestEpoch | None
 ) -> SupervisedTemplate:
     model = built("model", plain(config.model))
     plugins = [recorder, *methods_plugins(plain(config.method), model)]
     engine.prepare(model)
+    if config.train_only is not None:
+        freeze_all_but(config.train_only, model)
     if config.train.softmax == "separated":
         plugins.insert(0, SeparatedSoftmax())
     if config.train.freeze_batch_norm:
@@ -144,6 +151,8 @@ def _build_strategy(
     if config.optimizer.fresh:
         plugins.append(FreshOptimizer())
     plugins.append(LearningRateSchedule(config.train.warmup, config.train.schedule))
+    if select is not None:
+        plugins.append(select)
     plugins += own_plugins(OmegaConf.to_container(config.plugins, resolve=True))  # type: ignore[arg-type]
     arguments = {
         "model": model,

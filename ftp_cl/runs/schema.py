@@ -125,7 +125,13 @@ class Train(_Keys):
         "labelled images; shift: not mirrored, for digits and letters. Evaluation and imprinting see the images "
         "as they are"
     )
-    schedule: Literal["cosine", "constant"] = _key("learning rate within each experience")
+    schedule: Literal["cosine", "constant", "cosine_per_epoch"] = _key(
+        "learning rate within each experience; cosine_per_epoch goes down after each epoch, cosine in each iteration"
+    )
+    select: Literal["validation"] | None = _key(
+        "validation: evaluate after every epoch, and let each experience end with the weights (and FTP's radii) of the "
+        "epoch that is best on its validation images; null: the last epoch"
+    )
     warmup: Share = _key("share of an experience's iterations in which the learning rate rises first")
 
 
@@ -165,6 +171,10 @@ class Evaluation(_Keys):
     batch_size: Count = _key("")
     stream: Literal["test", "validation"] = _key("validation to choose hyper-parameters by")
     ood_every: Literal["end", "experience", "never"] = _key("when the OOD streams are evaluated")
+    ood_classes: Literal["own"] | None = _key(
+        "own: predictions in an OOD stream are among the classes that it has, as published numbers on ImageNet-A and "
+        "-R often are; `ood_reference` is among all. null: among all that the model knows"
+    )
 
 
 class Checkpoint(_Keys):
@@ -200,6 +210,10 @@ class Configuration(_Keys):
         "name of the row in reports; null: made from the method and what differs"
     )
     train: Train
+    train_only: Annotated[str | list[str] | None, "null, a name or pattern, or a list of them"] = _key(
+        "parameters of the backbone that are trained, by names and shell patterns, as in "
+        "`train_only=['*.attn.qkv.*']`; the head always is. null: all"
+    )
     optimizer: Optimizer
     labels: Labels
     eval: Evaluation
@@ -244,7 +258,12 @@ class _Lora(_Keys):
 
 _KINDS: dict[str, Any] = {
     "lora": Annotated[_Lora | None, "null, or {rank: 8, alpha: 16, targets: [query, value]}"],
-    **{"dataset_root": None | FilePath, "split_lists": None | FilePath, "corruption_cache": None | FilePath},
+    **{
+        "dataset_root": None | FilePath,
+        "split_lists": None | FilePath,
+        "ood_root": None | FilePath,
+        "corruption_cache": None | FilePath,
+    },
     **{"weights": None | FilePath, "anchor": FilePath, "exclude": str | list, "corruptions": None | str | list},
     **dict.fromkeys(("shots", "batch_size", "reanchor_every"), None | Index),
     **{"train_domains": str | list, "n_experiences": None | Index | list},
@@ -432,6 +451,7 @@ class RunResult(BaseModel):
         step_seconds_median, peak_memory_mb: None where the run could not measure them.
         projection: per projected tensor, in depth order; empty for methods without projection.
         pseudo_labels: share used and precision, percent, per epoch over all experiences; empty for methods without.
+        selected_epochs: of each training, the epoch whose weights it ended with, from 0; None where it was the last.
         data: what the benchmark says of itself.
     """
 
@@ -460,6 +480,7 @@ class RunResult(BaseModel):
     projection: dict[Text, TensorProjection]
     pseudo_labels: list[Annotated[tuple[float, float | None], Strict(False)]] = []
     diverged: bool = False
+    selected_epochs: list[int] | None = None
     data: dict[Text, Any] = {}
 
 

@@ -78,10 +78,14 @@ class Group:
 
     def mean_matrix(self) -> NDArray[np.float64]:
         """Accuracy matrix, mean over the seeds that evaluated an entry; NaN where none did."""
-        stacked = np.stack([result.accuracy_matrix for result in self.results])
-        known = ~np.isnan(stacked)
-        total = np.where(known, stacked, 0).sum(axis=0)
-        return np.divide(total, known.sum(axis=0), out=np.full(total.shape, np.nan), where=known.any(axis=0))
+        return known_mean(np.stack([result.accuracy_matrix for result in self.results]))
+
+
+def known_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean over the first axis, as seeds, of those that have a value; NaN where none has."""
+    known = ~np.isnan(values)
+    total = np.where(known, values, 0).sum(axis=0)
+    return np.divide(total, known.sum(axis=0), out=np.full(total.shape, np.nan), where=known.any(axis=0))
 
 
 def aggregate(results: Iterable[Result]) -> list[Group]:

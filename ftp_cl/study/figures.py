@@ -2,10 +2,8 @@
 
 import math
 import statistics
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -23,23 +21,34 @@ from ftp_cl.study.label_figures import (
     with_pseudo_labels,
 )
 from ftp_cl.study.layer_figure import MOST_GROUPS, layers_figure, with_layers_over_time
-from ftp_cl.study.loading import Result
+from ftp_cl.study.ood_figures import (
+    MOST_STREAMS,
+    corruptions_figure,
+    draw_id_ood,
+    id_ood_figure,
+    ood_streams_figure,
+    with_ood,
+    with_severities,
+)
 from ftp_cl.study.style import (
-    GRID,
     INK,
     PAGE_WIDTH,
     SMALLEST_RADIUS,
     Look,
+    add_group_legend,
     add_legend,
+    draw_curve,
+    draw_dots,
+    draw_line,
+    handle,
     label_powers,
     looks,
     new_figure,
+    offsets,
     short_tensor_names,
-    shortened,
 )
 
 MOST_DRAWN = 100  # groups: more can neither be told apart nor drawn in reasonable time
-_MOST_STREAMS = 60
 
 _SHORTEST_TIME = 1e-3  # seconds; the least that the logarithmic axis shows
 
@@ -82,123 +91,42 @@ def main_figure(groups: Sequence[Group]) -> Figure:
     """
     groups = groups[:MOST_DRAWN]
     looks_of = group_looks(groups)
-    with_ood = _with_ood(groups)
-    figure, axes = new_figure(9.4 if with_ood else PAGE_WIDTH, 3.4, panels=2 if with_ood else 1)
+    shifted = with_ood(groups)
+    figure, axes = new_figure(9.4 if shifted else PAGE_WIDTH, 3.4, panels=2 if shifted else 1)
     _draw_accuracy(axes[0], groups, looks_of)
-    if with_ood:
-        _draw_id_ood(axes[1], with_ood, looks_of)
-    _group_legend(figure, groups, looks_of)
+    if shifted:
+        draw_id_ood(axes[1], shifted, looks_of)
+    add_group_legend(figure, groups, looks_of)
     return figure
 
 
 def _accuracy_figure(groups: Sequence[Group], looks_of: dict[str, Look]) -> Figure:
     figure, (axes,) = new_figure(PAGE_WIDTH, 3.0)
     _draw_accuracy(axes, groups, looks_of)
-    _group_legend(figure, groups, looks_of)
+    add_group_legend(figure, groups, looks_of)
     return figure
 
 
 def _draw_accuracy(axes: Axes, groups: Sequence[Group], looks_of: dict[str, Look]) -> None:
     for group in groups:
         curves = np.stack([result.accuracy_after_each_experience() for result in group.results])
-        _draw_curve(axes, curves, looks_of[group.label])
+        draw_curve(axes, np.arange(1, curves.shape[1] + 1), curves, looks_of[group.label])
     axes.set(xlabel="training experience", ylabel="average accuracy so far (%)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-
-
-def _draw_curve(axes: Axes, curves: np.ndarray, look: Look) -> None:
-    """Mean over the seeds (rows) as a line, plus and minus one standard deviation as a band."""
-    x, mean = np.arange(1, curves.shape[1] + 1), curves.mean(axis=0)
-    axes.plot(x, mean, color=look.colour, marker=look.marker, linestyle=look.dash)
-    if len(curves) > 1:
-        std = curves.std(axis=0, ddof=1)
-        axes.fill_between(x, mean - std, mean + std, color=look.colour, alpha=0.15, linewidth=0)
 
 
 def _forgetting_figure(groups: Sequence[Group], looks_of: dict[str, Look]) -> Figure:
     figure, (axes,) = new_figure(PAGE_WIDTH, 3.0)
     axes.axhline(0, color=INK, linewidth=0.8)
-    for offset, group in zip(_offsets(len(groups)), groups, strict=True):
+    for offset, group in zip(offsets(len(groups)), groups, strict=True):
         values = np.stack([result.forgetting_per_experience() for result in group.results])
         x = group.results[0].old_experiences + 1 + offset
-        _draw_dots(axes, x, values, looks_of[group.label], vertical=True)
+        draw_dots(axes, x, values, looks_of[group.label], vertical=True)
     axes.grid(False, axis="x")
     axes.set(xlabel="experience", ylabel="forgetting (percentage points)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _group_legend(figure, groups, looks_of)
+    add_group_legend(figure, groups, looks_of)
     return figure
-
-
-def _draw_dots(axes: Axes, positions: np.ndarray, values: np.ndarray, look: Look, vertical: bool) -> None:
-    """Mean over the seeds (rows; NaN where a seed lacks the value) as dots, one standard deviation as bars."""
-    known = [column[~np.isnan(column)] for column in values.T]
-    mean = np.array([column.mean() for column in known])
-    std = np.array([column.std(ddof=1) if len(column) > 1 else 0.0 for column in known])
-    along, across = (positions, mean) if vertical else (mean, positions)
-    axes.errorbar(
-        *(along, across),
-        yerr=std if vertical else None,
-        xerr=None if vertical else std,
-        color=look.colour,
-        marker=look.marker,
-        linestyle="none",
-        elinewidth=1,
-    )
-
-
-def _id_ood_figure(groups: Sequence[Group], looks_of: dict[str, Look]) -> Figure:
-    figure, (axes,) = new_figure(PAGE_WIDTH, 3.4)
-    _draw_id_ood(axes, groups, looks_of)
-    _group_legend(figure, groups, looks_of, lines=False)
-    return figure
-
-
-def _draw_id_ood(axes: Axes, groups: Sequence[Group], looks_of: dict[str, Look]) -> None:
-    for group in groups:
-        points = [(run.average_accuracy, run.ood_average) for run in group.results if run.ood_average is not None]
-        look = looks_of[group.label]
-        axes.plot(*zip(*points, strict=True), color=look.colour, marker=look.marker, linestyle="none")
-    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
-    if min(right, high) - max(left, low) > 0.25 * (right - left):
-        axes.axline((0, 0), slope=1, color=INK, linewidth=0.8, linestyle=":")
-    axes.set(xlim=(left, right), ylim=(low, high))
-    axes.set(xlabel="ID: average accuracy (%)", ylabel="OOD: mean over streams (%)")
-
-
-def _ood_streams_figure(groups: Sequence[Group], looks_of: dict[str, Look]) -> Figure:
-    rows = _ood_rows(run for group in groups for run in group.results)
-    rows = dict(islice(rows.items(), _MOST_STREAMS))
-    row_height = min(0.9, 0.18 + 0.08 * len(groups))
-    figure, (axes,) = new_figure(PAGE_WIDTH, 0.9 + max(1.2, row_height * len(rows)))
-    for offset, group in zip(_offsets(len(groups)), groups, strict=True):
-        values = np.array(
-            [
-                [np.mean([run.ood.get(stream, math.nan) for stream in streams]) for streams in rows.values()]
-                for run in group.results
-            ]
-        )
-        evaluated = ~np.isnan(values).all(axis=0)
-        positions = np.arange(len(rows))[evaluated] + offset
-        _draw_dots(axes, positions, values[:, evaluated], looks_of[group.label], vertical=False)
-    axes.set_yticks(range(len(rows)), [shortened(name) for name in rows])
-    axes.set_yticks(np.arange(len(rows) - 1) + 0.5, minor=True)
-    axes.grid(False, axis="y", which="major")
-    axes.grid(True, axis="y", which="minor", color=GRID)
-    axes.tick_params(axis="y", which="both", length=0)
-    axes.set(xlabel="accuracy (%)", ylabel="OOD stream", ylim=(len(rows) - 0.5, -0.5))
-    _group_legend(figure, groups, looks_of, lines=False)
-    return figure
-
-
-def _ood_rows(runs: Iterable[Result]) -> dict[str, list[str]]:
-    """What the rows are called and which streams they are the mean of: a corruption's severities make one row."""
-    corruptions: dict[str, list[str]] = {}
-    for stream, corrupted in {stream: run.corruptions.get(stream) for run in runs for stream in run.ood}.items():
-        corruptions.setdefault(corrupted[0] if corrupted else stream.removeprefix("ood_"), []).append(stream)
-    return {
-        name if len(members) > 1 else members[0].removeprefix("ood_"): sorted(members)
-        for name, members in corruptions.items()
-    }
 
 
 def _projection_figure(groups: Sequence[Group], looks_of: dict[str, Look]) -> Figure:
@@ -220,7 +148,7 @@ def _projection_figure(groups: Sequence[Group], looks_of: dict[str, Look]) -> Fi
     )
     _logarithmic(axes.xaxis)
     kinds = {"radius": Line2D([], [], color=INK), "mean distance": Line2D([], [], color=INK, linestyle=":")}
-    handles = [_handle(looks_of[group.label], lines=False) for group in groups]
+    handles = [handle(looks_of[group.label], line=False) for group in groups]
     add_legend(figure, [*handles, *kinds.values()], [*(group.label for group in groups), *kinds])
     return figure
 
@@ -240,12 +168,11 @@ def _radius_over_experiences_figure(groups: Sequence[Group], looks_of: dict[str,
         shares = [[_percentiles(tensors.values()) for tensors in run[:length]] for run in radii]
         low, median, high = np.mean(shares, axis=0).T
         x = np.arange(1, length + 1)
-        axes.plot(x, median, color=look.colour, marker=look.marker, linestyle=look.dash)
-        axes.fill_between(x, low, high, color=look.colour, alpha=0.15, linewidth=0)
+        draw_line(axes, x, median, look, (low, high))
     axes.set(xlabel="training experience", ylabel="radius (weight units)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _logarithmic(axes.yaxis)
-    _group_legend(figure, groups, looks_of)
+    add_group_legend(figure, groups, looks_of)
     return figure
 
 
@@ -263,67 +190,13 @@ def _cost_figure(groups: Sequence[Group], looks_of: dict[str, Look]) -> Figure:
         axes.plot(*zip(*points, strict=True), color=look.colour, marker=look.marker, linestyle="none")
     axes.set(xlabel="time in training (s)", ylabel="average accuracy (%)")
     _logarithmic(axes.xaxis)
-    _group_legend(figure, groups, looks_of, lines=False)
+    add_group_legend(figure, groups, looks_of, lines=False)
     return figure
-
-
-def _corruptions_figure(groups: Sequence[Group], looks_of: dict[str, Look]) -> Figure:
-    """One panel's worth of lines: accuracy over severity, mean over corruptions and seeds."""
-    figure, (axes,) = new_figure(PAGE_WIDTH, 3.0)
-    for group in groups:
-        look = looks_of[group.label]
-        means = _by_severity(group)
-        curves = np.array([[statistics.fmean(run[severity]) for severity in sorted(run)] for run in means])
-        x, mean = sorted(means[0]), curves.mean(axis=0)
-        axes.plot(x, mean, color=look.colour, marker=look.marker, linestyle=look.dash)
-        if len(curves) > 1:
-            std = curves.std(axis=0, ddof=1)
-            axes.fill_between(x, mean - std, mean + std, color=look.colour, alpha=0.15, linewidth=0)
-    axes.set(xlabel="severity of the corruption", ylabel="accuracy (%)")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _group_legend(figure, groups, looks_of)
-    return figure
-
-
-def _by_severity(group: Group) -> list[dict[int, list[float]]]:
-    """For each run that has the same severities as the first: {severity: accuracies of its corruptions}."""
-    runs: list[dict[int, list[float]]] = []
-    for result in group.results:
-        severities: dict[int, list[float]] = {}
-        count = Counter(corruption for corruption, _ in result.corruptions.values())
-        for stream, (corruption, severity) in result.corruptions.items():
-            if count[corruption] == max(count.values()):  # the same corruptions at each severity
-                severities.setdefault(severity, []).append(result.ood[stream])
-        if severities and (not runs or severities.keys() == runs[0].keys()):
-            runs.append(severities)
-    return runs
-
-
-def _with_severities(groups: Sequence[Group]) -> list[Group]:
-    return [group for group in groups if any(len(run) > 1 for run in _by_severity(group))]
-
-
-def _group_legend(figure: Figure, groups: Sequence[Group], looks_of: dict[str, Look], lines: bool = True) -> None:
-    handles = [_handle(looks_of[group.label], lines) for group in groups]
-    add_legend(figure, handles, [group.label for group in groups])
-
-
-def _handle(look: Look, lines: bool) -> Line2D:
-    return Line2D([], [], color=look.colour, marker=look.marker, linestyle=look.dash if lines else "none")
-
-
-def _offsets(count: int) -> np.ndarray:
-    """Where in a slot of width 1 the dots of each group stand, so that they do not cover each other."""
-    return (np.arange(count) - (count - 1) / 2) * (0.7 / count)
 
 
 def _logarithmic(axis: Axis) -> None:
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})  # type: ignore[attr-defined]
     label_powers(axis, *axis.get_view_interval())
-
-
-def _with_ood(groups: Sequence[Group]) -> list[Group]:
-    return [group for group in groups if any(run.ood for run in group.results)]
 
 
 def _with_old_experiences(groups: Sequence[Group]) -> list[Group]:
@@ -360,24 +233,24 @@ FIGURE_KINDS = (
         "In-distribution against out-of-distribution accuracy",
         "One point per run: average accuracy over the test experiences against the mean over the OOD streams, both "
         "after the last experience; dotted line, if in view: OOD = ID.",
-        _with_ood,
-        _id_ood_figure,
+        with_ood,
+        id_ood_figure,
     ),
     FigureKind(
         "ood-streams",
         "OOD accuracy per stream",
         "Accuracy on each OOD stream after the last experience, for a corruption the mean over its severities; dot: "
-        f"mean over seeds, bar: ± one standard deviation. The first {_MOST_STREAMS} streams.",
-        _with_ood,
-        _ood_streams_figure,
+        f"mean over seeds, bar: ± one standard deviation. The first {MOST_STREAMS} streams.",
+        with_ood,
+        ood_streams_figure,
     ),
     FigureKind(
         "corruptions",
         "Accuracy over the severity of corruptions",
         "Mean accuracy over the corruptions of each severity, after the last experience; line: mean over seeds, band: "
         "± one standard deviation.",
-        _with_severities,
-        _corruptions_figure,
+        with_severities,
+        corruptions_figure,
     ),
     FigureKind(
         "cost",

@@ -7,12 +7,11 @@ from dataclasses import replace
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from ftp_cl.study.aggregate import Group
+from ftp_cl.study.aggregate import Group, known_mean
 from ftp_cl.study.loading import Result
-from ftp_cl.study.style import Look, add_legend, looks, new_figure
+from ftp_cl.study.style import Look, add_legend, draw_line, handle, looks, new_figure
 
 _SHARE = "labels.fraction"
 _BUDGETS = {"labels.per_class": "labels per class", _SHARE: "share of labels"}
@@ -49,7 +48,7 @@ def labels_figure(groups: Sequence[Group], looks_of: dict[str, Look]) -> Figure:
             _draw_series(axes, series[name], read, look)
         _label_axis(axes, groups)
         axes.set(ylabel=title)
-    add_legend(figure, [_handle(look) for look in looks(len(names))], names)
+    add_legend(figure, [handle(look) for look in looks(len(names))], names)
     return figure
 
 
@@ -58,8 +57,7 @@ def _draw_series(axes: Axes, groups: Sequence[Group], read: Callable[[Result], f
     x = np.array([budget for budget, _ in spreads])
     mean = np.array([spread.mean for _, spread in spreads])
     std = np.array([spread.std or 0.0 for _, spread in spreads])
-    axes.plot(x, mean, color=look.colour, marker=look.marker, linestyle=look.dash)
-    axes.fill_between(x, mean - std, mean + std, color=look.colour, alpha=0.15, linewidth=0)
+    draw_line(axes, x, mean, look, (mean - std, mean + std))
 
 
 def _label_axis(axes: Axes, groups: Sequence[Group]) -> None:
@@ -82,10 +80,6 @@ def _series(group: Group) -> str:
     return f"{group.name} ({others})" if others else group.name
 
 
-def _handle(look: Look) -> Line2D:
-    return Line2D([], [], color=look.colour, marker=look.marker, linestyle=look.dash)
-
-
 # ---- pseudo-labels -------------------------------------------------------------------------------------------------
 
 
@@ -103,17 +97,10 @@ def pseudo_labels_figure(groups: Sequence[Group], looks_of: dict[str, Look]) -> 
         values = np.array([curve[: min(map(len, curves))] for curve in curves], dtype=float)
         for axes, measure in zip(panels, (values[:, :, 0], values[:, :, 1]), strict=True):
             look = looks_of[group.label]
-            axes.plot(np.arange(1, measure.shape[1] + 1), _known_mean(measure), color=look.colour, linestyle=look.dash)
+            axes.plot(np.arange(1, measure.shape[1] + 1), known_mean(measure), color=look.colour, linestyle=look.dash)
     for axes, title in zip(panels, ("pseudo-labels used (%)", "of these, right (%)"), strict=True):
         axes.set(xlabel="epoch, counted over all experiences", ylabel=title)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    handles = [_handle(replace(looks_of[group.label], marker="")) for group in groups]
+    handles = [handle(replace(looks_of[group.label], marker="")) for group in groups]
     add_legend(figure, handles, [group.label for group in groups])
     return figure
-
-
-def _known_mean(values: np.ndarray) -> np.ndarray:
-    """Mean over the seeds (rows) that have a value; NaN where none has, as when no pseudo-label was used."""
-    known = ~np.isnan(values)
-    total = np.where(known, values, 0).sum(axis=0)
-    return np.divide(total, known.sum(axis=0), out=np.full(total.shape, np.nan), where=known.any(axis=0))

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from ftp_cl.runs.files import replace_files
 from ftp_cl.study.loading import Result
-from ftp_cl.study.style import add_legend, drawing, file_bytes, label_powers, looks, new_figure
+from ftp_cl.study.style import add_legend, draw_line, drawing, file_bytes, handle, label_powers, looks, new_figure
 
 _NEAR = 2.0  # points
 _PANELS = (("average accuracy (%)", "average_accuracy"), ("OOD average (%)", "ood_average"))
@@ -75,7 +74,7 @@ def write_rates(found: Mapping[str, Sequence[Result]], figure: Path) -> str:
                 best = int(np.argmax(curve.means))
                 cells = [method, title, f"{curve.means[best]:.1f}", f"{curve.rates[best]:g}"]
                 lines.append(f"| {' | '.join([*cells, f'{curve.area:.1f}', f'{curve.width:.1f}'])} |")
-        _add_names(drawn, axes[0])
+        add_legend(drawn, [handle(look) for look in looks(len(found))], list(found))
         replace_files({figure: file_bytes(drawn, ".svg")})
     return "\n".join(lines) + "\n"
 
@@ -93,15 +92,9 @@ def _curves(found: Mapping[str, Sequence[Result]], key: str) -> dict[str, Curve]
 
 
 def _draw(axes: Axes, curves: dict[str, Curve], title: str) -> None:
-    for (method, curve), look in zip(curves.items(), looks(len(curves)), strict=True):
+    for curve, look in zip(curves.values(), looks(len(curves)), strict=True):
         means, deviations = np.array(curve.means), np.array(curve.deviations)
-        axes.plot(curve.rates, means, color=look.colour, marker=look.marker, linestyle=look.dash, label=method)
-        axes.fill_between(curve.rates, means - deviations, means + deviations, color=look.colour, alpha=0.15, lw=0)
+        draw_line(axes, curve.rates, means, look, (means - deviations, means + deviations))
     axes.set(xscale="log", xlabel="learning rate of the backbone", ylabel=title, ylim=(0, None))
     rates = [rate for curve in curves.values() for rate in curve.rates]
     label_powers(axes.xaxis, min(rates), max(rates))
-
-
-def _add_names(figure: Figure, axes: Axes) -> None:
-    handles, names = axes.get_legend_handles_labels()
-    add_legend(figure, handles, names)

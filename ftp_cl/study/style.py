@@ -4,17 +4,22 @@ import io
 import re
 import textwrap
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Literal, TypeAlias
 
 import matplotlib.style
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from numpy.typing import ArrayLike, NDArray
+
+from ftp_cl.study.aggregate import Group
 
 PAGE_WIDTH = 4.4  # inches: text keeps a readable size on a phone
 SMALLEST_RADIUS = 1e-8  # of the algorithm, and the least that logarithmic scales show
@@ -115,6 +120,54 @@ def short_tensor_names(tensors: Sequence[str]) -> list[str]:
 def shortened(name: str) -> str:
     """A name that leaves room for the axes: the ends of tensor names tell more than their middle."""
     return name if len(name) <= _LONGEST_TICK else f"{name[:8]}…{name[9 - _LONGEST_TICK :]}"
+
+
+def draw_line(
+    axes: Axes, x: ArrayLike, y: ArrayLike, look: Look, band: tuple[ArrayLike, ArrayLike] | None = None
+) -> None:
+    """A line, and a band between two others if there is one."""
+    axes.plot(x, y, color=look.colour, marker=look.marker, linestyle=look.dash)
+    if band is not None:
+        axes.fill_between(x, *band, color=look.colour, alpha=0.15, linewidth=0)
+
+
+def draw_curve(axes: Axes, x: ArrayLike, curves: NDArray[np.float64], look: Look) -> None:
+    """Mean over the seeds (rows) as a line, plus and minus one standard deviation as a band."""
+    mean = curves.mean(axis=0)
+    std = curves.std(axis=0, ddof=1) if len(curves) > 1 else None
+    draw_line(axes, x, mean, look, None if std is None else (mean - std, mean + std))
+
+
+def draw_dots(axes: Axes, positions: NDArray, values: NDArray[np.float64], look: Look, vertical: bool) -> None:
+    """Mean over the seeds (rows; NaN where a seed lacks the value) as dots, one standard deviation as bars."""
+    known = [column[~np.isnan(column)] for column in values.T]
+    mean = np.array([column.mean() for column in known])
+    std = np.array([column.std(ddof=1) if len(column) > 1 else 0.0 for column in known])
+    along, across = (positions, mean) if vertical else (mean, positions)
+    axes.errorbar(
+        *(along, across),
+        yerr=std if vertical else None,
+        xerr=None if vertical else std,
+        color=look.colour,
+        marker=look.marker,
+        linestyle="none",
+        elinewidth=1,
+    )
+
+
+def offsets(count: int) -> NDArray[np.floating]:
+    """Where in a slot of width 1 the dots of each group stand, so that they do not cover each other."""
+    return (np.arange(count) - (count - 1) / 2) * (0.7 / count)
+
+
+def handle(look: Look, line: bool = True) -> Line2D:
+    """What stands for a look in a legend."""
+    return Line2D([], [], color=look.colour, marker=look.marker, linestyle=look.dash if line else "none")
+
+
+def add_group_legend(figure: Figure, groups: Sequence[Group], looks_of: Mapping[str, Look], lines: bool = True) -> None:
+    """A legend of groups by their labels; `lines`: they are lines in this figure, not dots alone."""
+    add_legend(figure, [handle(looks_of[group.label], lines) for group in groups], [group.label for group in groups])
 
 
 def add_legend(figure: Figure, handles: Sequence, labels: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 import copy
 import io
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from ftp_cl.benchmarks import split_digits
 from ftp_cl.benchmarks.digits import Digits
 from ftp_cl.benchmarks.scenario import DescribedScenario, ExperienceData, StreamKind, make_stream, transform_groups
 from ftp_cl.metrics import ContinualMetrics, DistanceFromAnchor, average_forgetting, expected_calibration_error
+from ftp_cl.metrics.plugins import PredictionCounts
 
 SIZES = (4, 2, 5)  # of the test experiences, each of two classes
 RIGHT = {  # row (experiences trained on) -> right predictions in each test experience
@@ -413,3 +415,18 @@ def test_distance_of_a_grown_head_is_that_of_its_old_rows():
     assert list(metric.result()) == ["1.classifier.weight"] and metric.result()["1.classifier.weight"] > 0
     with pytest.raises(ValueError, match="neither 'initial' nor 'previous'"):
         DistanceFromAnchor("first")
+
+
+def test_predictions_may_be_among_some_classes_only():
+    counts = PredictionCounts()
+    strategy = SimpleNamespace(
+        mb_output=torch.tensor([[3.0, 2.0, 1.0], [3.0, 1.0, 2.0]]),
+        mb_y=torch.tensor([1, 1]),
+        mb_task_id=torch.zeros(2, dtype=torch.long),
+        experience=SimpleNamespace(origin_stream=SimpleNamespace(name="ood_a"), current_experience=0),
+    )
+    for classes, expected in ((None, 0.0), ([1, 2, 7], 50.0), ([1], 100.0)):
+        counts.classes = classes
+        counts.before_eval_exp(strategy)
+        counts.after_eval_iteration(strategy)
+        assert counts.record.accuracies(0, "ood_a", [0]).tolist() == [expected]

@@ -72,7 +72,7 @@ def train(optimizer, weights, steps=range(8)):
 @pytest.fixture
 def passes(monkeypatch):
     """How many tensors each call has taken in one pass."""
-    from ftp_cl.projection.backends.numba import NumbaBackend
+    from ftp_cl.projection.backends.numba_backend import NumbaBackend
 
     taken, adam = [], NumbaBackend.adam
 
@@ -143,7 +143,7 @@ def test_adam_s_own_part_is_torch_s_to_the_last_bit(settings, kind, passes):
 
 @pytest.mark.parametrize("threads", [2, 3, 7])
 def test_tensors_that_several_threads_share(threads, monkeypatch, passes):
-    monkeypatch.setattr("ftp_cl.projection.backends.numba._SMALLEST_SHARE", 100)
+    monkeypatch.setattr("ftp_cl.projection.backends.numba_backend._SMALLEST_SHARE", 100)
     torch.set_num_threads(threads)
     try:
         assert_equal_training({})
@@ -217,7 +217,7 @@ def test_a_failure_leaves_gradients_and_counts_as_they_were(monkeypatch):
     def fail(*args):
         raise MemoryError
 
-    monkeypatch.setattr("ftp_cl.projection.backends.numba.NumbaBackend.adam", fail)
+    monkeypatch.setattr("ftp_cl.projection.backends.numba_backend.NumbaBackend.adam", fail)
     with pytest.raises(MemoryError):
         optimizer.step()
     assert all(weight.grad is not None for weight in weights.values())

@@ -133,3 +133,12 @@ def test_lp_ft_says_nothing_about_experiences_without_training(benchmark, vector
     strategy = make_strategy(vector_classifier(), JointTraining(), HeadFirst(0.5), epochs=2)
     for experience in benchmark.train_stream:
         strategy.train(experience)
+
+
+def test_a_cosine_per_epoch_goes_down_between_epochs_only(benchmark, body_and_head, make_strategy, watch):
+    rates = watch(lambda strategy: strategy.optimizer.param_groups[0]["lr"])
+    schedule = LearningRateSchedule(0.0, "cosine_per_epoch")
+    strategy = make_strategy(body_and_head(), schedule, rates, batch_size=4, epochs=3)
+    strategy.train(benchmark.train_stream[0])
+    # As torch's CosineAnnealingLR(T_max=3): (1 + cos(pi e / 3)) / 2 in epoch e, of six iterations each.
+    assert rates.seen == pytest.approx([0.1] * 6 + [0.075] * 6 + [0.025] * 6)

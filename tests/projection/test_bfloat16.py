@@ -50,7 +50,7 @@ def test_no_number_stays_no_number(bits, place, take_step):
 
 @pytest.mark.parametrize(("dtype", "storage"), [(torch.bfloat16, None), (torch.float32, CHANGE_ONLY)])
 def test_plain_torch_is_not_needed(dtype, storage, monkeypatch, take_step):
-    monkeypatch.setattr("ftp_cl.projection.backends.torch.TorchBackend.layout", None)
+    monkeypatch.setattr("ftp_cl.projection.backends.torch_backend.TorchBackend.layout", None)
     weights = [torch.ones(shape, dtype=dtype) for shape in SHAPES]
     states = [TensorState(0 * weight, like=weight, storage=storage) for weight in weights]
     take_step("numba", states, weights)

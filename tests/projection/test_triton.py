@@ -54,7 +54,7 @@ def test_kernels_compile_for_a_gpu(
     from triton.compiler import ASTSource
 
     from ftp_cl.projection.backends import triton_kernels
-    from ftp_cl.projection.backends.triton import AT_ONCE
+    from ftp_cl.projection.backends.triton_backend import AT_ONCE
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))  # compile it now
     function = getattr(triton_kernels, kernel)

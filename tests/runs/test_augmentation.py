@@ -70,6 +70,7 @@ def test_new_rows_of_the_head_are_imprinted_from_images_as_they_are():
     assert torch.equal(*rows)
 
 
+@pytest.mark.slow
 def test_all_methods_train_on_the_same_views_of_labelled_images(quick_run, tmp_path):
     (tmp_path / "watching.py").write_text(WATCH)
     seen = {}

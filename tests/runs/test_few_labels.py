@@ -21,7 +21,14 @@ def events(path, kind):
 
 
 @pytest.mark.parametrize(
-    "method", ("pseudo_label", "mean_teacher", "fixmatch", "flexmatch", "freematch", "fixmatch_ftp")
+    "method",
+    [
+        "fixmatch_ftp",
+        *(
+            pytest.param(method, marks=pytest.mark.slow)
+            for method in ("pseudo_label", "mean_teacher", "fixmatch", "flexmatch", "freematch")
+        ),
+    ],
 )
 def test_every_semi_supervised_method_runs_and_learns(quick_run, tmp_path, method):
     # Digits are neither mirrored nor, at 8 pixels, shifted.
@@ -188,6 +195,7 @@ def test_the_emoji_experiment_runs_with_the_pretrained_model(ftp_cl, tmp_path, m
     assert len(events(tmp_path / "run", "pseudo_labels")) == (2 if method == "fixmatch_ftp" else 0)
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_over_methods_labels_and_seeds(ftp_cl, tmp_path):
     status, _, error = ftp_cl(
         "run", "-m", "+experiment=few_labels_cifar100", "labels.per_class=2,4", "method=naive,fixmatch_ftp", "seed=0",

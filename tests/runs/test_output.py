@@ -48,6 +48,7 @@ def test_a_list_ends_quietly_when_nobody_reads_and_needs_ascii_only():
         assert (finished.returncode, finished.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_a_run_finishes_on_a_terminal_that_knows_ascii_only(tmp_path):
     words = ["run", "benchmark=split_digits", "benchmark.n_experiences=1", "model=small_cnn", "method=naive"]
     words += ["train.epochs=1", "train.batch_size=64", "threads=1", "eval.ood_every=never", "label='größer'"]

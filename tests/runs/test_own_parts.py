@@ -62,7 +62,9 @@ def test_own_parts_run_and_resume(own_parts, monkeypatch):
     [
         ("my_parts:MyStrategy, strength: 0.1", "experience 2, epoch 1, batch 2"),
         ("my_parts:MyLoop, strength: 0.1", "experience 1, trained"),
-        ("avalanche.training:Cumulative", "experience 2, epoch 1, batch 2"),  # prepares an experience from its state
+        pytest.param(  # prepares an experience from its state
+            *("avalanche.training:Cumulative", "experience 2, epoch 1, batch 2"), marks=pytest.mark.slow
+        ),
     ],
 )
 def test_an_own_strategy_runs_and_resumes(own_parts, monkeypatch, capsys, strategy, place):

@@ -117,7 +117,16 @@ def interrupted_every(iterations: int, overrides: list[str], directory: Path, mo
     raise AssertionError("the run does not get on")
 
 
+def test_a_run_that_selects_its_epochs_resumes_to_the_same_bytes(tmp_path, monkeypatch):
+    overrides = [*SHORT, "method=ftp", "train.select=validation", "train.epochs=3", "optimizer.lr=0.3"]
+    start(overrides, tmp_path / "whole")
+    expected = outcome(tmp_path / "whole")
+    assert outcome(interrupted_every(11, overrides, tmp_path / "cut", monkeypatch)) == expected
+    assert len(expected[1]["selected_epochs"]) == 2
+
+
 METHODS = sorted({*options_of("method")} - {"own"})
+SLOWLY = partial(pytest.param, marks=pytest.mark.slow)
 QUICK_METHODS = ("ewc", "ftp_replay", "slda")
 NEEDS_UNLABELLED = ("pseudo_label", "mean_teacher", "match")
 
@@ -146,10 +155,10 @@ def test_every_method_resumes_to_the_same_bytes(tmp_path, monkeypatch, method):
     ("iterations", "options"),
     [
         (17, ["method=ftp", "method.when=experience", "method.radius_iterations=3"]),
-        (17, ["method=ftp", "method.anchor=initial", "optimizer.fresh=false"]),
-        (17, ["method=ftp_replay", "optimizer.name=sgd", "train.schedule=constant", "model.head=linear"]),
+        SLOWLY(17, ["method=ftp", "method.anchor=initial", "optimizer.fresh=false"]),
+        SLOWLY(17, ["method=ftp_replay", "optimizer.name=sgd", "train.schedule=constant", "model.head=linear"]),
         (40, ["method=naive", "checkpoint.every_iterations=null", "checkpoint.every_minutes=null"]),
-        (17, ["method=ftp_replay", "train.augmentation=weak"]),
+        SLOWLY(17, ["method=ftp_replay", "train.augmentation=weak"]),
         (17, ["method=fixmatch_ftp", "method.ratio=1", "train.augmentation=shift", "labels.per_class=40"]),
         (29, ["method=ftp_replay", "train.augmentation=shift", "loader.workers=2", "precision=fp16-mixed"]),
     ],
@@ -487,7 +496,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(directory)], check=True)
 
 
-@pytest.mark.parametrize("moment", ["training", "a checkpoint", "the result"])
+@pytest.mark.parametrize("moment", [SLOWLY("training"), "a checkpoint", SLOWLY("the result")])
 def test_a_run_on_a_full_disk_ends_in_one_sentence_and_goes_on_when_there_is_room(
     ftp_cl, small_disk, tmp_path, monkeypatch, moment
 ):

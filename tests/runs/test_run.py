@@ -29,7 +29,16 @@ WITHOUT_SOLVER = {"gem", "ftp_gem"} if SOLVER is None else set()
 SEMI_SUPERVISED = {name for name in options_of("method") if "match" in name or "teacher" in name or "pseudo" in name}
 
 
-@pytest.mark.parametrize("method", sorted({*options_of("method")} - WITHOUT_SOLVER - SEMI_SUPERVISED - {"own"}))
+QUICK_METHODS = ("naive", "ftp", "ftp_replay", "ncm", "tpgm", "lp_ft")
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(method, marks=() if method in QUICK_METHODS else pytest.mark.slow)
+        for method in sorted({*options_of("method")} - WITHOUT_SOLVER - SEMI_SUPERVISED - {"own"})
+    ],
+)
 def test_every_method_runs_and_learns(quick_run, method):
     epochs = ["train.epochs=2"] if "lp_ft" in method else []  # one for the head, one for everything
     result = quick_run(f"method={method}", "benchmark.n_experiences=2", *epochs)

@@ -17,9 +17,9 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
 from ftp_cl.runs.files import replace_files
-from ftp_cl.study.figures import _ood_rows
 from ftp_cl.study.heatmap import matrix_svg
 from ftp_cl.study.loading import ReportError, load_results
+from ftp_cl.study.ood_figures import _ood_rows
 from ftp_cl.study.style import short_tensor_names
 from ftp_cl.study.write import write_figure, write_report
 
@@ -148,7 +148,7 @@ def test_a_large_matrix_has_no_numbers_and_few_cells():
 
 def test_very_many_streams_and_rows_are_drawn_in_part_and_the_page_says_so(tmp_path, make_run, monkeypatch):
     monkeypatch.setattr("ftp_cl.study.page.MOST_DRAWN", 1)
-    monkeypatch.setattr("ftp_cl.study.figures._MOST_STREAMS", 2)
+    monkeypatch.setattr("ftp_cl.study.ood_figures.MOST_STREAMS", 2)
     for rate in range(2):
         make_run(tmp_path / str(rate), config={"lr": rate})
     text = parse(write_report([tmp_path], tmp_path / "out").html).text

@@ -1,21 +1,31 @@
-"""The choice among backends by name."""
+"""The choice among backends by name: `mine` is the class `MineBackend` of the file `mine_backend.py` here."""
 
+import importlib
 import importlib.util
 import logging
 import os
+import pkgutil
 from collections.abc import Callable
 
 import torch
 
+from ftp_cl.projection import backends as folder
 from ftp_cl.projection.backends.protocol import Backend
 
 logger = logging.getLogger(__name__)
 
+_SUFFIX = "_backend"
 
-def _torch() -> Backend:
-    from ftp_cl.projection.backends.torch import TorchBackend
 
-    return TorchBackend()
+def _names() -> list[str]:
+    modules = [module.name for module in pkgutil.iter_modules(folder.__path__)]
+    return sorted(name.removesuffix(_SUFFIX) for name in modules if name.endswith(_SUFFIX))
+
+
+def _built(name: str) -> Backend:
+    module = importlib.import_module(f"{folder.__name__}.{name}{_SUFFIX}")
+    backend: Backend = getattr(module, f"{name.capitalize()}Backend")()
+    return backend
 
 
 def _special() -> list[Backend]:
@@ -27,18 +37,6 @@ def _special() -> list[Backend]:
     from ftp_cl.projection.backends.sharded import ShardedBackend
 
     return [FactoredBackend(), ShardedBackend()]
-
-
-def _numba() -> Backend:
-    from ftp_cl.projection.backends.numba import NumbaBackend
-
-    return NumbaBackend()
-
-
-def _triton() -> Backend:
-    from ftp_cl.projection.backends.triton import TritonBackend
-
-    return TritonBackend()
 
 
 def _numba_missing() -> str | None:
@@ -56,12 +54,8 @@ def triton_is_interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
-_BACKENDS: dict[str, tuple[Callable[[], Backend], Callable[[], str | None]]] = {
-    "numba": (_numba, _numba_missing),
-    "torch": (_torch, lambda: None),
-    "triton": (_triton, _triton_missing),
-}
-"""Name -> (constructor, what keeps it from working here)."""
+_MISSING: dict[str, Callable[[], str | None]] = {"numba": _numba_missing, "triton": _triton_missing}
+"""What keeps a backend from working here, of those that need more than torch."""
 
 _AUTOMATIC = ("numba", "torch")
 """Those that "auto" uses, each for the tensors that it takes. Not triton, whose kernels have not run on a GPU yet."""
@@ -69,7 +63,11 @@ _AUTOMATIC = ("numba", "torch")
 
 def available_backends() -> list[str]:
     """Names that `get_backends` accepts in this environment."""
-    return [name for name, (_, missing) in _BACKENDS.items() if missing() is None]
+    return [name for name in _names() if _problem(name) is None]
+
+
+def _problem(name: str) -> str | None:
+    return _MISSING[name]() if name in _MISSING else None
 
 
 def get_backends(name: str) -> tuple[Backend, ...]:
@@ -80,22 +78,20 @@ def get_backends(name: str) -> tuple[Backend, ...]:
     """
     if name == "auto":
         return _automatic()
-    build, missing = _BACKENDS.get(name, (None, lambda: "is unknown"))
-    problem = missing()
-    if problem is not None or build is None:
+    problem = _problem(name) if name in _names() else "is unknown"
+    if problem is not None:
         available = ", ".join(map(repr, available_backends()))
         raise ValueError(f"backend={name!r} {problem}; available are 'auto', {available}.")
-    return (*_special(), build()) if name == "torch" else (*_special(), build(), _torch())
+    return tuple([*_special(), *(_built(each) for each in dict.fromkeys((name, "torch")))])
 
 
 def _automatic() -> tuple[Backend, ...]:
     backends = _special()
     for name in _AUTOMATIC:
-        build, missing = _BACKENDS[name]
-        if missing() is not None:
+        if _problem(name) is not None:
             continue
         try:
-            backends.append(build())
+            backends.append(_built(name))
         except ImportError as error:  # installed, but at odds with another package
             logger.warning("The %s backend cannot be loaded: %s", name, error)
     logger.info("The projection runs on these backends: %s.", ", ".join(backend.name for backend in backends))

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ftp_cl.projection.backends.protocol import Factored, Rule, Update
-from ftp_cl.projection.backends.torch import ELEMENTS_AT_ONCE, TorchBackend, _segments_of
+from ftp_cl.projection.backends.torch_backend import ELEMENTS_AT_ONCE, TorchBackend, _segments_of
 from ftp_cl.projection.radius import STEPS, VALUE, begun
 from ftp_cl.projection.rows import NORM_EPSILON, accumulation_dtype, kept_dtype
 

@@ -6,7 +6,7 @@ the anchor W0, and the tensors that the loop's docstring names. Elements have th
 the anchor that of `centre`, those of the change that of `kept`, which is None where none is kept, in one pass; norms
 and numbers are float64. Sums over a block of a row are taken in the tensor's dtype, in as many partial sums as a vector
 has lanes, and those of blocks in float64: nearly as exact as float64 throughout, and faster. bfloat16 stands here as
-uint16.
+uint16. The loops are in one file because Numba's cache on disk notices a change in the file of a loop only.
 """
 
 import hashlib

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ftp_cl.projection.backends.protocol import Rule, Sharding, Update
-from ftp_cl.projection.backends.torch import TorchBackend, place_tensor, terms_of
+from ftp_cl.projection.backends.torch_backend import TorchBackend, place_tensor, terms_of
 from ftp_cl.projection.radius import VALUE
 from ftp_cl.projection.rows import NORM_EPSILON, kept_dtype
 
