@@ -24,7 +24,7 @@ def add_lora(
     try:
         import peft
     except ModuleNotFoundError:
-        raise ModuleNotFoundError("lora needs peft: pip install 'ftp-cl[text]'") from None
+        raise ModuleNotFoundError("lora needs peft: pip install 'ftp-cl[lora]'") from None
     linear = [name for name, module in backbone.named_modules() if isinstance(module, nn.Linear)]
     if not (chosen := linear if targets is None else [targets] if isinstance(targets, str) else list(targets)):
         raise ValueError("lora: the model has no linear layer: name its layers, lora={targets: [...]}")
