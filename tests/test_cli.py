@@ -80,10 +80,13 @@ def test_a_wrong_word_is_named_with_what_would_be_right(ftp_cl, tmp_path, word, 
     assert not (tmp_path / "run" / "result.json").exists()
 
 
-def test_a_missing_weight_file_is_named(ftp_cl):
+def test_a_missing_weight_file_is_named(ftp_cl, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     error = refused(ftp_cl, "run", "model=timm", "model.architecture=resnet18", "model.weights=nowhere.safetensors")
     assert "nowhere.safetensors" in error
-    assert "model.weights" in refused(ftp_cl, "run", "model=timm", "model.architecture=resnet18")
+    error = refused(ftp_cl, "run", "model=timm", "model.architecture=resnet18")
+    assert f"not in the cache ({tmp_path}/models--timm--resnet18" in error and "model.weights=path" in error
 
 
 def test_a_finished_run_is_kept_and_another_configuration_refused(ftp_cl, tmp_path):

@@ -186,15 +186,21 @@ def choose_identities(emoji: list[dict], sets: list[IconSet]) -> list[Identity]:
 
 
 def draw(svg: str) -> bytes:
-    """Draw ``svg`` on white and return it as a lossless WebP file."""
+    """Draw ``svg`` on a transparent ground and return it as a lossless WebP file."""
     # The drawings hold no text; without the system's fonts they cannot depend on the machine either.
     png = resvg_py.svg_to_bytes(svg_string=svg, width=SIZE, height=SIZE, skip_system_fonts=True)
-    icon = Image.open(io.BytesIO(bytes(png))).convert("RGBA")
-    image = Image.new("RGBA", icon.size, "white")
-    image.alpha_composite(icon)
     webp = io.BytesIO()
-    image.convert("RGB").save(webp, "WEBP", lossless=True, quality=100, method=6)
+    # What is wholly transparent loses its colour, which no ground shows.
+    Image.open(io.BytesIO(bytes(png))).convert("RGBA").save(webp, "WEBP", lossless=True, quality=100, method=6)
     return webp.getvalue()
+
+
+def on_white(file: bytes) -> np.ndarray:
+    """Return the pixels [height, width, 3] of an image on white."""
+    image = Image.open(io.BytesIO(file)).convert("RGBA")
+    ground = Image.new("RGBA", image.size, "white")
+    ground.alpha_composite(image)
+    return np.asarray(ground.convert("RGB"), float)
 
 
 def build(packages: Path, output: Path) -> None:
@@ -222,11 +228,11 @@ def compare(built: Path, shipped: Path) -> str:
         common = sorted(set(new.namelist()) & set(old.namelist()) - {"index.csv"})
         differences = []
         for path in common:
-            a, b = (np.asarray(Image.open(io.BytesIO(z.read(path))).convert("RGB"), float) for z in (new, old))
+            a, b = (on_white(z.read(path)) for z in (new, old))
             differences.append(np.abs(a - b).mean())
     return (
-        f"index {'equal' if same_index else 'DIFFERENT'}; {len(common)} common images, mean absolute pixel difference "
-        f"{np.mean(differences):.6f} of 255, largest of one image {np.max(differences):.6f}; "
+        f"index {'equal' if same_index else 'DIFFERENT'}; {len(common)} common images on white, mean absolute "
+        f"difference {np.mean(differences):.6f} of 255, largest of one image {np.max(differences):.6f}; "
         f"archives {'equal' if built.read_bytes() == shipped.read_bytes() else 'not equal'} byte for byte"
     )
 

@@ -7,7 +7,23 @@ import operator
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol, TypeAlias
+
+from PIL import Image
+
+
+class Resizing(Protocol):
+    """A function that makes an image square, such as ``ftp_cl.models.Preprocessing``."""
+
+    @property
+    def size(self) -> int:
+        """Side of what it returns, in pixels."""
+
+    def __call__(self, image: Image.Image, /) -> Image.Image: ...
+
+
+Size: TypeAlias = int | Resizing
+"""Of images: a side in pixels, which each dataset brings them to in its own way, or a function that does it."""
 
 
 def check_choice(what: str, value: object, choices: Sequence[str]) -> None:
@@ -80,10 +96,16 @@ def class_indices(what: object, targets: Any, n_classes: int | None) -> list[int
     return indices
 
 
-def check_size(size: int, smallest: int, largest: int) -> None:
-    """Raise ValueError unless ``size`` is a whole number of pixels between ``smallest`` and ``largest``."""
-    if not isinstance(size, int) or isinstance(size, bool):
+def check_size(size: Size, smallest: int, largest: int) -> None:
+    """Raise ValueError unless ``size`` is a whole number of pixels between ``smallest`` and ``largest``, or has one."""
+    side = side_of(size)
+    if not isinstance(side, int) or isinstance(side, bool):
         raise ValueError(f"size={size!r} is not a whole number of pixels: use {smallest} to {largest}.")
-    if not smallest <= size <= largest:
-        nearest = min(max(size, smallest), largest)
-        raise ValueError(f"size={size} is outside {smallest} to {largest} pixels: the nearest is {nearest}.")
+    if not smallest <= side <= largest:
+        nearest = min(max(side, smallest), largest)
+        raise ValueError(f"size={side} is outside {smallest} to {largest} pixels: the nearest is {nearest}.")
+
+
+def side_of(size: Size) -> int:
+    """Return the side of the images in pixels."""
+    return size.size if callable(size) else size

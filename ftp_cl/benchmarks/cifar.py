@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from torchvision.transforms import Compose, Resize
 
-from ftp_cl.benchmarks._checks import check_choice, check_size, class_indices
+from ftp_cl.benchmarks._checks import Size, check_choice, check_size, class_indices
 from ftp_cl.benchmarks._dataset import ArrayDataset
 from ftp_cl.benchmarks.download import Archive, data_root, require_folder
 from ftp_cl.benchmarks.options import ClassOptions, Transform, class_benchmark, takes
@@ -228,7 +228,7 @@ def split_cifar10(
     seed: int = 0,
     *,
     corruption_source: str = "published",
-    size: int = _SIDE,
+    size: Size = _SIDE,
     dataset_root: str | Path | None = None,
     download: bool = True,
     **options: Unpack[ClassOptions],
@@ -249,7 +249,7 @@ def split_cifar100(
     seed: int = 0,
     *,
     corruption_source: str = "published",
-    size: int = _SIDE,
+    size: Size = _SIDE,
     dataset_root: str | Path | None = None,
     download: bool = True,
     **options: Unpack[ClassOptions],
@@ -276,7 +276,7 @@ def split_cifar100(
 
 
 def _split_cifar(
-    variant: str, source: str, size: int, dataset_root: str | Path | None, download: bool, **options: Any
+    variant: str, source: str, size: Size, dataset_root: str | Path | None, download: bool, **options: Any
 ) -> DescribedScenario:
     for transform in ("train_transform", "eval_transform"):
         options[transform] = _resized(size, options[transform])
@@ -296,10 +296,10 @@ def _split_cifar(
     return class_benchmark(f"split_{variant}", train, test, settings, published, **options)
 
 
-def _resized(size: int, transform: Transform | None) -> Transform | None:
+def _resized(size: Size, transform: Transform | None) -> Transform | None:
     """Return a transform that resizes first; not the dataset's work, because corruptions come before it."""
     check_size(size, *_SIZES)
     if size == _SIDE:
         return transform
-    resize = Resize([size, size])
+    resize = size if callable(size) else Resize([size, size])
     return resize if transform is None else Compose([resize, transform])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ftp_cl.benchmarks._checks import check_choice, check_choices
+from ftp_cl.benchmarks._checks import Size, check_choice, check_choices
 from ftp_cl.benchmarks.download import Archive, data_root, require_folder
 from ftp_cl.benchmarks.image_files import ImageFiles, images_in
 from ftp_cl.benchmarks.options import ImageOptions, domain_benchmark, takes
@@ -71,7 +71,7 @@ class Core50(ImageFiles):
         sessions: str | Sequence[str],
         split: str,
         object_level: bool = True,
-        size: int | None = 128,
+        size: Size | None = 128,
         download: bool = False,
     ) -> None:
         self.sessions = check_choices("session", sessions, CORE50_SESSIONS)
@@ -108,7 +108,7 @@ def core50(
     seed: int = 0,
     *,
     object_level: bool = True,
-    size: int = 128,
+    size: Size = 128,
     dataset_root: str | Path | None = None,
     download: bool = True,
     **options: Unpack[ImageOptions],

@@ -301,7 +301,9 @@ def _corrupted_stream(
         # One per source, however many experiences are cut from it.
         return made.setdefault(id(source), CorruptedDataset(source, name, severity, seed, constants, cache))
 
-    experiences = [experience_like(e, _with_leaves(e.dataset, corrupted)) for e in stream]
+    # One per dataset, too: experiences of the same images share it.
+    datasets = {id(e.dataset): _with_leaves(e.dataset, corrupted) for e in stream}
+    experiences = [experience_like(e, datasets[id(e.dataset)]) for e in stream]
     return stream_from(f"ood_{name}_{severity}", experiences, StreamKind("ood", name, severity))
 
 

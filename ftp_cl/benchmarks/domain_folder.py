@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ftp_cl.benchmarks._checks import check_choice, check_choices, check_domains
+from ftp_cl.benchmarks._checks import Size, check_choice, check_choices, check_domains
 from ftp_cl.benchmarks.folder import ImageFolder
 from ftp_cl.benchmarks.image_files import class_folders
 from ftp_cl.benchmarks.options import ClassOptions, class_benchmark, domain_benchmark, takes
@@ -47,7 +47,7 @@ class DomainFolder(ImageFolder):
         domain: str | Sequence[str],
         split: str,
         split_seed: int = 0,
-        size: int | None = 224,
+        size: Size | None = 224,
         classes: Sequence[str] | None = None,
     ) -> None:
         self.domain = check_choices("domain", domain, class_folders(Path(root)))
@@ -88,7 +88,7 @@ def domain_folder(
     *,
     split_seed: int = 0,
     label_percent: float = 100,
-    size: int = 224,
+    size: Size = 224,
     **options: Unpack[ClassOptions],
 ) -> DescribedScenario:
     """A data set in folders of domains: domain by domain or class by class, with all images of other domains as OOD.

@@ -7,7 +7,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ftp_cl.benchmarks._checks import check_choice, check_choices, check_domains, composed
+from ftp_cl.benchmarks._checks import Size, check_choice, check_choices, check_domains, composed
 from ftp_cl.benchmarks.download import data_root
 from ftp_cl.benchmarks.image_files import ImageFiles, check_files, read_lines
 from ftp_cl.benchmarks.options import ClassOptions, ImageOptions, class_benchmark, domain_benchmark, takes
@@ -60,7 +60,7 @@ class DomainNet(ImageFiles):
         root: str | Path,
         domain: str | Sequence[str],
         split: str,
-        size: int | None = 224,
+        size: Size | None = 224,
         classes: Sequence[str] | None = None,
         split_lists: str | Path | None = None,
         percent: float = 100,
@@ -139,7 +139,7 @@ def domainnet(
     ood_domains: str | Sequence[str] | None = None,
     label_percent: float = 100,
     split_lists: str | Path | None = None,
-    size: int = 224,
+    size: Size = 224,
     dataset_root: str | Path | None = None,
     **options: Unpack[ClassOptions],
 ) -> DescribedScenario:
@@ -190,7 +190,7 @@ def domainnet_domains(
     seed: int = 0,
     *,
     label_percent: float = 100,
-    size: int = 224,
+    size: Size = 224,
     dataset_root: str | Path | None = None,
     **options: Unpack[ImageOptions],
 ) -> DescribedScenario:
@@ -222,7 +222,7 @@ def domainnet_domains(
 
 
 def _parts(
-    root: Path, domain: str | Sequence[str], size: int, split_lists: str | Path | None = None, percent: float = 100
+    root: Path, domain: str | Sequence[str], size: Size, split_lists: str | Path | None = None, percent: float = 100
 ) -> list[DomainNet]:
     """What to train and to test on, and by ``split_lists`` to validate on; the same classes, no image in two parts."""
     splits = _SPLITS[:2] if split_lists is None else _SPLITS

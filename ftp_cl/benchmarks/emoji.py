@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ftp_cl.benchmarks._checks import check_domains
+from ftp_cl.benchmarks._checks import Size, check_domains
 from ftp_cl.benchmarks.emoji_domains import CLASSES, DOMAINS, EmojiDomains
 from ftp_cl.benchmarks.emoji_words import WORDINGS, EmojiText
 from ftp_cl.benchmarks.options import SplitOptions, TextOptions, domain_benchmark, takes
@@ -24,7 +24,7 @@ def split_emoji(
     shots: int | None = None,
     seed: int = 0,
     *,
-    size: int = 64,
+    size: Size = 64,
     fixed_class_order: Sequence[int] | None = None,
     **options: Unpack[SplitOptions],
 ) -> DescribedScenario:
@@ -141,7 +141,7 @@ def emoji_styles(
     shots: int | None = None,
     seed: int = 0,
     *,
-    size: int = 64,
+    size: Size = 64,
     **options: Unpack[SplitOptions],
 ) -> DescribedScenario:
     """Emoji style by style (domain-incremental): all 20 classes in every experience, unseen styles as OOD streams.

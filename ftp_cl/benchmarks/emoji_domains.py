@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from ftp_cl.benchmarks._checks import check_choice, check_choices, check_size
+from ftp_cl.benchmarks._checks import Size, check_choice, check_choices, check_size, side_of
 from ftp_cl.benchmarks._dataset import RebuildableDataset
 
 DOMAINS = ("noto", "blob", "twemoji", "emojione", "fluent_flat", "fluent_3d", "line_art")
@@ -63,8 +63,8 @@ class EmojiDomains(RebuildableDataset):
     ``size`` x ``size`` pixels on white (or what ``transform`` makes of it) and the class index.
 
     Each style has 368 training and 244 test images, 7 to 27 of each class in training and 5 to 18 in the test part.
-    The images are stored with 64 x 64 pixels; any other size is resampled once, when the dataset is made. Sources and
-    licences are in ``data/NOTICE``; ``tools/build_emoji_domains.py`` in the repository redraws the archive.
+    The images are stored with 64 x 64 pixels and alpha; any other size is resampled once, when the dataset is made.
+    Sources and licences are in ``data/NOTICE``; ``tools/build_emoji_domains.py`` in the repository redraws the archive.
 
     Two known flaws come from the sources: emojione and blob draw ``cricket`` (test, bug_reptile) as the game, exactly
     as ``cricket_bat_and_ball`` (training, sport), and line_art has one drawing for ``cd`` (training) and ``dvd``
@@ -92,7 +92,7 @@ class EmojiDomains(RebuildableDataset):
         self,
         domain: str | Sequence[str],
         split: str,
-        size: int = _STORED_SIZE,
+        size: Size = _STORED_SIZE,
         transform: Callable[[Any], Any] | None = None,
         target_transform: Callable[[Any], Any] | None = None,
     ) -> None:
@@ -124,7 +124,8 @@ class EmojiDomains(RebuildableDataset):
         )
 
     def __repr__(self) -> str:
-        return f"EmojiDomains({', '.join(self.domain)}; {self.split}, {len(self)} images of {self.size} x {self.size})"
+        side = side_of(self.size)
+        return f"EmojiDomains({', '.join(self.domain)}; {self.split}, {len(self)} images of {side} x {side})"
 
 
 @contextmanager
@@ -145,13 +146,29 @@ def _index() -> dict[tuple[str, str], list[_Entry]]:
     return index
 
 
-def _read_images(paths: Sequence[str], size: int) -> np.ndarray:
-    """Decode ``paths`` into a uint8 array [N, size, size, 3]."""
-    images = np.empty((len(paths), size, size, 3), np.uint8)
+@lru_cache(maxsize=2 * len(DOMAINS))
+def drawings(domain: str, split: str) -> dict[str, dict[str, Image.Image]]:
+    """Return the drawings of a style and split: class -> identity -> RGBA image, 64 x 64 pixels; not to be changed."""
+    found: dict[str, dict[str, Image.Image]] = {name: {} for name in CLASSES}
+    with _open_archive() as archive:
+        for entry in _index()[domain, split]:
+            image = Image.open(io.BytesIO(archive.read(entry.path))).convert("RGBA")
+            found[entry.class_name][entry.identity] = image
+    return found
+
+
+def _read_images(paths: Sequence[str], size: Size) -> np.ndarray:
+    """Decode ``paths`` into a uint8 array [N, size, size, 3], on white."""
+    images = np.empty((len(paths), side_of(size), side_of(size), 3), np.uint8)
     with _open_archive() as archive:
         for position, path in enumerate(paths):
-            image = Image.open(io.BytesIO(archive.read(path))).convert("RGB")
-            if size != _STORED_SIZE:
+            drawing = Image.open(io.BytesIO(archive.read(path))).convert("RGBA")
+            ground = Image.new("RGBA", drawing.size, "white")
+            ground.alpha_composite(drawing)
+            image = ground.convert("RGB")
+            if callable(size):
+                image = size(image)
+            elif size != _STORED_SIZE:
                 image = image.resize((size, size), Image.Resampling.LANCZOS)
             images[position] = np.asarray(image)
     return images

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from ftp_cl.benchmarks._checks import check_choice, check_size, class_indices
+from ftp_cl.benchmarks._checks import Size, check_choice, check_size, class_indices
 from ftp_cl.benchmarks._dataset import ArrayDataset
 from ftp_cl.benchmarks.download import data_root, require_file
 from ftp_cl.benchmarks.options import ClassOptions, class_benchmark, takes
@@ -68,7 +68,7 @@ class FashionMnist(ArrayDataset):
         2017, arXiv 1708.07747.
     """
 
-    def __init__(self, root: str | Path, split: str, size: int = 32, download: bool = False) -> None:
+    def __init__(self, root: str | Path, split: str, size: Size = 32, download: bool = False) -> None:
         check_choice("split", split, tuple(_PREFIXES))
         check_size(size, *_SIZES)
         self.root, self.split, self.size = Path(root), split, size
@@ -87,7 +87,10 @@ class FashionMnist(ArrayDataset):
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         image, target = super().__getitem__(index)
-        return image.convert("RGB").resize((self.size, self.size), Image.Resampling.BILINEAR), target
+        image = image.convert("RGB")
+        if callable(self.size):
+            return self.size(image), target
+        return image.resize((self.size, self.size), Image.Resampling.BILINEAR), target
 
 
 def _read_idx(folder: Path, name: str, download: bool) -> np.ndarray:
@@ -114,7 +117,7 @@ def split_fashion_mnist(
     n_experiences: int | Sequence[int] = 5,
     seed: int = 0,
     *,
-    size: int = 32,
+    size: Size = 32,
     dataset_root: str | Path | None = None,
     download: bool = True,
     **options: Unpack[ClassOptions],

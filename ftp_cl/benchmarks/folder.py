@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ftp_cl.benchmarks._checks import check_names, composed
+from ftp_cl.benchmarks._checks import Size, check_names, composed
 from ftp_cl.benchmarks.image_files import ImageFiles, class_folders, images_in, is_image
 from ftp_cl.benchmarks.options import ClassOptions, class_benchmark, takes
 
@@ -38,7 +38,7 @@ class ImageFolder(ImageFiles):
 
     as_viewed = True
 
-    def __init__(self, root: str | Path, size: int | None = 224) -> None:
+    def __init__(self, root: str | Path, size: Size | None = 224) -> None:
         self.parent = root = Path(root)
         folders = sorted(class_folders(root), key=composed)
         check_names(str(root), folders)
@@ -59,7 +59,7 @@ def image_folder(
     n_experiences: int | Sequence[int] = 1,
     seed: int = 0,
     *,
-    size: int = 224,
+    size: Size = 224,
     **options: Unpack[ClassOptions],
 ) -> DescribedScenario:
     """Images of your own in folders train/, test/ and ood_*/, each with one folder per class.

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ftp_cl.benchmarks._checks import check_choice
+from ftp_cl.benchmarks._checks import Size, check_choice
 from ftp_cl.benchmarks.download import data_root
 from ftp_cl.benchmarks.image_files import ImageFiles, check_files, read_lines
 from ftp_cl.benchmarks.options import ClassOptions, class_benchmark, takes
@@ -46,7 +46,7 @@ class GroceryStore(ImageFiles):
         2019, arXiv 1901.00711; MIT license.
     """
 
-    def __init__(self, root: str | Path, split: str, size: int | None = 224) -> None:
+    def __init__(self, root: str | Path, split: str, size: Size | None = 224) -> None:
         check_choice("split", split, (*_LIST_OF, "iconic"))
         self.parent, self.split = Path(root), split
         folder = self.parent / "dataset"
@@ -108,7 +108,7 @@ def grocery_store(
     n_experiences: int | Sequence[int] = 9,
     seed: int = 0,
     *,
-    size: int = 224,
+    size: Size = 224,
     dataset_root: str | Path | None = None,
     **options: Unpack[ClassOptions],
 ) -> DescribedScenario:

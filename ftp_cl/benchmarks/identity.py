@@ -17,6 +17,7 @@ from torch.utils.data import Subset
 from ftp_cl.benchmarks._copies import CopiedItems, values_of
 from ftp_cl.benchmarks._sources import sources
 from ftp_cl.benchmarks.corruptions import CorruptedDataset
+from ftp_cl.benchmarks.dense.masks import OneExperiencesMasks
 from ftp_cl.benchmarks.image_files import ImageFiles
 from ftp_cl.benchmarks.ood import _Relabelled
 
@@ -77,9 +78,11 @@ class _Reader:
     def _add_items(self, source: Any, indices: Indices, digest: Any) -> str:
         if isinstance(source, CorruptedDataset):
             _add(digest, source.name, source.severity, source.seed, source.constants)
+        if isinstance(source, OneExperiencesMasks):
+            _add(digest, source.shown)
         if isinstance(source, Subset):
             source, indices = source.dataset, np.asarray(source.indices, np.int64)[indices]
-        elif isinstance(source, CorruptedDataset | _Relabelled):
+        elif isinstance(source, CorruptedDataset | _Relabelled | OneExperiencesMasks):
             source = source.source
         else:
             return self._add_raw_items(source, indices, digest)
@@ -95,6 +98,8 @@ class _Reader:
             root, paths = files
             for index in indices:
                 _add(digest, paths[index], self._size(root / paths[index]))
+                if hasattr(source, "counts"):  # of the mask, by its pixels of each class: small files are alike
+                    _add(digest, values_of(source.counts[index]))
             return _FILES
         array = source.data if hasattr(source, "data") else next(iter(getattr(source, "tensors", ())), None)
         if not isinstance(array, np.ndarray | torch.Tensor) or len(array) != len(source):
@@ -103,8 +108,10 @@ class _Reader:
             path = Path(str(array.filename))
             _add(digest, path.name, self._size(path), indices.tolist())
             return _FILES
-        for block in np.array_split(indices, len(indices) // 1000 + 1):
-            _add(digest, values_of(array[block]))
+        for values in (array, getattr(source, "masks", None)):
+            if values is not None:
+                for block in np.array_split(indices, len(indices) // 1000 + 1):
+                    _add(digest, values_of(values[block]))
         return _VALUES
 
     def _size(self, path: Path) -> int:

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from torchvision.transforms.functional import center_crop, resize
 
-from ftp_cl.benchmarks._checks import check_size
+from ftp_cl.benchmarks._checks import Size, check_size, side_of
 from ftp_cl.benchmarks._dataset import RebuildableDataset
 
 IMAGE_SUFFIXES = (
@@ -48,7 +48,7 @@ class ImageFiles(RebuildableDataset):
         paths: of the images, with forward slashes.
         targets: class index per item.
         classes: the class names; a target is a position in this list.
-        size: side of the images in pixels, 8 to 1024, or None.
+        size: side of the images in pixels, 8 to 1024; a function that resizes and cuts instead, or None.
         as_viewed: read images as a viewer shows them instead, see ``as_viewed``.
     """
 
@@ -60,7 +60,7 @@ class ImageFiles(RebuildableDataset):
         return {**super().constructor_arguments(), "root": self.parent}
 
     def _set_files(
-        self, root: Path, paths: Sequence[str], targets: Sequence[int], classes: Sequence[str], size: int | None
+        self, root: Path, paths: Sequence[str], targets: Sequence[int], classes: Sequence[str], size: Size | None
     ) -> None:
         if size is not None:
             check_size(size, *_SIZES)
@@ -98,13 +98,13 @@ class StoredImage:
     """
 
     content: bytes
-    size: int | None
+    size: Size | None
     as_viewed: bool
 
     @property
     def is_compact(self) -> bool:
         """Whether it takes less memory than the pixels that it is decoded to; a large photograph may take more."""
-        return self.size is None or len(self.content) < 3 * self.size**2
+        return self.size is None or len(self.content) < 3 * side_of(self.size) ** 2
 
     def decode(self) -> Image.Image:
         """Return what ``ImageFiles`` gives for the file.
@@ -121,13 +121,13 @@ class StoredImage:
             ) from None
 
 
-def _cut(image: Image.Image, size: int | None) -> Image.Image:
+def _cut(image: Image.Image, size: Size | None) -> Image.Image:
     if size is None:
         return image
     longest = _LONGEST * min(image.size)
     if max(image.size) > longest:
         image = center_crop(image, [min(image.height, longest), min(image.width, longest)])
-    return center_crop(resize(image, [size]), [size, size])
+    return size(image) if callable(size) else center_crop(resize(image, [size]), [size, size])
 
 
 def _as_rgb(image: Image.Image, viewed: bool) -> Image.Image:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ftp_cl.benchmarks._checks import check_choices
+from ftp_cl.benchmarks._checks import Size, check_choices
 from ftp_cl.benchmarks.image_files import ImageFiles, class_folders, images_in
 from ftp_cl.benchmarks.options import ClassOptions, class_benchmark, takes
 
@@ -49,7 +49,7 @@ class ImageNet(ImageFiles):
         2021, arXiv 2006.16241; Sketch: Wang et al., NeurIPS 2019, arXiv 1905.13549.
     """
 
-    def __init__(self, root: str | Path, size: int | None = 224, numbered: Sequence[str] | None = None) -> None:
+    def __init__(self, root: str | Path, size: Size | None = 224, numbered: Sequence[str] | None = None) -> None:
         self.parent = root = Path(root)
         self.numbered = numbered
         folder_of = {name: name for name in class_folders(root)}
@@ -95,7 +95,7 @@ def imagenet(
     ood_sets: str | Sequence[str] = ("v2", "a", "r", "sketch"),
     ood_root: str | Path | None = None,
     label_percent: float = 100,
-    size: int = 224,
+    size: Size = 224,
     **options: Unpack[ClassOptions],
 ) -> DescribedScenario:
     """ImageNet, or some of its classes, with ImageNet-V2, -A, -R and -Sketch as OOD streams.
@@ -127,8 +127,17 @@ def imagenet(
     names = check_choices("OOD set", ood_sets, list(_SETS)) if ood_sets else ()
     ood = {name: ImageNet(_folder(others, name), size, train.classes) for name in names}
     settings = {"ood_sets": list(names), "size": size}
-    more = {"n_experiences": n_experiences, "seed": seed, "label_percent": label_percent}
-    return class_benchmark("imagenet", train, test, settings, ood, **more, **options)
+    return class_benchmark(
+        "imagenet",
+        train,
+        test,
+        settings,
+        ood,
+        n_experiences=n_experiences,
+        seed=seed,
+        label_percent=label_percent,
+        **options,
+    )
 
 
 def _folder(root: Path, name: str) -> Path:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from ftp_cl.benchmarks._checks import check_choice, class_indices
+from ftp_cl.benchmarks._checks import Size, check_choice, class_indices
 from ftp_cl.benchmarks.download import Archive, data_root, require_folder
 from ftp_cl.benchmarks.image_files import ImageFiles, check_files, class_folders, images_in
 from ftp_cl.benchmarks.options import ClassOptions, class_benchmark, takes
@@ -62,7 +62,7 @@ class ImageNetR(ImageFiles):
         split: str,
         split_lists: str | Path | None = None,
         split_seed: int = 0,
-        size: int | None = 224,
+        size: Size | None = 224,
         download: bool = False,
     ) -> None:
         check_choice("split", split, _SPLITS)
@@ -138,7 +138,7 @@ def split_imagenet_r(
     *,
     split_lists: str | Path | None = None,
     split_seed: int = 0,
-    size: int = 224,
+    size: Size = 224,
     dataset_root: str | Path | None = None,
     download: bool = True,
     **options: Unpack[ClassOptions],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any
 
 import dill
@@ -63,7 +63,7 @@ class DescribedScenario(CLScenario):
             if stream.benchmark is None:
                 stream.benchmark = self
         self.description = {
-            **description,
+            **{key: asdict(value) if is_dataclass(value) else value for key, value in description.items()},
             "stream_sizes": {stream.name: [len(experience.dataset) for experience in stream] for stream in streams},
         }
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ftp_cl.benchmarks._checks import check_choice
+from ftp_cl.benchmarks._checks import Size, check_choice
 from ftp_cl.benchmarks.download import Archive, data_root, require_folder
 from ftp_cl.benchmarks.image_files import ImageFiles, check_files, images_in, read_lines
 from ftp_cl.benchmarks.options import ClassOptions, class_benchmark, takes
@@ -44,7 +44,7 @@ class TinyImageNet(ImageFiles):
         Le and Yang, "Tiny ImageNet Visual Recognition Challenge", Stanford CS 231N, 2015.
     """
 
-    def __init__(self, root: str | Path, split: str, size: int | None = 64, download: bool = False) -> None:
+    def __init__(self, root: str | Path, split: str, size: Size | None = 64, download: bool = False) -> None:
         check_choice("split", split, ("train", "test"))
         self.parent, self.split = Path(root), split
         folder = require_folder(self.parent, _ARCHIVE, download)
@@ -84,7 +84,7 @@ def split_tiny_imagenet(
     n_experiences: int | Sequence[int] = 10,
     seed: int = 0,
     *,
-    size: int = 64,
+    size: Size = 64,
     dataset_root: str | Path | None = None,
     download: bool = True,
     **options: Unpack[ClassOptions],

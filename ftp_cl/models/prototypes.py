@@ -121,7 +121,7 @@ class RandomProjectionHead(PrototypeHead):
 
     Attributes:
         projection: W, [D, M], drawn with torch's initial seed.
-        gram: G, [M, M], float64: 8 M^2 bytes.
+        gram: G, [M, M], float64: 8 M^2 bytes, 800 MB by default.
         class_sums: C transposed, [num_classes, M], float64.
         ridge: lambda, 0-d; a buffer, since it is learned.
     """
@@ -131,12 +131,12 @@ class RandomProjectionHead(PrototypeHead):
     class_sums: Tensor
     ridge: Tensor
 
-    def __init__(self, in_features: int, projection_size: int = 2000):
+    def __init__(self, in_features: int, projection_size: int = 10000):
         """Create the head without classes.
 
         Args:
             in_features: D.
-            projection_size: M; 10000 in the paper.
+            projection_size: M; 10000 by default as in the paper.
 
         Raises:
             ValueError: ``projection_size`` is not positive.

@@ -1,25 +1,44 @@
 """Weight files: read them without running code from them, and fit them into a timm model."""
 
+import argparse
 import pickle
 import sys
 import warnings
+import zipfile
 from pathlib import Path
 
 import safetensors
 import safetensors.torch
+import timm
 import torch
 from torch import Tensor, nn
 
-_NESTED_KEYS = ("state_dict", "model")
+_NESTED_KEYS = ("state_dict_ema", "model_ema", "teacher", "state_dict", "model")
+"""Under which training scripts save a state dict; averaged weights (EMA; DINO's teacher) come first, as in timm."""
+
 _WRAPPER_PREFIXES = ("module.", "_orig_mod.")
-_BACKBONE_PREFIX = "backbone."
+
+_PART_PREFIXES = ("base_encoder.", "visual.trunk.", "backbone.")
+"""Of the backbone among other parts: MoCo v3, OpenCLIP with towers of timm; DINO and ``ContinualClassifier``."""
+
+_BESIDE = ("decoder_", "n_averaged")
+"""Beginnings of names beside a backbone that has none of them: MAE's decoder, torch's ``AveragedModel``."""
+
+_MASK_TOKEN = "mask_token"  # of MAE; in files of DINOv2 timm's converter knows them by it
+
 _NAMED_AT_MOST = 3
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path, architecture: str = "") -> dict[str, Tensor]:
     """Read a weight file: safetensors by its suffix, anything else by ``torch.load`` with ``weights_only=True``.
 
-    A state dict may stand under the key "state_dict" or "model", as training scripts save it.
+    A state dict may stand under a key, as training scripts save it: "state_dict", "model", or, before these, averaged
+    weights: "state_dict_ema", "model_ema", "teacher". Beside it there may be numbers, text and an
+    ``argparse.Namespace`` of these, as in the files of DINO and MAE.
+
+    Args:
+        path: of the file.
+        architecture: what it is for; a refusal names its equivalent on the hub.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -27,7 +46,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no weight file {path}")
-    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path, architecture)
     for key in _NESTED_KEYS:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
@@ -52,9 +71,14 @@ def _read_safetensors(path: Path) -> object:
         raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
 
 
-def _read_torch(path: Path) -> object:
+def _read_torch(path: Path, architecture: str) -> object:
+    if _is_torchscript(path):
+        raise ValueError(
+            f"{path} is a TorchScript archive, which holds code: leave weights out and take the same weights from "
+            f"the hub, {_equivalent(architecture)}, or save the state dict alone, torch.save(model.state_dict(), path)"
+        )
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
             warnings.simplefilter("ignore")  # on sparse tensors, which are refused
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -67,13 +91,30 @@ def _read_torch(path: Path) -> object:
         raise ValueError(f"{path} is damaged or no file that torch.save wrote ({type(error).__name__})") from error
 
 
+def _is_torchscript(path: Path) -> bool:
+    """Whether ``torch.jit.save`` wrote the file: it holds code and constants, which a state dict has not."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def _equivalent(architecture: str) -> str:
+    """The name of OpenAI's weights in timm: what is published as TorchScript is CLIP's."""
+    plain = architecture.partition(".")[0]
+    known = timm.list_pretrained("*_clip*.openai")
+    return f"{plain}.openai" if f"{plain}.openai" in known else f"one of {', '.join(known)}"
+
+
 def load_by_name(
     tensors: dict[str, Tensor], model: nn.Module, *, classifiers: tuple[str, ...], architecture: str, source: str
 ) -> None:
     """Load ``tensors`` into a timm ``model`` without classifier.
 
-    Prefixes of wrappers ("module.", "_orig_mod.") and the heads of other models are dropped. Where that does not fit,
-    timm's converter of the architecture is tried: it renames older layouts and resizes position embeddings.
+    Prefixes of wrappers ("module.", "_orig_mod."), and what is beside the backbone (heads, predictors, decoders, text
+    towers), are dropped: in files of MoCo v3, DINO, MAE, OpenCLIP, and of ``ContinualClassifier``. Where that does not
+    fit, timm's converter of the architecture is tried: it renames older layouts and CLIP's own, and resizes position
+    embeddings.
 
     Args:
         tensors: From the file, with or without the classifier's.
@@ -86,7 +127,8 @@ def load_by_name(
         ValueError: The tensors do not fit; says which.
     """
     tensors = _without_wrappers(tensors, model)
-    fitting = _without(classifiers, tensors)
+    left_out = () if _MASK_TOKEN in model.state_dict() else (_MASK_TOKEN,)
+    fitting = _without((*classifiers, *left_out), tensors)
     problem = _misfit(fitting, model)
     if problem:
         fitting = _without(classifiers, _converted(tensors, model))
@@ -114,22 +156,23 @@ def load_in_order(tensors: dict[str, Tensor], model: nn.Module, *, architecture:
 
 
 def _without_wrappers(tensors: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Strip what DataParallel, torch.compile and ``ContinualClassifier`` put before names, if the model has it not."""
+    """Strip what wrappers and frameworks put before the names of a backbone, and what is beside it."""
     own = model.state_dict().keys()
-    # Twice: torch.compile may wrap DataParallel, or DataParallel torch.compile.
-    for prefix in (*_WRAPPER_PREFIXES, *_WRAPPER_PREFIXES, _BACKBONE_PREFIX):
+    # Wrappers twice: torch.compile may wrap DataParallel, or DataParallel torch.compile.
+    for prefix in 2 * _WRAPPER_PREFIXES + _PART_PREFIXES + _WRAPPER_PREFIXES:
+        tensors = {name: value for name, value in tensors.items() if name in own or not name.startswith(_BESIDE)}
         if any(name.startswith(prefix) for name in own):
             continue
         stripped = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-        # Beside a backbone there is a head, which is dropped; a wrapper holds all there is.
-        if len(stripped) == len(tensors) or (prefix == _BACKBONE_PREFIX and stripped):
+        # Beside a part there are others, which are dropped; a wrapper holds all there is.
+        if stripped and (len(stripped) == len(tensors) or prefix in _PART_PREFIXES):
             tensors = stripped
     return tensors
 
 
 def _without(modules: tuple[str, ...], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     prefixes = tuple(f"{module}." for module in modules)
-    return {name: tensor for name, tensor in tensors.items() if not name.startswith(prefixes)}
+    return {name: tensor for name, tensor in tensors.items() if not (name in modules or name.startswith(prefixes))}
 
 
 def _converted(tensors: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:

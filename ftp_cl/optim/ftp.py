@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ftp_cl.optim.adapters import Adapter, Adapters, check, check_given_anchor, has_factors
+from ftp_cl.optim.adapter_kinds import Adapter
+from ftp_cl.optim.adapters import Adapters, check, check_given_anchor, has_factors
 from ftp_cl.optim.checkpoints import riding, taken_off
 from ftp_cl.optim.checks import (
     METHODS,
@@ -25,6 +26,7 @@ from ftp_cl.optim.checks import (
 )
 from ftp_cl.optim.fused_adam import FusedStep, can_fuse
 from ftp_cl.optim.names import Exclude, NamedParameters, aliases, canonical_name, exclude_entries, match, named_list
+from ftp_cl.optim.next_adapter import keep_changes
 from ftp_cl.optim.sharding import local, local_like, sharding_of, spread_like, whole
 from ftp_cl.optim.skips import SkipWatch
 from ftp_cl.optim.step_hooks import is_called_by, is_outermost
@@ -63,6 +65,9 @@ class FTP:
 
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
         ftp = FTP(model, exclude="head").attach(optimizer)
+
+    Of peft's adapters in a model (LoRA, LoHa, VeRA) the change that each makes of a weight is kept in a ball around 0,
+    through one of its factors, without an anchor or a previous change (docs/lora.md).
 
     The optimizer stays what it is: schedulers, GradScaler, Accelerate and Lightning work as before. FTP's state rides
     in `optimizer.state_dict()` under the key "ftp": two tensors of each projected tensor's size (anchor and previous
@@ -152,7 +157,7 @@ class FTP:
         self._excluded: set[str] = set()
         self._known: dict[int, Update] = {}
         self._shardings: dict[str, Sharding] = {}
-        self._states: dict[str, TensorState | FactorState] = {}
+        self._states: dict[str, Any] = {}  # TensorState, of an adapter FactorState
         self._adapters = Adapters(nn.Module(), {}, set())
         self.updates: list[Update] = []
         self._parts: list[Part] = []
@@ -245,13 +250,31 @@ class FTP:
         """Names of the parameters that are projected once they get a gradient, in the model's order."""
         return list(self._projected())
 
+    @property
+    def has_adapters(self) -> bool:
+        """Whether some of the model's adapters are kept in balls."""
+        return bool(self._adapters.by_name())
+
     def restart(self) -> None:
         """Forget anchors and radii: each tensor is anchored anew at its weights right before its next step.
 
-        An anchor that was given by name stays where it is; only radii start again.
+        An anchor that was given by name stays where it is; only radii start again. Adapters stay near no change, and
+        begin with the radius of their longest row; `next_task` anchors them anew, too.
         """
         self._states.clear()
         self._at_rest.clear()
+
+    def next_task(self, *, merge: bool | None = None) -> list[str]:
+        """Begin a new task around the weights as they are: `restart`, after adapters have kept what they have learned.
+
+        See `next_adapter`, which takes `merge` and says what becomes of an adapter. Without adapters it is `restart`.
+        """
+        adapters = [adapter for adapter in self._adapters.by_name().values() if adapter.is_trained]
+        frozen = keep_changes(self._model, adapters, merge) if self._model is not None and adapters else []
+        if frozen:
+            self.track()
+        self.restart()
+        return frozen
 
     def move_anchor(self, anchor: Mapping[str, Tensor] | None) -> None:
         """Restart around other weights; None: around those that each tensor has right before its next step.
@@ -446,7 +469,7 @@ class FTP:
                 update = self._known.get(id(parameter))
                 if (
                     update is None
-                    or self._states.get(update.name) is not update.state
+                    or update.state is not self._states.get(update.name)
                     or not update.state.follows(weights)
                     or gradient.layout is not torch.strided
                 ):

@@ -9,11 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from ftp_cl.optim.adapters import Adapter, BiasAdapter, Unbounded, adapters_in
+from ftp_cl.optim.adapter_kinds import Adapter, BiasAdapter, Unbounded, adapters_in
 from ftp_cl.projection.rows import NORM_EPSILON
 
 
-@torch.no_grad()
 def next_adapter(model: nn.Module, *, merge: bool | None = None) -> list[str]:
     """Keep what the adapters that are trained have learned, and set their change to 0: before a new task.
 
@@ -35,7 +34,13 @@ def next_adapter(model: nn.Module, *, merge: bool | None = None) -> list[str]:
             weight that cannot take the sum: it is not of float32 or float64, tied to another layer's, or of a grouped
             convolution.
     """
-    changed = [adapter for adapter in trained_adapters(model) if adapter.norms().sub(NORM_EPSILON).gt(0).any()]
+    return keep_changes(model, list(_trained_adapters(model)), merge)
+
+
+@torch.no_grad()
+def keep_changes(model: nn.Module, adapters: Iterable[Adapter], merge: bool | None) -> list[str]:
+    """`next_adapter` of these."""
+    changed = [adapter for adapter in adapters if adapter.norms().sub(NORM_EPSILON).gt(0).any()]
     for adapter in changed:
         adapter.check_step()
         if hasattr(adapter.factors()[0], "placements"):
@@ -112,17 +117,13 @@ def _frozen(part: Any) -> Any:
     return part
 
 
-def trained_adapters(model: nn.Module) -> Iterator[Adapter]:
-    """The adapters of a model that get gradients.
-
-    Raises:
-        ValueError: if FTP cannot bound one of them.
-    """
+def _trained_adapters(model: nn.Module) -> Iterator[Adapter]:
+    """The adapters of a model that get gradients; raises a ValueError if FTP cannot bound one."""
     for adapter in adapters_in(model):
         if isinstance(adapter, Unbounded):
             if any(parameter.requires_grad for parameter in adapter.parameters):
                 raise ValueError(
                     f"{adapter.where} has an adapter of a kind whose change FTP cannot bound: {adapter.kind}."
                 )
-        elif adapter.key in adapter.layer.active_adapters and adapter.factors()[0].requires_grad:
+        elif adapter.is_trained:
             yield adapter

@@ -1,9 +1,10 @@
 """Penalties on the distance from an anchor, to be added to a loss."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
+from ftp_cl.optim.adapter_kinds import Adapter
 from ftp_cl.projection.rows import as_rows, dense_rows
 
 
@@ -18,6 +19,21 @@ def l2_sp(weights: Mapping[str, Tensor], anchor: Mapping[str, Tensor]) -> Tensor
         anchor: the starting point of each, in the same shape.
     """
     return sum((0.5 * (weight - anchor[name]).square().sum() for name, weight in weights.items()), 0.0)
+
+
+def l2_of_adapters(adapters: Iterable[Adapter]) -> Tensor | float:
+    """`l2_sp` of adapters' changes around no change, 1/2 sum |dW|^2, without making dW; 0.0 without adapters.
+
+    For dW = s B A it is s^2 / 2 times the sum of B^T B * A A^T, elementwise.
+
+    Args:
+        adapters: those whose change is one product of two factors.
+    """
+    terms = []
+    for adapter in adapters:
+        ((left, right),) = adapter.pairs()
+        terms.append(0.5 * adapter.scale**2 * ((left.mT @ left) * (right @ right.mT)).sum())
+    return sum(terms, 0.0)
 
 
 def mars_sp(weights: Mapping[str, Tensor], anchor: Mapping[str, Tensor]) -> Tensor | float:

@@ -11,6 +11,7 @@ from ftp_cl.plugins.anchor_methods import (
     WiSEFT,
 )
 from ftp_cl.plugins.classifier import find_classifier
+from ftp_cl.plugins.classifier_alignment import ClassifierAlignment
 from ftp_cl.plugins.dark_experience import DarkExperienceReplay
 from ftp_cl.plugins.distillation import FeatureDistillation
 from ftp_cl.plugins.freeze_batch_norm import FreezeBatchNorm, freeze_batch_norm
@@ -42,6 +43,7 @@ __all__ = [
     "AnchorPenalty",
     "AnchoredPlugin",
     "AnchoredStepPlugin",
+    "ClassifierAlignment",
     "DarkExperienceReplay",
     "FTPPlugin",
     "FeatureDistillation",

@@ -9,8 +9,12 @@ from torch import Tensor, nn
 
 from ftp_cl.models.imprinting import evaluating
 from ftp_cl.optim import TPGM, AnchoredSteps, FixedRadius, SelectiveDecay, l2_sp, mars_sp
+from ftp_cl.optim.adapter_kinds import Adapter, adapters_in
+from ftp_cl.optim.adapters import has_factors
 from ftp_cl.optim.checks import followers
 from ftp_cl.optim.names import Exclude
+from ftp_cl.optim.next_adapter import keep_changes
+from ftp_cl.optim.penalties import l2_of_adapters
 from ftp_cl.optim.step_rules import StepRule
 from ftp_cl.plugins.anchor import Anchor, AnchoredPlugin
 from ftp_cl.plugins.ftp import optimizer_of, refuse_without_steps
@@ -22,6 +26,9 @@ _PENALTIES = {"l2_sp": l2_sp, "mars_sp": mars_sp}
 
 class AnchorPenalty(AnchoredPlugin):
     """Adds a penalty on the distance from the anchor to the loss: L2-SP or MARS-SP.
+
+    L2-SP of peft's LoRA and VeRA is that of the change which they make of a weight, around no change: when the anchor
+    moves, what they have learned is kept first (`ftp_cl.optim.next_adapter`). MARS-SP acts on their factors one by one.
 
     Args:
         penalty: "l2_sp" (`ftp_cl.optim.l2_sp`) or "mars_sp" (`ftp_cl.optim.mars_sp`), which name their papers.
@@ -48,19 +55,42 @@ class AnchorPenalty(AnchoredPlugin):
         if alpha < 0 or beta < 0:
             raise ValueError(f"alpha={alpha} and beta={beta} must both be at least 0.")
         self.penalty, self.alpha, self.beta = penalty, alpha, beta
+        self._adapters: list[Adapter] = []
+        self._alone: dict[str, nn.Parameter] = {}
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Let go of the anchor if it is to move."""
         refuse_inner_updates(strategy, "AnchorPenalty")
         super().before_training_exp(strategy, **kwargs)
 
+    def before_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
+        """Let adapters keep what they have learned if the anchor moves, and take it."""
+        if not self._begun and self._moved and self.penalty == "l2_sp":
+            keep_changes(strategy.model, _products(strategy.model), None)
+        super().before_training_iteration(strategy, **kwargs)
+
+    def begin(self, strategy: Any) -> None:
+        """Find the adapters among the anchored tensors."""
+        anchored = set(self.weights.values())
+        found = _products(strategy.model) if self.penalty == "l2_sp" else []
+        self._adapters = [adapter for adapter in found if anchored.issuperset(adapter.factors())]
+        factors = {factor for adapter in self._adapters for factor in adapter.factors()}
+        self._alone = {name: weight for name, weight in self.weights.items() if weight not in factors}
+
     def before_backward(self, strategy: Any, **kwargs: Any) -> None:
         """Add the penalty."""
-        strategy.loss += self.alpha * _PENALTIES[self.penalty](self.weights, self.anchor_weights)
+        strategy.loss += self.alpha * _PENALTIES[self.penalty](self._alone, self.anchor_weights)
+        strategy.loss += self.alpha * l2_of_adapters(self._adapters)
         if self.beta:
             anchored = set(self._candidates.values())
             free = {n: p for n, p in strategy.model.named_parameters() if p.requires_grad and p not in anchored}
             strategy.loss += self.beta * l2_sp(free, defaultdict(float))  # type: ignore[arg-type]  # anchor 0
+
+
+def _products(model: nn.Module) -> list[Adapter]:
+    """The trained adapters whose change is one product."""
+    found = (adapter for adapter in adapters_in(model) if isinstance(adapter, Adapter) and adapter.is_trained)
+    return [adapter for adapter in found if len(adapter.pairs()) == 1]
 
 
 class _PluginsSteps(AnchoredSteps):
@@ -109,7 +139,8 @@ class SPDPlugin(AnchoredStepPlugin):
     """Selective projection decay: see `ftp_cl.optim.SelectiveDecay`, which names the paper.
 
     With Adam or AdamW without weight decay it is the published AdamSPD, around the anchor of each experience and
-    without the head, whose rows for new classes have no anchor.
+    without the head, whose rows for new classes have no anchor. The factors of peft's adapters decay towards 0, as the
+    paper has it, each by itself.
 
     Args:
         weight_decay: lambda; 1 returns a tensor to the distance that it had before the step, more pulls it further.
@@ -119,6 +150,13 @@ class SPDPlugin(AnchoredStepPlugin):
 
     def __init__(self, weight_decay: float = 1.0, anchor: Anchor = "previous", exclude: Exclude = "head") -> None:
         super().__init__(SelectiveDecay(weight_decay), anchor, exclude)
+
+    def begin(self, strategy: Any) -> None:
+        """Anchor adapters at 0, and attach."""
+        self.anchor_weights.update(
+            {name: torch.zeros_like(weight) for name, weight in self.weights.items() if has_factors([name])}
+        )
+        super().begin(strategy)
 
 
 class FixedRadiusPlugin(AnchoredStepPlugin):

@@ -6,6 +6,8 @@ from avalanche.core import SupervisedPlugin
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from ftp_cl.plugins.classifier import find_classifier
+
 
 def freeze_batch_norm(model: nn.Module) -> None:
     """Put all layers with running statistics (BatchNorm, SyncBatchNorm, InstanceNorm) into evaluation mode.
@@ -19,7 +21,9 @@ def freeze_batch_norm(model: nn.Module) -> None:
 
 
 class FreezeBatchNorm(SupervisedPlugin[Any], supports_distributed=True):  # type: ignore[call-arg]
-    """Trains with the running statistics that the model came with.
+    """Trains with the running statistics that the model came with; those of its classifier's layers are trained.
+
+    What starts from random weights, the decoder of a segmentation model say, came with mean 0 and variance 1.
 
     A stream's small tasks overwrite the statistics of pretraining: with them in training mode, fine-tuning EfficientNet
     on a class-incremental stream of small drawings ended below a linear probe, whatever else was done.
@@ -36,7 +40,7 @@ class FreezeBatchNorm(SupervisedPlugin[Any], supports_distributed=True):  # type
         that make passes of their own (MAS for its importances, GEM and AGEM for their reference gradients).
         """
         self._release()
-        layers = [module for module in strategy.model.modules() if _has_running_statistics(module)]
+        layers = [module for module in _pretrained(strategy.model) if _has_running_statistics(module)]
         self._handles = [layer.register_forward_pre_hook(_into_evaluation_mode) for layer in layers]
 
     def after_training(self, strategy: Any, **kwargs: Any) -> None:
@@ -54,6 +58,16 @@ class FreezeBatchNorm(SupervisedPlugin[Any], supports_distributed=True):  # type
         for handle in self._handles:
             handle.remove()
         self._handles = []
+
+
+def _pretrained(model: nn.Module) -> list[nn.Module]:
+    """Return the modules of a model without those of its classifier, if it has one."""
+    try:
+        names = find_classifier(model)[0]
+    except ValueError:
+        names = set()
+    owners = {name.rpartition(".")[0] for name in names}
+    return [module for name, module in model.named_modules() if name not in owners]
 
 
 def _has_running_statistics(module: nn.Module) -> bool:

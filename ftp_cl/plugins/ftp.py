@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 import torch
 from avalanche.core import SupervisedPlugin
-from avalanche.training.plugins import GDumbPlugin
+from avalanche.training.plugins import EWCPlugin, GDumbPlugin, MASPlugin, SynapticIntelligencePlugin
 from avalanche.training.plugins.from_scratch_training import FromScratchTrainingPlugin
 from torch import nn
 from torch.optim import Optimizer
 
-from ftp_cl.optim import FTP, next_adapter
+from ftp_cl.optim import FTP
 from ftp_cl.optim.checks import followers
 from ftp_cl.optim.names import Exclude, aliases, exclude_entries
 from ftp_cl.plugins.anchor import Anchor, anchor_moves, read_anchor
@@ -40,7 +40,8 @@ class FTPPlugin(SupervisedPlugin[Any]):
         k: factor in [0, 1] on votes that shrink a radius; 1 as published, 0 lets radii only grow.
         anchor: what the weights stay near. "previous": the weights at the start of each experience. "initial": those
             that training started from. Or weights: a state dict, or the path of a .safetensors or torch file.
-            Radii start again whenever the anchor moves.
+            Radii start again whenever the anchor moves. What peft's adapters have learned is then merged into base
+            weights, or kept in frozen adapters (`FTP.next_task`), because their own anchor is no change.
         exclude: what is not projected. "head": the classifier, as `find_classifier` finds it (logged). Anything else is
             taken as `FTP` takes it: parameter and module names, shell patterns, module types; () for nothing.
         when: "step", the paper's way: after every optimizer step. "experience": training is free, and once it ends
@@ -142,8 +143,9 @@ class FTPPlugin(SupervisedPlugin[Any]):
             options: of the class, also instead of these.
         """
         warnings.warn(
-            "FTPPlugin.recommended() will be removed, because its values lose much on transformers: pass FTPPlugin() "
-            "for the published ones, or FTPPlugin(k=0, mu=3e-2, scale_by_classes=1.5, pretrained_classes=20) for its.",
+            "FTPPlugin.recommended() will be removed, its values were chosen for small networks on emoji: pass "
+            "FTPPlugin() for the published ones, or "
+            "FTPPlugin(k=0, mu=3e-2, scale_by_classes=1.5, pretrained_classes=20) for its.",
             FutureWarning,
             stacklevel=2,
         )
@@ -174,6 +176,8 @@ class FTPPlugin(SupervisedPlugin[Any]):
                 logger.warning("FTP projects nothing: `exclude` leaves no parameter of the model.")
         else:
             self.ftp.track(strategy.model, exclude=self._excluded(strategy.model))
+        if self.ftp.has_adapters:
+            self._check_with_adapters(strategy)
         self._anchor_is_to_move = anchor_moves(self.anchor, strategy.experience)
         self._share = self._seen.share(strategy, self.pretrained_classes)
 
@@ -185,9 +189,7 @@ class FTPPlugin(SupervisedPlugin[Any]):
         if self.ftp is None:
             return
         if self._anchor_is_to_move:
-            if self.anchor == "previous" and self.when == "step":
-                next_adapter(strategy.model)  # an adapter's change is bounded from 0
-            self._restart()
+            self._next_task()
         if self.scale_by_classes:
             self.ftp.mu = self._between.mu = self._settings["mu"] * self._share**self.scale_by_classes
         self._has_trained = True
@@ -201,7 +203,7 @@ class FTPPlugin(SupervisedPlugin[Any]):
             self.ftp.attach(optimizer)
         if self.reanchor_every is not None and has_hidden_boundaries(strategy.experience):
             if self._iterations_at_anchor == self.reanchor_every:
-                self._restart()
+                self._next_task()
             self._iterations_at_anchor += 1
 
     def after_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
@@ -277,6 +279,22 @@ class FTPPlugin(SupervisedPlugin[Any]):
             if other is not self.ftp:
                 other.detach()
                 logger.info("FTPPlugin takes the optimizer over from another FTP, which is attached to it no more.")
+
+    def _check_with_adapters(self, strategy: Any) -> None:
+        if self.when == "experience":
+            raise ValueError("when='experience' projects weights, not the change of peft's adapters: use when='step'.")
+        pulling = [p for p in strategy.plugins if isinstance(p, (EWCPlugin, MASPlugin, SynapticIntelligencePlugin))]
+        if pulling and self.anchor == "previous":
+            raise ValueError(
+                f"{type(pulling[0]).__name__} pulls an adapter's factors back to where they were, and FTP sets one of "
+                "them to 0 at each experience's start: use anchor='initial', or one of the two."
+            )
+
+    def _next_task(self) -> None:
+        assert self.ftp is not None
+        if frozen := self.ftp.next_task():
+            logger.info("FTP keeps what the adapters have learned in frozen ones: %s.", ", ".join(frozen))
+        self._restart()
 
     def _restart(self) -> None:
         assert self.ftp is not None

@@ -5,6 +5,7 @@ Beside the keys of a run, a file holds what is said of it and done with it, and 
 - `description`: one line for `ftp-cl list`.
 - `_target_`: import path of what builds it; `_args_`: what that is given first. Without a target nothing is built.
 - `extra_keys`: keys that `+group.key=value` may add, with their defaults; true for any.
+- `masks`: true for benchmarks and models of a class for each pixel, and for methods that work on such too.
 - `with_ftp` (methods): how `with=ftp` combines it with FTP. A sentence says why it does not. Otherwise a mapping, empty
   if it is not there: `order`, whether the hooks of FTP run before (the default: others then find projected weights when
   an experience ends) or after its own; `values` that differ from those of the two files; and the combination's `name`,
@@ -28,7 +29,7 @@ GROUPS = ("benchmark", "model", "method")
 PROJECTION = "ftp"
 """The method that others are combined with."""
 
-DESCRIPTION_KEYS = ("description", "_target_", "_args_", "extra_keys", "with_ftp")
+DESCRIPTION_KEYS = ("description", "_target_", "_args_", "extra_keys", "with_ftp", "masks")
 """Of a file, which no run has."""
 
 
@@ -50,6 +51,7 @@ class Entry:
         target: None where there is nothing to build.
         extra_keys: those that may be added; None for any.
         with_ftp: how it is combined with FTP, or why it is not.
+        masks: whether it gives, takes or learns a class for each pixel; of a model and a benchmark: no other.
     """
 
     group: str
@@ -60,6 +62,7 @@ class Entry:
     arguments: tuple[Any, ...]
     extra_keys: dict[str, Any] | None
     with_ftp: Combination | str
+    masks: bool = False
 
 
 def config_directory() -> Path:
@@ -98,7 +101,7 @@ def entry(group: str, name: str) -> Entry:
     if group == "method" and name not in names(group):
         return _combined(name)
     file: Any = OmegaConf.to_container(OmegaConf.load(config_directory() / group / f"{name}.yaml"))
-    inherited = [entry(group, base) for base in file.pop("defaults", []) if base != "_self_"]
+    inherited = [entry(group, base) for base in file.pop("defaults", []) if isinstance(base, str) and base != "_self_"]
     about = {key: file.pop(key) for key in DESCRIPTION_KEYS if key in file}
     with_ftp = about.get("with_ftp", {})
     extra = about.get("extra_keys", {})
@@ -111,6 +114,7 @@ def entry(group: str, name: str) -> Entry:
         tuple(about.get("_args_", ())),
         None if extra is True else extra,
         with_ftp if isinstance(with_ftp, str) else Combination(**{"name": f"{PROJECTION}_{name}", **with_ftp}),
+        about.get("masks", False),
     )
 
 
@@ -126,6 +130,7 @@ def _combined(name: str) -> Entry:
         own.arguments,
         None if own.extra_keys is None else {**(projection.extra_keys or {}), **own.extra_keys},
         "it is a combination with FTP already",
+        own.masks,
     )
 
 

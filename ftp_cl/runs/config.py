@@ -20,6 +20,7 @@ from ftp_cl.runs.catalogue import (
     GROUPS,
     combined,
     config_directory,
+    entry,
     options_of,
     register_combinations,
 )
@@ -36,7 +37,7 @@ from ftp_cl.runs.schema import (
 _ABSENT = object()
 
 _ABOUT_FILES = re.compile(
-    r"_target_|_args_|_partial_|\b(method|model|benchmark)\.(description|extra_keys|with_ftp)\b|^[+~]*description\b"
+    r"_target_|_args_|_partial_|\b(method|model|benchmark)\.(description|extra_keys|with_ftp|masks)\b|^[+~]*description\b"
 )
 
 
@@ -61,7 +62,23 @@ def load_config(overrides: Sequence[str]) -> DictConfig:
             raise ConfigError(_explain(error, overrides)) from error
     drop_descriptions(config)
     check(config)
+    leave_size_to_model(config, overrides)
     return config
+
+
+def leave_size_to_model(config: DictConfig, overrides: Sequence[str]) -> None:
+    """Make benchmark.size null, which is the model's own, for a model that has one, unless it was given."""
+    given = any(parsed(word).key_or_group == "benchmark.size" for word in overrides)
+    if given or not has_preprocessing(plain(config.model)):
+        return
+    known = {} if ":" in config.benchmark.name else entry("benchmark", config.benchmark.name).keys
+    if "size" in known and config.benchmark.size == known["size"]:  # otherwise an experiment's file has set it
+        config.benchmark.size = None
+
+
+def has_preprocessing(model: Mapping[str, Any]) -> bool:
+    """Whether the model with these keys says how its images are made; older results of timm's have no such keys."""
+    return "interpolation" in model and ":" not in model["name"]
 
 
 def prepared(overrides: Sequence[str]) -> list[str]:

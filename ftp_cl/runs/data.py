@@ -10,6 +10,7 @@ from ftp_cl.runs.augmentation import augment_training
 from ftp_cl.runs.build import built
 from ftp_cl.runs.config import ConfigError, plain
 from ftp_cl.runs.few_labels import keep_few_labels
+from ftp_cl.runs.model_keys import with_preprocessing
 from ftp_cl.runs.own_parts import is_import_path, own_benchmark
 
 
@@ -21,7 +22,7 @@ def benchmark_of(config: DictConfig) -> tuple[Any, list[list[int]]]:
     """
 
     def build(changes: Mapping[str, Any]) -> Any:
-        return _build({**plain(config.benchmark), **changes}, config.seed)
+        return _build(with_preprocessing({**plain(config.benchmark), **changes}, config), config.seed)
 
     benchmark, hidden = keep_few_labels(build, plain(config.labels), config.seed)
     augment_training(benchmark, config.train.augmentation)

@@ -21,6 +21,7 @@ from ftp_cl.runs.directory import RunDirectory
 from ftp_cl.runs.environment import forget_peak_memory, peak_memory_mb
 from ftp_cl.runs.few_labels import PseudoLabelJudge
 from ftp_cl.runs.progress import RunProgress
+from ftp_cl.runs.targets import Counts, metric_of
 
 _DIGITS = 6
 
@@ -129,7 +130,7 @@ class Evaluation:
         self,
         benchmark: Any,
         stream: str,
-        counts: PredictionCounts,
+        counts: Counts,
         record: RunDirectory,
         workers: int = 0,
         ood_classes: bool = False,
@@ -140,6 +141,7 @@ class Evaluation:
             )
         self._streams, self._stream, self._counts, self._record = benchmark.streams, stream, counts, record
         self._workers = workers
+        self._class_names = benchmark.description.get("class_names", [])
         described = getattr(benchmark, "description", {}).get("ood", {}) if ood_classes else {}
         self._ood_classes = {name: about["classes"] for name, about in described.items()}
         trained = [[ExperienceKey.of(experience)] for experience in benchmark.train_stream]
@@ -181,9 +183,11 @@ class Evaluation:
         seen = [number for number in self.numbers if self._is_seen(number, row)]
         accuracies, references = {}, {}
         for name in names:
-            self._counts.classes = self._ood_classes.get(name)
+            if isinstance(self._counts, PredictionCounts):
+                self._counts.classes = self._ood_classes.get(name)
             numbers = self._evaluate(strategy, name, row)
-            self._counts.classes = None
+            if isinstance(self._counts, PredictionCounts):
+                self._counts.classes = None
             of_seen = numbers if is_whole(self._streams[name]) else [n for n in numbers if self._is_seen(n, row)]
             accuracy = self._counts.record.accuracy(self._counts.row, name, of_seen)
             if accuracy is not None:
@@ -193,13 +197,29 @@ class Evaluation:
             progress.advance()
         return accuracies, references
 
+    @property
+    def unit(self) -> str:
+        """What percentages are, where they are no accuracies."""
+        words = {"accuracy": "", "mean_iou": "mean IoU ", "within_11.25": "within 11.25 degrees "}
+        return words[metric_of(self._counts)]
+
+    def of_pixels(self) -> dict[str, Any]:
+        """What the result says of the last evaluation of each stream, where pixels have targets."""
+        if isinstance(self._counts, PredictionCounts):
+            return {}
+        found = {name: self._counts.record.summary(name, self._class_names) for name in self._streams}
+        return {
+            "metric": metric_of(self._counts),
+            "pixels": {name: numbers for name, numbers in found.items() if numbers},
+        }
+
     def _is_seen(self, number: int, row: int) -> bool:
         return self._first_rows.get(number, row + 1) <= row
 
     def _evaluate(self, strategy: SupervisedTemplate, name: str, row: int) -> list[int]:
         strategy.evaluator.reset_last_metrics()
         start = time.perf_counter()
-        strategy.eval(self._streams[name], num_workers=self._workers)
+        strategy.eval(self._counts.to_evaluate(self._streams[name]), num_workers=self._workers)
         seconds = round(time.perf_counter() - start, 4)
         numbers = sorted(experience.current_experience for experience in self._streams[name])
         accuracy = self._by_experience(name, numbers)
@@ -236,7 +256,7 @@ def train_and_evaluate(
         rows.append(evaluation.accuracies(strategy, i))
         if seen := evaluation.on_seen(rows[i], i):
             where = f"after experience {i + 1} of {len(benchmark.train_stream)}"
-            progress.say(f"  {where}: {statistics.fmean(seen):.1f} % on what was seen")
+            progress.say(f"  {where}: {statistics.fmean(seen):.1f} % {evaluation.unit}on what was seen")
         table = projection_table(strategy)
         if table:
             record.add_event("projection", experience=i, tensors=table)
@@ -248,6 +268,7 @@ def train_and_evaluate(
     return {
         **summarize(matrix, ood, of_columns),
         "ood_reference": references,
+        **evaluation.of_pixels(),
         "train_seconds": round(checkpoints.train_seconds(), 3),
         "step_seconds_median": statistics.median(recorder.step_seconds) if recorder.step_seconds else None,
         "pseudo_labels": recorder.pseudo_labels,

@@ -14,6 +14,7 @@ from avalanche.training.templates import SupervisedTemplate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from ftp_cl.metrics.mask_record import MaskCounts
 from ftp_cl.metrics.plugins import PredictionCounts
 from ftp_cl.models import ContinualClassifier
 from ftp_cl.plugins import (
@@ -21,7 +22,6 @@ from ftp_cl.plugins import (
     FreshOptimizer,
     LearningRateSchedule,
     SemiSupervisedPlugin,
-    SeparatedSoftmax,
     find_classifier,
 )
 from ftp_cl.runs.best_epoch import BestEpoch
@@ -34,14 +34,17 @@ from ftp_cl.runs.directory import RunDirectory
 from ftp_cl.runs.engine import Engine
 from ftp_cl.runs.environment import describe_environment, set_deterministic
 from ftp_cl.runs.error_file import clear_error, write_error
+from ftp_cl.runs.examples import write_examples
 from ftp_cl.runs.few_labels import PseudoLabelJudge
 from ftp_cl.runs.lock import DirectoryLock
 from ftp_cl.runs.loggers import make_logger
 from ftp_cl.runs.loop import Evaluation, Recorder, projection_table, train_and_evaluate
+from ftp_cl.runs.model_keys import with_models_keys
 from ftp_cl.runs.own_parts import own_plugins, own_strategy
 from ftp_cl.runs.progress import RunProgress
 from ftp_cl.runs.resumable import ResumableNaive, ResumableTraining, resumable
 from ftp_cl.runs.status import RESULT_SCHEMA
+from ftp_cl.runs.targets import Counts, counts_for, criterion_for, separating
 from ftp_cl.runs.termination import Termination
 from ftp_cl.runs.train_only import freeze_all_but
 
@@ -61,9 +64,10 @@ def run(config: DictConfig, directory: Path) -> Path:
     Raises:
         ConfigError: if an option does not fit its benchmark, model or method, the directory holds another run, or
             another process is writing it.
-        OSError: a file cannot be written.
+        OSError: weights cannot be had, or a file cannot be written.
         SystemExit: status 143, after SIGTERM.
     """
+    config = with_models_keys(config)
     record = RunDirectory(directory, config)
     with DirectoryLock(directory), Termination() as termination:
         record.check()
@@ -98,8 +102,10 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
         if config.threads is not None and config.threads > (cores := os.cpu_count() or 1):
             progress.say(f"  threads={config.threads} are more than the {cores} cores here, which makes a run slower.")
         recorder = Recorder(record, progress)
-        counts = PredictionCounts()
+        counts = counts_for(benchmark)
         own_classes = config.eval.ood_classes == "own"
+        if own_classes and not isinstance(counts, PredictionCounts):
+            raise ConfigError("eval.ood_classes=own is for a class of each image, and this benchmark has pixels.")
         evaluation = Evaluation(benchmark, config.eval.stream, counts, record, config.loader.workers, own_classes)
         engine = Engine(config, _device(config.device))
         select = config.train.select and BestEpoch(benchmark, counts, record, config.loader.workers)
@@ -128,6 +134,8 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
         measured["selected_epochs"] = select.epochs if select else None
         if config.save_weights:
             record.write_weights(strategy.model)
+        if isinstance(counts, MaskCounts):
+            measured["examples"] = write_examples(strategy, benchmark, counts.record, record.path)
         record.write_result(_result(config, benchmark, strategy, measured))
         checkpoints.clear()
         progress.say(f"{name}: {record.result_path}")
@@ -137,7 +145,7 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
 
 
 def _build_strategy(
-    config: DictConfig, recorder: Recorder, counts: PredictionCounts, engine: Engine, select: BestEpoch | None
+    config: DictConfig, recorder: Recorder, counts: Counts, engine: Engine, select: BestEpoch | None
 ) -> SupervisedTemplate:
     model = built("model", plain(config.model))
     plugins = [recorder, *methods_plugins(plain(config.method), model)]
@@ -145,7 +153,7 @@ def _build_strategy(
     if config.train_only is not None:
         freeze_all_but(config.train_only, model)
     if config.train.softmax == "separated":
-        plugins.insert(0, SeparatedSoftmax())
+        plugins[:0] = separating(counts)
     if config.train.freeze_batch_norm:
         plugins.append(FreezeBatchNorm())
     if config.optimizer.fresh:
@@ -157,7 +165,7 @@ def _build_strategy(
     arguments = {
         "model": model,
         "optimizer": _build_optimizer(config.optimizer, model),
-        "criterion": nn.CrossEntropyLoss(),
+        "criterion": criterion_for(counts),
         "train_mb_size": config.train.batch_size,
         "train_epochs": config.train.epochs,
         "eval_mb_size": config.eval.batch_size,
@@ -172,7 +180,7 @@ def _build_strategy(
     return call_with(resumable(kind), {**arguments, **options}, "strategy")
 
 
-def _evaluator(counts: PredictionCounts) -> EvaluationPlugin:
+def _evaluator(counts: Counts) -> EvaluationPlugin:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "No loggers specified")  # the run directory has its own record
         return EvaluationPlugin(counts)

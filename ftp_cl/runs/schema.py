@@ -56,6 +56,7 @@ Index = Annotated[int, Field(ge=0, lt=2**31), "a whole number of at least 0 (bel
 Positive = Annotated[float, Field(gt=0, le=1e20), "a number above 0 (up to 1e20)"]
 Weight = Annotated[float, Field(ge=0, le=1e10), "a number of at least 0 (up to 1e10)"]
 Share = Annotated[float, Field(ge=0, le=1), "a number from 0 to 1"]
+Crop = Annotated[float, Field(gt=0, le=2), "a share, above 0 (up to 2)"]
 Finite = Annotated[float, Field(ge=0, le=1e20), "a number of at least 0 (up to 1e20)"]
 FilePath = Annotated[str, AfterValidator(lambda path: expanded(path) and path), "text"]
 Objective = Literal[
@@ -70,7 +71,7 @@ Objective = Literal[
     "peak_memory_mb",
 ]
 
-_WORDS = {bool: "true, false", str: "text", list: "a list: [...]", NoneType: "null"}
+_WORDS = {bool: "true, false", str: "text", list: "a list: [...]", dict: "keys and values: {...}", NoneType: "null"}
 
 
 def _words(kind: Any) -> str:
@@ -264,10 +265,14 @@ _KINDS: dict[str, Any] = {
         "ood_root": None | FilePath,
         "corruption_cache": None | FilePath,
     },
+    **{"size": None | Index, "revision": None | str, **dict.fromkeys(("mean", "std"), None | list)},
+    **{"interpolation": Literal["nearest", "bilinear", "bicubic", "lanczos"] | None, "crop": None | Crop},
+    "crop_mode": Literal["center", "squash", "border"] | None,
     **{"weights": None | FilePath, "anchor": FilePath, "exclude": str | list, "corruptions": None | str | list},
     **dict.fromkeys(("shots", "batch_size", "reanchor_every"), None | Index),
     **{"train_domains": str | list, "n_experiences": None | Index | list},
-    **dict.fromkeys(("ood_domains", "fixed_class_order"), None | list),
+    **dict.fromkeys(("ood_domains", "fixed_class_order", "class_names", "resize"), None | list),
+    "colours": None | dict,
     **dict.fromkeys(("direction_dtype", "anchor_device"), None | str),
     **{"validation_fraction": Finite | None, "ema_decay": Finite | None, "label_percent": Finite},
 }
@@ -310,6 +315,7 @@ def check_configuration(values: Mapping[str, Any]) -> None:
         )
     for group in GROUPS:
         _check_choice(group, values[group], group)
+    _check_targets(values)
     if changes := values["labels"]["unlabelled"]:
         _check_choice("benchmark", {**values["benchmark"], **changes}, "labels.unlabelled", list(changes))
 
@@ -367,6 +373,23 @@ def _check_choice(group: str, options: Mapping[str, Any], where: str, only: Sequ
             _adapter(kind).validate_python(value, strict=True)
         except ValidationError as error:
             _refuse(path, value, f"be {_words(kind)}", error)
+
+
+def _check_targets(values: Mapping[str, Any]) -> None:
+    """A model and a method must do what the benchmark asks: a class for each image, or for each pixel."""
+    benchmark, *others = (
+        None if ":" in values[group]["name"] else entry(group, values[group]["name"]) for group in GROUPS
+    )
+    if benchmark is None:
+        return
+    for choice in filter(None, others):
+        if choice.masks != benchmark.masks and (benchmark.masks or choice.group == "model"):
+            fitting = [name for name in options_of(choice.group) if entry(choice.group, name).masks == benchmark.masks]
+            of, its = ("pixel", "image")[:: 1 if benchmark.masks else -1]
+            raise ConfigError(
+                f"{choice.group}={choice.name} is for a class of each {its}, and benchmark={benchmark.name} has one of "
+                f"each {of}: use {', '.join(fitting)}."
+            )
 
 
 @cache
@@ -452,6 +475,10 @@ class RunResult(BaseModel):
         projection: per projected tensor, in depth order; empty for methods without projection.
         pseudo_labels: share used and precision, percent, per epoch over all experiences; empty for methods without.
         selected_epochs: of each training, the epoch whose weights it ended with, from 0; None where it was the last.
+        metric: what the numbers called accuracy are.
+        pixels: for each stream its mean IoU, pixel accuracy and the IoU of each class, percent; or mean and median
+            angle of normals, degrees, and the share within 11.25, 22.5 and 30 degrees; empty where images have a class.
+        examples: for each stream the classes of the highest and the lowest IoU, and a picture in the run's directory.
         data: what the benchmark says of itself.
     """
 
@@ -478,6 +505,9 @@ class RunResult(BaseModel):
     environment: dict[Text, Any]
     classes_per_experience: list[list[Text]]
     projection: dict[Text, TensorProjection]
+    metric: Literal["accuracy", "mean_iou", "within_11.25"] = "accuracy"
+    pixels: dict[Text, dict[Text, Any]] = {}
+    examples: dict[Text, dict[Text, Text]] = {}
     pseudo_labels: list[Annotated[tuple[float, float | None], Strict(False)]] = []
     diverged: bool = False
     selected_epochs: list[int] | None = None

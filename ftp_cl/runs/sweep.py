@@ -22,6 +22,7 @@ from ftp_cl.runs.config import (
     check,
     config_directory,
     drop_descriptions,
+    leave_size_to_model,
     load_config,
     parsed,
     prepared,
@@ -98,6 +99,7 @@ def _job(config: DictConfig) -> float | None:
     try:
         drop_descriptions(config)
         check(config)
+        leave_size_to_model(config, HydraConfig.get().overrides.task)
         directory = called_in / (expanded(config.out) / own.name if config.out else own)
         with without_warnings_of_others(), lasting_output():
             from ftp_cl.runs.run import run

@@ -37,6 +37,11 @@ class Spread:
         """That of these values, at least one."""
         return cls(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None, len(values))
 
+    def text(self, digits: int = 1) -> str:
+        """Mean ± deviation, as tables have it."""
+        mean = f"{self.mean:.{digits}f}"
+        return mean if self.std is None else f"{mean} ± {self.std:.{digits}f}"
+
 
 @dataclass(frozen=True, eq=False)
 class Group:

@@ -1,5 +1,6 @@
 """The HTML page of a report: one self-contained file with tables and figures, no network, no script."""
 
+import base64
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -35,6 +36,7 @@ class Section:
 
     Attributes:
         matrix_width: least width of a heat map, in rem.
+        examples: (what is shown, picture as a data URI) of the first run of each group.
         matrices: (label, heat map) of each group.
         settings: {configuration key: one value per group, None where unset}, the keys that differ.
         runs: (label, run, path as shown).
@@ -47,6 +49,7 @@ class Section:
     table: SummaryTable
     figures: list[PageFigure]
     matrices: list[tuple[str, Markup]]
+    examples: list[tuple[str, str]]
     settings: dict[str, list[str | None]]
     runs: list[tuple[str, Result, str]]
 
@@ -103,9 +106,21 @@ def _section(benchmark: str, groups: list[Group], anchor: str, run_root: str) ->
         table=summary_table(groups),
         figures=figures,
         matrices=[(group.label, Markup(matrix_svg(group.mean_matrix()))) for group in groups[:MOST_DRAWN]],
+        examples=[example for group in groups[:MOST_DRAWN] for example in _examples(group.label, group.results[0])],
         settings=differing_settings(group.settings for group in groups),
         runs=[(group.label, run, _relative(run.path.parent, run_root)) for group in groups for run in group.results],
     )
+
+
+def _examples(label: str, run: Result) -> list[tuple[str, str]]:
+    """The pictures of predictions that lie beside a result."""
+    found = []
+    for stream, example in run.examples.items():
+        path = run.path.parent / "examples" / f"{stream}.png"
+        if example.get("file") == f"examples/{stream}.png" and path.is_file():
+            title = f"{label}, {stream}: {example.get('best')} (above), {example.get('worst')} (below)"
+            found.append((title, f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"))
+    return found
 
 
 def _breakable(text: str) -> Markup:

@@ -17,8 +17,9 @@ from ftp_cl.study.aggregate import DIVERGED, DIVERGED_NOTE, Spread
 from ftp_cl.study.compare import chosen, trial_means
 from ftp_cl.study.plan import ComparedMethod, Plan
 from ftp_cl.study.rows import RUNS_FILE
-from ftp_cl.study.significance import paired_interval
+from ftp_cl.study.significance import paired, paired_interval
 from ftp_cl.study.store import Store
+from ftp_cl.study.tables import markdown_row
 
 _MEASURES = {"accuracy": "average_accuracy", "OOD": "ood_average", "forgetting": "average_forgetting"}
 
@@ -69,7 +70,7 @@ def differences(results: Store) -> str:
     for (setting,), of_setting in runs.group_by("setting", maintain_order=True):
         for name, reference in itertools.combinations(of_setting["row"].unique(maintain_order=True), 2):
             for measure in _MEASURES.values():
-                pairs = _paired(_values(of_setting, name, measure), _values(of_setting, reference, measure))
+                pairs = paired(_values(of_setting, name, measure), _values(of_setting, reference, measure))
                 if len(pairs) > 1:
                     ends = (np.mean(pairs), *paired_interval(pairs))
                     names = [csv_cell(printable(text)) for text in (setting, name, reference)]
@@ -108,19 +109,19 @@ def _section(plan: Plan, setting: str, runs: pl.DataFrame, tuning: Sequence[Mapp
             f"{name} {DIVERGED}" if name in _diverged(runs) else name,
             *cells,
             f"{np.median(of_row['train_seconds']):.0f}",
-            _spread(of_row["peak_memory_mb"].drop_nulls().to_list(), digits=0, deviation=False),
+            "" if (memory := of_row["peak_memory_mb"].mean()) is None else f"{memory:.0f}",
             str(of_row.height),
             str(len(trials)),
             _choice(plan, methods[name], setting, tuning),
         ]
-        lines.append(_row(cells))
+        lines.append(markdown_row(cells))
     return "\n".join(lines) + "\n"
 
 
 def _mean_over_settings(plan: Plan, results: Store) -> str:
     heads, rows = mean_over_settings(plan, results)
     lines = ["## Mean over the settings\n", f"The mean of each seed over {', '.join(plan.mean_over)}.\n"]
-    lines += [*_heads(["method", *heads]), *(_row([name, *cells]) for name, cells in rows.items())]
+    lines += [*_heads(["method", *heads]), *(markdown_row([name, *cells]) for name, cells in rows.items())]
     return "\n".join(lines) + "\n"
 
 
@@ -153,9 +154,9 @@ def _compared(
     heads = [*measures, *(f"Δ {measure} to {name}" for name in references for measure in deltas)]
     rows = {
         name: [
-            *(_spread(list(values[name, measure].values())) for measure in measures),
+            *(Spread.of(own).text() if (own := list(values[name, measure].values())) else "" for measure in measures),
             *(
-                "" if name == other else _difference(_paired(values[name, measure], values[other, measure]))
+                "" if name == other else _difference(paired(values[name, measure], values[other, measure]))
                 for other in references
                 for measure in deltas
             ),
@@ -177,7 +178,7 @@ def _trials(plan: Plan, tuning: Sequence[Mapping[str, Any]]) -> str:
         if means := trial_means(plan, method, plan.settings[0], tuning) if method.space else None:
             best, median, worst = (f"{of(list(means.values())):.1f}" for of in (max, np.median, min))
             values = _choice(plan, method, plan.settings[0], tuning)
-            lines.append(_row([method.name, str(len(means)), best, median, worst, values]))
+            lines.append(markdown_row([method.name, str(len(means)), best, median, worst, values]))
     return "\n".join(lines) + "\n"
 
 
@@ -185,19 +186,6 @@ def _choice(plan: Plan, method: ComparedMethod, setting: str, tuning: Sequence[M
     """The values that tuning has chosen."""
     words = chosen(plan, method, setting, tuning) or ()
     return ", ".join(f"`{word}`" for word in words if word not in method.overrides)
-
-
-def _spread(values: Sequence[float], digits: int = 1, deviation: bool = True) -> str:
-    if not values:
-        return ""
-    spread = Spread.of(values)
-    text = f"{spread.mean:.{digits}f}"
-    return text if spread.std is None or not deviation else f"{text} ± {spread.std:.{digits}f}"
-
-
-def _paired(values: Mapping[int, float], reference: Mapping[int, float]) -> list[float]:
-    """Differences on the seeds that both have."""
-    return [values[seed] - reference[seed] for seed in sorted(values.keys() & reference.keys())]
 
 
 def _difference(differences: Sequence[float]) -> str:
@@ -209,8 +197,4 @@ def _difference(differences: Sequence[float]) -> str:
 
 
 def _heads(cells: Sequence[str]) -> list[str]:
-    return [_row(cells), _row(["---"] * len(cells))]
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+    return [markdown_row(cells), markdown_row(["---"] * len(cells))]

@@ -32,6 +32,8 @@ class Curve:
     @property
     def area(self) -> float:
         """Mean of the curve over the logarithm of the rate, by the trapezoidal rule, percent."""
+        if len(self.rates) == 1:
+            return self.means[0]
         at = np.log10(self.rates)
         return float(np.trapezoid(self.means, at) / (at[-1] - at[0]))
 

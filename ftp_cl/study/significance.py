@@ -26,13 +26,13 @@ def difference_holds(leader: Mapping[int, float], other: Mapping[int, float]) ->
     Returns:
         False with fewer than two common seeds: one seed shows no spread.
     """
-    low, _ = paired_interval(_paired(leader, other))
+    low, _ = paired_interval(paired(leader, other))
     return low > 0
 
 
 def is_behind(leader: Mapping[int, float], other: Mapping[int, float]) -> bool:
     """Whether one setting's mean is below another's on the seeds that both have."""
-    differences = _paired(leader, other)
+    differences = paired(leader, other)
     return len(differences) > 0 and round(float(np.mean(differences)), _DIGITS) < 0
 
 
@@ -53,5 +53,6 @@ def paired_interval(differences: Sequence[float]) -> tuple[float, float]:
     return round(mean - half_width, _DIGITS), round(mean + half_width, _DIGITS)
 
 
-def _paired(first: Mapping[int, float], second: Mapping[int, float]) -> list[float]:
+def paired(first: Mapping[int, float], second: Mapping[int, float]) -> list[float]:
+    """Differences, first minus second, on the seeds that both have."""
     return [first[seed] - second[seed] for seed in sorted(first.keys() & second.keys())]

@@ -17,6 +17,11 @@ from ftp_cl.study.significance import RULE, difference_holds, is_behind
 if TYPE_CHECKING:
     from rich.table import Table
 
+_STANDS_FOR = {
+    "mean_iou": "mean IoU here: of the classes of an experience on all its test images",
+    "within_11.25": "the share of normals within 11.25 degrees here",
+}
+
 MISSING = "–"  # noqa: RUF001 (an en dash, as tables use it)
 
 
@@ -91,10 +96,10 @@ def summary_table(groups: Sequence[Group]) -> SummaryTable:
 def markdown(table: SummaryTable) -> str:
     """The table and its notes as Markdown."""
     heads = ["method", *(measure.title for measure in MEASURES), "n"]
-    lines = [_markdown_row(heads), _markdown_row(["---", *("---:" for _ in heads[1:])])]
+    lines = [markdown_row(heads), markdown_row(["---", *("---:" for _ in heads[1:])])]
     for label, cells, n in table.rows:
         texts = [f"**{cell.text}**" if cell.best else cell.text for cell in cells]
-        lines.append(_markdown_row([markdown_text(label), *texts, str(n)]))
+        lines.append(markdown_row([markdown_text(label), *texts, str(n)]))
     return "\n".join([*lines, "", *(f"- {note}" for note in table.notes)]) + "\n"
 
 
@@ -193,9 +198,7 @@ def _leader(groups: Sequence[Group], measure: Measure) -> Group | None:
 def _cell_text(spread: Spread | None, digits: int, runs: int) -> str:
     if spread is None:
         return MISSING
-    text = f"{spread.mean:.{digits}f}"
-    if spread.std is not None:
-        text += f" ± {spread.std:.{digits}f}"
+    text = spread.text(digits)
     return text if spread.n == runs else f"{text} (n = {spread.n})"
 
 
@@ -206,6 +209,8 @@ def _notes(groups: Sequence[Group], same_machine: bool) -> list[str]:
         "the test stream, weighted alike; it is left out where that is not known.",
         RULE,
     ]
+    for metric in sorted({result.metric for group in groups for result in group.results} & _STANDS_FOR.keys()):
+        notes.append(f"Accuracy stands for {_STANDS_FOR[metric]}; higher is better.")
     if any(len(group.results) == 1 for group in groups):
         notes.append("One seed shows no spread: a row with n = 1 has no ± and nothing in it is bold.")
     if any(group.marked_label != group.label for group in groups):
@@ -223,5 +228,6 @@ def _latex_row(cells: Iterable[str]) -> str:
     return f"{' & '.join(cells)} \\\\"
 
 
-def _markdown_row(cells: Iterable[str]) -> str:
+def markdown_row(cells: Iterable[str]) -> str:
+    """A row of a table in Markdown."""
     return f"| {' | '.join(cells)} |"

@@ -281,11 +281,6 @@ def test_a_missing_file_is_reported_as_such(tmp_path):
         pretrained(ARCHITECTURE, weights=tmp_path / "absent.pt")
 
 
-def test_a_timm_name_without_weights_asks_for_a_local_file():
-    with pytest.raises(ValueError, match=r"resnet18 needs a local weight file, weights=path \(model hubs are not"):
-        pretrained("resnet18")
-
-
 @pytest.mark.parametrize("name", ["resnet81", "hf-hub:timm/resnet18", "efficientnet_lite00"])
 def test_an_unknown_name_is_refused(name):
     with pytest.raises(ValueError, match=f"there is no model '{name}'"):

@@ -109,6 +109,39 @@ def sharded(folder):
     assert set(ftp.skipped()) >= {"0.weight"} and ftp.radii()["0.weight"] == ftp.radii()["0.weight"]
 
 
+def adapters():
+    """LoRA under FSDP2: rows of B are where they are, and A is gathered."""
+    from peft import LoraConfig, get_peft_model
+    from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
+
+    def make():
+        model = get_peft_model(uneven_model(torch.float64), LoraConfig(r=3, target_modules=["0", "2", "4"]))
+        return model.double()
+
+    for method in ("paper", "exact", "one_pass"):
+        model, alone = make(), make()
+        shard(model)
+        (optimizer, ftp), (single, reference) = with_ftp(model, method), with_ftp(alone, method)
+        train_on(model, optimizer, range(12)), train_on(alone, single, range(12))
+        assert_equal(model, alone, ftp, reference, 1e-10)
+        assert max(ftp.radii().values()) > 0.02
+        saved, (again, ftp) = get_optimizer_state_dict(model, optimizer), with_ftp(model, method)
+        set_optimizer_state_dict(model, again, saved)
+        train_on(model, again, range(12, 15)), train_on(alone, single, range(12, 15))
+        assert_equal(model, alone, ftp, reference, 1e-10)
+    bias = shard(get_peft_model(uneven_model(torch.float32), LoraConfig(r=2, target_modules=["0"], lora_bias=True)))
+    try:
+        FTP(bias)
+    except ValueError as error:
+        assert "Adapter 'default' of 0 is sharded over processes" in str(error), error
+    else:
+        raise AssertionError("not refused")
+    data_parallel_model = nn.parallel.DistributedDataParallel(make())
+    optimizer, ftp = with_ftp(data_parallel_model, "paper")
+    train_on(data_parallel_model, optimizer, range(4))
+    assert set(ftp.radii()) == {f"{layer}.lora_B.default.weight" for layer in (0, 2, 4)}
+
+
 def resumed(folder):
     """On another number of processes."""
     import torch.distributed.checkpoint as dcp
@@ -155,6 +188,7 @@ if __name__ == "__main__":
             "torch": lambda: data_parallel("torch"),
             "auto": lambda: data_parallel("auto"),
             "sharded": lambda: sharded(sys.argv[2]),
+            "adapters": adapters,
             "resumed": lambda: resumed(sys.argv[2]),
             "refused": refused,
         }[sys.argv[1]]()

@@ -1,7 +1,10 @@
 """No step waits for a number to be read back from the device: torch tells on a GPU, and its operations do on CPU."""
 
+import contextlib
+
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -53,6 +56,18 @@ METHODS = pytest.mark.parametrize("method", ["paper", "exact", "one_pass"])
 @pytest.mark.parametrize(("kind", "options"), [(torch.optim.SGD, {}), (torch.optim.AdamW, {"fused": True})])
 def test_no_number_is_read_in_a_step(backend, method, kind, options):
     steps(backend, method, "cpu", kind, Reading, **options)
+
+
+@METHODS
+def test_no_number_of_an_adapter_is_read_in_a_step(method):
+    module = get_peft_model(model(), LoraConfig(r=2, target_modules=["0", "2", "3"]))
+    optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], fused=True)
+    FTP(module, method=method).attach(optimizer)
+    for step in range(4):
+        for parameter in optimizer.param_groups[0]["params"]:
+            parameter.grad = torch.cos(parameter.detach() * 100 + step)
+        with Reading() if step else contextlib.nullcontext():
+            optimizer.step()
 
 
 class Forbidden:

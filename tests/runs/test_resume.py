@@ -142,6 +142,8 @@ def test_every_method_resumes_to_the_same_bytes(tmp_path, monkeypatch, method):
     overrides = [*SHORT, f"method={method}", f"train.epochs={epochs}", "checkpoint.every_iterations=2"]
     if any(name in method for name in NEEDS_UNLABELLED):
         overrides += ["labels.per_class=20"]
+    if "ranpac" in method:
+        overrides += ["method.projection_size=500"]
     start(overrides, tmp_path / "whole")
     # The places where it is killed and those where it resumes differ, within an experience and between two.
     for iterations in (3, 9, 11):

@@ -22,13 +22,17 @@ def all_cores():
     torch.set_num_threads(before)
 
 
+FEWER = {"segmentation_ftp": ["--scenes", "16"]}
 SCRIPTS = sorted(STRATEGIES.glob("*.py"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "options"),
-    [*((script, []) for script in SCRIPTS if "llm" not in script.stem), (STRATEGIES / "ftp_naive.py", ["--ensemble"])],
+    [
+        *((script, FEWER.get(script.stem, [])) for script in SCRIPTS if "llm" not in script.stem),
+        (STRATEGIES / "ftp_naive.py", ["--ensemble"]),
+    ],
     ids=lambda value: value.stem if isinstance(value, Path) else "".join(value),
 )
 def test_recipe_trains_and_prints_every_stream(script, options, tmp_path, monkeypatch, capsys, all_cores):

@@ -334,6 +334,8 @@ def test_a_curve_tells_its_area_and_how_wide_its_best_is():
     curve = Curve((1e-5, 1e-4, 1e-3, 1e-2), (50.0, 60.0, 59.0, 10.0), (0.0,) * 4)
     assert curve.area == pytest.approx((55 + 59.5 + 34.5) / 3)
     assert curve.width == pytest.approx(1.0)
+    point = Curve((1e-4,), (60.0,), (0.0,))
+    assert (point.area, point.width) == (60, 0)
 
 
 # ---- rows -----------------------------------------------------------------------------------------------------------

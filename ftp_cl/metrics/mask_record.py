@@ -1,0 +1,167 @@
+"""Avalanche plugins that count pixels by stream and experience: mean IoU in place of accuracy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from avalanche.evaluation import PluginMetric
+from avalanche.evaluation.metric_results import MetricValue
+from numpy.typing import NDArray
+
+from ftp_cl.metrics.dense import Matrix, confusion_matrix, folded, iou_per_class, mean_iou, pixel_accuracy
+
+
+class MaskRecord:
+    """Confusion matrices of the last evaluation of each experience of each stream.
+
+    Experiences of a stream that have the same images (class-incremental test streams) are counted once: what differs
+    is whose classes are asked for.
+
+    Attributes:
+        seen: the classes that the model knew at the last evaluation.
+    """
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+        self._counts: dict[tuple[str, int], Matrix] = {}
+        self._owner: dict[tuple[str, int], int] = {}
+        self._classes: dict[tuple[str, int], list[int]] = {}
+
+    def start(self, experience: Any, n_classes: int) -> None:
+        """Begin to count an experience anew."""
+        stream = experience.origin_stream
+        for number, owner in owners(stream).items():
+            self._owner[stream.name, number] = owner
+        for other in stream:
+            self._classes[stream.name, other.current_experience] = sorted(map(int, other.classes_in_this_experience))
+        self._counts[stream.name, self._owner[stream.name, experience.current_experience]] = np.zeros(
+            (n_classes, n_classes), np.int64
+        )
+
+    def add(self, experience: Any, counts: Matrix) -> None:
+        """Add the pixels of a batch."""
+        name = experience.origin_stream.name
+        self._counts[name, self._owner[name, experience.current_experience]] += counts
+
+    def accuracies(self, row: int, stream: str, experiences: Sequence[int]) -> NDArray[np.float64]:
+        """Return the mean IoU of each experience's classes among those seen, percent; 0 where none was seen yet."""
+        return np.array([self._of_experience(stream, number) for number in experiences])
+
+    def accuracy(self, row: int, stream: str, experiences: Sequence[int]) -> float | None:
+        """Return the mean IoU of all classes seen on the images of some experiences, percent."""
+        counts = self.confusion(stream, experiences)
+        return None if counts is None else mean_iou(counts, self.seen)
+
+    def matched_accuracies(
+        self, row: int, stream: str, experiences: Sequence[int], reference: str, reference_experiences: Sequence[int]
+    ) -> tuple[float, float] | None:
+        """Return the mean IoU on a stream, and on another one over the same classes."""
+        found = [self.accuracy(row, *pair) for pair in ((stream, experiences), (reference, reference_experiences))]
+        return None if None in found else (found[0], found[1])  # type: ignore[return-value]
+
+    def confusion(self, stream: str, experiences: Iterable[int]) -> Matrix | None:
+        """Return the confusion matrix over the images of some experiences, unseen classes as background."""
+        owners = dict.fromkeys(self._owner.get((stream, number), number) for number in experiences)
+        counts = [self._counts[stream, owner] for owner in owners if (stream, owner) in self._counts]
+        return folded(np.sum(counts, axis=0), self.seen) if counts else None
+
+    def summary(self, stream: str, names: Sequence[str]) -> dict[str, Any]:
+        """Return mean IoU, pixel accuracy and the IoU of each class that was seen and is there, percent."""
+        counts = self.confusion(stream, [number for name, number in self._owner if name == stream])
+        if counts is None:
+            return {}
+        found = iou_per_class(counts)
+        return {
+            "mean_iou": mean_iou(counts, self.seen),
+            "pixel_accuracy": pixel_accuracy(counts),
+            "iou": {names[label]: float(found[label]) for label in self.seen if math.isfinite(found[label])},
+        }
+
+    def _of_experience(self, stream: str, number: int) -> float:
+        counts = self.confusion(stream, [number])
+        own = [label for label in self._classes.get((stream, number), []) if label in self.seen]
+        if counts is None or not own:
+            return math.nan if counts is None else 0.0
+        return mean_iou(counts, own)
+
+
+def owners(stream: Any) -> dict[int, int]:
+    """Return for each experience of a stream the first one that has the very same images."""
+    first: dict[int, int] = {}
+    return {e.current_experience: first.setdefault(_images(e), e.current_experience) for e in stream}
+
+
+def _images(experience: Any) -> int:
+    return id(experience.dataset)
+
+
+class MaskCounts(PluginMetric[dict[str, float]]):
+    """Counts pixels for whoever reads the record, and emits mean IoU and pixel accuracy of each stream.
+
+    Hand it to Avalanche's ``EvaluationPlugin``; ``record`` has the rest. A model that says which
+    classes it has met (``known_classes``) is asked for these; the pixels of others are background.
+
+    Args:
+        n_classes: of the masks, the background included.
+        ignored: value of pixels that are not counted.
+    """
+
+    row = 0
+    """Of the record, which keeps the last evaluation alone."""
+
+    def __init__(self, n_classes: int, ignored: int = 255) -> None:
+        super().__init__()
+        self.n_classes, self.ignored = n_classes, ignored
+        self.record = MaskRecord()
+        self._evaluated: list[Any] = []
+
+    def __str__(self) -> str:
+        return type(self).__name__
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self.record = MaskRecord()
+
+    def result(self) -> dict[str, float]:
+        """Return the mean IoU of each stream evaluated last, percent."""
+        numbers: dict[str, list[int]] = {}
+        for experience in self._evaluated:
+            numbers.setdefault(experience.origin_stream.name, []).append(experience.current_experience)
+        found = {name: self.record.accuracy(0, name, of_stream) for name, of_stream in numbers.items()}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def to_evaluate(self, stream: Any) -> list[Any]:
+        """Return what of a stream must be gone through for the numbers of all its experiences: all images, once."""
+        first = owners(stream)
+        return [e for e in stream if first[e.current_experience] == e.current_experience]
+
+    def before_eval(self, strategy: Any) -> None:
+        """Begin to note what is evaluated."""
+        self._evaluated = []
+
+    def before_eval_exp(self, strategy: Any) -> None:
+        """Begin with one experience of one stream."""
+        known = getattr(strategy.model, "known_classes", None)
+        self.record.seen = list(range(self.n_classes)) if known is None else sorted(known)
+        self._evaluated.append(strategy.experience)
+        self.record.start(strategy.experience, self.n_classes)
+
+    def after_eval_iteration(self, strategy: Any) -> None:
+        """Count the pixels of a batch."""
+        predicted = strategy.mb_output.detach().argmax(dim=1)
+        counts = confusion_matrix(predicted, strategy.mb_y, self.n_classes, self.ignored)
+        self.record.add(strategy.experience, counts)
+
+    def after_eval(self, strategy: Any) -> list[MetricValue]:
+        """Emit mean IoU and pixel accuracy of the streams."""
+        x = strategy.clock.train_iterations
+        values = []
+        for name, iou in self.result().items():
+            counts = self.record.confusion(name, [e.current_experience for e in self._evaluated])
+            assert counts is not None
+            values.append(MetricValue(self, f"MeanIoU/eval_phase/{name}_stream", iou, x))
+            values.append(MetricValue(self, f"PixelAccuracy/eval_phase/{name}_stream", pixel_accuracy(counts), x))
+        return values

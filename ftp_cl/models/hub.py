@@ -1,0 +1,103 @@
+"""Weights of timm's models from the Hugging Face hub: safetensors only, through the hub's own cache."""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import timm
+from huggingface_hub import constants, hf_hub_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.file_download import repo_folder_name
+
+_FILES = {None: "model.safetensors", "open_clip_pytorch_model.bin": "open_clip_model.safetensors"}
+"""The file that timm records for a model -> its safetensors file."""
+
+
+def hub_weights(architecture: str, revision: str | None = None) -> tuple[Path, str]:
+    """Return the file with the weights that timm records for a name, downloaded if it is not in the cache.
+
+    The cache is the Hugging Face hub's, which timm uses, too: ``HF_HOME``, ``HF_HUB_CACHE``, ``HF_HUB_OFFLINE``,
+    ``HF_ENDPOINT`` and ``HF_TOKEN`` count as they do there.
+
+    Args:
+        architecture: a name of timm; without a tag it has timm's first one.
+        revision: branch, tag or commit of the repository; None for what timm records, which is ``main`` usually.
+
+    Returns:
+        The file, and the commit that it is of.
+
+    Raises:
+        FileNotFoundError: the file is not in the cache and the hub cannot be reached, or there is no such repository,
+            revision or file; in one sentence.
+        PermissionError: the repository is gated.
+        ValueError: timm knows no weights of this name on the hub, or the revision is malformed.
+    """
+    config = timm.get_pretrained_cfg(architecture)
+    if config is None or not config.hf_hub_id:
+        raise ValueError(f"timm knows no weights of {architecture} on the Hugging Face hub: {_local(architecture)}")
+    repository, _, recorded = config.hf_hub_id.partition("@")
+    recorded_file = config.hf_hub_filename
+    file = _FILES.get(recorded_file) or f"{str(recorded_file).rpartition('.')[0]}.safetensors"
+    revision = revision or recorded or None
+    named = repository if revision is None else f"{repository} at revision {revision}"
+    try:
+        with _quiet():
+            path = Path(hf_hub_download(repository, file, revision=revision))
+    except GatedRepoError:
+        raise PermissionError(
+            f"{repository} is gated: accept its terms at {constants.ENDPOINT}/{repository} and log in with hf auth "
+            f"login (or set HF_TOKEN), or {_local(architecture)}"
+        ) from None
+    except RevisionNotFoundError:
+        raise FileNotFoundError(f"{repository} has no revision {revision!r}: leave it out for the newest") from None
+    except RepositoryNotFoundError:
+        raise FileNotFoundError(
+            f"there is no repository {repository} at {constants.ENDPOINT}, or it is private: {_local(architecture)}"
+        ) from None
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError) as error:
+        if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
+            raise _no_file(named, file, architecture) from None
+        folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type="model")
+        reason = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"{constants.ENDPOINT} gave no answer"
+        raise FileNotFoundError(
+            f"{file} of {named} is not in the cache ({folder}) and {reason}: download it where there is a network, "
+            f"or {_local(architecture)}"
+        ) from None
+    except EntryNotFoundError:
+        raise _no_file(named, file, architecture) from None
+    except HFValidationError as error:
+        raise ValueError(f"revision={revision!r} is malformed: {' '.join(str(error).split())}") from None
+    return path, path.relative_to(Path(constants.HF_HUB_CACHE)).parts[2]
+
+
+def _no_file(repository: str, file: str, architecture: str) -> FileNotFoundError:
+    return FileNotFoundError(f"{repository} has no {file}, and other files are not loaded: {_local(architecture)}")
+
+
+def _local(architecture: str) -> str:
+    return (
+        f"name a local file of {architecture}, weights=path (model.weights=path on the command line), or "
+        "weights='random'"
+    )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the hub's lines about each attempt: the error says it once."""
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

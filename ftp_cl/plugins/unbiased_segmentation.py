@@ -1,0 +1,103 @@
+"""MiB: class-incremental segmentation whose losses know what the background of a mask may be."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import torch
+from avalanche.core import SupervisedPlugin
+from torch import Tensor
+
+from ftp_cl.models.dense import DenseModel, MaskHead
+from ftp_cl.plugins.pixel_loss import earlier_classes, pixel_criterion
+from ftp_cl.plugins.stages import PartsDone, refuse_inner_updates
+
+_BACKGROUND = 0
+
+
+class UnbiasedSegmentation(SupervisedPlugin[Any]):
+    """MiB, "Modeling the Background" (Cermelli et al., CVPR 2020, arXiv 2002.00718), from the second experience on.
+
+    What masks of an experience call background may be of an earlier class, and what the earlier model called background
+    may be of a new one. So the cross-entropy adds up the probabilities of background and earlier classes;
+    the distillation those of background and new classes; and the rows of new classes begin as the
+    background's, among all of which its probability is shared out. Needs one more forward pass an
+    iteration and a copy of the model. All classes compete: ``SeparatedPixels`` before it has no effect.
+
+    Args:
+        strength: factor of the distillation; 10 as in the authors' code (github.com/fcdl94/MiB).
+        initialize: let new rows begin as the background's.
+
+    Raises:
+        ValueError: for a negative strength.
+        TypeError: at the first experience, if the model is no `DenseModel` for masks.
+    """
+
+    def __init__(self, strength: float = 10.0, initialize: bool = True) -> None:
+        super().__init__()
+        if strength < 0:
+            raise ValueError(f"strength={strength} must be at least 0.")
+        self.strength, self.initialize = strength, initialize
+        self.teacher: DenseModel | None = None
+        self._earlier: list[int] = []
+        self._parts = PartsDone()
+
+    def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """Copy the model, and tell the criterion what background may be."""
+        if not isinstance(strategy.model, DenseModel) or strategy.model.outputs != "masks":
+            raise TypeError(f"UnbiasedSegmentation needs a DenseModel for masks, not {type(strategy.model).__name__}.")
+        refuse_inner_updates(strategy, "UnbiasedSegmentation")
+        self._earlier = earlier_classes(strategy)
+        if self._parts.begin(strategy.experience) or self.teacher is None:
+            self.teacher = copy.deepcopy(strategy.model).eval().requires_grad_(False) if self._earlier else None
+            if self._earlier and self.initialize:
+                begin_as_background(_head(strategy.model), self._new(strategy.model))
+        criterion = pixel_criterion(strategy)
+        criterion.left_out, criterion.in_background = [], self._earlier
+
+    def before_backward(self, strategy: Any, **kwargs: Any) -> None:
+        """Add the distillation."""
+        if self.teacher is not None and self.strength:
+            with torch.no_grad():
+                before = self.teacher(strategy.mb_x)
+            loss = unbiased_distillation(strategy.mb_output, before, self._earlier, self._new(strategy.model))
+            strategy.loss += self.strength * loss
+
+    def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """Let go of the copy, and of the criterion."""
+        pixel_criterion(strategy).in_background = []
+        if self._parts.end(strategy.experience):
+            self.teacher = None
+
+    def _new(self, model: DenseModel) -> list[int]:
+        return sorted(set(model.known_classes or []) - {_BACKGROUND, *self._earlier})
+
+
+def unbiased_distillation(logits: Tensor, before: Tensor, earlier: list[int], new: list[int]) -> Tensor:
+    """Cross-entropy to the earlier model over background and earlier classes, unbiased.
+
+    Args:
+        logits: [B, classes, H, W] of the model; those of the background and the new classes are added up.
+        before: the same of the earlier model, which knows no new class.
+        earlier: class indices without the background.
+        new: class indices.
+    """
+    scores = logits.log_softmax(dim=1)
+    joined = scores[:, [_BACKGROUND, *new]].logsumexp(dim=1, keepdim=True)
+    targets = before[:, [_BACKGROUND, *earlier]].softmax(dim=1)
+    return -(targets * torch.cat([joined, scores[:, earlier]], dim=1)).sum(dim=1).mean()
+
+
+@torch.no_grad()
+def begin_as_background(head: MaskHead, new: list[int]) -> None:
+    """Give new classes the background's row, and share its probability out among them and it."""
+    layer = head.classifier
+    assert layer.bias is not None
+    layer.weight[new] = layer.weight[_BACKGROUND].clone()
+    layer.bias[[_BACKGROUND, *new]] = layer.bias[_BACKGROUND] - math.log(len(new) + 1)
+
+
+def _head(model: DenseModel) -> MaskHead:
+    return next(module for module in model.modules() if isinstance(module, MaskHead))

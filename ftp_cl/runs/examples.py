@@ -1,0 +1,92 @@
+"""Pictures of what a run predicts: image, truth and prediction, of the best and the worst class of each stream."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from avalanche.models.utils import avalanche_forward
+from PIL import Image
+
+from ftp_cl.metrics.mask_record import MaskRecord
+from ftp_cl.models.imprinting import evaluating
+from ftp_cl.runs.files import replace_files
+
+FOLDER = "examples"
+
+
+def write_examples(strategy: Any, benchmark: Any, record: MaskRecord, directory: Path) -> dict[str, dict[str, str]]:
+    """Write one picture for each stream that was evaluated: the class of the highest IoU above, of the lowest below.
+
+    A class is shown by the image that has most of its pixels. From left to right: image, truth, prediction; colours are
+    those of PASCAL VOC.
+
+    Args:
+        strategy: trained.
+        benchmark: with masks.
+        record: of the last evaluation.
+        directory: of the run.
+
+    Returns:
+        Per stream the names of the two classes, "best" and "worst", and "file", from the directory.
+    """
+    names = benchmark.description["class_names"]
+    found: dict[str, dict[str, str]] = {}
+    files: dict[Path, bytes] = {}
+    for name, stream in benchmark.streams.items():
+        ious = record.summary(name, range(len(names))).get("iou", {})  # type: ignore[arg-type]
+        images = _richest(stream, [label for label in ious if label]) if ious else {}
+        if not images:
+            continue
+        best, worst = max(images, key=lambda label: ious[label]), min(images, key=lambda label: ious[label])
+        rows = [_row(strategy, images[label], record.seen) for label in (best, worst)]
+        path = Path(FOLDER, f"{name}.png")
+        buffer = io.BytesIO()
+        Image.fromarray(np.concatenate(rows)).save(buffer, "PNG")
+        files[directory / path] = buffer.getvalue()
+        found[name] = {"best": names[best], "worst": names[worst], "file": path.as_posix()}
+    if files:
+        replace_files(files)
+    return found
+
+
+def _richest(stream: Any, labels: Iterable[int]) -> dict[int, Any]:
+    """Return for each class the item with most of its pixels, without those that no mask has."""
+    most: dict[int, tuple[int, Any]] = {label: (0, None) for label in labels}
+    for dataset in {id(e.dataset): e.dataset.eval() for e in stream}.values():
+        for item in dataset:
+            counts = torch.bincount(item[1].flatten(), minlength=256)
+            for label, (highest, _) in most.items():
+                if counts[label] > highest:
+                    most[label] = int(counts[label]), item
+    return {label: item for label, (_, item) in most.items() if item is not None}
+
+
+@torch.no_grad()
+def _row(strategy: Any, item: Any, seen: list[int]) -> np.ndarray:
+    """Image, truth and prediction beside each other, uint8 [H, 3 W, 3]."""
+    image, mask, task = item[0], item[1], item[-1]
+    with evaluating(strategy.model):
+        tasks = torch.tensor([task], device=strategy.device)
+        scores = avalanche_forward(strategy.model, image[None].to(strategy.device), tasks)
+    truth = torch.where(torch.isin(mask, torch.tensor([*seen, 255])), mask, 0)
+    masks = [part.cpu().numpy().astype(np.uint8) for part in (truth, scores[0].argmax(dim=0))]
+    pixels = (255 * image).round().to(torch.uint8).movedim(0, -1).cpu().numpy()
+    return np.concatenate([pixels, *(_COLOURS[part] for part in masks)], axis=1)
+
+
+def _voc_colours() -> np.ndarray:
+    """The colour of each class index, uint8 [256, 3]: its bits, spread over red, green and blue from the highest."""
+    indices = np.arange(256)
+    colours = np.zeros((256, 3), int)
+    for bit in range(8):
+        for channel in range(3):
+            colours[:, channel] |= ((indices >> (3 * bit + channel)) & 1) << (7 - bit)
+    return colours.astype(np.uint8)
+
+
+_COLOURS = _voc_colours()

@@ -1,0 +1,41 @@
+"""What a run learns and counts: one class for an image, one for each pixel, or a normal for each pixel."""
+
+from typing import Any, TypeAlias
+
+from torch import nn
+
+from ftp_cl.metrics.mask_record import MaskCounts
+from ftp_cl.metrics.normal_record import NormalCounts
+from ftp_cl.metrics.plugins import PredictionCounts
+from ftp_cl.plugins import SeparatedSoftmax
+from ftp_cl.plugins.pixel_loss import NormalLoss, PixelCrossEntropy, SeparatedPixels
+
+Counts: TypeAlias = PredictionCounts | MaskCounts | NormalCounts
+
+
+def counts_for(benchmark: Any) -> Counts:
+    """The metric that a benchmark's targets are counted with, as its description tells."""
+    target = benchmark.description.get("target")
+    if target == "masks":
+        return MaskCounts(len(benchmark.description["class_names"]))
+    return NormalCounts() if target == "normals" else PredictionCounts()
+
+
+def metric_of(counts: Counts) -> str:
+    """What the numbers called accuracy are, by its name in a result."""
+    kinds = {MaskCounts: "mean_iou", NormalCounts: "within_11.25"}
+    return kinds.get(type(counts), "accuracy")  # type: ignore[call-overload]
+
+
+def criterion_for(counts: Counts) -> nn.Module:
+    """The loss of these targets."""
+    if isinstance(counts, MaskCounts):
+        return PixelCrossEntropy()
+    return NormalLoss() if isinstance(counts, NormalCounts) else nn.CrossEntropyLoss()
+
+
+def separating(counts: Counts) -> list[Any]:
+    """The plugins that let current classes compete with each other only; normals have no classes."""
+    if isinstance(counts, MaskCounts):
+        return [SeparatedPixels()]
+    return [] if isinstance(counts, NormalCounts) else [SeparatedSoftmax()]

@@ -1,0 +1,110 @@
+"""PASCAL-Context's multi-task release: a tree of that layout is written here, .mat files included."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.io import savemat
+
+from ftp_cl.benchmarks.dense.pascal import PascalContext, pascal_context
+
+H, W = 12, 16
+WALL, SKY = 440, 360  # labels of PASCAL-Context: NYU has walls and no sky
+
+
+def unit_normals(seed):
+    found = np.random.default_rng(seed).normal(size=(H, W, 3))
+    return found / np.linalg.norm(found, axis=2, keepdims=True)
+
+
+def person(parts, class_ind=15):
+    fields = [("class", object), ("class_ind", object), ("mask", object), ("parts", object)]
+    records = np.zeros((1, len(parts)), [("part_name", object), ("mask", object)])
+    for i, (name, mask) in enumerate(parts):
+        records[0, i] = (name, mask.astype(np.uint8))
+    found = np.zeros(1, fields)
+    found[0] = ("person", class_ind, np.ones((H, W), np.uint8), records if parts else np.zeros((0, 0)))
+    return found[0]
+
+
+def write_parts(path, objects):
+    array = np.zeros((1, len(objects)), objects[0].dtype)
+    for i, one in enumerate(objects):
+        array[0, i] = one
+    savemat(path, {"anno": {"imname": path.stem, "objects": array}})
+
+
+@pytest.fixture
+def root(tmp_path):
+    folders = ("JPEGImages", "ImageSets/Context", "semseg/VOC12", "semseg/pascal-context", "human_parts",
+               "normals_distill", "pascal-context/trainval")  # fmt: skip
+    for folder in folders:
+        (tmp_path / folder).mkdir(parents=True)
+    head, arm = np.zeros((2, H, W), bool)
+    head[:3], arm[2:5, 4:8] = True, True
+    for number, name in enumerate(("a", "b", "c")):
+        Image.fromarray(np.random.default_rng(number).integers(0, 255, (H, W, 3), np.uint8)).save(
+            tmp_path / "JPEGImages" / f"{name}.jpg"
+        )
+        mask = np.random.default_rng(number).choice([0, 3, 20, 255], (H, W)).astype(np.uint8)
+        Image.fromarray(mask).save(tmp_path / f"semseg/{'VOC12' if number else 'pascal-context'}/{name}.png")
+        people = [person([("head", head), ("luarm", arm)]), person([])] if number else [person([], class_ind=8)]
+        write_parts(tmp_path / "human_parts" / f"{name}.mat", people)
+        normals = np.round((unit_normals(number) + 1) * 255 / 2).astype(np.uint8)
+        Image.fromarray(normals).save(tmp_path / "normals_distill" / f"{name}.png")
+        labels = np.full((H, W), WALL, np.uint16)
+        labels[:, 8:] = SKY
+        savemat(tmp_path / "pascal-context/trainval" / f"{name}.mat", {"LabelMap": labels})
+    (tmp_path / "ImageSets/Context/train.txt").write_text("a\nb\n")
+    (tmp_path / "ImageSets/Context/val.txt").write_text("c\n")
+    return tmp_path
+
+
+def test_masks_are_of_either_folder(root):
+    dataset = PascalContext(root, "train", "segmentation", (H, W))
+    for number in range(2):
+        expected = np.random.default_rng(number).choice([0, 3, 20, 255], (H, W))
+        np.testing.assert_array_equal(dataset[number][1], expected)
+
+
+def test_parts_are_those_of_people_and_images_without_any_are_left_out(root):
+    dataset = PascalContext(root, "train", "human_parts", (H, W))
+    assert len(dataset) == 1
+    expected = np.zeros((H, W), int)
+    expected[:3] = 1
+    expected[2:5, 4:8] = 3
+    np.testing.assert_array_equal(dataset[0][1], expected)
+
+
+def test_normals_are_those_of_the_file_where_the_label_is_one_of_nyu(root):
+    _, found = PascalContext(root, "val", "normals", (H, W))[0]
+    assert (found[:, :, 8:] == 0).all()
+    np.testing.assert_allclose(found[:, :, :8], np.moveaxis(unit_normals(2), 2, 0)[:, :, :8], atol=0.01)
+    np.testing.assert_allclose(np.linalg.norm(found[:, :, :8], axis=0), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("target", "shape"), [("segmentation", (6, 8)), ("human_parts", (6, 8)), ("normals", (3, 6, 8))]
+)
+def test_each_target_is_a_benchmark(root, target, shape):
+    benchmark = pascal_context(root, target, resize=(6, 8))
+    image, found, _ = benchmark.test_stream[0].dataset[0]
+    assert image.shape == (3, 6, 8) and found.shape == shape
+    assert benchmark.description["target"] == ("normals" if target == "normals" else "masks")
+
+
+def test_wrong_targets_are_told_in_a_sentence(root):
+    Image.fromarray(np.full((H, W, 3), 255, np.uint8)).save(root / "normals_distill/c.png")
+    with pytest.raises(ValueError, match=r"96 normals in .*c\.png have a length outside"):
+        PascalContext(root, "val", "normals", (H, W))[0]
+    Image.fromarray(np.full((H, W), 77, np.uint8)).save(root / "semseg/VOC12/c.png")
+    with pytest.raises(ValueError, match="192 pixels of no class"):
+        PascalContext(root, "val", "segmentation", (H, W))[0]
+    Image.fromarray(np.zeros((H, W + 1), np.uint8)).save(root / "semseg/VOC12/c.png")
+    with pytest.raises(ValueError, match="17 x 12 pixels, and its image 16 x 12"):
+        PascalContext(root, "val", "segmentation", (H, W))[0]
+    write_parts(root / "human_parts/c.mat", [person([("tail", np.ones((H, W)))])])
+    with pytest.raises(ValueError, match="part of a person called 'tail'"):
+        PascalContext(root, "val", "human_parts", (H, W))[0]
+    (root / "normals_distill/a.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"normals_distill/a\.png"):
+        pascal_context(root, "normals")
