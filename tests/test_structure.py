@@ -42,10 +42,15 @@ def test_imports_point_down_only(part):
         assert set(imported_parts(file)) <= ALLOWED[part], file
 
 
+def normal(name):
+    """A distribution's name as package indexes compare it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
 def test_what_is_imported_is_declared():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     requirements = sum(project["optional-dependencies"].values(), project["dependencies"])
-    declared = {re.match(r"[\w-]+", requirement)[0] for requirement in requirements}
+    declared = {normal(re.match(r"[\w.-]+", requirement)[0]) for requirement in requirements}
     brought = {"triton": "torch", "llvmlite": "numba"}  # in the version that it needs
     owners = packages_distributions()
     for file in PACKAGE.rglob("*.py"):
@@ -53,7 +58,7 @@ def test_what_is_imported_is_declared():
             names = [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
             names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             for module in {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"ftp_cl"}:
-                packages = {name.lower() for name in owners.get(module, [])} | {brought.get(module, module)}
+                packages = {normal(name) for name in owners.get(module, [])} | {brought.get(module, module)}
                 # What is not installed here is declared under a name that begins alike: mlflow-skinny.
                 assert packages & declared or any(name.startswith(f"{module}-") for name in declared), (file, module)
 
