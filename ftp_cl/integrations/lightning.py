@@ -2,10 +2,7 @@
 
 from typing import Any
 
-try:
-    from lightning.pytorch import Callback
-except ModuleNotFoundError:
-    from pytorch_lightning import Callback
+from lightning.pytorch import Callback
 
 from ftp_cl.optim import FTP
 
