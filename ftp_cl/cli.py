@@ -16,6 +16,7 @@ from ftp_cl.runs.config import load_config, load_repeated
 from ftp_cl.runs.output import lasting_output, sentence
 from ftp_cl.runs.schema import ConfigError, expanded, suggestion
 from ftp_cl.runs.text import printable
+from ftp_cl.runs.torchrun import has_others, is_first
 from ftp_cl.runs.warnings_of_others import without_warnings_of_others
 
 if TYPE_CHECKING:
@@ -137,6 +138,8 @@ def _run(parsed: argparse.Namespace, overrides: list[str]) -> int:
     if parsed.trust and not parsed.result:
         raise ConfigError("--trust is about what a result names: it goes with --from RESULT.json.")
     if parsed.multirun:
+        if has_others():
+            raise ConfigError("torchrun starts several processes for one run: it does not go with --multirun.")
         from ftp_cl.runs.sweep import run_many
 
         return run_many(overrides)
@@ -155,7 +158,8 @@ def _run(parsed: argparse.Namespace, overrides: list[str]) -> int:
 
     own = run_directory(overrides, repeats=parsed.result)
     path = run(config, expanded(config.out) if config.out else own)
-    Console().print(terminal_table(load_results([path])))
+    if is_first():
+        Console().print(terminal_table(load_results([path])))
     return 0
 
 

@@ -469,8 +469,8 @@ class FTP:
                 update = self._known.get(id(parameter))
                 if (
                     update is None
-                    or update.state is not self._states.get(update.name)
                     or not update.state.follows(weights)
+                    or update.state is not self._states.get(update.name)
                     or gradient.layout is not torch.strided
                 ):
                     name = self._names.get(parameter) or self._find(parameter)

@@ -3,7 +3,10 @@
 from typing import Any
 
 from avalanche.benchmarks.utils import TransformGroups
+from timm.data.auto_augment import rand_augment_transform
 from torch import Tensor
+from torchvision.transforms import functional
+from torchvision.transforms import v2 as transforms
 
 from ftp_cl.benchmarks.dense.streams import joint_groups
 from ftp_cl.benchmarks.dense.transforms import WeakJointView
@@ -11,10 +14,11 @@ from ftp_cl.plugins import WeakView
 from ftp_cl.runs.config import ConfigError
 
 _VIEWS = {"weak": WeakView(), "shift": WeakView(flip=False)}
+_CROPPED = (0.08, 1.0)  # shares of the area: torchvision's, and those of training on ImageNet
 _JOINT_VIEWS = {"weak": WeakJointView(), "shift": WeakJointView(flip=False)}
 
 
-def augment_training(benchmark: Any, name: str | None) -> None:
+def augment_training(benchmark: Any, name: str | None, rand_augment: str | None = None) -> None:
     """Let the train stream give random views while training; what it gives for evaluation stays as it is.
 
     A mask is changed with its image. Views come after the benchmark's own transforms, and are drawn from torch's global
@@ -22,27 +26,55 @@ def augment_training(benchmark: Any, name: str | None) -> None:
 
     Args:
         benchmark: of Avalanche; the datasets of its train stream are replaced.
-        name: "weak" or "shift"; None for no augmentation.
+        name: "weak", "shift" or "crop"; None for none.
+        rand_augment: timm's words for RandAugment, which comes after it; None for none.
 
     Raises:
-        ConfigError: if the train stream does not give images as tensors [C, H, W].
+        ConfigError: if the train stream does not give images as tensors [C, H, W], or RandAugment is not timm's.
     """
-    if name is None:
+    if name is None and rand_augment is None:
         return
     for experience in benchmark.train_stream:
         dataset = experience.dataset
         image, target = dataset.train()[0][:2]
-        _check_image(image, name)
+        _check_image(image, f"augmentation={name}" if name is not None else f"rand_augment={rand_augment}")
         is_joint = isinstance(target, Tensor) and target.ndim > 0
-        single = TransformGroups({"train": (_VIEWS[name], None), "eval": (None, None)})
+        if is_joint and (rand_augment is not None or name not in _JOINT_VIEWS):
+            raise ConfigError("Images with masks have train.augmentation=weak or shift, and no train.rand_augment.")
+        views = [_view(name, image)] if name is not None else []
+        if rand_augment is not None:
+            views.append(_RandAugment(rand_augment, image))
+        view = views[0] if len(views) == 1 else transforms.Compose(views)
+        single = TransformGroups({"train": (view, None), "eval": (None, None)})
         groups = joint_groups(_JOINT_VIEWS[name]) if is_joint else single
         # The public property cannot be set.
         experience._dataset = type(dataset)([dataset], transform_groups=groups)
 
 
-def _check_image(image: Any, name: str) -> None:
+def _view(name: str, image: Tensor) -> Any:
+    if name in _VIEWS:
+        return _VIEWS[name]
+    crop = transforms.RandomResizedCrop(tuple(image.shape[1:]), scale=_CROPPED, antialias=True)
+    return transforms.Compose([crop, transforms.RandomHorizontalFlip()])
+
+
+class _RandAugment:
+    """Timm's, of images as tensors; it draws from the generators of Python and NumPy."""
+
+    def __init__(self, words: str, image: Tensor) -> None:
+        if len(image) != 3:
+            raise ConfigError(f"train.rand_augment={words} is for images of three channels, not of {len(image)}.")
+        grey = {"translate_const": int(0.45 * min(image.shape[1:])), "img_mean": (128, 128, 128)}
+        try:
+            self._augment = rand_augment_transform(words, grey)
+        except (AssertionError, ValueError, NotImplementedError, KeyError) as error:
+            raise ConfigError(f"train.rand_augment={words} is none of timm's, such as rand-m9-mstd0.5-inc1.") from error
+
+    def __call__(self, image: Tensor) -> Tensor:
+        return functional.to_tensor(self._augment(functional.to_pil_image(image)))
+
+
+def _check_image(image: Any, key: str) -> None:
     if not isinstance(image, Tensor) or image.dim() != 3:
         what = f"tensors of shape {list(image.shape)}" if isinstance(image, Tensor) else type(image).__name__
-        raise ConfigError(
-            f"train.augmentation={name} needs images as tensors [C, H, W], but the training stream gives {what}."
-        )
+        raise ConfigError(f"train.{key} needs images as tensors [C, H, W], but the training stream gives {what}.")

@@ -13,10 +13,12 @@ from avalanche.training.templates import SupervisedTemplate
 from omegaconf import DictConfig
 
 from ftp_cl.benchmarks import data_identity
+from ftp_cl.plugins.processes import rank
 from ftp_cl.plugins.randomness import LoaderRandomness
 from ftp_cl.runs.checkpoint_files import CheckpointFiles, from_bytes, to_bytes, truncate
 from ftp_cl.runs.config import ConfigError
 from ftp_cl.runs.directory import RunDirectory, differing
+from ftp_cl.runs.group import agreed, any_of, together
 from ftp_cl.runs.packing import BenchmarkItems, CannotSave, Packing
 from ftp_cl.runs.strategy_state import load_parts_state, load_strategy_state, parts_state, strategy_state
 from ftp_cl.runs.termination import Termination
@@ -96,6 +98,8 @@ class Checkpoints:
             loaders: random state of the data loaders at the beginning of the epoch.
         """
         self._iterations, self._saved_at = 0, time.monotonic()
+        if rank() > 0:  # the first process saves: the state is the same on all
+            return
         try:
             state = {
                 "versions": self._versions,
@@ -123,11 +127,21 @@ class Checkpoints:
         """Save if it is time to, or if the process is to end."""
         self._iterations += 1
         minutes, iterations = self._config.every_minutes, self._config.every_iterations
+        must_end = any_of(self.termination.arrived)
         is_time = minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes
-        if self.termination.arrived or is_time or (iterations is not None and self._iterations >= iterations):
+        if must_end or is_time or (iterations is not None and self._iterations >= iterations):
             self.save(strategy, position, loaders)
-        if self.termination.arrived:
-            self.termination.exit()
+        if must_end:
+            self._end()
+
+    def end_if_asked(self) -> None:
+        """End the process if it is to end, or another one that trains together with it."""
+        if any_of(self.termination.arrived):
+            self._end()
+
+    def _end(self) -> None:
+        together()  # torchrun ends all processes soon after the first has ended, and that one may still be saving
+        self.termination.exit()
 
     def _say_once(self, text: str) -> None:
         if text not in self._refusals:
@@ -155,14 +169,14 @@ class Checkpoints:
         self.termination.waits = True
         self.save(strategy, Position(number), self.randomness.state)
         self.termination.waits = False
-        if self.termination.arrived:
-            self.termination.exit()
+        self.end_if_asked()
 
     # ---- going on ---------------------------------------------------------------------------------------------------
 
     def clear(self) -> None:
         """Remove the checkpoints of an earlier attempt, or of the finished run."""
-        self._files.clear()
+        if rank() == 0:
+            self._files.clear()
 
     def resume(self, strategy: SupervisedTemplate) -> bool:
         """Bring the strategy, as built from the configuration, to the newest checkpoint that is whole.
@@ -178,12 +192,13 @@ class Checkpoints:
                 f"The checkpoints in {self._files.folder} are of an earlier version of ftp_cl, whose format is read no "
                 "more: remove them to begin anew, or go on with that version."
             )
-        for content in self._files.newest_first():
+        for content in self._contents():
             self._loaded = content
             with self.refusing_misfits():
                 state = from_bytes(content)
                 try:
-                    truncate(self._record.events_path, state["events_size"])
+                    if rank() == 0:
+                        truncate(self._record.events_path, state["events_size"])
                 except ValueError as error:
                     self._say(f"  a checkpoint is passed over: {error}.")
                     continue
@@ -197,9 +212,20 @@ class Checkpoints:
                     self._before = before = state["before"].numpy().tobytes()
                     load_parts_state(from_bytes(before), strategy, self._packing, users_only=True)
                 self._say(self._where(state["versions"]))
+                if rank() == 0:
+                    agreed(content)
                 return True
         self._loaded = None
+        if rank() == 0:
+            agreed(None)
         return False
+
+    def _contents(self) -> Iterator[bytes]:
+        """Those that may be resumed from; of several processes the first reads, and the others get what it takes."""
+        if rank() == 0:
+            yield from self._files.newest_first()
+        elif (content := agreed(None)) is not None:
+            yield content
 
     def _check_origin(self, state: dict[str, Any]) -> None:
         """Whether a checkpoint is of this configuration and these data."""

@@ -25,7 +25,7 @@ def benchmark_of(config: DictConfig) -> tuple[Any, list[list[int]]]:
         return _build(with_preprocessing({**plain(config.benchmark), **changes}, config), config.seed)
 
     benchmark, hidden = keep_few_labels(build, plain(config.labels), config.seed)
-    augment_training(benchmark, config.train.augmentation)
+    augment_training(benchmark, config.train.augmentation, config.train.rand_augment)
     return benchmark, hidden
 
 

@@ -20,7 +20,6 @@ from ftp_cl.runs.checkpoint_files import FOLDER
 from ftp_cl.runs.config import ConfigError, literal
 from ftp_cl.runs.files import is_temporary, read_file, replace_files
 from ftp_cl.runs.loggers import LOGGER_FOLDERS
-from ftp_cl.runs.schema import defaults
 from ftp_cl.runs.status import CONFIG_FILE, ERROR_FILE, EVENTS_FILE, LOCK_FILE, RESULT_FILE
 
 WEIGHTS_FILE = "weights.safetensors"
@@ -181,6 +180,25 @@ class RunDirectory:
         replace_files({self.result_path: (json.dumps(result, indent=1, allow_nan=False) + "\n").encode()})
 
 
+class OthersDirectory(RunDirectory):
+    """That of a process which is not the first of several: the first writes."""
+
+    def begin(self) -> None:
+        """Nothing."""
+
+    def withdraw(self) -> None:
+        """Nothing."""
+
+    def remove_leftovers(self) -> None:
+        """Nothing."""
+
+    def check(self) -> None:
+        """Nothing: the first process does."""
+
+    def add_event(self, event: str, **values: Any) -> None:
+        """Nothing."""
+
+
 def _finite(value: Any) -> Any:
     """The same value with null in place of NaN and infinity, which JSON does not have."""
     if isinstance(value, Mapping):
@@ -196,16 +214,9 @@ def _identity(config: Any) -> dict[str, Any]:
 
 
 def differing(found: Any, identity: dict[str, Any]) -> list[str]:
-    """The keys in which a configuration that was found is not a run's; it has the defaults of keys newer than it."""
-    old, new = _without_nulls(_identity(_completed(found, defaults()))), _without_nulls(identity)
+    """The keys in which a configuration that was found is not a run's; null stands for a key that is newer than it."""
+    old, new = _without_nulls(_identity(found)), _without_nulls(identity)
     return sorted(str(key) for key in {**old, **new} if old.get(key) != new.get(key))
-
-
-def _completed(found: Any, known: Any) -> Any:
-    """The configuration with default values of keys that it lacks."""
-    if not (isinstance(known, dict) and isinstance(found, dict)):
-        return found
-    return {**known, **{key: _completed(value, known.get(key)) for key, value in found.items()}}
 
 
 def _without_nulls(node: Any) -> Any:

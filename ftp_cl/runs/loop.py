@@ -254,6 +254,7 @@ def train_and_evaluate(
             checkpoints.train(strategy, experience, i)
         recorder.pseudo_labels += judge.judge(strategy, i)
         rows.append(evaluation.accuracies(strategy, i))
+        checkpoints.end_if_asked()
         if seen := evaluation.on_seen(rows[i], i):
             where = f"after experience {i + 1} of {len(benchmark.train_stream)}"
             progress.say(f"  {where}: {statistics.fmean(seen):.1f} % {evaluation.unit}on what was seen")

@@ -12,35 +12,37 @@ from avalanche.training.determinism.rng_manager import RNGManager
 from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.templates import SupervisedTemplate
 from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
 from torch import nn
 
 from ftp_cl.metrics.mask_record import MaskCounts
 from ftp_cl.metrics.plugins import PredictionCounts
-from ftp_cl.models import ContinualClassifier
 from ftp_cl.plugins import (
     FreezeBatchNorm,
     FreshOptimizer,
     LearningRateSchedule,
     SemiSupervisedPlugin,
-    find_classifier,
 )
+from ftp_cl.plugins.processes import count, rank
 from ftp_cl.runs.best_epoch import BestEpoch
 from ftp_cl.runs.build import built, methods_plugins
 from ftp_cl.runs.checkpoint_files import CheckpointFiles
 from ftp_cl.runs.checkpoints import Checkpoints
 from ftp_cl.runs.config import ConfigError, call_with, plain
 from ftp_cl.runs.data import benchmark_of, check_tokens
-from ftp_cl.runs.directory import RunDirectory
-from ftp_cl.runs.engine import Engine
+from ftp_cl.runs.directory import OthersDirectory, RunDirectory
+from ftp_cl.runs.engine import MODEL_KEYS, Engine
 from ftp_cl.runs.environment import describe_environment, set_deterministic
 from ftp_cl.runs.error_file import clear_error, write_error
 from ftp_cl.runs.examples import write_examples
 from ftp_cl.runs.few_labels import PseudoLabelJudge
+from ftp_cl.runs.group import agreed, device_of, joined, together
 from ftp_cl.runs.lock import DirectoryLock
 from ftp_cl.runs.loggers import make_logger
 from ftp_cl.runs.loop import Evaluation, Recorder, projection_table, train_and_evaluate
 from ftp_cl.runs.model_keys import with_models_keys
-from ftp_cl.runs.own_parts import own_plugins, own_strategy
+from ftp_cl.runs.optimizer import build_optimizer
+from ftp_cl.runs.own_parts import is_import_path, own_plugins, own_strategy
 from ftp_cl.runs.progress import RunProgress
 from ftp_cl.runs.resumable import ResumableNaive, ResumableTraining, resumable
 from ftp_cl.runs.status import RESULT_SCHEMA
@@ -67,23 +69,38 @@ def run(config: DictConfig, directory: Path) -> Path:
         OSError: weights cannot be had, or a file cannot be written.
         SystemExit: status 143, after SIGTERM.
     """
+    with joined(config):
+        try:
+            return _carry_out(config, directory)
+        except ConfigError:
+            if rank() > 0:  # the first process says it
+                raise SystemExit(1) from None
+            raise
+
+
+def _carry_out(config: DictConfig, directory: Path) -> Path:
     config = with_models_keys(config)
-    record = RunDirectory(directory, config)
-    with DirectoryLock(directory), Termination() as termination:
+    is_first = rank() == 0
+    record = RunDirectory(directory, config) if is_first else OthersDirectory(directory, config)
+    lock = DirectoryLock(directory) if is_first else contextlib.nullcontext()
+    with lock, Termination(always_waits=count() > 1) as termination:
         record.check()
-        if record.result_path.exists():
-            without = " Weights are kept when a run ends, and were not: use another out=."
-            words = without if config.save_weights and not record.weights_path.exists() else ""
-            RunProgress("", 0).say(f"{record.result_path} is there already; nothing to do.{words}")
-            CheckpointFiles(directory).clear()  # the run may have been killed before it did so itself
+        if agreed(record.result_path.exists()):
+            if is_first:
+                without = " Weights are kept when a run ends, and were not: use another out=."
+                words = without if config.save_weights and not record.weights_path.exists() else ""
+                RunProgress("", 0).say(f"{record.result_path} is there already; nothing to do.{words}")
+                CheckpointFiles(directory).clear()  # the run may have been killed before it did so itself
             return record.result_path
         record.remove_leftovers()
-        clear_error(directory)
+        if is_first:
+            clear_error(directory)
         try:
             _run(config, record, termination)
         except Exception as error:
             record.withdraw()
-            write_error(directory, error)
+            if is_first:
+                write_error(directory, error)
             if not isinstance(error, OSError) or error.errno not in _FULL:
                 raise
             words = f"{error.strerror}; once there is room, resume=true goes on"
@@ -98,17 +115,18 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
     RNGManager.set_random_seeds(config.seed)
     benchmark, hidden = benchmark_of(config)
     name = f"{config.method.name} on {config.benchmark.name}, seed {config.seed}"
-    with RunProgress(name, len(benchmark.train_stream)) as progress, contextlib.ExitStack() as logs:
+    console = None if rank() == 0 else Console(quiet=True)
+    with RunProgress(name, len(benchmark.train_stream), console) as progress, contextlib.ExitStack() as logs:
         if config.threads is not None and config.threads > (cores := os.cpu_count() or 1):
             progress.say(f"  threads={config.threads} are more than the {cores} cores here, which makes a run slower.")
         recorder = Recorder(record, progress)
         counts = counts_for(benchmark)
+        engine = Engine(config, device_of(config.device), progress.say)
         own_classes = config.eval.ood_classes == "own"
-        if own_classes and not isinstance(counts, PredictionCounts):
-            raise ConfigError("eval.ood_classes=own is for a class of each image, and this benchmark has pixels.")
-        evaluation = Evaluation(benchmark, config.eval.stream, counts, record, config.loader.workers, own_classes)
-        engine = Engine(config, _device(config.device))
-        select = config.train.select and BestEpoch(benchmark, counts, record, config.loader.workers)
+        if not isinstance(counts, PredictionCounts):
+            _refuse_for_pixels(config, own_classes)
+        evaluation = Evaluation(benchmark, config.eval.stream, counts, record, engine.workers, own_classes)
+        select = config.train.select and BestEpoch(benchmark, counts, record, engine.workers)
         strategy = _build_strategy(config, recorder, counts, engine, select)
         check_tokens(benchmark, strategy.model)
         semi_supervised = any(isinstance(plugin, SemiSupervisedPlugin) for plugin in strategy.plugins)
@@ -126,18 +144,20 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
         if not (config.resume and checkpoints.resume(strategy)):
             checkpoints.clear()
             record.begin()
-        for logger in config.loggers:
+        for logger in config.loggers if rank() == 0 else ():
             record.listeners.append(logs.enter_context(make_logger(logger, record.path, plain(config), progress.say)))
         judge = PseudoLabelJudge(record, hidden)
         with checkpoints.refusing_misfits():
             measured = train_and_evaluate(config, benchmark, strategy, checkpoints, recorder, judge, evaluation)
         measured["selected_epochs"] = select.epochs if select else None
-        if config.save_weights:
-            record.write_weights(strategy.model)
-        if isinstance(counts, MaskCounts):
-            measured["examples"] = write_examples(strategy, benchmark, counts.record, record.path)
-        record.write_result(_result(config, benchmark, strategy, measured))
-        checkpoints.clear()
+        if rank() == 0:
+            if config.save_weights:
+                record.write_weights(strategy.model)
+            if isinstance(counts, MaskCounts):
+                measured["examples"] = write_examples(strategy, benchmark, counts.record, record.path)
+            record.write_result(_result(config, benchmark, strategy, measured))
+            checkpoints.clear()
+        together()
         progress.say(f"{name}: {record.result_path}")
 
 
@@ -147,9 +167,14 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
 def _build_strategy(
     config: DictConfig, recorder: Recorder, counts: Counts, engine: Engine, select: BestEpoch | None
 ) -> SupervisedTemplate:
-    model = built("model", plain(config.model))
+    options = plain(config.model)
+    ours = {key: None if is_import_path(options["name"]) else options.pop(key, None) for key in MODEL_KEYS}
+    model = built("model", options)
     plugins = [recorder, *methods_plugins(plain(config.method), model)]
-    engine.prepare(model)
+    if engine.accumulate > 1 and any(isinstance(plugin, SemiSupervisedPlugin) for plugin in plugins):
+        raise ConfigError(f"train.accumulate is not for method={config.method.name}: use a smaller train.batch_size.")
+    _check_batch_norm(config, model, engine.device)
+    engine.prepare(model, **ours)
     if config.train_only is not None:
         freeze_all_but(config.train_only, model)
     if config.train.softmax == "separated":
@@ -164,7 +189,7 @@ def _build_strategy(
     plugins += own_plugins(OmegaConf.to_container(config.plugins, resolve=True))  # type: ignore[arg-type]
     arguments = {
         "model": model,
-        "optimizer": _build_optimizer(config.optimizer, model),
+        "optimizer": build_optimizer(config.optimizer, model),
         "criterion": criterion_for(counts),
         "train_mb_size": config.train.batch_size,
         "train_epochs": config.train.epochs,
@@ -186,33 +211,22 @@ def _evaluator(counts: Counts) -> EvaluationPlugin:
         return EvaluationPlugin(counts)
 
 
-def _build_optimizer(options: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
-    head = _head_names(model)
-    backbone_lr = options.lr if options.backbone_lr is None else options.backbone_lr
-    groups = [
-        {"params": [weight for name, weight in model.named_parameters() if name not in head], "lr": backbone_lr},
-        {"params": [weight for name, weight in model.named_parameters() if name in head], "lr": options.lr},
-    ]
-    if options.name == "sgd":
-        return torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum, weight_decay=options.weight_decay)
-    return torch.optim.AdamW(groups, lr=options.lr, weight_decay=options.weight_decay)
+def _refuse_for_pixels(config: DictConfig, own_classes: bool) -> None:
+    """Refuse what counts images."""
+    several = count() > 1
+    asked = {"eval.ood_classes=own": own_classes, "train.accumulate": config.train.accumulate, "torchrun": several}
+    for key, value in asked.items():
+        if value:
+            raise ConfigError(f"{key} is for a class of each image, and this benchmark has pixels.")
 
 
-def _head_names(model: nn.Module) -> set[str]:
-    if isinstance(model, ContinualClassifier):  # whose head may have no weights, as LDA's
-        return {f"head.{name}" for name, _ in model.head.named_parameters()}
-    return find_classifier(model)[0]
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ConfigError(f"device={name} cannot be used here: {str(error).splitlines()[0]}") from error
-    return device
+def _check_batch_norm(config: DictConfig, model: nn.Module, device: torch.device) -> None:
+    """Refuse statistics that would be those of each process alone."""
+    is_trained = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+    if count() > 1 and is_trained and not config.train.freeze_batch_norm:
+        raise ConfigError(
+            "train.freeze_batch_norm=false is not for several processes: BatchNorm's statistics would be those of each."
+        )
 
 
 # ---- the result -----------------------------------------------------------------------------------------------------
@@ -232,7 +246,7 @@ def _result(
         "classes_per_experience": [_class_names(benchmark, i) for i in range(len(benchmark.train_stream))],
         "data": benchmark.description,
         "projection": projection_table(strategy),
-        "environment": describe_environment(torch.device(strategy.device)),
+        "environment": {**describe_environment(torch.device(strategy.device)), "processes": count()},
     }
 
 

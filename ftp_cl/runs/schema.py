@@ -120,12 +120,25 @@ class Train(_Keys):
         "whether new classes compete with each other only, or with all seen ones; stored images then compete with "
         "classes that are not current. Replay, DER, GEM and A-GEM have `full` in their papers"
     )
-    augmentation: Literal["weak", "shift"] | None = _key(
+    augmentation: Literal["weak", "shift", "crop"] | None = _key(
         "random views of the training images, for every method alike. weak: half of them mirrored, and shifted by up "
         "to an eighth of the side with mirrored borders, as [FixMatch](https://arxiv.org/abs/2001.07685) has it for "
-        "labelled images; shift: not mirrored, for digits and letters. Evaluation and imprinting see the images "
-        "as they are"
+        "labelled images; shift: not mirrored, for digits and letters; crop: half of them mirrored, and a random part "
+        "of 8 to 100 % of the area at the size of the whole (torchvision's RandomResizedCrop). Evaluation and "
+        "imprinting see the images as they are"
     )
+    rand_augment: str | None = _key(
+        "RandAugment of the training images as timm has it, after `train.augmentation`: `rand-m9-mstd0.5-inc1`"
+    )
+    mixup: Positive | None = _key(
+        "alpha of [mixup](https://arxiv.org/abs/1710.09412): each image is mixed with another of its batch, and the "
+        "loss is that of both labels, in a share that is drawn from Beta(alpha, alpha) for the batch"
+    )
+    accumulate: Count | None = _key(
+        "parts in which a batch of `train.batch_size` goes through the model before one step: less memory, the same "
+        "gradients but for rounding and BatchNorm's statistics"
+    )
+    clip_norm: Positive | None = _key("gradients are scaled down to this norm, of all together, if theirs is larger")
     schedule: Literal["cosine", "constant", "cosine_per_epoch"] = _key(
         "learning rate within each experience; cosine_per_epoch goes down after each epoch, cosine in each iteration"
     )
@@ -144,6 +157,14 @@ class Optimizer(_Keys):
     backbone_lr: Positive | None = _key("null: as `optimizer.lr`")
     weight_decay: Weight = _key("")
     momentum: Annotated[float, Field(ge=0, lt=1), "a number from 0 to below 1"] = _key("of sgd")
+    nesterov: bool | None = _key("true: Nesterov's momentum, of sgd")
+    layer_decay: Annotated[float, Field(gt=0, le=1), "a number above 0 (up to 1)"] | None = _key(
+        "factor from each layer's learning rate to that of the layer below, in timm's order of layers; the head has "
+        "`optimizer.lr`"
+    )
+    decay_1d: bool | None = _key(
+        "false: weight decay leaves out norms, biases, and what timm names for the model (position embeddings)"
+    )
     fresh: bool = _key("each experience begins without the moments of the one before")
 
 
@@ -188,9 +209,9 @@ class Checkpoint(_Keys):
 class Loader(_Keys):
     """Keys `loader.*`."""
 
-    workers: Annotated[int, Field(ge=0, le=1024), "a whole number from 0 to 1024"] = _key(
-        "processes that load images for training and evaluation; 0: the run's own does. They give the same batches "
-        "whatever their number is. With random views these are others than with 0, because each image then has "
+    workers: Annotated[int, Field(ge=1, le=1024), "a whole number from 1 to 1024"] | None = _key(
+        "processes that load images for training and evaluation; null: the run's own does. They give the same batches "
+        "whatever their number is. With random views these are others than without, because each image then has "
         "random numbers of its own; see [speed.md](speed.md)"
     )
 
@@ -225,9 +246,17 @@ class Configuration(_Keys):
         "a number of result.json that a sweeper looks at, see [clusters.md](clusters.md)"
     )
     loader: Loader
-    precision: Literal[32, "bf16-mixed", "fp16-mixed"] = _key(
-        "of the backbone's passes, in training, evaluation and prototypes; weights, head, losses and the optimizer are "
-        "in float32. fp16-mixed scales gradients, and asks the device in each iteration whether they overflowed"
+    precision: Literal[32, "bf16-mixed", "fp16-mixed"] | None = _key(
+        "null: 32. Mixed is that of the backbone's passes, in training, evaluation and prototypes; weights, head, "
+        "losses and the optimizer are in float32. fp16-mixed scales gradients, and asks the "
+        "device in each iteration whether they overflowed"
+    )
+    compile: bool | None = _key(
+        "true: torch.compile of the backbone; where it fails the run says so, and goes on without"
+    )
+    tf32: bool | None = _key(
+        "whether matrix products and convolutions in float32 may take TensorFloat-32 on NVIDIA's GPUs; null: "
+        "convolutions, as torch has it"
     )
     device: Annotated[str, Field(min_length=1), "auto, cpu, cuda or a device such as cuda:1"] = _key("")
     threads: Annotated[int, Field(ge=1, le=1024), "a whole number from 1 to 1024"] | None = _key(
@@ -273,6 +302,7 @@ _KINDS: dict[str, Any] = {
     **{"train_domains": str | list, "n_experiences": None | Index | list},
     **dict.fromkeys(("ood_domains", "fixed_class_order", "class_names", "resize"), None | list),
     "colours": None | dict,
+    **dict.fromkeys(("channels_last", "gradient_checkpointing"), None | bool),
     **dict.fromkeys(("direction_dtype", "anchor_device"), None | str),
     **{"validation_fraction": Finite | None, "ema_decay": Finite | None, "label_percent": Finite},
 }

@@ -14,12 +14,16 @@ class Termination:
     It raises where the signal arrives, unless `waits` is set: then whoever set it asks `arrived` at the next good
     moment. Outside the main thread, where Python delivers no signals, it does nothing.
 
+    Args:
+        always_waits: never raise there: other processes are to end at the same moment.
+
     Attributes:
         waits: somebody will look at `arrived` soon.
         arrived: the signal has come.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, always_waits: bool = False) -> None:
+        self._always_waits = always_waits
         self.waits = False
         self.arrived = False
         self._before: Any = None
@@ -41,5 +45,5 @@ class Termination:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.arrived = True
-        if not self.waits:
+        if not (self.waits or self._always_waits):
             self.exit()

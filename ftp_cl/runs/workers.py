@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from ftp_cl.plugins.processes import share
+
 
 class WorkerLoader:
     """The batches of a loader, whose items are loaded by other processes, which stay from epoch to epoch.
@@ -17,16 +19,21 @@ class WorkerLoader:
     item, with which all generators begin before its random transforms draw. So neither the number of processes nor
     what was loaded before an interruption changes a batch.
 
+    Of several processes that train together, each loads its share of a batch; at least one image.
+
     Args:
         loader: torch's `DataLoader`, or one of Avalanche's that makes one.
         workers: how many processes.
         pin_memory: into memory from which a GPU copies while the host goes on.
+
+    Attributes:
+        size: of the whole batch that was given last.
     """
 
     def __init__(self, loader: Any, workers: int, pin_memory: bool) -> None:
         inner = loader if isinstance(loader, DataLoader) else loader._get_loader()
         self._batches = _SeededBatches(inner.batch_sampler)
-        self._size = len(loader)
+        self._length, self.size = len(loader), 0
         self._loader: Any = DataLoader(
             _SeededItems(inner.dataset),
             batch_sampler=self._batches,
@@ -38,14 +45,16 @@ class WorkerLoader:
         )
 
     def __len__(self) -> int:
-        return self._size
+        return self._length
 
     def __iter__(self) -> Iterator[Any]:
         self._batches.seed = _number()
         outside = torch.get_rng_state()
         iterator = iter(self._loader)  # which draws, or not, by whether the processes are there already
         torch.set_rng_state(outside)
-        yield from iterator
+        for size, batch in zip(self._batches.sizes, iterator, strict=True):
+            self.size = size
+            yield batch
 
 
 def _number() -> int:
@@ -58,6 +67,7 @@ class _SeededBatches(Sampler[list[tuple[int, int]]]):
     def __init__(self, batches: Any) -> None:
         self._inner = batches
         self.seed = 0
+        self.sizes: list[int] = []
 
     def __len__(self) -> int:
         return len(self._inner)
@@ -67,8 +77,11 @@ class _SeededBatches(Sampler[list[tuple[int, int]]]):
         with torch.random.fork_rng([]):
             torch.manual_seed(self.seed)
             batches = [list(batch) for batch in self._inner]
+        self.sizes = [len(batch) for batch in batches]
         for batch in batches:
-            yield list(zip(batch, torch.randint(2**31, (len(batch),), generator=generator).tolist(), strict=True))
+            seeds = torch.randint(2**31, (len(batch),), generator=generator).tolist()
+            items = list(zip(batch, seeds, strict=True))
+            yield items[share(len(items))] or items[:1]
 
 
 class _SeededItems(Dataset[Any]):

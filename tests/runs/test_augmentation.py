@@ -118,4 +118,15 @@ def test_what_is_no_image_is_refused_in_one_sentence(transform, told):
 
 def test_an_unknown_augmentation_is_refused(ftp_cl):
     status, _, error = ftp_cl("run", "train.augmentation=strong", "out=run")
-    assert status == 2 and "train.augmentation=strong is wrong: it must be weak, shift or null" in error
+    assert status == 2 and "train.augmentation=strong is wrong: it must be weak, shift, crop or null" in error
+
+
+def test_crops_and_rand_augment_give_images_of_the_same_size_and_range():
+    benchmark = emoji()
+    image = benchmark.train_stream[0].dataset.eval()[0][0]
+    augment_training(benchmark, "crop", "rand-m9-mstd0.5-inc1")
+    views = [benchmark.train_stream[0].dataset.train()[0][0] for _ in range(20)]
+    assert all(view.shape == image.shape and view.min() >= 0 and view.max() <= 1 for view in views)
+    assert len({view.sum().item() for view in views}) > 15
+    with pytest.raises(ConfigError, match="rand_augment=strong is none of timm"):
+        augment_training(emoji(), None, "strong")

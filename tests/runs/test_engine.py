@@ -1,15 +1,20 @@
 """How an iteration is carried out: a run equals a loop written by hand, in each precision."""
 
+import functools
 import json
 import sys
+import types
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.nn.functional import cross_entropy, one_hot
 
+from ftp_cl.models import pretrained
 from ftp_cl.runs.config import ConfigError, load_config
 from ftp_cl.runs.engine import Engine
+from ftp_cl.runs.optimizer import build_optimizer
 from ftp_cl.runs.run import run
 
 SHORT = [
@@ -50,7 +55,7 @@ def by_hand(watched, dtype=None):
             optimizer.zero_grad()
             with torch.autocast("cpu", dtype, enabled=dtype is not None):
                 features = model.features(images)
-            torch.nn.functional.cross_entropy(model.head(features.float()), labels).backward()
+            cross_entropy(model.head(features.float()), labels).backward()
             optimizer.step()
         weights = model.state_dict()
     return weights
@@ -59,7 +64,7 @@ def by_hand(watched, dtype=None):
 PLAIN = ("method=naive", "train.softmax=full", "train.schedule=constant", "train.freeze_batch_norm=false")
 
 
-@pytest.mark.parametrize(("precision", "dtype"), [("32", None), ("bf16-mixed", torch.bfloat16)])
+@pytest.mark.parametrize(("precision", "dtype"), [("null", None), ("bf16-mixed", torch.bfloat16)])
 def test_a_run_is_the_loop_written_by_hand(trained, precision, dtype):
     weights, watched = trained(*PLAIN, f"precision={precision}")
     for name, expected in by_hand(watched, dtype).items():
@@ -100,12 +105,107 @@ def test_without_random_views_workers_change_nothing_in_evaluation(trained, tmp_
     assert one == two
 
 
+@pytest.mark.parametrize("options", [["method=ewc"], ["method=replay", "train.softmax=separated"]])
+def test_a_batch_in_parts_gives_the_gradients_of_the_whole(trained, options):
+    """SGD, so that rounding stays rounding; the last batch, of 23 or so, is no multiple of 3."""
+    options = [*options, "optimizer.name=sgd", "optimizer.lr=0.01"]
+    whole, parts = (trained(*options, f"train.accumulate={n}")[0] for n in (1, 3))
+    for name, expected in whole.items():
+        torch.testing.assert_close(parts[name], expected, rtol=1e-4, atol=1e-6)
+    assert any(not torch.equal(parts[name], whole[name]) for name in whole)
+
+
+def test_gradients_are_clipped_to_the_norm_of_all_together(trained):
+    """One step of SGD moves all weights together by the rate times the norm."""
+    options = (*PLAIN, "optimizer.name=sgd", "optimizer.lr=0.1", "optimizer.momentum=0", "train.batch_size=2000")
+    weights, watched = trained(*options, "train.clip_norm=0.03", "benchmark.n_experiences=1")
+    before = watched.models[0].state_dict()
+    trainable = [name for name, _ in watched.models[0].named_parameters()]
+    moved = sum((weights[name] - before[name]).square().sum() for name in trainable).sqrt()
+    torch.testing.assert_close(moved.item(), 0.1 * 0.03, rtol=1e-3, atol=0)
+
+
+def test_mixup_is_the_loss_of_mixed_images_for_both_labels():
+    engine = Engine(load_config(["train.mixup=0.4"]), torch.device("cpu"), print)
+    images, labels = torch.rand(5, 3), torch.tensor([0, 1, 2, 0, 1])
+    torch.manual_seed(1)
+    (batch,) = [list(part) for part in engine.parts([images, labels], 5) if engine._kept is not None]
+    torch.manual_seed(1)
+    share = float(torch.distributions.Beta(0.4, 0.4).sample())
+    torch.testing.assert_close(batch[0], share * images + (1 - share) * images[[4, 0, 1, 2, 3]])
+    parts = engine.parts([images, labels], 5)
+    strategy = types.SimpleNamespace(mbatch=next(parts))
+    logits, share = torch.randn(5, 3), engine._kept
+    loss = engine.loss(strategy, lambda: cross_entropy(logits, strategy.mbatch[1]))
+    soft = share * one_hot(labels, 3) + (1 - share) * one_hot(labels[[4, 0, 1, 2, 3]], 3)
+    torch.testing.assert_close(loss, cross_entropy(logits, soft))
+    assert torch.equal(strategy.mbatch[1], labels)
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", "none there is"])
+def test_a_model_is_compiled_or_the_run_says_once_why_not(trained, monkeypatch, capsys, backend):
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+    weights, _ = trained("method=naive", "optimizer.name=sgd", "compile=true")
+    said = capsys.readouterr().out.count("compile=true is left out, because torch cannot compile this model here")
+    assert said == (backend != "aot_eager")
+    expected, _ = trained("method=naive", "optimizer.name=sgd")
+    for name, value in expected.items():
+        torch.testing.assert_close(weights[name], value, rtol=1e-3, atol=1e-5)
+
+
+def test_layers_have_rates_that_fall_towards_the_images_and_vectors_no_decay():
+    """Rates of a ViT of two blocks, as BEiT's recipe counts from the head: block 1 with norm, block 0, embeddings."""
+    options = ["model=timm", "model.architecture=vit_tiny_patch16_224", "model.weights=random", "+model.depth=2"]
+    keys = ("optimizer.layer_decay=0.5", "optimizer.decay_1d=false", "optimizer.weight_decay=0.1", "optimizer.lr=1.0")
+    config = load_config([*options, *keys, "model.head=linear"])
+    model = pretrained("vit_tiny_patch16_224", weights="random", depth=2, head="linear")
+    optimizer = build_optimizer(config.optimizer, model)
+    names = {id(weight): name for name, weight in model.named_parameters()}
+    found = {names[id(w)]: (g["lr"], g["weight_decay"]) for g in optimizer.param_groups for w in g["params"]}
+    assert found.keys() == set(names.values())
+    assert found["backbone.blocks.1.attn.qkv.weight"] == (0.5, 0.1)
+    assert found["backbone.blocks.0.mlp.fc1.weight"] == (0.25, 0.1)
+    assert found["backbone.blocks.0.mlp.fc1.bias"] == (0.25, 0.0)
+    assert found["backbone.patch_embed.proj.weight"] == (0.125, 0.1)
+    assert found["backbone.pos_embed"] == (0.125, 0.0) and found["backbone.norm.weight"] == (0.5, 0.0)
+    assert found["head.classifier.weight"] == (1.0, 0.1) and found["head.classifier.bias"] == (1.0, 0.0)
+
+
+@pytest.mark.parametrize("key", ["channels_last", "gradient_checkpointing"])
+def test_memory_may_be_laid_out_or_spared_without_another_outcome(tmp_path, key):
+    weights = []
+    for value in ("null", "true"):
+        options = ["model=timm", "model.architecture=test_resnet", "model.weights=random", f"model.{key}={value}"]
+        config = load_config([*SHORT, "benchmark=split_emoji", "benchmark.size=32", *options, "optimizer.name=sgd"])
+        weights.append(load_file(run(config, tmp_path / value).parent / "weights.safetensors"))
+    for name, expected in weights[0].items():
+        torch.testing.assert_close(weights[1][name], expected, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["tf32=true", "device=cpu"], "tf32=true is for NVIDIA's GPUs"),
+        (["optimizer.nesterov=true"], "optimizer.nesterov=true is for optimizer.name=sgd, not adamw"),
+        (["optimizer.layer_decay=0.7"], "need a model of timm"),
+        (
+            ["method=fixmatch", "labels.per_class=4", "train.accumulate=2"],
+            "train.accumulate is not for method",
+        ),
+        (["train.rand_augment=strong"], "of three channels, not of 1"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused_in_a_sentence(tmp_path, options, words):
+    with pytest.raises(ConfigError, match=words):
+        run(load_config([*SHORT, *options]), tmp_path / "run")
+
+
 def test_a_precision_that_the_device_lacks_is_refused():
     with pytest.raises(ConfigError, match="precision=bf16-mixed is not for the device meta, which lacks it"):
-        Engine(load_config(["precision=bf16-mixed"]), torch.device("meta"))
+        Engine(load_config(["precision=bf16-mixed"]), torch.device("meta"), print)
 
 
-@pytest.mark.parametrize("key", ["precision=fp16-mixed", "loader.workers=1"])
+@pytest.mark.parametrize("key", ["precision=fp16-mixed", "loader.workers=1", "train.clip_norm=1"])
 def test_a_strategy_with_a_loop_of_its_own_refuses_what_needs_avalanches(tmp_path, key):
     own = "strategy={name: 'my_parts:MyLoop'}"
     with pytest.raises(ConfigError, match=f"{key.split('=')[0]}.* needs Avalanche's training loop, and MyLoop"):

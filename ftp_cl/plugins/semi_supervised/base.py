@@ -13,15 +13,16 @@ from avalanche.training.plugins import EarlyStoppingPlugin
 from torch import Tensor, nn
 
 from ftp_cl.plugins.last_model import LastModel
+from ftp_cl.plugins.processes import count, joined
 from ftp_cl.plugins.semi_supervised.batches import UnlabelledBatch, UnlabelledBatches, View
 from ftp_cl.plugins.semi_supervised.weight_average import WeightAverage
 from ftp_cl.plugins.stages import (
     classes_trained_on,
     experiences_trained_on,
-    joined,
     matching,
     refuse_inner_updates,
 )
+from ftp_cl.plugins.stages import joined as joined_data
 
 _STREAM = "unlabelled"
 
@@ -226,15 +227,21 @@ class SemiSupervisedPlugin(SupervisedPlugin[Any]):
     def before_backward(self, strategy: Any, **kwargs: Any) -> None:
         """Add the loss of one unlabelled batch."""
         assert self._batches is not None
-        batch = next(self._batches).to(strategy.device)
+        whole = next(self._batches)
+        batch = whole.share().to(strategy.device)
         found = self.unlabelled_loss(strategy, batch)
+        # All processes draw the same batch, and each looks at its share.
+        share = found.loss if count() == 1 else found.loss * (len(batch.indices) * count() / len(whole.indices))
         # Counted here and not before training: a plugin of replay that comes later has another loader by now.
         iterations = len(strategy.dataloader) * strategy.train_epochs
-        strategy.loss = strategy.loss + self.weight * self.ramp(self._done / iterations) * found.loss
+        strategy.loss = strategy.loss + self.weight * self.ramp(self._done / iterations) * share
         self._done += 1
         if self.record:
-            labels = torch.tensor(self._candidates)[found.labels.cpu()]
-            self._epochs[-1].append(PseudoLabels(batch.indices.cpu(), labels, found.used.cpu()))
+            labels, used = found.labels, found.used
+            if count() > 1:
+                labels, used = (joined(part.long(), len(whole.indices)) for part in (labels, used))
+            labels = torch.tensor(self._candidates)[labels.cpu()]
+            self._epochs[-1].append(PseudoLabels(whole.indices.cpu(), labels, used.bool().cpu()))
 
     def after_update(self, strategy: Any, **kwargs: Any) -> None:
         """Average the weights, after the optimizer's step and whatever projects them."""
@@ -310,4 +317,4 @@ def _unlabelled(experiences: Sequence[Any], stream: Any) -> Any:
     for experience in found:
         if not len(experience.dataset):
             raise ValueError(f"Experience {experience.current_experience} of the unlabelled stream is empty.")
-    return joined(found)
+    return joined_data(found)

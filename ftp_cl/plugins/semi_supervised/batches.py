@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ftp_cl.plugins.processes import count, share
+
 View = Callable[[Tensor], Tensor]
 
 
@@ -28,6 +30,15 @@ class UnlabelledBatch:
         """Return the batch on a device."""
         views = tuple(view.to(device) for view in self.views)
         return UnlabelledBatch(self.indices.to(device), views, self.task_labels.to(device))
+
+    def share(self) -> "UnlabelledBatch":
+        """Return what this process looks at; a ValueError if there are fewer images than processes."""
+        if count() == 1:
+            return self
+        if len(self.indices) < count():
+            raise ValueError(f"{len(self.indices)} unlabelled images are too few for {count()} processes.")
+        own = share(len(self.indices))
+        return UnlabelledBatch(self.indices[own], tuple(view[own] for view in self.views), self.task_labels[own])
 
 
 class UnlabelledBatches:

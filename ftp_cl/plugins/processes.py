@@ -1,0 +1,44 @@
+"""The processes that train together, as torch.distributed has them; a process alone is all there are."""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def count() -> int:
+    """How many there are."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """The number of this one, from 0."""
+    return dist.get_rank() if count() > 1 else 0
+
+
+def share(size: int) -> slice:
+    """What this process does of so many items; shares are in order, and differ in length by one at most."""
+    each, rest = divmod(size, count())
+    start = rank() * each + min(rank(), rest)
+    return slice(start, start + each + (rank() < rest))
+
+
+def joined(part: Tensor, size: int) -> Tensor:
+    """The items of all processes [size, ...], of which this one has its `share`, on every process."""
+    whole = part.new_zeros((size, *part.shape[1:]))
+    own = share(size)
+    whole[own] = part[: own.stop - own.start]
+    dist.all_reduce(whole)
+    return whole
+
+
+def average(tensors: list[Tensor]) -> None:
+    """Replace each tensor by its mean over the processes."""
+    by_type: dict[torch.dtype, list[Tensor]] = {}
+    for tensor in tensors:
+        by_type.setdefault(tensor.dtype, []).append(tensor)
+    for group in by_type.values():
+        flat = torch.cat([tensor.flatten() for tensor in group])
+        dist.all_reduce(flat)
+        flat /= count()
+        for tensor, mean in zip(group, flat.split([tensor.numel() for tensor in group]), strict=True):
+            tensor.copy_(mean.view_as(tensor))

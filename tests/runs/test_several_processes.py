@@ -1,0 +1,136 @@
+"""Two processes that train together equal one, with the same batches; what they cannot do they refuse."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ftp_cl.runs.config import ConfigError, load_config
+from ftp_cl.runs.group import METHODS
+from ftp_cl.runs.run import run
+
+SHORT = [
+    *("benchmark=split_digits", "benchmark.n_experiences=2", "model=small_cnn", "train.epochs=1"),
+    *("train.batch_size=61", "threads=1", "save_weights=true", "optimizer.name=sgd", "optimizer.lr=0.02"),
+]
+ROOT = Path(__file__).parents[2]
+
+
+def started(directory: Path, *overrides: str, **options) -> subprocess.Popen:
+    """Two processes, as a user starts them."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "ftp_cl"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [*torchrun, "run", *SHORT, *overrides, f"out={directory}"]
+    return subprocess.Popen(
+        command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options
+    )
+
+
+def assert_the_same(two: Path, one: Path) -> None:
+    """But for the rounding of sums that are added up in another order."""
+    expected, found = (load_file(path / "weights.safetensors") for path in (one, two))
+    for name, value in expected.items():
+        change = found[name].double() - value.double()
+        assert change.norm() <= 1e-5 * value.double().norm(), name
+    results = [json.loads((path / "result.json").read_text()) for path in (one, two)]
+    assert [r["environment"]["processes"] for r in results] == [1, 2]
+    for key in ("accuracy_matrix", "ood", "pseudo_labels", "classes_per_experience"):
+        assert results[0][key] == results[1][key], key
+    events = [[json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()] for path in (one, two)]
+    assert [e["event"] for e in events[0]] == [e["event"] for e in events[1]]
+    losses = [[event["loss"] for event in of if event["event"] == "train"] for of in events]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+OPTIONS = {"fixmatch": ["labels.per_class=20", "method.ratio=1"], "ewc": ["method.ewc_lambda=10"]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["ftp", *METHODS])
+def test_two_processes_equal_one(tmp_path, method):
+    options = [f"method={method}", *OPTIONS.get(method, [])]
+    process = started(tmp_path / "two", *options)
+    run(load_config([*SHORT, *options]), tmp_path / "one")
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert_the_same(tmp_path / "two", tmp_path / "one")
+    assert output.count("on what was seen") == 2  # the first process prints
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["ftp_replay", "fixmatch"])
+def test_a_signal_to_one_stops_both_and_they_go_on_where_they_were(tmp_path, method):
+    options = [f"method={method}", *OPTIONS.get(method, []), "train.epochs=3", "checkpoint.every_iterations=2"]
+    process = started(tmp_path / "two", *options)
+    wait_for(lambda: list((tmp_path / "two").glob("checkpoints/*.pt")), process)
+    os.kill(second_of(process), signal.SIGTERM)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode != 0 and not (tmp_path / "two" / "result.json").exists(), output
+    process = started(tmp_path / "two", *options, "resume=true")
+    run(load_config([*SHORT, *options]), tmp_path / "one")
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0 and "resumed at experience 1, epoch" in output, output
+    assert_the_same(tmp_path / "two", tmp_path / "one")
+
+
+def wait_for(condition, process: subprocess.Popen) -> None:
+    while not condition():
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.01)
+
+
+def second_of(process: subprocess.Popen) -> int:
+    """The number of the process of rank 1."""
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, IndexError):
+            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == process.pid and b"\0RANK=1\0" in (path / "environ").read_bytes():
+                return int(path.name)
+    raise AssertionError("there is no second process")
+
+
+@pytest.mark.slow
+def test_workers_load_the_share_of_each_process_and_last_batches_may_be_too_small_for_all(tmp_path):
+    """Of 505 images in the first experience, 36 batches of 14 leave one, which one process trains on."""
+    options = ["method=naive", "train.augmentation=shift", "loader.workers=1", "train.batch_size=14"]
+    process = started(tmp_path / "two", *options)
+    run(load_config([*SHORT, *options]), tmp_path / "one")
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert_the_same(tmp_path / "two", tmp_path / "one")
+
+
+@pytest.fixture
+def torchrun(monkeypatch):
+    """The variables of the first of two processes."""
+    given = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_ADDR": "localhost"}
+    for name, value in {**given, "MASTER_PORT": 1}.items():
+        monkeypatch.setenv(name, str(value))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["method=agem"], "method=agem is not for several processes: these are ftp, naive, l2_sp, .*, also with=ftp"),
+        (["method=naive", "plugins=[{name: 'a:B'}]"], "strategy= and plugins= are not for several processes"),
+        (["method=naive", "device=cuda:1"], "device=cuda:1 is one for all processes: use device=auto"),
+        (["method=naive", "device=cuda"], "2 processes were started here for 1 GPU: start as many"),
+    ],
+)
+def test_what_several_processes_cannot_do_is_refused(torchrun, monkeypatch, tmp_path, options, words):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ConfigError, match=words):
+        run(load_config([*SHORT, *options]), tmp_path)
+
+
+def test_a_sweep_is_not_started_by_torchrun(torchrun, ftp_cl):
+    status, _, error = ftp_cl("run", "-m", "seed=0,1")
+    assert status == 2 and "torchrun starts several processes for one run" in error
