@@ -1,9 +1,5 @@
 """FTP in other people's training loops, as docs/trainers.md shows: resumed training ends as uninterrupted training."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from torch import nn
@@ -198,14 +194,3 @@ def test_lightnings_wrapper_is_its_optimizer():
     ftp.attach(optimizer)
     ftp.detach()
     assert not optimizer._optimizer_step_post_hooks and not optimizer._optimizer_state_dict_post_hooks
-
-
-@pytest.mark.slow
-def test_the_trainers_own_fsdp2_setting_gives_what_one_process_gives(tmp_path):
-    pytest.importorskip("transformers")
-    script = str(Path(__file__).with_name("fsdp2_trainer.py"))
-    alone = subprocess.run([sys.executable, script, str(tmp_path), "1"], capture_output=True, text=True, timeout=300)
-    assert (tmp_path / "one").exists(), alone.stderr
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    both = subprocess.run([*torchrun, script, str(tmp_path), "2"], capture_output=True, text=True, timeout=300)
-    assert both.stdout.count("held") == 2, both.stderr
