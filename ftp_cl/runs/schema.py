@@ -297,7 +297,13 @@ _KINDS: dict[str, Any] = {
     **{"size": None | Index, "revision": None | str, **dict.fromkeys(("mean", "std"), None | list)},
     **{"interpolation": Literal["nearest", "bilinear", "bicubic", "lanczos"] | None, "crop": None | Crop},
     "crop_mode": Literal["center", "squash", "border"] | None,
-    **{"weights": None | FilePath, "anchor": FilePath, "exclude": str | list, "corruptions": None | str | list},
+    **{
+        "weights": None | FilePath,
+        "start": None | FilePath,
+        "anchor": FilePath,
+        "exclude": str | list,
+        "corruptions": None | str | list,
+    },
     **dict.fromkeys(("shots", "batch_size", "reanchor_every"), None | Index),
     **{"train_domains": str | list, "n_experiences": None | Index | list},
     **dict.fromkeys(("ood_domains", "fixed_class_order", "class_names", "resize"), None | list),
@@ -387,6 +393,8 @@ def _check_choice(group: str, options: Mapping[str, Any], where: str, only: Sequ
         raise ConfigError(f"{group}.name={shortened(name)} is unknown{near}")
     choice = None if ":" in name else entry(group, name)
     keys = {} if choice is None else {**choice.keys, **(choice.extra_keys or {})}
+    if group == "model":
+        keys["start"] = None
     for key in options if only is None else only:
         path, value = f"{where}.{key}", options[key]
         if str(key).startswith("_"):
