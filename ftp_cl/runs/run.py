@@ -29,7 +29,7 @@ from ftp_cl.runs.build import methods_plugins
 from ftp_cl.runs.checkpoint_files import CheckpointFiles
 from ftp_cl.runs.checkpoints import Checkpoints
 from ftp_cl.runs.config import ConfigError, call_with, plain
-from ftp_cl.runs.data import benchmark_of
+from ftp_cl.runs.data import benchmark_of, check_tokens
 from ftp_cl.runs.directory import OthersDirectory, RunDirectory
 from ftp_cl.runs.engine import MODEL_KEYS, Engine
 from ftp_cl.runs.environment import describe_environment, set_deterministic
@@ -130,6 +130,7 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
         select = config.train.select and BestEpoch(benchmark, counts, record, engine.workers)
         known = class_names(benchmark.description)
         strategy = _build_strategy(config, recorder, counts, engine, select, known)
+        check_tokens(benchmark, strategy.model)
         semi_supervised = any(isinstance(plugin, SemiSupervisedPlugin) for plugin in strategy.plugins)
         if semi_supervised and "unlabelled" not in benchmark.streams:
             raise ConfigError(f"method={config.method.name} needs unlabelled images: labels.per_class=4, for instance.")

@@ -279,7 +279,15 @@ class Configuration(_Keys):
 
 SECTIONS = tuple(key for key, field in Configuration.model_fields.items() if field.annotation in _Keys.__subclasses__())
 
+
+class _Lora(_Keys):
+    rank: Count = 8
+    alpha: Positive | None = None
+    targets: str | list[str] | None = None
+
+
 _KINDS: dict[str, Any] = {
+    "lora": Annotated[_Lora | None, "null, or {rank: 8, alpha: 16, targets: [query, value]}"],
     **{
         "dataset_root": None | FilePath,
         "split_lists": None | FilePath,
