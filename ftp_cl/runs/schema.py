@@ -209,8 +209,8 @@ class Checkpoint(_Keys):
 class Loader(_Keys):
     """Keys `loader.*`."""
 
-    workers: Annotated[int, Field(ge=1, le=1024), "a whole number from 1 to 1024"] | None = _key(
-        "processes that load images for training and evaluation; null: the run's own does. They give the same batches "
+    workers: Annotated[int, Field(ge=0, le=1024), "a whole number from 0 to 1024"] | None = _key(
+        "processes that load images, also in evaluation; null, 0: the run's own does. They give the same batches "
         "whatever their number is. With random views these are others than without, because each image then has "
         "random numbers of its own; see [speed.md](speed.md)"
     )
