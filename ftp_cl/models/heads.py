@@ -1,6 +1,6 @@
 """Classifier heads that grow with the classes of a stream: linear and (imprinted) cosine."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -143,6 +143,21 @@ class ClassifierHead(DynamicModule):
         old = self.num_classes
         self._resize_parameters(num_classes, _starting_rows(old, max(old, num_classes), self.in_features + 1))
         self.active_units = with_rows(self.active_units, num_classes)
+
+    @torch.no_grad()
+    def renumber(self, new_ids: Sequence[int]) -> None:
+        """Give each class another id: row ``i`` becomes row ``new_ids[i]``. Rows that no class takes are masked.
+
+        Raises:
+            ValueError: There is not one id for each class, or two classes get the same.
+        """
+        if len(new_ids) != self.num_classes or len(set(new_ids)) != len(new_ids) or min(new_ids, default=0) < 0:
+            raise ValueError(f"{self.num_classes} classes need as many different ids of 0 or more, got {list(new_ids)}")
+        before = {name: tensor.clone() for name, tensor in self.state_dict().items()}
+        self.resize(0)  # so that rows that no class takes are those of new classes
+        self.resize(max(new_ids) + 1)
+        for name, tensor in self.state_dict().items():
+            tensor[list(new_ids)] = before[name]
 
     def _resize_parameters(self, num_classes: int, starting: Tensor) -> None:
         """Resize the parameters; ``starting`` [new rows, D + 1] holds weights and biases of the rows to append."""

@@ -67,9 +67,9 @@ def load_config(overrides: Sequence[str]) -> DictConfig:
 
 
 def leave_size_to_model(config: DictConfig, overrides: Sequence[str]) -> None:
-    """Make benchmark.size null, which is the model's own, for a model that has one, unless it was given."""
+    """Make benchmark.size null, which is the model's own or its earlier run's, unless it was given or there is none."""
     given = any(parsed(word).key_or_group == "benchmark.size" for word in overrides)
-    if given or not has_preprocessing(plain(config.model)):
+    if given or not (has_preprocessing(plain(config.model)) or "start" in config.model):
         return
     known = {} if ":" in config.benchmark.name else entry("benchmark", config.benchmark.name).keys
     if "size" in known and config.benchmark.size == known["size"]:  # otherwise an experiment's file has set it
@@ -92,6 +92,7 @@ def prepared(overrides: Sequence[str]) -> list[str]:
         if found := _ABOUT_FILES.search(override):
             raise ConfigError(f"{override} is refused: {found[0]} stands in the files that ship only.")
     register_combinations()
+    overrides = [f"+{word}" if word.startswith("model.start=") else word for word in overrides]  # of every model
     given = {
         key: [word for word in overrides if word.partition("=")[0].lstrip("+") == key] for key in ("with", "method")
     }

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
 
 from ftp_cl.runs.checkpoint_files import FOLDER
 from ftp_cl.runs.config import ConfigError, literal
@@ -22,7 +22,10 @@ from ftp_cl.runs.files import is_temporary, read_file, replace_files
 from ftp_cl.runs.loggers import LOGGER_FOLDERS
 from ftp_cl.runs.status import CONFIG_FILE, ERROR_FILE, EVENTS_FILE, LOCK_FILE, RESULT_FILE
 
-WEIGHTS_FILE = "weights.safetensors"
+WEIGHTS_FILE, BACKBONE_FILE = "weights.safetensors", "backbone.safetensors"
+
+CLASSES = "classes"
+"""In the metadata of weights.safetensors."""
 
 NOT_IDENTITY = ("out", "label", "resume", "checkpoint", "save_weights", "loggers", "objective")
 """Keys that say where a run goes, what it is called, and what is kept of it; no number depends on them."""
@@ -81,7 +84,7 @@ class RunDirectory:
         Raises:
             ConfigError: it holds another configuration, or files of something else.
         """
-        for name in (CONFIG_FILE, EVENTS_FILE, RESULT_FILE, ERROR_FILE, WEIGHTS_FILE):
+        for name in (CONFIG_FILE, EVENTS_FILE, RESULT_FILE, ERROR_FILE, WEIGHTS_FILE, BACKBONE_FILE):
             if (self.path / name).exists() and not (self.path / name).is_file():
                 raise ConfigError(f"{self.path / name} is no regular file: remove it, or choose another directory.")
         if (self.path / CONFIG_FILE).exists():
@@ -168,16 +171,28 @@ class RunDirectory:
         for listener in self.listeners:
             listener(line)
 
-    def write_weights(self, model: nn.Module) -> None:
-        """Write weights.safetensors: the model's state dict."""
-        tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
-        replace_files({self.weights_path: save(tensors)})
+    def write_weights(self, model: nn.Module, classes: Sequence[str | None]) -> None:
+        """Write weights.safetensors, the model's state dict, and backbone.safetensors if the backbone is timm's.
+
+        Args:
+            model: its final weights.
+            classes: names of the classes, by their numbers; None for numbers without one.
+        """
+        files = {self.weights_path: save(_tensors(model), {CLASSES: json.dumps(list(classes))})}
+        backbone = getattr(model, "backbone", None)
+        if isinstance(backbone, nn.Module) and hasattr(backbone, "pretrained_cfg"):
+            files[self.path / BACKBONE_FILE] = save(_tensors(backbone))
+        replace_files(files)
 
     def write_result(self, result: dict[str, Any]) -> None:
         """Write result.json, whole or not at all; if numbers are not finite, they become null and `diverged` true."""
         finite = _finite(result)
         result = finite if finite == result else {**finite, "diverged": True}
         replace_files({self.result_path: (json.dumps(result, indent=1, allow_nan=False) + "\n").encode()})
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
 
 
 class OthersDirectory(RunDirectory):

@@ -10,6 +10,7 @@ from ftp_cl.models.hub import hub_weights
 from ftp_cl.models.preprocessing import recorded_size
 from ftp_cl.runs.catalogue import entry
 from ftp_cl.runs.config import ConfigError, has_preprocessing, plain
+from ftp_cl.runs.start import with_runs_model
 
 _RESIZING = ("interpolation", "crop", "crop_mode")
 _NORMALISATION = ("mean", "std")
@@ -26,6 +27,7 @@ def with_models_keys(config: DictConfig) -> DictConfig:
         OSError: the weights cannot be had.
         ValueError: the architecture is unknown, or a value is out of range.
     """
+    config = with_runs_model(config)
     model, benchmark = plain(config.model), plain(config.benchmark)
     if not has_preprocessing(model):
         if benchmark.get("size", 0) is None:
@@ -38,7 +40,7 @@ def with_models_keys(config: DictConfig) -> DictConfig:
     changes = {f"model.{key}": value for key, value in _images(architecture, model, benchmark).items()}
     if "model.size" in changes:
         changes["benchmark.size"] = changes.pop("model.size")
-    if architecture not in PACKAGED and model["weights"] is None:
+    if architecture not in PACKAGED and model["weights"] is None and not model.get("start"):
         changes["model.revision"] = hub_weights(architecture, model["revision"])[1]
     config = config.copy()
     for key, value in changes.items():

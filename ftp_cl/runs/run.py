@@ -25,11 +25,11 @@ from ftp_cl.plugins import (
 )
 from ftp_cl.plugins.processes import count, rank
 from ftp_cl.runs.best_epoch import BestEpoch
-from ftp_cl.runs.build import built, methods_plugins
+from ftp_cl.runs.build import methods_plugins
 from ftp_cl.runs.checkpoint_files import CheckpointFiles
 from ftp_cl.runs.checkpoints import Checkpoints
 from ftp_cl.runs.config import ConfigError, call_with, plain
-from ftp_cl.runs.data import benchmark_of
+from ftp_cl.runs.data import benchmark_of, check_tokens
 from ftp_cl.runs.directory import OthersDirectory, RunDirectory
 from ftp_cl.runs.engine import MODEL_KEYS, Engine
 from ftp_cl.runs.environment import describe_environment, set_deterministic
@@ -45,6 +45,7 @@ from ftp_cl.runs.optimizer import build_optimizer
 from ftp_cl.runs.own_parts import is_import_path, own_plugins, own_strategy
 from ftp_cl.runs.progress import RunProgress
 from ftp_cl.runs.resumable import ResumableNaive, ResumableTraining, resumable
+from ftp_cl.runs.start import class_names, kept_classes, started_model
 from ftp_cl.runs.status import RESULT_SCHEMA
 from ftp_cl.runs.targets import Counts, check_outputs, counts_for, criterion_for, separating
 from ftp_cl.runs.termination import Termination
@@ -127,7 +128,9 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
             _refuse_for_pixels(config, own_classes)
         evaluation = Evaluation(benchmark, config.eval.stream, counts, record, engine.workers, own_classes)
         select = config.train.select and BestEpoch(benchmark, counts, record, engine.workers)
-        strategy = _build_strategy(config, recorder, counts, engine, select)
+        known = class_names(benchmark.description)
+        strategy = _build_strategy(config, recorder, counts, engine, select, known)
+        check_tokens(benchmark, strategy.model)
         semi_supervised = any(isinstance(plugin, SemiSupervisedPlugin) for plugin in strategy.plugins)
         if semi_supervised and "unlabelled" not in benchmark.streams:
             raise ConfigError(f"method={config.method.name} needs unlabelled images: labels.per_class=4, for instance.")
@@ -151,7 +154,7 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
         measured["selected_epochs"] = select.epochs if select else None
         if rank() == 0:
             if config.save_weights:
-                record.write_weights(strategy.model)
+                record.write_weights(strategy.model, [*known, *kept_classes(plain(config.model), known)])
             if isinstance(counts, MaskCounts):
                 measured["examples"] = write_examples(strategy, benchmark, counts.record, record.path)
             record.write_result(_result(config, benchmark, strategy, measured))
@@ -164,11 +167,16 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
 
 
 def _build_strategy(
-    config: DictConfig, recorder: Recorder, counts: Counts, engine: Engine, select: BestEpoch | None
+    config: DictConfig,
+    recorder: Recorder,
+    counts: Counts,
+    engine: Engine,
+    select: BestEpoch | None,
+    classes: list[str | None],
 ) -> SupervisedTemplate:
     options = plain(config.model)
     ours = {key: None if is_import_path(options["name"]) else options.pop(key, None) for key in MODEL_KEYS}
-    model = built("model", options)
+    model = started_model(options, classes)
     plugins = [recorder, *methods_plugins(plain(config.method), model)]
     check_outputs(model, counts)
     if engine.accumulate > 1 and any(isinstance(plugin, SemiSupervisedPlugin) for plugin in plugins):

@@ -209,8 +209,8 @@ class Checkpoint(_Keys):
 class Loader(_Keys):
     """Keys `loader.*`."""
 
-    workers: Annotated[int, Field(ge=1, le=1024), "a whole number from 1 to 1024"] | None = _key(
-        "processes that load images for training and evaluation; null: the run's own does. They give the same batches "
+    workers: Annotated[int, Field(ge=0, le=1024), "a whole number from 0 to 1024"] | None = _key(
+        "processes that load images, also in evaluation; null, 0: the run's own does. They give the same batches "
         "whatever their number is. With random views these are others than without, because each image then has "
         "random numbers of its own; see [speed.md](speed.md)"
     )
@@ -279,7 +279,15 @@ class Configuration(_Keys):
 
 SECTIONS = tuple(key for key, field in Configuration.model_fields.items() if field.annotation in _Keys.__subclasses__())
 
+
+class _Lora(_Keys):
+    rank: Count = 8
+    alpha: Positive | None = None
+    targets: str | list[str] | None = None
+
+
 _KINDS: dict[str, Any] = {
+    "lora": Annotated[_Lora | None, "null, or {rank: 8, alpha: 16, targets: [query, value]}"],
     **{
         "dataset_root": None | FilePath,
         "split_lists": None | FilePath,
@@ -289,7 +297,13 @@ _KINDS: dict[str, Any] = {
     **{"size": None | Index, "revision": None | str, **dict.fromkeys(("mean", "std"), None | list)},
     **{"interpolation": Literal["nearest", "bilinear", "bicubic", "lanczos"] | None, "crop": None | Crop},
     "crop_mode": Literal["center", "squash", "border"] | None,
-    **{"weights": None | FilePath, "anchor": FilePath, "exclude": str | list, "corruptions": None | str | list},
+    **{
+        "weights": None | FilePath,
+        "start": None | FilePath,
+        "anchor": FilePath,
+        "exclude": str | list,
+        "corruptions": None | str | list,
+    },
     **dict.fromkeys(("shots", "batch_size", "reanchor_every"), None | Index),
     **{"train_domains": str | list, "n_experiences": None | Index | list},
     **dict.fromkeys(("ood_domains", "fixed_class_order", "class_names", "resize"), None | list),
@@ -379,6 +393,8 @@ def _check_choice(group: str, options: Mapping[str, Any], where: str, only: Sequ
         raise ConfigError(f"{group}.name={shortened(name)} is unknown{near}")
     choice = None if ":" in name else entry(group, name)
     keys = {} if choice is None else {**choice.keys, **(choice.extra_keys or {})}
+    if group == "model":
+        keys["start"] = None
     for key in options if only is None else only:
         path, value = f"{where}.{key}", options[key]
         if str(key).startswith("_"):

@@ -1,0 +1,134 @@
+"""A model that begins as an earlier run left it: `model.start=RUN` takes the run's model, its weights and its head."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from ftp_cl.models import ClassifierHead, ContinualClassifier
+from ftp_cl.runs.build import built
+from ftp_cl.runs.catalogue import entry
+from ftp_cl.runs.config import ConfigError, load_repeated, plain
+from ftp_cl.runs.directory import CLASSES, WEIGHTS_FILE
+from ftp_cl.runs.packing import load_resized
+from ftp_cl.runs.schema import expanded
+from ftp_cl.runs.status import RESULT_FILE
+
+
+def with_runs_model(config: DictConfig) -> DictConfig:
+    """The configuration with the model's keys of the run that it starts from, if it starts from one.
+
+    Raises:
+        ConfigError: the run cannot be read, is of a model by import path that was not named, or other keys are given.
+    """
+    given = plain(config.model)
+    start = given.pop("start", None)
+    if start is None:
+        return config
+    run = load_repeated(expanded(start) / RESULT_FILE, [], trust=True)
+    recorded = plain(run.model)
+    recorded.pop("start", None)
+    if ":" in recorded["name"] and given["name"] != recorded["name"]:
+        raise ConfigError(
+            f"{start} has a model that runs code which it names: add model=own model.name={recorded['name']} if you "
+            "trust it."
+        )
+    default = {} if ":" in given["name"] else entry("model", given["name"]).keys
+    for key, value in given.items():
+        if value != default.get(key) and value != recorded.get(key):
+            raise ConfigError(
+                f"model.{key}={value} contradicts model.start={start}, whose run has {recorded.get(key)}."
+            )
+    config = config.copy()
+    OmegaConf.update(config, "model", {**recorded, "start": start}, merge=False, force_add=True)
+    if config.benchmark.get("size", 0) is None:
+        config.benchmark.size = run.benchmark.get("size") or entry("benchmark", config.benchmark.name).keys["size"]
+    return config
+
+
+def class_names(description: dict[str, Any]) -> list[str | None]:
+    """The names of a benchmark's classes by their numbers, from what it says of itself."""
+    named = {int(number): str(name) for part in description.get("experiences", []) for number, name in _pairs(part)}
+    return [named.get(number) for number in range(max(named, default=-1) + 1)]
+
+
+def _pairs(part: dict[str, Any]) -> zip:  # type: ignore[type-arg]
+    return zip(part["classes"], part["names"], strict=True)
+
+
+def started_model(keys: dict[str, Any], classes: Sequence[str | None]) -> Any:
+    """The model of these keys; if it starts from a run, with its weights, and the numbers of `classes` in its head.
+
+    Classes of the run that are none of `classes` come after them.
+
+    Raises:
+        ConfigError, OSError, ValueError: the model or its weights cannot be had.
+    """
+    start = keys.get("start")
+    options = {key: value for key, value in keys.items() if key != "start"}
+    if start is None:
+        return built("model", options)
+    if ":" not in options["name"] and entry("model", options["name"]).target == "ftp_cl.models.pretrained":
+        options |= {"weights": "random"}  # all of them are read from the run
+        if options.get("revision"):
+            options["revision"] = None
+    model = built("model", options)
+    load_weights(model, start, [*classes, *kept_classes(keys, classes)])
+    return model
+
+
+def kept_classes(keys: dict[str, Any], classes: Sequence[str | None]) -> list[str | None]:
+    """The classes that a model has from the run that it starts from and that are none of `classes`."""
+    start = keys.get("start")
+    return [] if start is None else [name for name in _saved(start)[1] if name is not None and name not in classes]
+
+
+def load_weights(model: nn.Module, run: str, classes: Sequence[str | None]) -> None:
+    """Load a run's weights, head included, whose classes get their numbers in `classes`.
+
+    Raises:
+        ConfigError: the run has no weights, they do not fit, or the numbers in its head cannot be changed.
+    """
+    tensors, names = _saved(run)
+    try:
+        load_resized(model, tensors)
+    except ValueError as error:
+        raise ConfigError(f"{expanded(run) / WEIGHTS_FILE} does not fit the run's model: {error}.") from error
+    head = model.head if isinstance(model, ContinualClassifier) else None
+    rows = head.num_classes if isinstance(head, ClassifierHead) else len(names)
+    numbers = [list(classes).index(name) for name in names[:rows] if name is not None]
+    if numbers == list(range(len(numbers))):
+        return
+    if not isinstance(head, ClassifierHead):
+        raise ConfigError(
+            f"The classes of {run} have other numbers here, which only cosine and linear heads can change."
+        )
+    used = set(numbers)
+    free = (number for number in range(2 * max(rows, len(classes)) + 1) if number not in used)
+    wanted = iter(numbers)
+    head.renumber([next(wanted) if row < len(names) and names[row] is not None else next(free) for row in range(rows)])
+
+
+def _saved(run: str) -> tuple[dict[str, Any], list[str | None]]:
+    """The tensors of a run's weights, and the names of its classes by their numbers."""
+    path = expanded(run) / WEIGHTS_FILE
+    if not path.is_file():
+        result = expanded(run) / RESULT_FILE
+        raise ConfigError(
+            f"{run} has no {WEIGHTS_FILE}: repeat it with ftp-cl run --from {result} save_weights=true out=..."
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = (file.metadata() or {}).get(CLASSES)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if found is None:  # of an earlier version
+            return tensors, class_names(json.loads((expanded(run) / RESULT_FILE).read_bytes())["data"])
+        names = json.loads(found)
+        if not isinstance(names, list) or not all(name is None or isinstance(name, str) for name in names):
+            raise ValueError("its classes are no list of names")
+        return tensors, names
+    except (SafetensorError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise ConfigError(f"{path} cannot be read: {' '.join(str(error).split())}.") from error

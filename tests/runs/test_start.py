@@ -1,0 +1,72 @@
+"""Runs that begin where another ended, and the files of weights that a run keeps."""
+
+import json
+
+import pytest
+import safetensors.torch
+import timm
+import torch
+
+from ftp_cl.models import CosineHead, LinearHead, pretrained
+from ftp_cl.runs.start import load_weights
+
+DIGITS = ["benchmark=split_digits", "model=small_cnn", "train.epochs=1", "train.batch_size=64", "method=naive"]
+
+
+@pytest.mark.parametrize("kind", [CosineHead, LinearHead])
+def test_classes_of_a_head_get_other_numbers_and_keep_their_logits(kind):
+    head = kind(4)
+    head.activate([0, 1, 2])
+    features = torch.rand(5, 4)
+    before = head(features).detach()
+    head.renumber([4, 0, 1])
+    after = head(features).detach()
+    assert after.shape == (5, 5)
+    torch.testing.assert_close(after[:, [4, 0, 1]], before)
+    assert head.active_units.tolist() == [1, 1, 0, 0, 1] and (after[:, 2:4] <= -1000).all()
+    with pytest.raises(ValueError, match="5 classes need as many different ids"):
+        head.renumber([0, 0, 1, 2, 3])
+
+
+def test_a_run_goes_on_from_the_weights_and_head_of_another(ftp_cl, tmp_path):
+    assert ftp_cl("run", *DIGITS, "save_weights=true", "out=first")[0] == 0
+    words = ["benchmark=split_digits", "seed=3", "train.epochs=1", "train.batch_size=64", "method=naive"]
+    status, _, error = ftp_cl(
+        "run", *words, "model.start=first", "optimizer.lr=1e-12", "out=second", "save_weights=true"
+    )
+    assert status == 0, error
+    first, second = (json.loads((tmp_path / run / "result.json").read_text()) for run in ("first", "second"))
+    assert second["config"]["model"] == {**first["config"]["model"], "start": "first"}
+    assert first["data"]["experiences"] != second["data"]["experiences"]  # other class numbers
+    # Nothing is trained: each image is judged as at the end of the first run.
+    assert second["average_accuracy"] == pytest.approx(first["average_accuracy"], abs=1)
+    metadata = safetensors.safe_open(tmp_path / "second" / "weights.safetensors", "pt").metadata()
+    assert sorted(json.loads(metadata["classes"])) == sorted("0123456789")
+
+
+def test_a_run_without_weights_says_how_to_get_them(ftp_cl, tmp_path):
+    assert ftp_cl("run", *DIGITS, "out=first")[0] == 0
+    status, _, error = ftp_cl("run", *DIGITS, "model.start=first", "out=second")
+    assert status == 2 and "first has no weights.safetensors: repeat it with ftp-cl run --from" in error
+    status, _, error = ftp_cl("run", *DIGITS, "model.start=first", "+model.width=3", "out=second")
+    assert status == 2 and "model.width=3 contradicts model.start=first" in error
+
+
+def test_saved_weights_load_into_pretrained_with_their_head_and_into_timm(tmp_path):
+    from ftp_cl.runs.config import load_config
+    from ftp_cl.runs.directory import RunDirectory
+
+    model = pretrained("test_vit", weights="random", head="linear")
+    model.head.activate([0, 1, 2])
+    RunDirectory(tmp_path, load_config([])).write_weights(model, ["a", "b", "c"])
+    again = pretrained("test_vit", weights=tmp_path / "weights.safetensors", head="saved")
+    images = torch.rand(2, 3, 160, 160)
+    torch.testing.assert_close(again.eval()(images), model.eval()(images))
+    plain = timm.create_model("test_vit", num_classes=0, checkpoint_path=str(tmp_path / "backbone.safetensors")).eval()
+    torch.testing.assert_close(plain(model.normalization(images)), model.features(images))
+    plain.load_state_dict(safetensors.torch.load_file(tmp_path / "backbone.safetensors"))
+    with pytest.raises(ValueError, match="holds no cosine or linear head"):
+        pretrained("test_vit", weights=tmp_path / "backbone.safetensors", head="saved")
+    (tmp_path / "weights.safetensors").write_bytes(b"x" * 100)
+    with pytest.raises(ValueError, match=r"weights\.safetensors cannot be read"):
+        load_weights(model, str(tmp_path), ["a"])
