@@ -47,7 +47,7 @@ from ftp_cl.runs.progress import RunProgress
 from ftp_cl.runs.resumable import ResumableNaive, ResumableTraining, resumable
 from ftp_cl.runs.start import class_names, kept_classes, started_model
 from ftp_cl.runs.status import RESULT_SCHEMA
-from ftp_cl.runs.targets import Counts, counts_for, criterion_for, separating
+from ftp_cl.runs.targets import Counts, check_outputs, counts_for, criterion_for, separating
 from ftp_cl.runs.termination import Termination
 from ftp_cl.runs.train_only import freeze_all_but
 
@@ -178,6 +178,7 @@ def _build_strategy(
     ours = {key: None if is_import_path(options["name"]) else options.pop(key, None) for key in MODEL_KEYS}
     model = started_model(options, classes)
     plugins = [recorder, *methods_plugins(plain(config.method), model)]
+    check_outputs(model, counts)
     if engine.accumulate > 1 and any(isinstance(plugin, SemiSupervisedPlugin) for plugin in plugins):
         raise ConfigError(f"train.accumulate is not for method={config.method.name}: use a smaller train.batch_size.")
     _check_batch_norm(config, model, engine.device)
