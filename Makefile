@@ -24,6 +24,7 @@ check: .venv/tests
 results: .venv/installed
 	$(BIN)/ftp-cl compare && $(BIN)/ftp-cl compare --plan recommended && $(BIN)/ftp-cl compare --plan defaults
 	$(BIN)/ftp-cl compare --plan few_labels && $(BIN)/ftp-cl compare --plan ablations && $(BIN)/ftp-cl compare --plan rates
+	$(BIN)/ftp-cl compare --plan text
 
 # The table and the figure in README.md, from a finished demo.
 readme: demo

@@ -112,3 +112,69 @@ def quick_run(ftp_cl, tmp_path):
         return json.loads((tmp_path / out / "result.json").read_text())
 
     return run
+
+
+# ---- a language model of a few thousand weights, as transformers saves it --------------------------------------------
+
+WORDS = ["red", "green", "blue", "grey", "cat", "dog", "cow", "hen", "runs", "eats"]
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory):
+    """The folder of a BERT with random weights, dropout 0.1, and a tokenizer that knows ten words."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("tiny_bert")
+    vocabulary = {word: index for index, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(folder)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=16,
+    )
+    BertModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory):
+    """The folder of a Llama with random weights, and a tokenizer that knows ten words."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("tiny_llama")
+    vocabulary = {word: index for index, word in enumerate(["<pad>", "<unk>", "</s>", *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    special = {"pad_token": "<pad>", "unk_token": "<unk>", "eos_token": "</s>"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
+    torch.manual_seed(0)
+    sizes = {"vocab_size": len(vocabulary), "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    config = LlamaConfig(**sizes, num_attention_heads=2, pad_token_id=0, eos_token_id=2)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def text_files(tmp_path_factory):
+    """A directory of tables: the animal is the label, the colour the domain; "hen" only in training and testing."""
+    import polars as pl
+
+    folder = tmp_path_factory.mktemp("text_files")
+    for part, colours, animals, verbs in (
+        ("train", ["red", "green", "blue"], WORDS[4:8], ["runs", "eats", "runs runs", "eats eats"]),
+        ("test", ["red", "green", "blue", "grey"], WORDS[4:8], ["runs eats"]),
+        ("ood_short", ["grey"], WORDS[4:7], [""]),
+    ):
+        rows = [(f"{c} {a} {v}".strip(), a, c) for c in colours for a in animals for v in verbs]
+        table = pl.DataFrame(rows, schema=["text", "label", "domain"], orient="row")
+        table.write_csv(folder / f"{part}.csv")
+    return folder

@@ -17,9 +17,10 @@ ROOT = Path(__file__).parents[1]
 ALLOWED = {
     "projection": {"projection"},
     "optim": {"projection", "optim"},
+    "integrations": {"projection", "optim", "integrations"},
     "benchmarks": {"benchmarks"},
     "metrics": {"metrics"},
-    "models": {"models"},
+    "models": {"models", "benchmarks"},  # what an item of text is
     "plugins": {"projection", "optim", "models", "benchmarks", "metrics", "plugins"},
     "runs": {"projection", "optim", "models", "benchmarks", "metrics", "plugins", "runs", "configs"},
     "study": {"metrics", "runs", "study", "configs"},

@@ -10,13 +10,16 @@ from ftp_cl.benchmarks.core50 import CORE50_CATEGORIES, CORE50_SESSIONS, Core50,
 from ftp_cl.benchmarks.digits import Digits, split_digits
 from ftp_cl.benchmarks.domain_folder import DomainFolder, domain_folder
 from ftp_cl.benchmarks.domainnet import DOMAINNET_DOMAINS, DomainNet, domainnet, domainnet_domains
-from ftp_cl.benchmarks.emoji import emoji_styles, split_emoji
+from ftp_cl.benchmarks.emoji import emoji_styles, emoji_text, split_emoji
 from ftp_cl.benchmarks.emoji_domains import CLASSES, DOMAINS, EmojiDomains
+from ftp_cl.benchmarks.emoji_words import WORDINGS, EmojiText, emoji_texts
 from ftp_cl.benchmarks.fashion_mnist import FASHION_CLASSES, FashionMnist, split_fashion_mnist
 from ftp_cl.benchmarks.folder import ImageFolder, image_folder
 from ftp_cl.benchmarks.grocery_store import GroceryStore, grocery_store
 from ftp_cl.benchmarks.imagenet import ImageNet, imagenet
 from ftp_cl.benchmarks.imagenet_r import ImageNetR, split_imagenet_r
+from ftp_cl.benchmarks.text import split_text, text_domains
+from ftp_cl.benchmarks.text_tables import TextTable
 from ftp_cl.benchmarks.tiny_imagenet import TinyImageNet, split_tiny_imagenet
 
 if TYPE_CHECKING:
@@ -33,6 +36,7 @@ __all__ = [
     "DOMAINNET_DOMAINS",
     "DOMAINS",
     "FASHION_CLASSES",
+    "WORDINGS",
     "Cifar",
     "Core50",
     "CorruptedCifar",
@@ -41,11 +45,13 @@ __all__ = [
     "DomainFolder",
     "DomainNet",
     "EmojiDomains",
+    "EmojiText",
     "FashionMnist",
     "GroceryStore",
     "ImageFolder",
     "ImageNet",
     "ImageNetR",
+    "TextTable",
     "TinyImageNet",
     "core50",
     "corrupt",
@@ -54,6 +60,8 @@ __all__ = [
     "domainnet",
     "domainnet_domains",
     "emoji_styles",
+    "emoji_text",
+    "emoji_texts",
     "few_labels",
     "grocery_store",
     "hidden_labels",
@@ -65,7 +73,9 @@ __all__ = [
     "split_emoji",
     "split_fashion_mnist",
     "split_imagenet_r",
+    "split_text",
     "split_tiny_imagenet",
+    "text_domains",
     "with_corruptions",
     "with_ood",
 ]

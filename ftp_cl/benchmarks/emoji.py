@@ -1,13 +1,14 @@
-"""split_emoji and emoji_styles: EmojiDomains as a stream of classes, or of styles, tested in all styles."""
+"""split_emoji, emoji_text and emoji_styles: emoji as a stream of classes, or of styles, tested in all styles."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from ftp_cl.benchmarks._checks import Size, check_domains
 from ftp_cl.benchmarks.emoji_domains import CLASSES, DOMAINS, EmojiDomains
-from ftp_cl.benchmarks.options import SplitOptions, domain_benchmark, takes
+from ftp_cl.benchmarks.emoji_words import WORDINGS, EmojiText
+from ftp_cl.benchmarks.options import SplitOptions, TextOptions, domain_benchmark, takes
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -45,21 +46,72 @@ def split_emoji(
         fixed_class_order: the 20 class indices in order of arrival, instead of the order drawn.
         options: see ``SplitOptions``.
     """
+
+    def make(domains: str | Sequence[str], part: str) -> EmojiDomains:
+        return EmojiDomains(domains, part, size)
+
+    domains = check_domains(train_domains, ood_domains, DOMAINS)
+    return _split("split_emoji", make, domains, n_experiences, shots, seed, fixed_class_order, {"size": size}, options)
+
+
+@takes(TextOptions, validation_fraction=0.2)
+def emoji_text(
+    n_experiences: int = 5,
+    train_domains: str | Sequence[str] = ("name",),
+    ood_domains: str | Sequence[str] | None = None,
+    seed: int = 0,
+    *,
+    fixed_class_order: Sequence[int] | None = None,
+    **options: Unpack[TextOptions],
+) -> DescribedScenario:
+    """Names of the emoji of ``split_emoji``, told apart by class, with other wordings and languages as OOD streams.
+
+    The streams are as in ``split_emoji``, with the same emoji in the same parts, but that an item is a text.
+
+    Args:
+        n_experiences: 1 (fine-tuning on all classes at once) to 20; it must divide 20.
+        train_domains: wording or wordings to train, validate and test in; see ``ftp_cl.benchmarks.WORDINGS``.
+        ood_domains: wordings of the OOD streams; None for all that are not trained on, () for no OOD stream.
+        seed: draws the class order, the validation emoji and the shots, each independently of the others.
+        fixed_class_order: the 20 class indices in order of arrival, instead of the order drawn.
+        options: see ``TextOptions``; a shot is an emoji, in every training wording.
+    """
+    tables = {name: options.pop(name) for name in ("tokenizer", "max_length")}  # type: ignore[misc]
+
+    def make(domains: str | Sequence[str], part: str) -> EmojiText:
+        return EmojiText(domains, part, **tables)
+
+    domains, shots = check_domains(train_domains, ood_domains, WORDINGS), options.pop("shots")
+    return _split("emoji_text", make, domains, n_experiences, shots, seed, fixed_class_order, tables, options)
+
+
+def _split(
+    name: str,
+    make: Callable[[str | Sequence[str], str], EmojiDomains | EmojiText],
+    domains: tuple[Sequence[str], Sequence[str]],
+    n_experiences: int,
+    shots: int | None,
+    seed: int,
+    fixed_class_order: Sequence[int] | None,
+    settings: Mapping[str, Any],
+    options: Mapping[str, Any],
+) -> DescribedScenario:
+    """Cut what ``make(domains, part)`` gives, so that no emoji is in two of training, validation and test."""
     # Importing Avalanche takes seconds, which users of EmojiDomains alone need not wait.
     from ftp_cl.benchmarks.class_incremental import ClassSplit, StreamData, class_incremental_scenario, draw_class_order
     from ftp_cl.benchmarks.scenario import OOD
 
     split = ClassSplit(n_experiences, seed, shots=shots, **options)
-    train_domains, ood_domains = check_domains(train_domains, ood_domains, DOMAINS)
+    train_domains, ood_domains = domains
     class_order = draw_class_order(len(CLASSES), seed, fixed_class_order)
-    source = EmojiDomains(train_domains, "train", size)
+    source = make(train_domains, "train")
     training, validation = split.draw(_identities_by_class(source), seed)
     is_validated = split.validation_fraction is not None
     streams = {
         "train": StreamData(source, _indices(source, training)),
-        "test": StreamData(EmojiDomains(train_domains, "test", size)),
+        "test": StreamData(make(train_domains, "test")),
         **({"validation": StreamData(source, _indices(source, validation))} if is_validated else {}),
-        **{f"ood_{domain}": StreamData(EmojiDomains(domain, "test", size), kind=OOD) for domain in ood_domains},
+        **{f"ood_{domain}": StreamData(make(domain, "test"), kind=OOD) for domain in ood_domains},
     }
     return class_incremental_scenario(
         streams,
@@ -67,13 +119,13 @@ def split_emoji(
         split,
         CLASSES,
         {
-            "benchmark": "split_emoji",
+            "benchmark": name,
             "n_experiences": n_experiences,
             "train_domains": list(train_domains),
             "ood_domains": list(ood_domains),
             "shots": shots,
             "seed": seed,
-            "size": size,
+            **settings,
             "validation_fraction": split.validation_fraction,
             "return_task_id": split.return_task_id,
             "training_identities": training if shots else None,
@@ -114,7 +166,7 @@ def emoji_styles(
     return domain_benchmark("emoji_styles", domains, settings, ood, seed=seed, shots=shots, **options)
 
 
-def _identities_by_class(dataset: EmojiDomains) -> dict[str, list[str]]:
+def _identities_by_class(dataset: EmojiDomains | EmojiText) -> dict[str, list[str]]:
     """Return class name -> emoji names; each once, in whichever styles it is drawn."""
     by_class: dict[str, set[str]] = {name: set() for name in CLASSES}
     for target, identity in zip(dataset.targets, dataset.identities, strict=True):
@@ -122,6 +174,6 @@ def _identities_by_class(dataset: EmojiDomains) -> dict[str, list[str]]:
     return {name: sorted(identities) for name, identities in by_class.items()}
 
 
-def _indices(dataset: EmojiDomains, identities: dict[str, list[str]]) -> list[int]:
+def _indices(dataset: EmojiDomains | EmojiText, identities: dict[str, list[str]]) -> list[int]:
     wanted = {identity for members in identities.values() for identity in members}
     return [index for index, identity in enumerate(dataset.identities) if identity in wanted]

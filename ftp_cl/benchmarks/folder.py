@@ -87,9 +87,6 @@ def image_folder(
         for folder in sorted(root.glob("ood_*"))
         if folder.is_dir()
     }
-    for taken in ("class_names", "rename", "eval_transform"):
-        if taken in ood:
-            raise ValueError(f"The folder ood_{taken} in {root} has a name that means something else: rename it.")
     return class_benchmark(
         "image_folder", train, test, {"size": size}, ood, n_experiences=n_experiences, seed=seed, **options
     )

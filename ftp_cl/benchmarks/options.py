@@ -65,10 +65,32 @@ class ClassOptions(ImageOptions, total=False):
     first_exp_with_half_classes: bool
 
 
+class TextOptions(TypedDict, total=False):
+    """Options of benchmarks of texts.
+
+    Attributes:
+        shots: training texts per class, and per domain where domains arrive one by one; None for all. Fewer shots are
+            a subset of more.
+        validation_fraction: share of each class's training texts that is set aside, one at least; None for no
+            validation stream.
+        return_task_id: give the experience's index as task label, instead of 0.
+        tokenizer: of which model: "minilm", a folder, or a name on the Hugging Face hub.
+        max_length: longer texts are cut there, in tokens.
+    """
+
+    shots: int | None
+    validation_fraction: float | None
+    return_task_id: bool
+    tokenizer: str
+    max_length: int
+
+
 _KINDS: tuple[type[Any], ...] = (SplitOptions, ImageOptions, ClassOptions)
 """Each has the options of those before it."""
 
-_DEFAULTS: ClassOptions = {
+_DEFAULTS: dict[str, Any] = {
+    "tokenizer": "minilm",
+    "max_length": 128,
     "corruptions": None,
     "severities": (1, 2, 3, 4, 5),
     "corruption_cache": None,
@@ -83,7 +105,7 @@ _DEFAULTS: ClassOptions = {
 
 _OUTCOME = """Returns:
     An Avalanche scenario; its ``description`` records the settings, classes and sizes. Where classes arrive one after
-    another, it records which images are for validation and, with few labels, for training.
+    another, it records which items are for validation and, with few labels, for training.
 
 Raises:
     FileNotFoundError: in one sentence, if data is missing and cannot be downloaded.
@@ -96,11 +118,11 @@ def takes(options: type[Any], **defaults: Any) -> Callable[[Function], Function]
     """Let a benchmark ``f(..., **options: Unpack[options])`` have a complete signature, defaults and documentation.
 
     Args:
-        options: ``SplitOptions``, ``ImageOptions`` or ``ClassOptions``.
+        options: ``SplitOptions``, ``ImageOptions``, ``ClassOptions`` or ``TextOptions``.
         defaults: those that differ from the usual ones.
     """
-    documented = _KINDS[: _KINDS.index(options) + 1]
-    values: dict[str, Any] = {**_DEFAULTS, **defaults}
+    documented = _KINDS[: _KINDS.index(options) + 1] if options in _KINDS else (options,)
+    values = {**_DEFAULTS, **defaults}
     added = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=values[name], annotation=hint)
         for name, hint in options.__annotations__.items()
@@ -188,4 +210,6 @@ def _with_unseen(
     from ftp_cl.benchmarks.corruptions import with_corruptions
     from ftp_cl.benchmarks.ood import with_ood
 
+    if taken := {"class_names", "rename", "eval_transform"}.intersection(ood):
+        raise ValueError(f"ood_{min(taken)} has a name that means something else: rename it.")
     return with_corruptions(with_ood(benchmark, **ood), corruptions or (), severities, cache=corruption_cache)

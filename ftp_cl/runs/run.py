@@ -29,7 +29,7 @@ from ftp_cl.runs.build import methods_plugins
 from ftp_cl.runs.checkpoint_files import CheckpointFiles
 from ftp_cl.runs.checkpoints import Checkpoints
 from ftp_cl.runs.config import ConfigError, call_with, plain
-from ftp_cl.runs.data import benchmark_of
+from ftp_cl.runs.data import benchmark_of, check_tokens
 from ftp_cl.runs.directory import OthersDirectory, RunDirectory
 from ftp_cl.runs.engine import MODEL_KEYS, Engine
 from ftp_cl.runs.environment import describe_environment, set_deterministic
@@ -47,7 +47,7 @@ from ftp_cl.runs.progress import RunProgress
 from ftp_cl.runs.resumable import ResumableNaive, ResumableTraining, resumable
 from ftp_cl.runs.start import class_names, kept_classes, started_model
 from ftp_cl.runs.status import RESULT_SCHEMA
-from ftp_cl.runs.targets import Counts, counts_for, criterion_for, separating
+from ftp_cl.runs.targets import Counts, check_outputs, counts_for, criterion_for, separating
 from ftp_cl.runs.termination import Termination
 from ftp_cl.runs.train_only import freeze_all_but
 
@@ -130,6 +130,7 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
         select = config.train.select and BestEpoch(benchmark, counts, record, engine.workers)
         known = class_names(benchmark.description)
         strategy = _build_strategy(config, recorder, counts, engine, select, known)
+        check_tokens(benchmark, strategy.model)
         semi_supervised = any(isinstance(plugin, SemiSupervisedPlugin) for plugin in strategy.plugins)
         if semi_supervised and "unlabelled" not in benchmark.streams:
             raise ConfigError(f"method={config.method.name} needs unlabelled images: labels.per_class=4, for instance.")
@@ -177,6 +178,7 @@ def _build_strategy(
     ours = {key: None if is_import_path(options["name"]) else options.pop(key, None) for key in MODEL_KEYS}
     model = started_model(options, classes)
     plugins = [recorder, *methods_plugins(plain(config.method), model)]
+    check_outputs(model, counts)
     if engine.accumulate > 1 and any(isinstance(plugin, SemiSupervisedPlugin) for plugin in plugins):
         raise ConfigError(f"train.accumulate is not for method={config.method.name}: use a smaller train.batch_size.")
     _check_batch_norm(config, model, engine.device)

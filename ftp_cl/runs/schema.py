@@ -209,8 +209,8 @@ class Checkpoint(_Keys):
 class Loader(_Keys):
     """Keys `loader.*`."""
 
-    workers: Annotated[int, Field(ge=1, le=1024), "a whole number from 1 to 1024"] | None = _key(
-        "processes that load images for training and evaluation; null: the run's own does. They give the same batches "
+    workers: Annotated[int, Field(ge=0, le=1024), "a whole number from 0 to 1024"] | None = _key(
+        "processes that load images, also in evaluation; null, 0: the run's own does. They give the same batches "
         "whatever their number is. With random views these are others than without, because each image then has "
         "random numbers of its own; see [speed.md](speed.md)"
     )
@@ -279,7 +279,15 @@ class Configuration(_Keys):
 
 SECTIONS = tuple(key for key, field in Configuration.model_fields.items() if field.annotation in _Keys.__subclasses__())
 
+
+class _Lora(_Keys):
+    rank: Count = 8
+    alpha: Positive | None = None
+    targets: str | list[str] | None = None
+
+
 _KINDS: dict[str, Any] = {
+    "lora": Annotated[_Lora | None, "null, or {rank: 8, alpha: 16, targets: [query, value]}"],
     **{
         "dataset_root": None | FilePath,
         "split_lists": None | FilePath,

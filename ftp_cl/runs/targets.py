@@ -7,8 +7,10 @@ from torch import nn
 from ftp_cl.metrics.mask_record import MaskCounts
 from ftp_cl.metrics.normal_record import NormalCounts
 from ftp_cl.metrics.plugins import PredictionCounts
+from ftp_cl.models.dense import DenseModel
 from ftp_cl.plugins import SeparatedSoftmax
 from ftp_cl.plugins.pixel_loss import NormalLoss, PixelCrossEntropy, SeparatedPixels
+from ftp_cl.runs.config import ConfigError
 
 Counts: TypeAlias = PredictionCounts | MaskCounts | NormalCounts
 
@@ -25,6 +27,17 @@ def metric_of(counts: Counts) -> str:
     """What the numbers called accuracy are, by its name in a result."""
     kinds = {MaskCounts: "mean_iou", NormalCounts: "within_11.25"}
     return kinds.get(type(counts), "accuracy")  # type: ignore[call-overload]
+
+
+def check_outputs(model: nn.Module, counts: Counts) -> None:
+    """See that a model for pixels gives what the benchmark asks.
+
+    Raises:
+        ConfigError: it gives masks where normals are asked, or the other way round.
+    """
+    asked = "normals" if isinstance(counts, NormalCounts) else "masks"
+    if isinstance(model, DenseModel) and model.outputs != asked:
+        raise ConfigError(f"model.outputs={model.outputs} does not fit the benchmark: use model.outputs={asked}.")
 
 
 def criterion_for(counts: Counts) -> nn.Module:

@@ -375,4 +375,4 @@ def test_folders_of_ones_own(tmp_path, image_writer):
     (tmp_path / "test" / "fox" / "1.jpg").unlink()
     (tmp_path / "test" / "fox").rmdir()
     image_writer(tmp_path / "ood_rename" / "dog" / "1.png")
-    one_sentence(lambda: image_folder(tmp_path), "The folder ood_rename", "rename it")
+    one_sentence(lambda: image_folder(tmp_path), "ood_rename has a name", "rename it")

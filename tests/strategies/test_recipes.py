@@ -1,5 +1,6 @@
 """The recipes run as they stand, as a user would start them."""
 
+import json
 import os
 import runpy
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+COLOURS, ANIMALS = ["red", "green", "blue", "grey"], ["cat", "dog", "cow", "hen"]
 STRATEGIES = Path(__file__).parents[2] / "strategies"
 
 
@@ -27,7 +29,10 @@ SCRIPTS = sorted(STRATEGIES.glob("*.py"))
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "options"),
-    [*((script, FEWER.get(script.stem, [])) for script in SCRIPTS), (STRATEGIES / "ftp_naive.py", ["--ensemble"])],
+    [
+        *((script, FEWER.get(script.stem, [])) for script in SCRIPTS if "llm" not in script.stem),
+        (STRATEGIES / "ftp_naive.py", ["--ensemble"]),
+    ],
     ids=lambda value: value.stem if isinstance(value, Path) else "".join(value),
 )
 def test_recipe_trains_and_prints_every_stream(script, options, tmp_path, monkeypatch, capsys, all_cores):
@@ -42,4 +47,35 @@ def test_recipe_trains_and_prints_every_stream(script, options, tmp_path, monkey
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_recipe_is_short(script):
-    assert len(script.read_text().splitlines()) < 80
+    assert len(script.read_text().splitlines()) < 100
+
+
+@pytest.mark.slow
+def test_instruction_tasks_are_learned_in_turn_and_the_loss_of_each_is_told(tiny_llama, tmp_path, monkeypatch, capsys):
+    """The second task contradicts the first, so that this one is forgotten; by less within balls."""
+    for name, answer in (("a", "runs"), ("b", "eats")):
+        lines = [json.dumps({"prompt": f"{c} {animal}", "answer": answer}) for c in COLOURS for animal in ANIMALS]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
+    monkeypatch.chdir(tmp_path)
+    forgetting = {}
+    for free in ([], ["--without-ftp"]):
+        words = [
+            "script",
+            "--model",
+            str(tiny_llama),
+            "--tasks",
+            "a.jsonl",
+            "b.jsonl",
+            "--lr",
+            "1e-2",
+            "--epochs",
+            "20",
+        ]
+        monkeypatch.setattr(sys, "argv", [*words, *free])
+        runpy.run_path(str(STRATEGIES / "llm_lora_ftp.py"), run_name="__main__")
+        printed = capsys.readouterr().out.splitlines()
+        table = [[float(word) for word in line.split() if word[0].isdigit()] for line in printed[:2]]
+        assert table[0][0] < table[0][1] and table[1][1] < table[1][0], "each is best right after its training"
+        forgetting[bool(free)] = float(printed[2].split()[1])
+        assert forgetting[bool(free)] == pytest.approx(table[1][0] - table[0][0], abs=2e-3)
+    assert forgetting[False] < forgetting[True]

@@ -1,11 +1,14 @@
 """PASCAL-Context's multi-task release: a tree of that layout is written here, .mat files included."""
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
 from scipy.io import savemat
 
 from ftp_cl.benchmarks.dense.pascal import PascalContext, pascal_context
+from ftp_cl.cli import main
 
 H, W = 12, 16
 WALL, SKY = 440, 360  # labels of PASCAL-Context: NYU has walls and no sky
@@ -108,3 +111,16 @@ def test_wrong_targets_are_told_in_a_sentence(root):
     (root / "normals_distill/a.png").unlink()
     with pytest.raises(FileNotFoundError, match=r"normals_distill/a\.png"):
         pascal_context(root, "normals")
+
+
+@pytest.mark.slow
+def test_a_run_learns_normals_and_counts_angles(root, tmp_path):
+    words = ["run", "benchmark=pascal_context", f"benchmark.dataset_root={root}", "benchmark.target=normals",
+             "benchmark.resize=[32,32]", "train.epochs=1", "train.augmentation=weak"]  # fmt: skip
+    assert main([*words, f"out={tmp_path / 'refused'}"]) == 2
+    assert main([*words, "model.outputs=normals", f"out={tmp_path / 'run'}"]) == 0
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["metric"] == "within_11.25"
+    found = result["pixels"]["test"]
+    assert result["average_accuracy"] == pytest.approx(found["within_11.25"], abs=1e-5)
+    assert 0 < found["mean_angle"] < 180 and found["within_11.25"] <= found["within_30"]

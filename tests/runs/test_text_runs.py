@@ -1,0 +1,100 @@
+"""Runs on texts: every method, LoRA, and resuming."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ftp_cl.runs.catalogue import names
+from ftp_cl.runs.config import ConfigError, load_config
+from ftp_cl.runs.loop import Recorder
+from ftp_cl.runs.run import run
+
+OTHERS = {"own", "gem", "fixmatch", "flexmatch", "freematch", "mean_teacher", "pseudo_label"}  # gem needs a solver
+LORA = "model.lora={rank: 2, alpha: null, targets: [query, value]}"
+
+
+@pytest.fixture
+def start(tiny_bert, text_files, tmp_path):
+    """Run on four animals in two experiences; returns the result."""
+
+    def call(*overrides, out="run"):
+        keys = [
+            *("benchmark=split_text", f"benchmark.dataset_root={text_files}", "benchmark.n_experiences=2"),
+            *(f"benchmark.tokenizer={tiny_bert}", "benchmark.max_length=6", "model=text"),
+            *(f"model.pretrained={tiny_bert}", "train.epochs=2", "threads=1", "save_weights=true"),
+        ]
+        return json.loads(run(load_config([*keys, *overrides]), tmp_path / out).read_text())
+
+    return call
+
+
+@pytest.mark.parametrize("method", sorted({*names("method")} - OTHERS))
+def test_every_method_trains_on_texts(start, method):
+    result = start(f"method={method}", "train.epochs=8")
+    assert result["accuracy_matrix"][0][0] > 50, "two classes that differ in one word; untrained it is chance"
+    assert result["ood"].keys() == {"ood_short"}
+
+
+@pytest.mark.parametrize("lora", [[], [LORA]])
+def test_an_interrupted_run_ends_with_the_same_weights(start, tmp_path, monkeypatch, lora):
+    def interrupt(self, strategy, **kwargs):
+        self._start = 0.0
+        if (strategy.clock.train_exp_counter, strategy.clock.train_exp_iterations) == (1, 3):
+            raise KeyboardInterrupt
+
+    start(*lora, out="whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(Recorder, "before_training_iteration", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            start(*lora, "checkpoint.every_iterations=2", out="cut")
+    start(*lora, "resume=true", out="cut")
+    whole, cut = (tmp_path / name / "weights.safetensors" for name in ("whole", "cut"))
+    assert whole.read_bytes() == cut.read_bytes()
+
+
+def test_lora_leaves_the_base_as_it_was(start, tmp_path, tiny_bert):
+    start(LORA, "method=naive")
+    weights, base = load_file(tmp_path / "run" / "weights.safetensors"), load_file(tiny_bert / "model.safetensors")
+    query = "encoder.layer.0.attention.self.query"
+    assert torch.equal(weights[f"backbone.model.{query}.base_layer.weight"], base[f"{query}.weight"])
+    assert weights[f"backbone.model.{query}.lora_B.default.weight"].any()
+
+
+def test_another_tokenizer_than_the_models_is_refused(start, tiny_bert, tmp_path):
+    words = json.loads((tiny_bert / "tokenizer.json").read_text())
+    vocabulary = words["model"]["vocab"]
+    vocabulary["red"], vocabulary["cat"] = vocabulary["cat"], vocabulary["red"]
+    (tmp_path / "other").mkdir()
+    for file in tiny_bert.glob("tokenizer*"):
+        (tmp_path / "other" / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "other" / "tokenizer.json").write_text(json.dumps(words))
+    with pytest.raises(ConfigError, match=r"has other tokens than model\.pretrained"):
+        start(f"benchmark.tokenizer={tmp_path / 'other'}")
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("model.lora={rank: 0}", r"model.lora={'rank': 0} is wrong: it must be null, or {rank: 8,"),
+        ("model.lora={rnk: 2}", r"model.lora={'rnk': 2} is wrong"),
+        ("method=fixmatch", "fixmatch"),
+        ("train.augmentation=weak", r"needs images as tensors \[C, H, W\], but .* gives tensors of shape \[6\]"),
+    ],
+)
+def test_keys_that_do_not_fit_texts_are_refused(start, key, message):
+    with pytest.raises(ValueError, match=message) as error:
+        start(key)
+    assert "\n" not in str(error.value)
+
+
+def test_ftp_bounds_what_lora_learns_in_each_experience_from_no_change(start, tmp_path, tiny_bert):
+    """What the first experience learned is in the base weight then."""
+    start(LORA, "method=ftp", "optimizer.lr=3e-2")
+    weights, base = load_file(tmp_path / "run" / "weights.safetensors"), load_file(tiny_bert / "model.safetensors")
+    query = "encoder.layer.0.attention.self.query"
+    assert not torch.equal(weights[f"backbone.model.{query}.base_layer.weight"], base[f"{query}.weight"])
+    start(LORA, "method=ftp", "method.anchor=initial", out="initial")
+    weights = load_file(tmp_path / "initial" / "weights.safetensors")
+    assert torch.equal(weights[f"backbone.model.{query}.base_layer.weight"], base[f"{query}.weight"])
