@@ -11,6 +11,7 @@ from PIL import Image
 from ftp_cl.runs import model_keys
 from ftp_cl.runs.config import load_config, load_repeated, plain
 from ftp_cl.runs.data import benchmark_of
+from ftp_cl.runs.engine import MODEL_KEYS
 from ftp_cl.runs.model_keys import with_models_keys
 
 VIT = ["model=timm", "model.architecture=test_vit.r160_in1k", "model.weights=random"]
@@ -24,7 +25,7 @@ def resolved(*words):
 def test_the_models_own_preprocessing_is_the_default_and_stands_in_the_configuration():
     config = resolved(*VIT)
     assert config.benchmark.size == 160
-    assert plain(config.model) == {
+    assert {key: value for key, value in plain(config.model).items() if key not in MODEL_KEYS} == {
         **{"name": "timm", "architecture": "test_vit.r160_in1k", "weights": "random", "revision": None},
         **{"head": "cosine", "interpolation": "bicubic", "crop": 0.95, "crop_mode": "center"},
         **{"mean": [0.5] * 3, "std": [0.5] * 3},
