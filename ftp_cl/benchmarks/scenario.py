@@ -63,7 +63,10 @@ class DescribedScenario(CLScenario):
             if stream.benchmark is None:
                 stream.benchmark = self
         self.description: dict[str, Any] = {
-            **{key: asdict(value) if is_dataclass(value) and not isinstance(value, type) else value for key, value in description.items()},
+            **{
+                key: asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+                for key, value in description.items()
+            },
             "stream_sizes": {stream.name: [len(experience.dataset) for experience in stream] for stream in streams},
         }
 

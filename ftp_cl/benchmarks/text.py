@@ -103,9 +103,7 @@ def text_domains(
     )
 
 
-def _open(
-    root: str | Path, text: str, label: str, options: Any
-) -> tuple[Path, dict[str, Any], dict[str, Any]]:
+def _open(root: str | Path, text: str, label: str, options: Any) -> tuple[Path, dict[str, Any], dict[str, Any]]:
     """Return where the tables are, how they are read, and what to record; take the former out of the options."""
     root = Path(root).expanduser()
     tables = {"text": text, "label": label, **{name: options.pop(name) for name in ("tokenizer", "max_length")}}
