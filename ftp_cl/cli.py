@@ -1,4 +1,4 @@
-"""The command line `ftp-cl`: run, report, compare, watch, list, demo. Errors are one sentence and exit status 2."""
+"""The command line `ftp-cl`: run, evaluate, report, compare, watch, ... Errors are one sentence and exit status 2."""
 
 import argparse
 import json
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # What a run prints is on the disk too; of these it is all there is.
     only_prints = parsed.command in ("list", "watch", "results") or getattr(parsed, "cfg", None) is not None
     try:
-        if words and parsed.command != "run":
+        if words and parsed.command not in ("run", "evaluate"):
             raise ConfigError(
                 f"{words[0]!r} is no option of ftp-cl {parsed.command}; see ftp-cl {parsed.command} --help."
             )
@@ -69,6 +69,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--trust", action="store_true", help="run the code, too, that the result names by import path")
     run.set_defaults(act=_run)
+
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="the saved weights of a finished run on other streams",
+        usage="ftp-cl evaluate RUN [--json FILE] [benchmark=... key=value ...]",
+    )
+    evaluate.add_argument("directory", type=expanded, metavar="RUN", help="of a run with save_weights=true")
+    evaluate.add_argument("--json", type=expanded, metavar="FILE", help="write the numbers there, too")
+    evaluate.set_defaults(act=_evaluate)
 
     report = commands.add_parser("report", help="tables and figures from the results under directories")
     report.add_argument("directories", nargs="+", type=expanded, metavar="DIR")
@@ -117,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     watch.add_argument("--every", type=_seconds, metavar="SECONDS", help="look again and again, until Ctrl-C")
     watch.set_defaults(act=_watch)
 
-    for command in (run, report, listing, demo, compare, watch):
+    for command in (run, evaluate, report, listing, demo, compare, watch):
         command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     return parser
 
@@ -161,6 +170,18 @@ def _run(parsed: argparse.Namespace, overrides: list[str]) -> int:
     if is_first():
         Console().print(terminal_table(load_results([path])))
     return 0
+
+
+def _evaluate(parsed: argparse.Namespace, overrides: list[str]) -> None:
+    from ftp_cl.runs.evaluate import evaluate
+    from ftp_cl.runs.files import replace_files
+
+    reached = evaluate(parsed.directory, overrides, print)
+    width = max(map(len, reached))
+    for stream, percent in reached.items():
+        print(f"{printable(stream):{width}}  {percent:5.1f} %")
+    if parsed.json:
+        replace_files({parsed.json: json.dumps(reached, indent=1).encode()})
 
 
 def _report(parsed: argparse.Namespace, _: list[str]) -> None:

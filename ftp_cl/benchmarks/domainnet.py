@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ftp_cl.benchmarks._checks import Size, check_choice, check_choices, check_domains, composed
 from ftp_cl.benchmarks.download import data_root
@@ -166,7 +166,7 @@ def domainnet(
     root = data_root(dataset_root, "domainnet")
     given = split_lists is not None
     train, test, *validation = _parts(root, trained, size, split_lists, label_percent)
-    settings = {"train_domains": list(trained), "ood_domains": list(others), "size": size}
+    settings: dict[str, Any] = {"train_domains": list(trained), "ood_domains": list(others), "size": size}
     if given:
         settings |= {"split_lists": str(split_lists), "label_percent": label_percent}
     return class_benchmark(

@@ -89,7 +89,7 @@ def _split(
     name: str,
     make: Callable[[str | Sequence[str], str], EmojiDomains | EmojiText],
     domains: tuple[Sequence[str], Sequence[str]],
-    n_experiences: int,
+    n_experiences: int | Sequence[int],
     shots: int | None,
     seed: int,
     fixed_class_order: Sequence[int] | None,

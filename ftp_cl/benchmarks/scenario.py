@@ -62,8 +62,11 @@ class DescribedScenario(CLScenario):
         for stream in streams:
             if stream.benchmark is None:
                 stream.benchmark = self
-        self.description = {
-            **{key: asdict(value) if is_dataclass(value) else value for key, value in description.items()},
+        self.description: dict[str, Any] = {
+            **{
+                key: asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+                for key, value in description.items()
+            },
             "stream_sizes": {stream.name: [len(experience.dataset) for experience in stream] for stream in streams},
         }
 

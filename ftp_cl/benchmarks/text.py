@@ -52,7 +52,7 @@ def split_text(
     test = TextTable(root, "test", **tables, classes=train.classes)
     ood = {name.removeprefix(_OOD): TextTable(root, name, **tables) for name in settings["ood_parts"]}
     order = {"fixed_class_order": fixed_class_order, "first_exp_with_half_classes": first_exp_with_half_classes}
-    split = {"n_experiences": n_experiences, "seed": seed, **order, **options}
+    split: dict[str, Any] = {"n_experiences": n_experiences, "seed": seed, **order, **options}
     return class_benchmark("split_text", train, test, settings, ood, **split)
 
 
@@ -103,9 +103,7 @@ def text_domains(
     )
 
 
-def _open(
-    root: str | Path, text: str, label: str, options: dict[str, Any]
-) -> tuple[Path, dict[str, Any], dict[str, Any]]:
+def _open(root: str | Path, text: str, label: str, options: Any) -> tuple[Path, dict[str, Any], dict[str, Any]]:
     """Return where the tables are, how they are read, and what to record; take the former out of the options."""
     root = Path(root).expanduser()
     tables = {"text": text, "label": label, **{name: options.pop(name) for name in ("tokenizer", "max_length")}}

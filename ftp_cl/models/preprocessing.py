@@ -93,7 +93,9 @@ def preprocessing_of(architecture: str, **changes: Any) -> Preprocessing:
     """
     check_name(architecture)
     given = {field: value for field, value in changes.items() if value is not None}
-    recorded = resolve_data_config(pretrained_cfg=timm.get_pretrained_cfg(architecture).to_dict())
+    configuration = timm.get_pretrained_cfg(architecture)
+    assert configuration is not None  # the name exists
+    recorded = resolve_data_config(pretrained_cfg=configuration.to_dict())
     _, height, width = recorded["input_size"]
     if height != width and "size" not in given:
         raise ValueError(f"{architecture} is for images of {height} x {width} pixels: give a size, both sides of which")

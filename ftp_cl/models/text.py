@@ -24,7 +24,7 @@ class TextEncoder(nn.Module):
 
     def __init__(self, model: nn.Module):
         super().__init__()
-        self.model = model
+        self.model: Any = model
 
     def forward(self, ids: Tensor) -> Tensor:
         """Return the features of texts.

@@ -39,14 +39,15 @@ def augment_training(benchmark: Any, name: str | None, rand_augment: str | None 
         image, target = dataset.train()[0][:2]
         _check_image(image, f"augmentation={name}" if name is not None else f"rand_augment={rand_augment}")
         is_joint = isinstance(target, Tensor) and target.ndim > 0
-        if is_joint and (rand_augment is not None or name not in _JOINT_VIEWS):
+        joint_view = _JOINT_VIEWS.get(name or "")
+        if is_joint and (rand_augment is not None or joint_view is None):
             raise ConfigError("Images with masks have train.augmentation=weak or shift, and no train.rand_augment.")
         views = [_view(name, image)] if name is not None else []
         if rand_augment is not None:
             views.append(_RandAugment(rand_augment, image))
         view = views[0] if len(views) == 1 else transforms.Compose(views)
         single = TransformGroups({"train": (view, None), "eval": (None, None)})
-        groups = joint_groups(_JOINT_VIEWS[name]) if is_joint else single
+        groups = joint_groups(joint_view) if is_joint else single
         # The public property cannot be set.
         experience._dataset = type(dataset)([dataset], transform_groups=groups)
 

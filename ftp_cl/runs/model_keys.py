@@ -71,6 +71,5 @@ def with_preprocessing(benchmark: dict[str, Any], config: DictConfig) -> dict[st
     keys = plain(config.model)
     if not has_preprocessing(keys) or keys["interpolation"] is None:
         return benchmark
-    resizing = {key: keys[key] for key in _RESIZING}
-    normalisation = {key: tuple(keys[key]) for key in _NORMALISATION}
-    return {**benchmark, "size": Preprocessing(benchmark["size"], **resizing, **normalisation)}
+    values = {key: keys[key] for key in _RESIZING} | {key: tuple(keys[key]) for key in _NORMALISATION}
+    return {**benchmark, "size": Preprocessing(benchmark["size"], **values)}

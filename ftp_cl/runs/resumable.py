@@ -89,6 +89,8 @@ class ResumableTraining(_Loop):
 
     checkpoints: Checkpoints
     engine: Engine
+    dataloader: Any
+    _stop_training: bool
 
     def _train_exp(self, experience: Any, eval_streams: Any = None, **kwargs: Any) -> None:
         """As Avalanche's, but for the first epoch and the batches."""

@@ -3,13 +3,11 @@
 import contextlib
 import errno
 import os
-import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 from avalanche.training.determinism.rng_manager import RNGManager
-from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.templates import SupervisedTemplate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -47,7 +45,7 @@ from ftp_cl.runs.progress import RunProgress
 from ftp_cl.runs.resumable import ResumableNaive, ResumableTraining, resumable
 from ftp_cl.runs.start import class_names, kept_classes, started_model
 from ftp_cl.runs.status import RESULT_SCHEMA
-from ftp_cl.runs.targets import Counts, check_outputs, counts_for, criterion_for, separating
+from ftp_cl.runs.targets import Counts, check_outputs, counts_for, criterion_for, evaluator_for, separating
 from ftp_cl.runs.termination import Termination
 from ftp_cl.runs.train_only import freeze_all_but
 
@@ -204,19 +202,13 @@ def _build_strategy(
         "eval_mb_size": config.eval.batch_size,
         "device": engine.device,
         "plugins": plugins,
-        "evaluator": _evaluator(counts),
+        "evaluator": evaluator_for(counts),
     }
     if config.strategy is None:
         return ResumableNaive(**arguments)
     options = plain(config.strategy)
     kind = own_strategy(options.pop("name"), options, arguments)
     return call_with(resumable(kind), {**arguments, **options}, "strategy")
-
-
-def _evaluator(counts: Counts) -> EvaluationPlugin:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "No loggers specified")  # the run directory has its own record
-        return EvaluationPlugin(counts)
 
 
 def _refuse_for_pixels(config: DictConfig, own_classes: bool) -> None:

@@ -1,7 +1,9 @@
 """What a run learns and counts: one class for an image, one for each pixel, or a normal for each pixel."""
 
+import warnings
 from typing import Any, TypeAlias
 
+from avalanche.training.plugins import EvaluationPlugin
 from torch import nn
 
 from ftp_cl.metrics.mask_record import MaskCounts
@@ -21,6 +23,13 @@ def counts_for(benchmark: Any) -> Counts:
     if target == "masks":
         return MaskCounts(len(benchmark.description["class_names"]))
     return NormalCounts() if target == "normals" else PredictionCounts()
+
+
+def evaluator_for(counts: Counts) -> EvaluationPlugin:
+    """Avalanche's evaluation with this metric alone; who evaluates reads its record."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "No loggers specified")
+        return EvaluationPlugin(counts)
 
 
 def metric_of(counts: Counts) -> str:

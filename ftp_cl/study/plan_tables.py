@@ -109,7 +109,7 @@ def _section(plan: Plan, setting: str, runs: pl.DataFrame, tuning: Sequence[Mapp
             f"{name} {DIVERGED}" if name in _diverged(runs) else name,
             *cells,
             f"{np.median(of_row['train_seconds']):.0f}",
-            "" if (memory := of_row["peak_memory_mb"].mean()) is None else f"{memory:.0f}",
+            "" if (memory := of_row.select(pl.mean("peak_memory_mb")).item()) is None else f"{memory:.0f}",
             str(of_row.height),
             str(len(trials)),
             _choice(plan, methods[name], setting, tuning),
