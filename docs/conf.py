@@ -20,6 +20,7 @@ nb_execution_mode = "cache"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 600
 nb_merge_streams = True
+nb_output_stderr = "remove"
 suppress_warnings = ["mystnb.unknown_mime_type"]
 
 napoleon_use_ivar = True
