@@ -48,7 +48,7 @@ def refused(call, *words):
         ("device=0", "device=0 is wrong: it must be auto, cpu, cuda or"),
         ("nonsense", "key=value"),
         ("+train.epoch=3", "train.epoch is no key of the configuration; did you mean train.epochs?"),
-        ("+colour=red", "colour is no key of the configuration; there are checkpoint, deterministic"),
+        ("+colour=red", "colour is no key of the configuration; there are checkpoint, compile, deterministic"),
         ("optimizer.lr=inf", "optimizer.lr=inf is wrong"),
         ("threads=100000", "threads=100000 is wrong"),
         ("train.batch_size=99999999999999999999", "at least 1"),
