@@ -64,7 +64,7 @@ def refused(call, *words):
         ("method.mu=nan", "method.mu=nan is wrong: it must be a number of at least 0"),
         ("method.radius_iterations=-1", "at least 0"),
         ("method.anchor=5", "method.anchor=5 is wrong: it must be text"),
-        ("benchmark.n_experiences=2.0", "must be a whole number"),
+        ("benchmark.n_experiences=2.0", "must be null, a whole number"),
         ("benchmark.shots=few", "benchmark.shots=few is wrong: it must be null or a whole number"),
         ("benchmark.train_domains=noto", "must be a list"),
         ("seed=1,2", "seed=1,2 has several values: ftp-cl run -m runs each of them"),
