@@ -66,7 +66,6 @@ def refused(call, *words):
         ("method.anchor=5", "method.anchor=5 is wrong: it must be text"),
         ("benchmark.n_experiences=2.0", "must be null, a whole number"),
         ("benchmark.shots=few", "benchmark.shots=few is wrong: it must be null or a whole number"),
-        ("benchmark.train_domains=noto", "must be a list"),
         ("seed=1,2", "seed=1,2 has several values: ftp-cl run -m runs each of them"),
         ("method=ftp,naive", "method=ftp,naive has several values"),
         ("hydra/launcher=joblib", "for many runs"),
