@@ -72,7 +72,6 @@ def test_a_vision_transformer_takes_the_decoder_for_it():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [({"decoder": "unett"}, "did you mean unet"), ({"outputs": "depth"}, "masks, normals"),
-     ({"encoder": "resnet18"}, "needs a local weight file"),
      ({"encoder": "vit_tiny_patch16_224", "weights": "random"}, "do not fit")],
 )  # fmt: skip
 def test_what_does_not_go_together_is_said(arguments, words):

@@ -26,7 +26,7 @@ def test_the_models_own_preprocessing_is_the_default_and_stands_in_the_configura
     config = resolved(*VIT)
     assert config.benchmark.size == 160
     assert {key: value for key, value in plain(config.model).items() if key not in MODEL_KEYS} == {
-        **{"name": "timm", "architecture": "test_vit.r160_in1k", "weights": "random", "revision": None},
+        **{"name": "timm", "architecture": "test_vit.r160_in1k", "weights": "random", "revision": None, "lora": None},
         **{"head": "cosine", "interpolation": "bicubic", "crop": 0.95, "crop_mode": "center"},
         **{"mean": [0.5] * 3, "std": [0.5] * 3},
     }

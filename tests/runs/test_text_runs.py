@@ -11,7 +11,16 @@ from ftp_cl.runs.config import ConfigError, load_config
 from ftp_cl.runs.loop import Recorder
 from ftp_cl.runs.run import run
 
-OTHERS = {"own", "gem", "fixmatch", "flexmatch", "freematch", "mean_teacher", "pseudo_label"}  # gem needs a solver
+OTHERS = {
+    "own",
+    "gem",
+    "mib",
+    "fixmatch",
+    "flexmatch",
+    "freematch",
+    "mean_teacher",
+    "pseudo_label",
+}  # gem needs a solver, mib masks
 LORA = "model.lora={rank: 2, alpha: null, targets: [query, value]}"
 
 
