@@ -76,7 +76,7 @@ def test_every_trial_of_a_shipped_plan_is_a_valid_configuration(name, quick):
     sorted(
         experiment
         for experiment in {plan.experiment(setting) for plan in map(load_plan, PLANS) for setting in plan.settings}
-        if experiment.startswith(("compare_", "few_labels_"))
+        if experiment.startswith(("compare_", "few_labels_")) and experiment != "compare_text"
     ),  # of the images that ship
 )
 def test_the_data_of_every_setting_can_be_made_for_every_seed(experiment):
