@@ -295,7 +295,7 @@ _KINDS: dict[str, Any] = {
         "corruption_cache": None | FilePath,
     },
     **{"size": None | Index, "revision": None | str, **dict.fromkeys(("mean", "std"), None | list)},
-    **{"interpolation": Literal["nearest", "bilinear", "bicubic", "lanczos"] | None, "crop": None | Crop},
+    **{"interpolation": Literal["nearest", "bilinear", "bicubic", "lanczos"] | None, "model.crop": None | Crop},
     "crop_mode": Literal["center", "squash", "border"] | None,
     **{
         "weights": None | FilePath,
@@ -312,7 +312,7 @@ _KINDS: dict[str, Any] = {
     **dict.fromkeys(("direction_dtype", "anchor_device"), None | str),
     **{"validation_fraction": Finite | None, "ema_decay": Finite | None, "label_percent": Finite},
 }
-"""Of keys of benchmarks, models and methods whose default does not tell it."""
+"""Of keys of benchmarks, models and methods whose default does not tell it; a method's crop is in pixels."""
 
 _KIND_OF_DEFAULT: dict[type, Any] = {bool: bool, int: Index, float: Finite, str: str, list: list}
 
@@ -406,7 +406,7 @@ def _check_choice(group: str, options: Mapping[str, Any], where: str, only: Sequ
                 continue
             near = suggestion(path, [f"{where}.{own}" for own in keys])
             raise ConfigError(f"{path} is no key of {group}={name}{near}")
-        kind = _KINDS.get(key) or _KIND_OF_DEFAULT[type(keys[key])]
+        kind = _KINDS.get(f"{group}.{key}") or _KINDS.get(key) or _KIND_OF_DEFAULT[type(keys[key])]
         try:
             _adapter(kind).validate_python(value, strict=True)
         except ValidationError as error:

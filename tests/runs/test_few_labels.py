@@ -32,9 +32,7 @@ def events(path, kind):
 )
 def test_every_semi_supervised_method_runs_and_learns(quick_run, tmp_path, method):
     # Digits are neither mirrored nor, at 8 pixels, shifted.
-    room = ["method.mu=0.1"] if method == "fixmatch_ftp" else []  # for so few iterations
-    options = ["train.epochs=2", "method.flip=false", "method.crop=0", *room]
-    result = quick_run(f"method={method}", *SEMI_SUPERVISED, *options)
+    result = quick_run(f"method={method}", *SEMI_SUPERVISED, "train.epochs=2", "method.flip=false", "method.crop=0")
     matrix = np.array(result["accuracy_matrix"])
     assert matrix.shape == (2, 2) and matrix[0, 0] > 60, "five classes: chance is 20 %"
     assert bool(result["projection"]) == (method == "fixmatch_ftp")
