@@ -36,7 +36,7 @@ QUICK_METHODS = ("naive", "ftp", "ftp_replay", "ncm", "tpgm", "lp_ft")
     "method",
     [
         pytest.param(method, marks=() if method in QUICK_METHODS else pytest.mark.slow)
-        for method in sorted({*options_of("method")} - WITHOUT_SOLVER - SEMI_SUPERVISED - {"own"})
+        for method in sorted({*options_of("method")} - WITHOUT_SOLVER - SEMI_SUPERVISED - {"own", "mib", "ftp_mib"})
     ],
 )
 def test_every_method_runs_and_learns(quick_run, method):
