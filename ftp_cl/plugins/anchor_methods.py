@@ -112,12 +112,20 @@ class AnchoredStepPlugin(AnchoredPlugin):
         self._steps: _PluginsSteps | None = None
 
     def begin(self, strategy: Any) -> None:
-        """Attach to the optimizer in use."""
+        """Let go: the anchored weights are others."""
+        self._detach()
+
+    def before_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
+        """Follow the optimizer; after a resume, too, only now: hooks run in the order in which plugins attach here."""
+        super().before_training_iteration(strategy, **kwargs)
+        if self._steps is None:
+            self._attach(strategy)
+
+    def _attach(self, strategy: Any) -> None:
         refuse_without_steps(strategy, type(self).__name__)
         optimizer = optimizer_of(strategy)
         if optimizer is None:
             raise TypeError(f"{type(strategy).__name__} has no optimizer whose steps could be followed.")
-        self._detach()
         others = [plugin._steps for plugin in strategy.plugins if isinstance(plugin, AnchoredStepPlugin)]
         for steps in followers(optimizer, _PluginsSteps):
             if steps not in others:
@@ -152,7 +160,7 @@ class SPDPlugin(AnchoredStepPlugin):
         super().__init__(SelectiveDecay(weight_decay), anchor, exclude)
 
     def begin(self, strategy: Any) -> None:
-        """Anchor adapters at 0, and attach."""
+        """Anchor adapters at 0."""
         self.anchor_weights.update(
             {name: torch.zeros_like(weight) for name, weight in self.weights.items() if has_factors([name])}
         )
