@@ -109,9 +109,9 @@ class FTP:
 
     Under DistributedDataParallel every process projects alike, since all have the same weights and gradients. Weights
     that are sharded along dimension 0, as `fully_shard` (FSDP2, also on a mesh of replicas and shards, HSDP) leaves
-    them, are projected where they are, with up to three small collectives a step among the shards; FTP's state is sharded like them and rides in what `get_optimizer_state_dict` of
-    torch.distributed.checkpoint gives. Then `distances` and `summary` are to be called in all processes. FSDP's first
-    version and other placements are refused.
+    them, are projected where they are, with up to three small collectives a step among the shards; FTP's state is
+    sharded like them and rides in what `get_optimizer_state_dict` of torch.distributed.checkpoint gives. Then
+    `distances` and `summary` are to be called in all processes. FSDP's first version and other placements are refused.
 
     Attributes:
         updates: the step in progress, tensor by tensor; empty between steps.

@@ -114,7 +114,7 @@ def sharded(folder):
 
 
 def hybrid():
-    """Two copies, each sharded over two processes: sums are over those that share a copy, or votes would count twice."""
+    """Two copies, each sharded over two processes: sums over all four would count votes twice."""
     from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 
     for method in ("paper", "exact", "one_pass"):
