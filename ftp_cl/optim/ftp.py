@@ -693,7 +693,7 @@ class FTP:
         if states is not None:
             self._take_over(states)
 
-    # ---- for people -------------------------------------------------------------------------------------------------
+    # ---- readings ---------------------------------------------------------------------------------------------------
 
     def radii(self) -> dict[str, float]:
         """Gamma of each tensor that has been projected, in units of a row's L1 norm."""
