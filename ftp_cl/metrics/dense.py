@@ -12,7 +12,7 @@ from torch.nn import functional
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 ANGLES = (11.25, 22.5, 30.0)
-"""Degrees within which a predicted normal counts as right; Fouhey et al., ICCV 2013, and all since."""
+"""Degrees below which the angle to a predicted normal counts as right; Fouhey et al., ICCV 2013, and all since."""
 
 Matrix = NDArray[np.int64]
 
@@ -138,5 +138,5 @@ def angle_summary(errors: ArrayLike, pixels: ArrayLike | None = None) -> dict[st
     order = np.argsort(found)
     upto = counts[order].cumsum()
     middle = [found[order][np.searchsorted(upto, rank, side="right")] for rank in ((upto[-1] - 1) // 2, upto[-1] // 2)]
-    shares = {f"within_{angle:g}": float(100 * counts[found <= angle].sum() / upto[-1]) for angle in ANGLES}
+    shares = {f"within_{angle:g}": float(100 * counts[found < angle].sum() / upto[-1]) for angle in ANGLES}
     return {"mean_angle": float(found @ counts / upto[-1]), "median_angle": float(np.mean(middle)), **shares}

@@ -83,6 +83,8 @@ def test_angles_may_be_counted():
     values, pixels = np.unique(errors, return_counts=True)
     summary = angle_summary(values, pixels)
     assert summary == pytest.approx(angle_summary(errors))
+    for angle in (11.25, 22.5, 30):
+        assert summary[f"within_{angle:g}"] == pytest.approx(100 * np.mean(errors < angle)), "30 is not within 30"
     assert (summary["mean_angle"], summary["median_angle"]) == pytest.approx((errors.mean(), np.median(errors)))
 
 

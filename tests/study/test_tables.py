@@ -175,3 +175,16 @@ def test_a_row_with_a_run_that_diverged_is_marked(tmp_path, make_run):
               for r in (float("inf"), None)]  # fmt: skip
     (tmp_path / "a" / "metrics.jsonl").write_text("\n".join(map(json.dumps, events)))
     assert "ftp †" in write_report([tmp_path], tmp_path / "out").html.read_text()
+
+
+def test_columns_are_called_by_what_was_measured_and_other_metrics_have_a_table_of_their_own(tmp_path, make_run):
+    for metric in ("mean_iou", "within_11.25"):
+        make_run(tmp_path / metric, metric=metric, config={"target": metric})
+    paths = write_report([tmp_path], tmp_path / "report", figures="svg")
+    text = paths.markdown.read_text()
+    heads = [line for line in text.splitlines() if line.startswith("| method")]
+    for head, name in zip(heads, ("mean IoU", "share within 11.25°"), strict=True):
+        assert f"| {name} (%) |" in head and f"| OOD {name} (%) |" in head
+    assert "ccuracy" not in text
+    page = paths.html.read_text()
+    assert "OOD mean IoU per stream" in page and "<h2>emoji_domains, mean_iou</h2>" in page
