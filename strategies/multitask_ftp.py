@@ -52,13 +52,14 @@ def main() -> None:
     torch.manual_seed(0)
     train, test = (AllTargets(arguments.root, split) for split in ("train", "val"))
     models = {target: segmenter(outputs="masks" if target in CLASSES else "normals") for target in LOSSES}
-    encoder = Sequential(models["normals"].normalization, models["normals"].network.encoder).to(DEVICE)
-    decoders = ModuleDict({target: Sequential(*model.get_classifier()) for target, model in models.items()}).to(DEVICE)
-    for target, n_classes in CLASSES.items():
-        next(module for module in decoders[target].modules() if isinstance(module, MaskHead)).activate(range(n_classes))
-    optimizer = torch.optim.AdamW([*encoder.parameters(), *decoders.parameters()], lr=1e-3, weight_decay=0.0)
+    encoder = Sequential(models["normals"].normalization, models["normals"].network.encoder)
+    decoders = ModuleDict({target: Sequential(*model.get_classifier()) for target, model in models.items()})
+    for name, n in CLASSES.items():
+        next(module for module in decoders[name].modules() if isinstance(module, MaskHead)).activate(range(n))
+    model = ModuleDict({"encoder": encoder, "decoders": decoders}).to(DEVICE)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.0)
     if not arguments.without_ftp:
-        FTP(encoder.named_parameters()).attach(optimizer)
+        FTP(model.named_parameters(), exclude=["decoders.*"]).attach(optimizer)
     freeze_batch_norm(encoder)
 
     def predict(images: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -73,7 +74,7 @@ def main() -> None:
             optimizer.zero_grad()
             sum(losses).backward()
             optimizer.step()
-    decoders.eval()
+    model.eval()
     counts, angles = dict.fromkeys(CLASSES, 0), []
     for images, targets in DataLoader(test, batch_size=16):
         with torch.no_grad():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 
 import numpy as np
 import torch
@@ -85,27 +85,6 @@ def pixel_accuracy(confusion: ArrayLike) -> float:
     """Return the share of pixels that were called by their class, percent; NaN without pixels."""
     matrix = np.asarray(confusion, np.float64)
     return float(100 * np.trace(matrix) / matrix.sum()) if matrix.sum() else float("nan")
-
-
-def mean_corruption_error(errors: Sequence[float], reference: Sequence[float]) -> float:
-    """Return the mean over corruptions of a method's error over that of a reference, percent; lower is better.
-
-    As ImageNet-C has it (Hendrycks and Dietterich, ICLR 2019, arXiv 1903.12261, section 4.1), where the reference is
-    AlexNet: here it is another method, naive fine-tuning as a rule, and the error is 100 - mean IoU.
-
-    Args:
-        errors: of each corruption, its severities added up or averaged, percent.
-        reference: the same of the reference.
-
-    Raises:
-        ValueError: if they differ in number, or an error of the reference is 0.
-    """
-    mine, theirs = np.asarray(errors, np.float64), np.asarray(reference, np.float64)
-    if mine.shape != theirs.shape or not len(mine):
-        raise ValueError(f"there are errors of {len(mine)} corruptions, and {len(theirs)} of the reference.")
-    if not (theirs > 0).all():
-        raise ValueError("the reference has no error on one of the corruptions, which nothing can be divided by.")
-    return float(100 * (mine / theirs).mean())
 
 
 def angular_errors(predicted: Tensor, target: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from ftp_cl.metrics import mean_corruption_error
 from ftp_cl.runs.text import csv_cell, latex_text, markdown_text
 from ftp_cl.study.aggregate import DIVERGED, DIVERGED_NOTE, Group, Spread, aggregate, by_benchmark
 from ftp_cl.study.loading import Result
@@ -85,7 +86,7 @@ class SummaryTable:
     """One row per group, one cell per measure, and the sentences that belong beneath.
 
     Attributes:
-        titles: of the columns, in the order of `MEASURES`.
+        titles: of the columns, in the order of `MEASURES`; after them the mean corruption error, where there is one.
         rows: (label, cells in the same order, number of runs).
     """
 
@@ -97,12 +98,38 @@ class SummaryTable:
 def summary_table(groups: Sequence[Group]) -> SummaryTable:
     """The table of the groups of one benchmark, all of one metric."""
     same_machine = len({_machine(result) for group in groups for result in group.results}) == 1
-    columns = [_column(groups, measure, may_be_bold=same_machine or not measure.is_time) for measure in MEASURES]
+    measures = [*MEASURES, *_relative_to_naive(groups)]
+    columns = [_column(groups, measure, may_be_bold=same_machine or not measure.is_time) for measure in measures]
     cells = zip(*columns, strict=True)
     rows = [(group.marked_label, list(own), len(group.results)) for group, own in zip(groups, cells, strict=True)]
     metric = groups[0].results[0].metric
     notes = [named(note, metric) for note in _notes(groups, same_machine)]
-    return SummaryTable(tuple(named(measure.title, metric) for measure in MEASURES), rows, notes)
+    return SummaryTable(tuple(named(measure.title, metric) for measure in measures), rows, notes)
+
+
+def _relative_to_naive(groups: Sequence[Group]) -> list[Measure]:
+    """The mean corruption error, where plain fine-tuning was evaluated on corruptions: the best of it is 100."""
+    naive = next((group for group in groups if group.method == "naive" and group.results[0].corruptions), None)
+    if naive is None:
+        return []
+    of_runs = [_by_corruption(run) for run in naive.results]
+    reference = {name: np.mean([run[name] for run in of_runs], axis=0).tolist() for name in of_runs[0]}
+
+    def read(run: Result) -> float | None:
+        own = _by_corruption(run)
+        sizes, wanted = ({name: len(values) for name, values in found.items()} for found in (own, reference))
+        is_perfect = any(min(values) >= 100 for values in reference.values())
+        return None if sizes != wanted or is_perfect else mean_corruption_error(own, reference)
+
+    return [Measure("mean_corruption_error", f"mean corruption error (%), {naive.label} = 100", "lower", read)]
+
+
+def _by_corruption(run: Result) -> dict[str, list[float]]:
+    """The accuracies on each corruption, by severity."""
+    found: dict[str, list[float]] = {}
+    for stream, (corruption, _) in sorted(run.corruptions.items(), key=lambda item: item[1]):
+        found.setdefault(corruption, []).append(run.ood[stream])
+    return found
 
 
 def markdown(table: SummaryTable) -> str:

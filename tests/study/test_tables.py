@@ -188,3 +188,22 @@ def test_columns_are_called_by_what_was_measured_and_other_metrics_have_a_table_
     assert "ccuracy" not in text
     page = paths.html.read_text()
     assert "OOD mean IoU per stream" in page and "<h2>emoji_domains, mean_iou</h2>" in page
+
+
+def test_corruptions_have_a_mean_error_relative_to_the_best_plain_fine_tuning(tmp_path, make_run):
+    streams = ("ood_fog_1", "ood_fog_5", "ood_contrast_5")
+    shares = {"naive": (60, 20, 50), "ftp": (70, 50, 25)}
+    for method, values in shares.items():
+        for seed in range(2):
+            directory = make_run(tmp_path / f"{method}{seed}", method=method, seed=seed, ood=streams)
+            content = json.loads((directory / "result.json").read_text())
+            content["ood"] = dict(zip(streams, (value + seed for value in values), strict=True))
+            content["ood_average"] = sum(content["ood"].values()) / 3
+            (directory / "result.json").write_text(json.dumps(content))
+    table = table_of(tmp_path)
+    assert table.titles[-1] == "mean corruption error (%), naive = 100"
+    fog, contrast = 39.5 + 79.5, 49.5
+    expected = [100 * ((30 + 50 - 2 * seed) / fog + (75 - seed) / contrast) / 2 for seed in range(2)]
+    cells = {label: own[-1].text for label, own, _ in table.rows}
+    assert cells["ftp"].startswith(f"{sum(expected) / 2:.1f} ±") and cells["naive"].startswith("100.0 ±")
+    assert "naive = 100" in write_report([tmp_path], tmp_path / "report").html.read_text()

@@ -142,7 +142,7 @@ def test_a_run_learns_normals_and_counts_angles(root, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_recipe_learns_all_targets_from_one_projected_encoder(root, monkeypatch, capsys):
+def test_the_recipe_learns_all_targets_from_one_projected_encoder(root, monkeypatch, capsys, caplog):
     made = []
 
     class Watched(FTP):
@@ -158,8 +158,8 @@ def test_the_recipe_learns_all_targets_from_one_projected_encoder(root, monkeypa
     assert [(name, unit) for name, _, unit in printed] == [
         ("segmentation", "%"), ("human_parts", "%"), ("normals", "degrees"),
     ]  # fmt: skip
-    assert 0 < float(printed[2][1]) < 180
+    assert 0 < float(printed[2][1]) < 180 and not caplog.records
     (ftp,) = made
     summary = ftp.summary()
     assert len(summary) > 100 and not any("decoder" in name or "head" in name for name in summary)
-    assert all(row["mean_distance"] <= row["radius"] * 1.001 for row in summary.values())
+    assert all(row["mean_distance"] <= row["radius"] * 1.001 + 1e-4 for row in summary.values())
