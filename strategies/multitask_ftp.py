@@ -74,11 +74,10 @@ def main() -> None:
             optimizer.zero_grad()
             sum(losses).backward()
             optimizer.step()
-    model.eval()
+    model.eval().requires_grad_(False)
     counts, angles = dict.fromkeys(CLASSES, 0), []
     for images, targets in DataLoader(test, batch_size=16):
-        with torch.no_grad():
-            found = {target: values.cpu() for target, values in predict(images).items()}
+        found = {target: values.cpu() for target, values in predict(images).items()}
         for name in counts:
             counts[name] += confusion_matrix(found[name].argmax(dim=1), targets[name], CLASSES[name])
         angles.append(angular_errors(found["normals"], targets["normals"]))
