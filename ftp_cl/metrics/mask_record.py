@@ -172,7 +172,7 @@ class MaskCounts(PluginMetric[dict[str, float]]):
         counts = confusion_matrix(predicted, strategy.mb_y, self.n_classes, self.ignored)
         masks = strategy.mb_y.flatten(1).cpu().numpy()
         pixels = [np.bincount(mask[mask != self.ignored], minlength=self.n_classes) for mask in masks]
-        self.record.add(strategy.experience, counts, np.stack(pixels))
+        self.record.add(strategy.experience, counts, np.array(pixels, np.int64))
 
     def after_eval(self, strategy: Any) -> list[MetricValue]:
         """Emit mean IoU and pixel accuracy of the streams."""
