@@ -49,8 +49,8 @@ class PrototypeClassifier(SkipTraining):
         drift: with features="all", move the means of earlier classes by the drift that `feature_drift` estimates.
         bandwidth: of `feature_drift`.
         shrinkage: of "lda", in [0, 1].
-        projection_size: of "ranpac"; 10000 by default as in the paper, which takes 800 MB and, on a CPU core,
-            about half a minute an experience.
+        projection_size: of "ranpac"; 10000 by default as in the paper, which takes 800 MB, twice that while
+            its equations are solved, and on a CPU core about a quarter of a minute an experience.
 
     Attributes:
         head: the prototype head; None before training. `model.head = plugin.head` makes it the model's own.
