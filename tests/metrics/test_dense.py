@@ -1,6 +1,7 @@
 """Metrics of pixels against torchmetrics, scikit-learn and values worked out by hand."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,10 +15,10 @@ from ftp_cl.metrics.dense import (
     confusion_matrix,
     folded,
     iou_per_class,
-    mean_corruption_error,
     mean_iou,
     pixel_accuracy,
 )
+from ftp_cl.metrics.mask_record import MaskRecord
 
 
 @pytest.fixture
@@ -83,6 +84,8 @@ def test_angles_may_be_counted():
     values, pixels = np.unique(errors, return_counts=True)
     summary = angle_summary(values, pixels)
     assert summary == pytest.approx(angle_summary(errors))
+    for angle in (11.25, 22.5, 30):
+        assert summary[f"within_{angle:g}"] == pytest.approx(100 * np.mean(errors < angle)), "30 is not within 30"
     assert (summary["mean_angle"], summary["median_angle"]) == pytest.approx((errors.mean(), np.median(errors)))
 
 
@@ -93,7 +96,21 @@ def test_small_angles_are_exact():
     np.testing.assert_allclose(angular_errors(predicted, target).numpy(), [0.01], rtol=1e-5)
 
 
-def test_mean_corruption_error_is_relative_to_the_reference_corruption_by_corruption():
-    assert mean_corruption_error([20, 60], [40, 40]) == pytest.approx(100 * (0.5 + 1.5) / 2)
-    with pytest.raises(ValueError, match="no error on one"):
-        mean_corruption_error([20], [0])
+class Stream(list):
+    name = "test"
+
+
+def test_the_image_with_most_pixels_of_a_class_is_found_by_its_place():
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 50, (2, 6, 4))
+    pixels[:, :, 3] = 0
+    stream, record = Stream(), MaskRecord()
+    for number in range(2):
+        about = {"current_experience": number, "classes_in_this_experience": [0], "dataset": object()}
+        stream.append(SimpleNamespace(origin_stream=stream, **about))
+    for number in range(2):
+        record.start(stream[number], 4)
+        for batch in (pixels[number, :4], pixels[number, 4:]):
+            record.add(stream[number], np.zeros((4, 4), np.int64), batch)
+    expected = {c: tuple(map(int, np.argwhere(pixels[:, :, c] == pixels[:, :, c].max())[0])) for c in range(3)}
+    assert record.richest("test") == expected and record.richest("ood_fog_3") == {}
