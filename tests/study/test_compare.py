@@ -17,8 +17,8 @@ from ftp_cl.runs.data import benchmark_of
 from ftp_cl.study.compare import chosen, compare
 from ftp_cl.study.loading import load_results
 from ftp_cl.study.plan import PLANS, Range, load_plan
+from ftp_cl.study.plan_figures import area, width
 from ftp_cl.study.plan_tables import differences, write_tables
-from ftp_cl.study.rates import Curve
 from ftp_cl.study.significance import paired_interval
 from ftp_cl.study.store import Store
 
@@ -336,11 +336,11 @@ def test_curves_are_told_apart_by_the_names_of_their_rows(tmp_path, plan_file):
 
 
 def test_a_curve_tells_its_area_and_how_wide_its_best_is():
-    curve = Curve((1e-5, 1e-4, 1e-3, 1e-2), (50.0, 60.0, 59.0, 10.0), (0.0,) * 4)
-    assert curve.area == pytest.approx((55 + 59.5 + 34.5) / 3)
-    assert curve.width == pytest.approx(1.0)
-    point = Curve((1e-4,), (60.0,), (0.0,))
-    assert (point.area, point.width) == (60, 0)
+    rates, means = [1e-5, 1e-4, 1e-3, 1e-2], [50.0, 60.0, 59.0, 10.0]
+    assert area(rates, means) == pytest.approx((55 + 59.5 + 34.5) / 3)
+    assert width(rates, means) == pytest.approx(1.0)
+    assert width([1e-5, 1e-4, 1e-3], [60.0, 50.0, 59.0]) == 0, "a second range does not count"
+    assert (area([1e-4], [60.0]), width([1e-4], [60.0])) == (60, 0)
 
 
 # ---- rows -----------------------------------------------------------------------------------------------------------
