@@ -19,7 +19,7 @@ from ftp_cl.runs.files import open_file
 from ftp_cl.runs.schema import RunResult, first_problem
 from ftp_cl.runs.status import RESULT_FILE, RESULT_SCHEMA, LeftOut, directories
 from ftp_cl.runs.text import printable
-from ftp_cl.study.rows import RUNS_FILE, read_frame, runs_of_frame
+from ftp_cl.study.store import RUNS_FILE, read_frame, runs_of_frame
 
 _CORRUPTED = re.compile(r"ood_(\w+)_(\d)")
 

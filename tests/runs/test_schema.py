@@ -11,7 +11,7 @@ from ftp_cl.runs.directory import RunDirectory
 from ftp_cl.runs.events import projection_after_each_experience
 from ftp_cl.runs.schema import ConfigError, Configuration, check_configuration, defaults, table_of_keys
 from ftp_cl.runs.status import statuses
-from ftp_cl.study.rows import read_frame, runs_of_frame
+from ftp_cl.study.store import read_frame, runs_of_frame
 
 ROOT = Path(__file__).parents[2]
 HUGE = "1" + 400 * "0"

@@ -104,3 +104,19 @@ def make_run():
 def result_content():
     """`make_result`, likewise."""
     return make_result
+
+
+@pytest.fixture
+def row_content():
+    """The keys of the result of a run with one experience: `row_content(seed, accuracy, config)`."""
+
+    def make(seed, accuracy, config=None):
+        return {
+            **dict.fromkeys(("benchmark", "method", "model"), "any"),
+            **{"schema": "ftp_cl.result/1", "seed": seed, "config": config or {}},
+            **summarize([[accuracy]], {"ood_blob": 30.0}),
+            **{"classes_per_experience": [["fox"]], "projection": {"weight": {}}, "environment": {}},
+            **{"train_seconds": 1.0, "step_seconds_median": None, "peak_memory_mb": None},
+        }
+
+    return make

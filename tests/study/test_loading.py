@@ -8,7 +8,7 @@ import pytest
 
 from ftp_cl.metrics import summarize
 from ftp_cl.study.loading import ReportError, load_results, results_of_rows
-from ftp_cl.study.rows import read_frame, runs_of_frame
+from ftp_cl.study.store import read_frame, runs_of_frame
 from ftp_cl.study.write import write_report
 
 
