@@ -16,8 +16,8 @@ from ftp_cl.runs.engine import MODEL_KEYS, Engine
 from ftp_cl.runs.group import device_of
 from ftp_cl.runs.model_keys import with_models_keys
 from ftp_cl.runs.own_parts import is_import_path
+from ftp_cl.runs.records import RESULT_FILE
 from ftp_cl.runs.start import class_names, started_model
-from ftp_cl.runs.status import RESULT_FILE
 from ftp_cl.runs.targets import check_outputs, counts_for, evaluator_for
 
 

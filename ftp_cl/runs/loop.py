@@ -78,7 +78,7 @@ class Recorder(SupervisedPlugin[Any]):
     def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
         """Stop the clock."""
         self._unread.append((strategy.loss.detach(), self._start, _moment(strategy.device)))
-        self.progress.advance()
+        self.progress.step()
 
     def after_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
         """One line for the epoch."""
@@ -194,7 +194,7 @@ class Evaluation:
                 matched = self._counts.record.matched_accuracies(self._counts.row, name, of_seen, self._stream, seen)
                 accuracies[name] = round(accuracy, _DIGITS)
                 references[name] = None if matched is None else round(matched[1], _DIGITS)
-            progress.advance()
+            progress.step()
         return accuracies, references
 
     @property

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from ftp_cl.runs.schema import TensorProjection
+from ftp_cl.runs.records import TensorProjection
 from ftp_cl.study.aggregate import Group, Spread
 from ftp_cl.study.label_figures import labels_figure, pseudo_labels_figure, with_label_budgets
 from ftp_cl.study.layer_figure import MOST_GROUPS, layers_figure, tells_layers
