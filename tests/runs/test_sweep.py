@@ -74,17 +74,6 @@ def test_two_processes_never_write_one_directory(ftp_cl, tmp_path):
     assert not (tmp_path / "run" / LOCK_FILE).exists()
 
 
-def test_the_lock_of_a_dead_process_is_taken_over(tmp_path):
-    child = os.fork()
-    if child == 0:
-        DirectoryLock(tmp_path).__enter__()
-        os._exit(0)
-    os.waitpid(child, 0)
-    assert (tmp_path / LOCK_FILE).exists() and not is_locked(tmp_path)
-    with DirectoryLock(tmp_path):
-        assert is_locked(tmp_path)
-
-
 def test_directories_are_named_by_what_changes_numbers():
     assert run_directory(["seed=1", "method=ftp"]) == run_directory(
         ["method=ftp", "out=x", "resume=true", "checkpoint.every_minutes=1", "hydra/launcher=ray", "seed=1"]

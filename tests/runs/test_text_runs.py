@@ -8,32 +8,28 @@ from safetensors.torch import load_file
 
 from ftp_cl.runs.catalogue import names
 from ftp_cl.runs.config import ConfigError, load_config
-from ftp_cl.runs.loop import Recorder
 from ftp_cl.runs.run import run
 
-OTHERS = {
-    "own",
-    "gem",
-    "mib",
-    "fixmatch",
-    "flexmatch",
-    "freematch",
-    "mean_teacher",
-    "pseudo_label",
-}  # gem needs a solver, mib masks
+# gem needs a solver, mib masks
+OTHERS = {"own", "gem", "mib", "fixmatch", "flexmatch", "freematch", "mean_teacher", "pseudo_label"}
 LORA = "model.lora={rank: 2, alpha: null, targets: [query, value]}"
 
 
 @pytest.fixture
-def start(tiny_bert, text_files, tmp_path):
-    """Run on four animals in two experiences; returns the result."""
+def keys(tiny_bert, text_files):
+    """Four animals in two experiences."""
+    return [
+        *("benchmark=split_text", f"benchmark.dataset_root={text_files}", "benchmark.n_experiences=2"),
+        *(f"benchmark.tokenizer={tiny_bert}", "benchmark.max_length=6", "model=text"),
+        *(f"model.pretrained={tiny_bert}", "train.epochs=2", "threads=1", "save_weights=true"),
+    ]
+
+
+@pytest.fixture
+def start(keys, tmp_path):
+    """Run; returns the result."""
 
     def call(*overrides, out="run"):
-        keys = [
-            *("benchmark=split_text", f"benchmark.dataset_root={text_files}", "benchmark.n_experiences=2"),
-            *(f"benchmark.tokenizer={tiny_bert}", "benchmark.max_length=6", "model=text"),
-            *(f"model.pretrained={tiny_bert}", "train.epochs=2", "threads=1", "save_weights=true"),
-        ]
         return json.loads(run(load_config([*keys, *overrides]), tmp_path / out).read_text())
 
     return call
@@ -47,20 +43,8 @@ def test_every_method_trains_on_texts(start, method):
 
 
 @pytest.mark.parametrize("lora", [[], [LORA]])
-def test_an_interrupted_run_ends_with_the_same_weights(start, tmp_path, monkeypatch, lora):
-    def interrupt(self, strategy, **kwargs):
-        self._start = 0.0
-        if (strategy.clock.train_exp_counter, strategy.clock.train_exp_iterations) == (1, 3):
-            raise KeyboardInterrupt
-
-    start(*lora, out="whole")
-    with monkeypatch.context() as patch:
-        patch.setattr(Recorder, "before_training_iteration", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            start(*lora, "checkpoint.every_iterations=2", out="cut")
-    start(*lora, "resume=true", out="cut")
-    whole, cut = (tmp_path / name / "weights.safetensors" for name in ("whole", "cut"))
-    assert whole.read_bytes() == cut.read_bytes()
+def test_an_interrupted_run_ends_with_the_same_weights(keys, resumed, lora):
+    resumed(*keys, *lora)
 
 
 def test_lora_leaves_the_base_as_it_was(start, tmp_path, tiny_bert):

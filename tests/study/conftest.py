@@ -83,15 +83,28 @@ def write_run(directory: Path, **arguments: Any) -> Path:
     return directory
 
 
-@pytest.fixture
-def runs(tmp_path: Path) -> Path:
+def write_runs(root: Path) -> Path:
     """Three methods, three seeds each, of which one projects."""
-    root = tmp_path / "runs"
     for seed in range(3):
         write_run(root / f"naive-{seed}", method="naive", seed=seed, loss=12)
         write_run(root / f"ewc-{seed}", method="ewc", seed=seed, loss=10)
         write_run(root / f"ftp-{seed}", method="ftp", seed=seed, loss=4, start=85, tensors=TENSORS)
     return root
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """`write_runs`."""
+    return write_runs(tmp_path / "runs")
+
+
+@pytest.fixture(scope="session")
+def report(tmp_path_factory):
+    """Their report, to be read only."""
+    from ftp_cl.study.write import write_report
+
+    root = tmp_path_factory.mktemp("report")
+    return write_report([write_runs(root / "runs")], root / "out")
 
 
 @pytest.fixture

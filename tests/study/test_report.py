@@ -63,9 +63,8 @@ def contents(directory: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in directory.iterdir()}
 
 
-def test_report_has_all_figures_of_runs_with_ood_and_projection(runs, tmp_path):
-    paths = write_report([runs], tmp_path / "out")
-    text = parse(paths.html).text
+def test_report_has_all_figures_of_runs_with_ood_and_projection(report):
+    text = parse(report.html).text
     for title in (
         *("Accuracy after each experience", "Forgetting per experience", "OOD accuracy per stream"),
         *("In-distribution against out-of-distribution", "Radius and distance", "Radius over experiences"),
@@ -75,37 +74,29 @@ def test_report_has_all_figures_of_runs_with_ood_and_projection(runs, tmp_path):
         assert title in text
     for axis in ("training experience", "average accuracy so far (%)", "forgetting (percentage points)", "OOD stream"):
         assert axis in text
-    assert "ftp" in paths.markdown.read_text()
-    assert paths.csv.read_text().count("\n") == 4
-    assert set(contents(tmp_path / "out")) == {"report.html", "report.md", "report.csv", "report.tex"}
+    assert "ftp" in report.markdown.read_text()
+    assert report.csv.read_text().count("\n") == 4
+    assert set(contents(report.html.parent)) == {"report.html", "report.md", "report.csv", "report.tex"}
 
 
-def test_page_needs_no_network_and_no_script(runs, tmp_path):
-    page = write_report([runs], tmp_path).html.read_text()
-    assert not {"script", "link", "img", "iframe"} & parse(tmp_path / "report.html").tags
+def test_page_needs_no_network_and_no_script_and_its_ids_are_unique(report):
+    page, parsed = report.html.read_text(), parse(report.html)
+    assert not {"script", "link", "img", "iframe"} & parsed.tags
     assert not re.search(r"url\((?!#)|@import|src=|data:", page)
     assert "prefers-color-scheme: dark" in page
+    assert len(parsed.ids) == len(set(parsed.ids))
 
 
-def test_ids_in_the_page_are_unique(runs, tmp_path):
-    ids = parse(write_report([runs], tmp_path).html).ids
-    assert len(ids) == len(set(ids))
-
-
-def test_colours_of_figures_follow_the_page(runs, tmp_path):
-    page = write_report([runs], tmp_path).html.read_text()
-    figures = "".join(re.findall(r"<svg.*?</svg>", page, re.DOTALL))
+def test_colours_of_figures_follow_the_page(report):
+    figures = "".join(re.findall(r"<svg.*?</svg>", report.html.read_text(), re.DOTALL))
     for fixed in ("#1b1b1d", "#dcdcdf", "#fefefe", "#ffffff", "black"):
         assert fixed not in figures
     assert "currentColor" in figures
 
 
-def test_the_same_results_give_the_same_bytes_wherever_they_lie(runs, tmp_path):
-    write_report([runs], tmp_path / "first")
-    moved = tmp_path / "elsewhere" / "deep"
-    shutil.copytree(runs, moved)
-    write_report([moved], tmp_path / "second")
-    assert contents(tmp_path / "first") == contents(tmp_path / "second")
+def test_the_same_results_give_the_same_bytes_wherever_they_lie(report, runs, tmp_path):
+    write_report([runs], tmp_path / "out")
+    assert contents(tmp_path / "out") == contents(report.html.parent)
 
 
 def test_names_from_result_files_cannot_inject_markup(tmp_path, make_run):
@@ -187,9 +178,9 @@ def test_runs_with_and_without_ood_share_a_report(tmp_path, make_run):
     parse(write_report([tmp_path], tmp_path / "out").html)
 
 
-def test_runs_without_a_result_are_listed_with_their_state(runs, tmp_path):
-    page = write_report([runs], tmp_path / "out").html
-    assert "Without a result" not in page.read_text()
+def test_runs_without_a_result_are_listed_with_their_state(report, make_run, tmp_path):
+    assert "Without a result" not in report.html.read_text()
+    runs = make_run(tmp_path / "runs" / "finished", experiences=1, ood=()).parent
     for name in ("running", "failed", "interrupted"):
         (runs / name).mkdir()
         (runs / name / "config.yaml").write_text(CONFIG)
@@ -216,11 +207,10 @@ def test_no_result_writes_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("failing", ["write", "replace"])
-def test_an_existing_report_stays_if_writing_fails(runs, tmp_path, monkeypatch, failing):
-    out = tmp_path / "out"
-    write_report([runs], out)
+def test_an_existing_report_stays_if_writing_fails(report, make_run, tmp_path, monkeypatch, failing):
+    out = shutil.copytree(report.html.parent, tmp_path / "out")
     before = contents(out)
-    shutil.rmtree(runs / "ftp-2")
+    runs = make_run(tmp_path / "runs", experiences=1, ood=())
 
     def fail(*_):
         raise OSError(28, "No space left on device")
@@ -231,15 +221,13 @@ def test_an_existing_report_stays_if_writing_fails(runs, tmp_path, monkeypatch, 
     assert contents(out) == before
 
 
-def test_a_target_that_is_a_directory_leaves_the_others_as_they_are(runs, tmp_path):
-    before = write_report([runs], tmp_path / "out").markdown.read_bytes()
-    (tmp_path / "out" / "report.tex").unlink()
-    (tmp_path / "out" / "report.tex").mkdir()
-    shutil.rmtree(runs / "ftp-2")
+def test_a_target_that_is_a_directory_leaves_the_others_as_they_are(make_run, tmp_path):
+    (tmp_path / "out" / "report.tex").mkdir(parents=True)
+    (tmp_path / "out" / "report.md").write_text("before")
     with pytest.raises(ReportError, match=r"report\.tex: cannot be written"):
-        write_report([runs], tmp_path / "out")
-    assert (tmp_path / "out" / "report.md").read_bytes() == before
-    assert not [path for path in (tmp_path / "out").iterdir() if path.suffix == ".tmp"]
+        write_report([make_run(tmp_path / "runs", experiences=1, ood=())], tmp_path / "out")
+    assert (tmp_path / "out" / "report.md").read_text() == "before"
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"report.md", "report.tex"}
 
 
 def test_a_file_system_that_cannot_sync_directories_has_the_file_all_the_same(tmp_path, monkeypatch):
@@ -255,10 +243,10 @@ def test_a_file_system_that_cannot_sync_directories_has_the_file_all_the_same(tm
     assert (tmp_path / "a").read_bytes() == b"1"
 
 
-def test_a_directory_that_cannot_be_made_is_named(runs, tmp_path):
+def test_a_directory_that_cannot_be_made_is_named(make_run, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ReportError, match="cannot be written"):
-        write_report([runs], tmp_path / "file" / "out")
+        write_report([make_run(tmp_path / "runs", experiences=1, ood=())], tmp_path / "file" / "out")
 
 
 @pytest.mark.parametrize(("suffix", "start"), [(".svg", b"<?xml"), (".png", b"\x89PNG")])
@@ -335,9 +323,9 @@ def test_nothing_sticks_out_of_the_page_in_a_browser(runs, tmp_path, make_run, w
     assert drawings == 8 + 4
 
 
-@pytest.mark.parametrize("kind", ["svg", "png"])
-def test_each_figure_of_the_page_can_be_a_file(runs, tmp_path, kind):
-    page = write_report([runs], tmp_path, kind)
+@pytest.mark.parametrize(("kind", "tensors"), [("svg", ["w"]), ("png", [])])
+def test_each_figure_of_the_page_can_be_a_file(make_run, tmp_path, kind, tensors):
+    page = write_report([make_run(tmp_path / "run", experiences=2, tensors=tensors)], tmp_path / "out", kind)
     names = {path.name for path in page.figures}
     assert f"emoji_domains-cost.{kind}" in names and f"emoji_domains-id-ood.{kind}" in names
     assert all(path.stat().st_size > 1000 for path in page.figures)
