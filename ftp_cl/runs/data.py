@@ -11,7 +11,6 @@ from ftp_cl.runs.build import built
 from ftp_cl.runs.config import ConfigError, plain
 from ftp_cl.runs.few_labels import keep_few_labels
 from ftp_cl.runs.model_keys import with_preprocessing
-from ftp_cl.runs.own_parts import is_import_path, own_benchmark
 
 
 def benchmark_of(config: DictConfig) -> tuple[Any, list[list[int]]]:
@@ -45,6 +44,12 @@ def check_tokens(benchmark: Any, model: Any) -> None:
 
 
 def _build(options: dict[str, Any], seed: int) -> Any:
-    if is_import_path(options["name"]):
-        return own_benchmark(options.pop("name"), options, seed)
-    return built("benchmark", {**options, "seed": seed})
+    """Classes of a user's own benchmark are named by their numbers unless it has a `description`."""
+    benchmark = built("benchmark", {**options, "seed": seed})
+    if not hasattr(benchmark, "description"):
+        classes = [sorted(map(int, experience.classes_in_this_experience)) for experience in benchmark.train_stream]
+        benchmark.description = {
+            "benchmark": options["name"],
+            "experiences": [{"classes": own, "names": [str(label) for label in own]} for own in classes],
+        }
+    return benchmark

@@ -41,24 +41,6 @@ def import_object(path: str, key: str) -> Callable[..., Any]:
     return found
 
 
-def own_benchmark(path: str, options: Mapping[str, Any], seed: int) -> Any:
-    """A user's benchmark: `function(**options, seed=seed)` returns an Avalanche benchmark with `train` and `test`.
-
-    Classes are named by their numbers unless the benchmark has a `description`.
-
-    Raises:
-        ConfigError: for an option that the function does not take.
-    """
-    benchmark = call_with(import_object(path, "benchmark.name"), {**options, "seed": seed}, "benchmark")
-    if not hasattr(benchmark, "description"):
-        classes = [sorted(map(int, experience.classes_in_this_experience)) for experience in benchmark.train_stream]
-        benchmark.description = {
-            "benchmark": path,
-            "experiences": [{"classes": own, "names": [str(label) for label in own]} for own in classes],
-        }
-    return benchmark
-
-
 def own_plugins(entries: list[dict[str, Any]]) -> list[Any]:
     """A user's plugins, from `plugins=[{name: my_module:MyPlugin, option: 1}]`.
 
