@@ -76,10 +76,9 @@ def test_an_own_strategy_runs_and_resumes(own_parts, resumed, capsys, strategy, 
         ("loggers=[tensorbord]", "tensorboard, wandb, mlflow"),
     ],
 )
-def test_a_wrong_path_or_option_is_named(ftp_cl, own_parts, word, told):
+def test_a_wrong_path_or_option_is_named(refused, own_parts, word, told):
     (own_parts / "broken.py").write_text("def f(:")
-    status, _, error = ftp_cl("run", *OWN, word, "out=run")
-    assert status == 2 and told in error and error.count("\n") == 1, error
+    assert told in refused("run", *OWN, word, "out=run")
 
 
 @pytest.mark.parametrize("name", ["SavingPlugin", "SavingPluginWithStrategy", "SavingPluginOfEarlierNames"])
@@ -97,23 +96,21 @@ def test_a_plugin_that_cannot_be_saved_leaves_checkpoints_between_experiences(ow
     assert printed.count("between experiences only") == 1 and "UnsavablePlugin.counter is a generator" in printed
 
 
-def test_a_result_is_repeated_from_its_file(ftp_cl, quick_run, tmp_path):
+def test_a_result_is_repeated_from_its_file(ftp_cl, refused, quick_run, tmp_path):
     result = quick_run("method=ftp", "benchmark.n_experiences=2", "deterministic=true")
     assert ftp_cl("run", "--from", "run/result.json", "out=again")[0] == 0
     again = json.loads((tmp_path / "again" / "result.json").read_text())
     assert again["accuracy_matrix"] == result["accuracy_matrix"] and again["projection"] == result["projection"]
-    status, _, error = ftp_cl("run", "--from", "run/result.json", "sed=1")
-    assert status == 2 and "did you mean seed?" in error
     (tmp_path / "other.json").write_text("{}")
-    assert ftp_cl("run", "--from", "other.json")[0] == 2
+    assert "holds no configuration" in refused("run", "--from", "other.json")
     for words, told in (
+        (["sed=1"], "did you mean seed?"),
         (["method=naive"], "single keys, such as method.name"),
         (["train.epoch=2"], "did you mean train.epochs?"),
         (["method.name=naive"], "method.k is no key of method=naive"),
         (["seed=${sed}"], "'sed' not found"),
     ):
-        status, _, error = ftp_cl("run", "--from", "run/result.json", *words)
-        assert status == 2 and told in error and error.count("\n") == 1
+        assert told in refused("run", "--from", "run/result.json", *words)
 
 
 @pytest.fixture
@@ -137,14 +134,14 @@ def stranger(tmp_path):
         ({"strategy": {"name": "os:system"}}, "strategy.name=os:system"),
     ],
 )
-def test_code_that_a_result_names_is_run_with_trust_only(ftp_cl, stranger, tmp_path, values, named):
+def test_code_that_a_result_names_is_run_with_trust_only(ftp_cl, refused, stranger, tmp_path, values, named):
     stranger(**values)
-    status, _, error = ftp_cl("run", "--from", "result.json", "out=run")
-    assert status == 2 and named in error and "--trust" in error and error.count("\n") == 1
+    error = refused("run", "--from", "result.json", "out=run")
+    assert named in error and "--trust" in error
     assert not (tmp_path / "ran").exists() and not (tmp_path / "run").exists()
     status, _, error = ftp_cl("run", "--from", "result.json", "--trust", "--cfg", "job")
     assert status == 0, error
-    assert "goes with --from" in ftp_cl("run", "--trust", "benchmark=split_digits")[2]
+    assert "goes with --from" in refused("run", "--trust", "benchmark=split_digits")
 
 
 @pytest.mark.parametrize("text", ["${oc.env:SECRET}", "\\${oc.env:SECRET}", "${oc.env:SECRET", "$${a}\\"])

@@ -498,7 +498,7 @@ def small_disk(tmp_path):
 
 @pytest.mark.parametrize("moment", [SLOWLY("training"), "a checkpoint", SLOWLY("the result")])
 def test_a_run_on_a_full_disk_ends_in_one_sentence_and_goes_on_when_there_is_room(
-    ftp_cl, small_disk, tmp_path, monkeypatch, moment
+    ftp_cl, refused, small_disk, tmp_path, monkeypatch, moment
 ):
     from ftp_cl.runs.checkpoints import Checkpoints
     from ftp_cl.runs.loop import Recorder
@@ -521,14 +521,13 @@ def test_a_run_on_a_full_disk_ends_in_one_sentence_and_goes_on_when_there_is_roo
 
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, full_at_the_second_call)
-        status, _, error = ftp_cl("run", *overrides, f"out={disk / 'run'}")
-    assert status == 2 and error.count("\n") == 1, error
+        error = refused("run", *overrides, f"out={disk / 'run'}")
     assert str(disk / "run") in error and "No space left on device; once there is room, resume=true goes on" in error
     assert not list((disk / "run").rglob("*.tmp")) and not (disk / "run" / "result.json").exists()
     events = (disk / "run" / "metrics.jsonl").read_text()
     assert events == "" or events.endswith("\n")
     # As long as there is no room, nothing is made worse.
-    assert ftp_cl("run", *overrides, f"out={disk / 'run'}", "resume=true")[0] == 2
+    refused("run", *overrides, f"out={disk / 'run'}", "resume=true")
     (disk / "ballast").unlink()
     status, printed, error = ftp_cl("run", *overrides, f"out={disk / 'run'}", "resume=true")
     assert status == 0 and "resumed at" in printed, error
@@ -536,12 +535,11 @@ def test_a_run_on_a_full_disk_ends_in_one_sentence_and_goes_on_when_there_is_roo
     assert outcome(disk / "run") == outcome(tmp_path / "whole")
 
 
-def test_runs_cannot_begin_on_a_full_disk_and_begin_when_there_is_room(ftp_cl, small_disk):
+def test_runs_cannot_begin_on_a_full_disk_and_begin_when_there_is_room(ftp_cl, refused, small_disk):
     disk, fill = small_disk
     fill()
     overrides = [*SHORT, "method=naive", "train.epochs=1", f"out={disk / 'run'}"]
-    status, _, error = ftp_cl("run", *overrides)
-    assert status == 2 and "No space left on device" in error and error.count("\n") == 1
+    assert "No space left on device" in refused("run", *overrides)
     status, _, error = ftp_cl("run", "-m", *overrides, f"out={disk / 'many'}", "seed=0,1")
     assert status == 1 and "No space left on device" in error
     (disk / "ballast").unlink()

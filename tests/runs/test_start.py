@@ -44,12 +44,11 @@ def test_a_run_goes_on_from_the_weights_and_head_of_another(ftp_cl, tmp_path):
     assert sorted(json.loads(metadata["classes"])) == sorted("0123456789")
 
 
-def test_a_run_without_weights_says_how_to_get_them(ftp_cl, tmp_path):
+def test_a_run_without_weights_says_how_to_get_them(ftp_cl, refused):
     assert ftp_cl("run", *DIGITS, "out=first")[0] == 0
-    status, _, error = ftp_cl("run", *DIGITS, "model.start=first", "out=second")
-    assert status == 2 and "first has no weights.safetensors: repeat it with ftp-cl run --from" in error
-    status, _, error = ftp_cl("run", *DIGITS, "model.start=first", "+model.width=3", "out=second")
-    assert status == 2 and "model.width=3 contradicts model.start=first" in error
+    second = ("run", *DIGITS, "model.start=first", "out=second")
+    assert "first has no weights.safetensors: repeat it with ftp-cl run --from" in refused(*second)
+    assert "model.width=3 contradicts model.start=first" in refused(*second, "+model.width=3")
 
 
 def test_saved_weights_load_into_pretrained_with_their_head_and_into_timm(tmp_path):
