@@ -23,7 +23,7 @@ from ftp_cl.plugins import (
 )
 from ftp_cl.plugins.processes import count, rank
 from ftp_cl.runs.best_epoch import BestEpoch
-from ftp_cl.runs.build import methods_plugins
+from ftp_cl.runs.build import is_import_path, methods_plugins, own_plugins, own_strategy
 from ftp_cl.runs.checkpoint_files import CheckpointFiles
 from ftp_cl.runs.checkpoints import Checkpoints
 from ftp_cl.runs.config import ConfigError, call_with, plain
@@ -32,14 +32,12 @@ from ftp_cl.runs.directory import OthersDirectory, RunDirectory
 from ftp_cl.runs.engine import MODEL_KEYS, Engine
 from ftp_cl.runs.environment import describe_environment, set_deterministic
 from ftp_cl.runs.examples import write_examples
-from ftp_cl.runs.few_labels import PseudoLabelJudge
 from ftp_cl.runs.group import agreed, device_of, joined, together
 from ftp_cl.runs.lock import DirectoryLock
 from ftp_cl.runs.loggers import make_logger
-from ftp_cl.runs.loop import Evaluation, Recorder, projection_table, train_and_evaluate
+from ftp_cl.runs.loop import Evaluation, PseudoLabelJudge, Recorder, projection_table, train_and_evaluate
 from ftp_cl.runs.model_keys import with_models_keys
 from ftp_cl.runs.optimizer import build_optimizer, freeze_all_but
-from ftp_cl.runs.own_parts import is_import_path, own_plugins, own_strategy
 from ftp_cl.runs.progress import RunProgress
 from ftp_cl.runs.records import RESULT_SCHEMA
 from ftp_cl.runs.resumable import ResumableNaive, ResumableTraining, resumable

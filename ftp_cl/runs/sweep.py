@@ -29,11 +29,10 @@ from ftp_cl.runs.config import (
 )
 from ftp_cl.runs.directory import RUNS, run_directory
 from ftp_cl.runs.files import replace_files
-from ftp_cl.runs.output import lasting_output, sentence
+from ftp_cl.runs.output import lasting_output, sentence, without_warnings_of_others
 from ftp_cl.runs.schema import expanded
 from ftp_cl.runs.status import ERROR_FILE
 from ftp_cl.runs.text import printable
-from ftp_cl.runs.warnings_of_others import without_warnings_of_others
 
 SWEEP_VARIABLE = "FTP_CL_SWEEP"
 """Has the name of the sweep that a run belongs to."""

@@ -7,8 +7,8 @@ import torch
 
 from ftp_cl.benchmarks import few_labels, split_digits, split_emoji
 from ftp_cl.models import small_cnn
-from ftp_cl.runs.augmentation import augment_training
 from ftp_cl.runs.config import ConfigError
+from ftp_cl.runs.data import augment_training
 
 METHODS = ("naive", "lp_ft", "ftp", "fixmatch", "fixmatch_ftp")
 

@@ -102,7 +102,7 @@ def numbers(value):
 def test_no_hidden_label_can_be_reached_from_the_strategy(quick_run, reachable, monkeypatch, other_images):
     from ftp_cl.runs import data
     from ftp_cl.runs.checkpoints import Checkpoints
-    from ftp_cl.runs.few_labels import PseudoLabelJudge
+    from ftp_cl.runs.loop import PseudoLabelJudge
 
     kept, walks = {}, []
     keep_few_labels, judge, iteration_done = data.keep_few_labels, PseudoLabelJudge.judge, Checkpoints.iteration_done
