@@ -100,14 +100,12 @@ def own_plugins(parts: list[dict[str, Any]]) -> list[Any]:
     """A user's plugins, from `plugins=[{name: my_module:MyPlugin, option: 1}]`.
 
     Raises:
-        ConfigError: for an entry without a name, or an option that the plugin does not take.
+        ConfigError: there is no such plugin, or it does not take an option.
     """
     plugins = []
     for part in parts:
         options = dict(part)
-        name = options.pop("name", "")
-        if not is_import_path(name):
-            raise ConfigError(f"plugins must be a list such as [{{name: my_module:MyPlugin, option: 1}}], not {part}.")
+        name = options.pop("name")
         plugins.append(call_with(import_object(name, "plugins.name"), options, f"plugins.{name}"))
     return plugins
 
