@@ -6,7 +6,10 @@ import sys
 
 import pytest
 
-QUICK = ["benchmark=split_digits", "model=small_cnn", "train.epochs=1", "train.batch_size=64", "threads=1"]
+QUICK = [
+    *("benchmark=split_digits", "benchmark.n_experiences=2", "model=small_cnn"),
+    *("train.epochs=1", "train.batch_size=64", "threads=1"),
+]
 
 
 @pytest.mark.parametrize(
@@ -109,14 +112,13 @@ def test_an_unfinished_run_starts_again(ftp_cl, tmp_path):
     assert ftp_cl("run", *QUICK, "out=run")[0] == 0
     assert json.loads((tmp_path / "run" / "result.json").read_text())["accuracy_matrix"] == whole["accuracy_matrix"]
     events = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
-    assert sum('"eval"' in line and '"test"' in line for line in events) == 5
+    assert sum('"eval"' in line and '"test"' in line for line in events) == 2
 
 
 def test_many_runs_go_to_directories_of_their_own_and_into_one_report(ftp_cl, tmp_path):
-    status, _, error = ftp_cl("run", "-m", *QUICK, "method=naive,ftp", "seed=0,1")
+    status, _, error = ftp_cl("run", "-m", *QUICK, "method=naive,ftp")
     assert status == 0, error
-    results = sorted((tmp_path / "runs").glob("*/result.json"))
-    assert len(results) == 4
+    assert len(list((tmp_path / "runs").glob("*/result.json"))) == 2
     status, printed, error = ftp_cl("report", "runs", "--out", "report")
     assert status == 0, error
     assert "naive" in printed and "ftp" in printed

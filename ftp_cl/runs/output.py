@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from ftp_cl.runs.text import printable
 
@@ -88,18 +88,11 @@ def without_warnings_of_others() -> Iterator[None]:
     with warnings.catch_warnings():
         show = warnings.showwarning
 
-        def show_others(
-            message: Warning | str,
-            category: type[Warning],
-            filename: str,
-            lineno: int,
-            file: TextIO | None = None,
-            line: str | None = None,
-        ) -> None:
+        def show_others(message: Warning | str, category: type[Warning], filename: str, *place: Any) -> None:
             packages = Path(filename).parts
             deprecated = issubclass(category, DeprecationWarning) or str(message).startswith(_INDEXING)
             if not (_OF_QPSOLVERS in packages or ("avalanche" in packages and deprecated)):
-                show(message, category, filename, lineno, file, line)
+                show(message, category, filename, *place)
 
-        warnings.showwarning = show_others
+        warnings.showwarning = show_others  # type: ignore[assignment]
         yield
