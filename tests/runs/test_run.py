@@ -10,7 +10,6 @@ import pytest
 import torch
 from hydra.utils import get_object
 
-from ftp_cl.cli import main
 from ftp_cl.runs.catalogue import entry, names, options_of
 from ftp_cl.study.loading import load_results
 from ftp_cl.study.write import write_report
@@ -135,18 +134,15 @@ OLD_COMBINATIONS = {
 }
 
 
-def printed(capsys, *overrides):
-    status = main(["run", "--cfg", "job", *overrides])
-    captured = capsys.readouterr()
-    return captured.out if status == 0 else captured.err
+def test_with_ftp_is_the_name_that_a_combination_had_before(ftp_cl):
+    def printed(*overrides):
+        return ftp_cl("run", "--cfg", "job", *overrides)[1]
 
-
-def test_with_ftp_is_the_name_that_a_combination_had_before(capsys):
     assert {*options_of("method")} >= OLD_COMBINATIONS
-    assert printed(capsys, "method=replay", "with=ftp") == printed(capsys, "method=ftp_replay")
-    assert printed(capsys, "with=ftp", "method=naive") == printed(capsys, "method=ftp")
-    assert printed(capsys, "with=null", "method=ewc") == printed(capsys, "method=ewc")
-    changed = printed(capsys, "method=lda", "with=ftp", "method.features=first", "method.mu=1e-3")
+    assert printed("method=replay", "with=ftp") == printed("method=ftp_replay")
+    assert printed("with=ftp", "method=naive") == printed("method=ftp")
+    assert printed("with=null", "method=ewc") == printed("method=ewc")
+    changed = printed("method=lda", "with=ftp", "method.features=first", "method.mu=1e-3")
     assert all(line in changed for line in ("name: ftp_lda", "features: first", "drift: true", "mu: 0.001"))
 
 
@@ -170,9 +166,8 @@ def test_with_ftp_is_the_name_that_a_combination_had_before(capsys):
         (["+model.width=x", "model=small_cnn"], "model.width=x is wrong: it must be a whole number"),
     ],
 )
-def test_what_cannot_be_combined_or_added_is_refused_in_one_sentence(capsys, overrides, sentence):
-    message = printed(capsys, *overrides)
-    assert sentence in message and message.count("\n") == 1
+def test_what_cannot_be_combined_or_added_is_refused_in_one_sentence(refused, overrides, sentence):
+    assert sentence in refused("run", "--cfg", "job", *overrides)
 
 
 def test_list_and_refusals_import_neither_torch_nor_avalanche():
