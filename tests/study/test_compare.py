@@ -142,11 +142,11 @@ def test_the_mean_over_settings_waits_for_all_of_them(tmp_path, plan_file, row_c
     assert "over shots_2, robust." in (tmp_path / "README.md").read_text()
 
 
-def test_an_unknown_setting_is_refused_with_the_nearest(capsys):
-    assert main(["compare", "robst"]) == 2
-    assert "did you mean robust?" in capsys.readouterr().err
-    assert main(["compare", "--plan", "ablation"]) == 2
-    assert "one of comparison, defaults, recommended, ablations, rates, few_labels" in capsys.readouterr().err
+def test_an_unknown_setting_is_refused_with_the_nearest(refused):
+    assert "did you mean robust?" in refused("compare", "robst")
+    assert "one of comparison, defaults, recommended, ablations, rates, few_labels" in refused(
+        "compare", "--plan", "ablation"
+    )
 
 
 def test_tuned_together_a_method_is_tuned_where_it_takes_part(plan_file):

@@ -10,7 +10,6 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from ftp_cl.cli import main
 from ftp_cl.runs.files import replace_files
 from ftp_cl.study.loading import find_results, load_results
 from ftp_cl.study.plan_tables import differences
@@ -93,47 +92,43 @@ def test_what_a_killed_process_was_writing_is_removed(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {".README.md.123.tmp", ".lock", "runs.parquet"}
 
 
-def test_a_row_comes_back_as_it_was_and_repeats_a_run(tmp_path, capsys, row_content):
+def test_a_row_comes_back_as_it_was_and_repeats_a_run(ftp_cl, refused, tmp_path, row_content):
     content = {
         **row_content(3, 50.0, {"seed": 3, "label": "a | b"}),
         "data": {"sizes": [1, 2]},
         "newer": {"key": [None, 1]},
     }
     Store(tmp_path).add_run("robust", "ftp", content)
-    assert main(["results", "export", str(tmp_path), "--setting", "robust", "--row", "ftp", "--seed", "3"]) == 0
-    assert json.loads(capsys.readouterr().out) == {**content, "projection": {}}
-    assert main(["results", "export", str(tmp_path), "--setting", "robust", "--row", "ft", "--seed", "3"]) == 2
-    assert "has no row ft; did you mean ftp?" in capsys.readouterr().err
+    export = ("results", "export", ".", "--setting", "robust", "--seed", "3", "--row")
+    assert json.loads(ftp_cl(*export, "ftp")[1]) == {**content, "projection": {}}
+    assert "has no row ft; did you mean ftp?" in refused(*export, "ft")
 
 
-def test_dropped_rows_run_again_and_nothing_else(tmp_path, capsys, row_content):
+def test_dropped_rows_run_again_and_nothing_else(ftp_cl, refused, tmp_path, row_content):
     results = Store(tmp_path)
     for setting, row in (("robust", "ftp"), ("robust", "naive"), ("shots_2", "ftp")):
         results.add_run(setting, row, row_content(0, 50.0))
         results.add_tuning(setting, row, ["method=x"], row_content(100, 50.0))
-    assert main(["results", "drop", str(tmp_path), "--setting", "robust", "--row", "ftp"]) == 0
-    assert capsys.readouterr().out.startswith("2 runs removed")
+    assert ftp_cl("results", "drop", ".", "--setting", "robust", "--row", "ftp")[1].startswith("2 runs removed")
     kept = {("robust", "naive"), ("shots_2", "ftp")}
     assert {(run["setting"], run["row"]) for run in results.runs()} == kept
     assert {(run["setting"], run["row"]) for run in results.tuning()} == kept
-    assert main(["results", "drop", str(tmp_path)]) == 2
-    assert "needs --setting, --row or both" in capsys.readouterr().err
+    assert "needs --setting, --row or both" in refused("results", "drop", ".")
 
 
-def test_merge_joins_what_several_machines_ran_and_refuses_other_numbers(tmp_path, capsys, row_content):
+def test_merge_joins_what_several_machines_ran_and_refuses_other_numbers(ftp_cl, refused, tmp_path, row_content):
     here, there = Store(tmp_path / "here"), Store(tmp_path / "there")
     here.add_run("robust", "ftp", row_content(0, 50.0))
     there.add_run("robust", "ftp", row_content(0, 50.0))
     there.add_run("robust", "ftp", {**row_content(1, 60.0), "newer": 1})
     there.add_tuning("robust", "ftp", ["a=1"], row_content(100, 55.0))
-    merge = ["results", "merge", str(tmp_path / "here"), str(tmp_path / "there")]
-    assert main(merge) == 0 and capsys.readouterr().out.startswith("2 runs added")
+    merge = ("results", "merge", "here")
+    assert ftp_cl(*merge, "there")[1].startswith("2 runs added")
     assert [run["average_accuracy"] for run in here.runs()] == [50.0, 60.0] and len(here.tuning()) == 1
     there.add_run("robust", "ftp", row_content(1, 61.0))
-    assert main(merge) == 2 and "other numbers for ftp in robust, seed 1" in capsys.readouterr().err
+    assert "other numbers for ftp in robust, seed 1" in refused(*merge, "there")
     assert [run["average_accuracy"] for run in here.runs()] == [50.0, 60.0]
-    assert main(["results", "merge", str(tmp_path / "here"), str(tmp_path / "nowhere")]) == 2
-    assert "nowhere has no results of a plan" in capsys.readouterr().err
+    assert "nowhere has no results of a plan" in refused(*merge, "nowhere")
 
 
 def test_every_two_rows_have_their_paired_difference(tmp_path, row_content):
@@ -165,10 +160,9 @@ def test_processes_that_add_at_once_lose_nothing(tmp_path, row_content):
     ]
 
 
-def test_a_damaged_file_is_named(tmp_path, capsys):
+def test_a_damaged_file_is_named(refused, tmp_path):
     (tmp_path / "runs.parquet").write_bytes(b"PAR1 half a file")
-    assert main(["results", "differences", str(tmp_path)]) == 2
-    assert "runs.parquet: damaged" in capsys.readouterr().err
+    assert "runs.parquet: damaged" in refused("results", "differences", ".")
 
 
 def test_reports_read_rows_and_run_directories_together(tmp_path, row_content):
