@@ -287,7 +287,7 @@ _KINDS_OF: dict[str, Any] = {
     "lora": Annotated[_Lora | None, "null, or {rank: 8, alpha: 16, targets: [query, value]}"],
     "dataset_root split_lists ood_root corruption_cache weights start": None | FilePath,
     "anchor": FilePath,
-    "revision direction_dtype anchor_device": None | str,
+    "revision direction_dtype anchor_device anchor_dtype": None | str,
     "exclude train_domains": str | list,
     "corruptions": None | str | list,
     "ood_domains fixed_class_order class_names resize mean std": None | list,
@@ -396,7 +396,7 @@ def _check_choice(group: str, options: Mapping[str, Any], where: str, only: Sequ
                 continue
             near = suggestion(path, [f"{where}.{own}" for own in keys])
             raise ConfigError(f"{path} is no key of {group}={name}{near}")
-        kind = _KINDS.get(f"{group}.{key}") or _KINDS.get(key) or _KIND_OF_DEFAULT[type(keys[key])]
+        kind = _KINDS.get(f"{group}.{key}") or _KINDS.get(key) or _KIND_OF_DEFAULT.get(type(keys[key]), Any)
         try:
             _adapter(kind).validate_python(value, strict=True)
         except ValidationError as error:
