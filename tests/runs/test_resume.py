@@ -1,4 +1,7 @@
-"""Resume: a run that is killed at any moment and resumed ends with the bytes of one that was not."""
+"""Resume: a run that is killed at any moment and resumed ends with the bytes of one that was not.
+
+One file, because all of it kills runs and compares what becomes of them in the same few ways.
+"""
 
 import contextlib
 import hashlib
