@@ -17,7 +17,7 @@ from ftp_cl.study.figures import MOST_DRAWN, all_figures
 from ftp_cl.study.heatmap import matrix_svg
 from ftp_cl.study.loading import Result
 from ftp_cl.study.style import drawing, page_svg
-from ftp_cl.study.tables import MEASURES, summary_table
+from ftp_cl.study.tables import MEASURES, named, summary_table
 
 
 def render_page(
@@ -58,7 +58,7 @@ def render_page(
 
 def _section(benchmark: str, groups: list[Group], anchor: str, run_root: str) -> dict[str, Any]:
     """What the page shows of one benchmark; lists have an entry a group, but for figures."""
-    shown = groups[:MOST_DRAWN]
+    shown, metric = groups[:MOST_DRAWN], groups[0].results[0].metric
     return {
         "benchmark": benchmark,
         "anchor": anchor,
@@ -67,7 +67,10 @@ def _section(benchmark: str, groups: list[Group], anchor: str, run_root: str) ->
         "labels": [group.label for group in groups],
         "table": summary_table(groups),
         # Matplotlib has escaped the text in its drawings.
-        "figures": [(kind, Markup(page_svg(figure, f"{anchor}-{kind.name}"))) for kind, figure in all_figures(groups)],
+        "figures": [
+            (named(kind.title, metric), named(kind.caption, metric), Markup(page_svg(figure, f"{anchor}-{kind.name}")))
+            for kind, figure in all_figures(groups)
+        ],
         "matrices": [(group.label, Markup(matrix_svg(group.mean_matrix()))) for group in shown],
         "examples": [example for group in shown for example in _examples(group.label, group.results[0])],
         "settings": differing_settings(group.settings for group in groups),

@@ -14,16 +14,8 @@ from ftp_cl.runs.schema import ConfigError, expanded
 
 DEFAULT_PLAN = "comparison"
 PLANS = (
-    DEFAULT_PLAN,
-    "defaults",
-    "recommended",
-    "ablations",
-    "rates",
-    "few_labels",
-    "vit_rates",
-    "grocery",
-    "cifar100",
-    "text",
+    *(DEFAULT_PLAN, "defaults", "recommended", "ablations", "rates", "few_labels", "vit_rates", "grocery", "cifar100"),
+    *("text", "dense"),
 )
 FIGURES = ("rates", "labels", "pseudo_labels")
 
