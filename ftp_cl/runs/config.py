@@ -275,13 +275,13 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
     return _first_line(error) + "."
 
 
-def _known_keys(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
-    """All keys that the chosen groups have, dotted, and those that may be added."""
+def _known_keys(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """All keys that the chosen groups have, down to single ones, and those that may be added; with their values."""
     groups = [word for word in overrides if word.partition("=")[0] in (*GROUPS, "+experiment")]
     try:
         composed: Any = OmegaConf.to_container(compose("config", groups))
     except (HydraException, OmegaConfBaseException):
-        return [], []
+        return {}, {}
     extra = {group: composed[group].get("extra_keys") for group in GROUPS}
     for group in GROUPS:
         composed[group] = {key: value for key, value in composed[group].items() if key not in DESCRIPTION_KEYS}

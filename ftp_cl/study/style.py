@@ -161,8 +161,15 @@ def draw_dots(axes: Axes, positions: NDArray, values: NDArray[np.float64], look:
     """Mean over the seeds (rows; NaN where a seed lacks the value) as dots, one standard deviation as bars."""
     mean, std = _means_and_deviations([Spread.of(column[~np.isnan(column)]) for column in values.T])
     along, across = (positions, mean) if vertical else (mean, positions)
-    bars = {"yerr" if vertical else "xerr": std}
-    axes.errorbar(along, across, **bars, color=look.colour, marker=look.marker, linestyle="none", elinewidth=1)
+    axes.errorbar(
+        *(along, across),
+        yerr=std if vertical else None,
+        xerr=None if vertical else std,
+        color=look.colour,
+        marker=look.marker,
+        linestyle="none",
+        elinewidth=1,
+    )
 
 
 def _means_and_deviations(spreads: Sequence[Spread]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
