@@ -74,6 +74,26 @@ def keep_changes(model: nn.Module, adapters: Iterable[Adapter], merge: bool | No
     return names
 
 
+def restore_frozen(model: nn.Module, names: Iterable[str]) -> None:
+    """Add the frozen adapters that a state dict of these names has and the model lacks; it is loaded afterwards."""
+    missing = [name.split(".") for name in set(names) - model.state_dict().keys()]
+    there = {(".".join(name[:-end]), name[-end]) for name in missing for end in (1, 2)}  # of a parameter, of a module
+    if not there:
+        return
+    where = {module: name for name, module in model.named_modules()}
+    found = dict.fromkeys((one.layer, one.key) for one in adapters_in(model) if isinstance(one, Adapter))
+
+    def has(layer: Any, adapter: str) -> bool:
+        return any((f"{where[layer]}.{part}", adapter) in there for part in layer.adapter_layer_names)
+
+    for key in sorted({key for _, key in found}):
+        for number in count(1):
+            layers = [(layer, own) for layer, own in found if own == key and has(layer, f"{key}_{number}")]
+            if not layers:
+                break
+            _freeze(model, layers, key)
+
+
 def _merging_problem(adapter: Adapter, holding: Counter[int]) -> str | None:
     """Why the base weight cannot take the sum; None: it can."""
     base = adapter.layer.get_base_layer()
