@@ -37,7 +37,7 @@ exclude_patterns = ["requirements.txt"]
 def link_outside(app, name, source):
     """Files outside docs/ are no pages of the site: link to the repository, or leave the text alone."""
     link = rf"[\1]({REPOSITORY}\2)" if REPOSITORY else r"\1"
-    source[0] = re.sub(r"\[([^\]]+)\]\(\.\./(?!\.\.)((?!changelog)[^)]+)\)", link, source[0])
+    source[0] = re.sub(r"(?<!!)\[([^\]]+)\]\(\.\./(?!\.\.)((?!changelog)[^)]+)\)", link, source[0])
 
 
 def setup(app):

@@ -173,7 +173,7 @@ class Labels(_Keys):
 
     per_class: Count | None = _key(
         "labelled training images per class and experience; the others become the stream `unlabelled`, see "
-        "[benchmarks.md](benchmarks.md#few-labels)"
+        "[few labels](few_labels.md)"
     )
     fraction: Annotated[float, Field(gt=0, lt=1), "a number between 0 and 1"] | None = _key(
         "or the share of labelled ones, one per class at least"
