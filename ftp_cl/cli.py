@@ -98,16 +98,12 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--plan", default="comparison", metavar="NAME", help="of configs/, or a file of your own")
     compare.add_argument("--quick", action="store_true", help="the small version of the plan")
     compare.add_argument("--results", type=expanded, metavar="DIR", help="of the plan's rows (default: results/NAME)")
-    compare.add_argument(
-        "--runs", type=expanded, default=Path("runs"), help="directory of the runs; you may delete it afterwards"
-    )
+    compare.add_argument("--runs", type=expanded, default=Path("runs"), help="of the runs; delete it when you like")
     compare.add_argument("--workers", type=int, metavar="N", help="runs at a time, one thread each (default: cores)")
     compare.add_argument("--minutes", type=float, metavar="N", help="start no run after so many")
     compare.set_defaults(act=_compare)
 
-    results = commands.add_parser(
-        "results", help="export, drop or merge rows of a plan's results, or print differences"
-    )
+    results = commands.add_parser("results", help="export, drop, merge or compare rows of a plan's results")
     acts = results.add_subparsers(dest="results_command", required=True, metavar="act")
     export = acts.add_parser("export", help="print one row as the JSON that ftp-cl run --from takes")
     export.set_defaults(act=_export)

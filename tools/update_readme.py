@@ -1,8 +1,8 @@
 """Puts generated tables into README.md, docs/configuration.md and results/findings.md, between markers.
 
-`python tools/update_readme.py --demo demo` takes the table of a finished demo, `--results` the comparison in which every
-method has the same budget and one set of values for all settings, from results/defaults, and what every row of FTP is
-ahead of and behind in each setting. `--configuration` takes the table of keys from the schema.
+`python tools/update_readme.py --demo demo` takes the table of a finished demo. `--results` takes the comparison with one
+set of values for all settings from results/defaults, and what every row of FTP is ahead of and behind in each setting.
+`--configuration` takes the table of keys from the schema.
 """
 
 import argparse

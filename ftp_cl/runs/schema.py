@@ -242,8 +242,8 @@ class Configuration(_Keys):
     )
     loader: Loader
     precision: Literal[32, "bf16-mixed", "fp16-mixed"] | None = _key(
-        "precision of the backbone's passes, in training and evaluation. Weights, head, losses and the optimizer are in "
-        "float32. fp16-mixed scales gradients, and waits for the device in each iteration. null: 32"
+        "precision of the backbone's passes, in training and evaluation. Weights, head, losses and the optimizer are "
+        "in float32. fp16-mixed scales gradients, and waits for the device in each iteration. null: 32"
     )
     compile: bool | None = _key("true: torch.compile of the backbone. If it fails, the run says so and goes on without")
     tf32: bool | None = _key(
