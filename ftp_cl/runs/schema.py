@@ -1,15 +1,13 @@
-"""The keys of a run's configuration, of its result.json and of the events in metrics.jsonl: what each is and may be.
+"""The keys of a run's configuration: what each is and may be.
 
 Keys of benchmarks, models and methods are those of their files in configs/, whose defaults tell the kind of a value;
-where they do not, `_KINDS` has it. The table in docs/configuration.md is made from here. All of it is in
-one file, because these keys are one contract with users and stored files.
+where they do not, `_KINDS` has it. The table in docs/configuration.md is made from here. All of it is in one file,
+because these keys are one contract with users and stored files.
 """
 
 import difflib
 import json
-import math
-import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
@@ -21,15 +19,11 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    FiniteFloat,
-    Strict,
     TypeAdapter,
     ValidationError,
-    WrapValidator,
 )
 
 from ftp_cl.runs.catalogue import GROUPS, config_directory, entry, options_of
-from ftp_cl.runs.text import printable
 
 
 class ConfigError(ValueError):
@@ -113,106 +107,101 @@ def _key(meaning: str) -> Any:
 class Train(_Keys):
     """Keys `train.*`."""
 
-    epochs: Count = _key("per experience")
-    batch_size: Count = _key("")
-    freeze_batch_norm: bool = _key("keep the running statistics of pretraining")
+    epochs: Count = _key("passes over the training images of each experience")
+    batch_size: Count = _key("images per step")
+    freeze_batch_norm: bool = _key("true: BatchNorm keeps the running statistics of pretraining")
     softmax: Literal["separated", "full"] = _key(
-        "whether new classes compete with each other only, or with all seen ones; stored images then compete with "
-        "classes that are not current. Replay, DER, GEM and A-GEM have `full` in their papers"
+        "separated: in training, classes of the current experience compete with each other only. full: with all seen "
+        "classes, as in the papers of replay, DER, GEM and A-GEM"
     )
     augmentation: Literal["weak", "shift", "crop"] | None = _key(
-        "random views of the training images, for every method alike. weak: half of them mirrored, and shifted by up "
-        "to an eighth of the side with mirrored borders, as [FixMatch](https://arxiv.org/abs/2001.07685) has it for "
-        "labelled images; shift: not mirrored, for digits and letters; crop: half of them mirrored, and a random part "
-        "of 8 to 100 % of the area at the size of the whole (torchvision's RandomResizedCrop). Evaluation and "
-        "imprinting see the images as they are"
+        "random views of the training images. weak: half of them mirrored, and all shifted by up to an eighth of the "
+        "side, as [FixMatch](https://arxiv.org/abs/2001.07685) does with labelled images. shift: shifted only, for "
+        "digits and letters. crop: half of them mirrored, and 8 to 100 % of the area cut out (torchvision's "
+        "RandomResizedCrop). Evaluation and imprinting see unchanged images"
     )
-    rand_augment: str | None = _key(
-        "RandAugment of the training images as timm has it, after `train.augmentation`: `rand-m9-mstd0.5-inc1`"
-    )
+    rand_augment: str | None = _key("timm's RandAugment after `train.augmentation`, such as `rand-m9-mstd0.5-inc1`")
     mixup: Positive | None = _key(
-        "alpha of [mixup](https://arxiv.org/abs/1710.09412): each image is mixed with another of its batch, and the "
-        "loss is that of both labels, in a share that is drawn from Beta(alpha, alpha) for the batch"
+        "alpha of [mixup](https://arxiv.org/abs/1710.09412); the share is drawn from Beta(alpha, alpha) for each batch"
     )
     accumulate: Count | None = _key(
-        "parts in which a batch of `train.batch_size` goes through the model before one step: less memory, the same "
-        "gradients but for rounding and BatchNorm's statistics"
+        "number of parts in which a batch goes through the model before one step. It saves memory; gradients are the "
+        "same but for rounding and BatchNorm's statistics"
     )
-    clip_norm: Positive | None = _key("gradients are scaled down to this norm, of all together, if theirs is larger")
+    clip_norm: Positive | None = _key("largest norm of all gradients together; larger ones are scaled down")
     schedule: Literal["cosine", "constant", "cosine_per_epoch"] = _key(
-        "learning rate within each experience; cosine_per_epoch goes down after each epoch, cosine in each iteration"
+        "learning rate within each experience. cosine falls after each iteration, cosine_per_epoch after each epoch"
     )
     select: Literal["validation"] | None = _key(
-        "validation: evaluate after every epoch, and let each experience end with the weights (and FTP's radii) of the "
-        "epoch that is best on its validation images; null: the last epoch"
+        "validation: each experience ends with the weights (and FTP's radii) of the epoch that is best on its "
+        "validation images. null: with those of the last epoch"
     )
-    warmup: Share = _key("share of an experience's iterations in which the learning rate rises first")
+    warmup: Share = _key("share of an experience's iterations in which the learning rate rises from 0")
 
 
 class Optimizer(_Keys):
     """Keys `optimizer.*`."""
 
-    name: Literal["adamw", "sgd"] = _key("")
-    lr: Positive = _key("of the head, and of the backbone unless the next says otherwise")
-    backbone_lr: Positive | None = _key("null: as `optimizer.lr`")
-    weight_decay: Weight = _key("")
-    momentum: Annotated[float, Field(ge=0, lt=1), "a number from 0 to below 1"] = _key("of sgd")
-    nesterov: bool | None = _key("true: Nesterov's momentum, of sgd")
+    name: Literal["adamw", "sgd"] = _key("the optimizer")
+    lr: Positive = _key("learning rate of the head, and of the backbone unless `optimizer.backbone_lr` is given")
+    backbone_lr: Positive | None = _key("learning rate of the backbone. null: `optimizer.lr`")
+    weight_decay: Weight = _key("weight decay of all parameters")
+    momentum: Annotated[float, Field(ge=0, lt=1), "a number from 0 to below 1"] = _key("momentum of sgd")
+    nesterov: bool | None = _key("true: sgd takes Nesterov's momentum")
     layer_decay: Annotated[float, Field(gt=0, le=1), "a number above 0 (up to 1)"] | None = _key(
-        "factor from each layer's learning rate to that of the layer below, in timm's order of layers; the head has "
+        "factor from each layer's learning rate to that of the layer below, in timm's order of layers. The head has "
         "`optimizer.lr`"
     )
-    decay_1d: bool | None = _key(
-        "false: weight decay leaves out norms, biases, and what timm names for the model (position embeddings)"
-    )
-    fresh: bool = _key("each experience begins without the moments of the one before")
+    decay_1d: bool | None = _key("false: norms, biases and position embeddings have no weight decay")
+    fresh: bool = _key("true: each experience begins with a new optimizer state")
 
 
 class Labels(_Keys):
     """Keys `labels.*`."""
 
     per_class: Count | None = _key(
-        "labelled training images per class and experience; the others become the stream `unlabelled`, see "
-        "[benchmarks.md](benchmarks.md#few-labels)"
+        "labelled training images per class and experience. The others become the stream `unlabelled` "
+        "([few labels](few_labels.md))"
     )
     fraction: Annotated[float, Field(gt=0, lt=1), "a number between 0 and 1"] | None = _key(
-        "or the share of labelled ones, one per class at least"
+        "the same as a share; at least one image per class"
     )
     allow_fewer: bool | None = _key(
-        "a class with fewer images than `labels.per_class` keeps all its labels, and is not refused"
+        "true: a class with fewer images than `labels.per_class` keeps all its labels. Otherwise it is refused"
     )
     unlabelled: Annotated[dict[str, Any] | None, "null, or keys of the benchmark: {train_domains: [twemoji]}"] = _key(
-        "take the unlabelled images from the benchmark with these keys changed: "
-        "`+labels.unlabelled.train_domains=[twemoji]`"
+        "unlabelled images come from the same benchmark with these keys: `+labels.unlabelled.train_domains=[twemoji]`"
     )
 
 
 class Evaluation(_Keys):
     """Keys `eval.*`."""
 
-    batch_size: Count = _key("")
-    stream: Literal["test", "validation"] = _key("validation to choose hyper-parameters by")
+    batch_size: Count = _key("images per forward pass in evaluations")
+    stream: Literal["test", "validation"] = _key("stream to evaluate on. Choose hyper-parameters on validation")
     ood_every: Literal["end", "experience", "never"] = _key("when the OOD streams are evaluated")
     ood_classes: Literal["own"] | None = _key(
-        "own: predictions in an OOD stream are among the classes that it has, as published numbers on ImageNet-A and "
-        "-R often are; `ood_reference` is among all. null: among all that the model knows"
+        "own: predictions on an OOD stream are among its own classes, as in published numbers on ImageNet-A and -R. "
+        "null: among all classes of the model. `ood_reference` is always among all"
     )
 
 
 class Checkpoint(_Keys):
     """Keys `checkpoint.*`."""
 
-    every_minutes: Positive | None = _key("checkpoints within an experience; there is one after each in any case")
-    every_iterations: Count | None = _key("the same, counted")
+    every_minutes: Positive | None = _key(
+        "minutes between checkpoints within an experience. Each experience ends with one"
+    )
+    every_iterations: Count | None = _key("iterations between checkpoints within an experience")
 
 
 class Loader(_Keys):
     """Keys `loader.*`."""
 
     workers: Annotated[int, Field(ge=0, le=1024), "a whole number from 0 to 1024"] | None = _key(
-        "processes that load images, also in evaluation; null, 0: the run's own does. They give the same batches "
-        "whatever their number is. With random views these are others than without, because each image then has "
-        "random numbers of its own; see [speed.md](speed.md)"
+        "processes that load images, also in evaluation. null or 0: the run's own process. Their number does not "
+        "change the batches. Random views differ between none and any, because each image then has random numbers of "
+        "its own ([speed](speed.md#a-runs-iterations))"
     )
 
 
@@ -223,59 +212,59 @@ class Configuration(_Keys):
     model: _Choice
     method: _Choice
     seed: Annotated[int, Field(ge=0, lt=2**32), "a whole number from 0 to 2^32 - 1"] = _key(
-        "class order, choice of shots, initial head, order of batches"
+        "seed of class order, choice of shots, initial head and order of batches"
     )
     out: Annotated[
         Annotated[FilePath, Field(min_length=1)] | None, "a path, or null; out=./5 for one that is a number"
-    ] = _key("run directory; null: `runs/` and the overrides")
+    ] = _key("run directory. null: below `runs/`, named by the overrides")
     label: Annotated[str | None, "text, or null; label='\"5\"' for one that is a number"] = _key(
-        "name of the row in reports; null: made from the method and what differs"
+        "name of the row in reports. null: the method and the keys that differ"
     )
     train: Train
     train_only: Annotated[str | list[str] | None, "null, a name or pattern, or a list of them"] = _key(
-        "parameters of the backbone that are trained, by names and shell patterns, as in "
-        "`train_only=['*.attn.qkv.*']`; the head always is. null: all"
+        "parameters of the backbone that are trained, by names or shell patterns: `train_only=['*.attn.qkv.*']`. The "
+        "head always is. null: all"
     )
     optimizer: Optimizer
     labels: Labels
     eval: Evaluation
-    resume: bool = _key("go on from the last checkpoint of an interrupted run")
+    resume: bool = _key("true: go on from the last checkpoint of an interrupted run")
     checkpoint: Checkpoint
-    save_weights: bool = _key("keep the final weights: `weights.safetensors`")
+    save_weights: bool = _key("true: keep the final weights in `weights.safetensors` and `backbone.safetensors`")
     objective: Objective | None = _key(
-        "a number of result.json that a sweeper looks at, see [clusters.md](clusters.md)"
+        "number of result.json that a sweeper optimises ([clusters](clusters.md#optuna))"
     )
     loader: Loader
     precision: Literal[32, "bf16-mixed", "fp16-mixed"] | None = _key(
-        "null: 32. Mixed is that of the backbone's passes, in training, evaluation and prototypes; weights, head, "
-        "losses and the optimizer are in float32. fp16-mixed scales gradients, and asks the "
-        "device in each iteration whether they overflowed"
+        "precision of the backbone's passes, in training and evaluation. Weights, head, losses and the optimizer are "
+        "in float32. fp16-mixed scales gradients, and waits for the device in each iteration. null: 32"
     )
-    compile: bool | None = _key(
-        "true: torch.compile of the backbone; where it fails the run says so, and goes on without"
-    )
+    compile: bool | None = _key("true: torch.compile of the backbone. If it fails, the run says so and goes on without")
     tf32: bool | None = _key(
-        "whether matrix products and convolutions in float32 may take TensorFloat-32 on NVIDIA's GPUs; null: "
-        "convolutions, as torch has it"
+        "whether float32 matrix products and convolutions may take TensorFloat-32 on NVIDIA GPUs. null: torch's "
+        "default, convolutions only"
     )
-    device: Annotated[str, Field(min_length=1), "auto, cpu, cuda or a device such as cuda:1"] = _key("")
+    device: Annotated[str, Field(min_length=1), "auto, cpu, cuda or a device such as cuda:1"] = _key(
+        "auto: a GPU if there is one"
+    )
     threads: Annotated[int, Field(ge=1, le=1024), "a whole number from 1 to 1024"] | None = _key(
-        "CPU threads; null: torch's choice"  # far more than any machine has crash torch
+        "CPU threads. null: torch's choice"  # far more than any machine has crash torch
     )
-    deterministic: bool = _key("deterministic algorithms only")
+    deterministic: bool = _key("true: deterministic algorithms only")
     strategy: Annotated[_OwnPart | None, "null, or {name: my_module:MyStrategy, option: 1}"] = _key(
-        "your own Avalanche strategy, see below; null: fine-tuning experience by experience (`Naive`), to which "
-        "methods add plugins"
+        "your own Avalanche strategy, see below. null: `Naive`, to which methods add plugins"
     )
     plugins: Annotated[list[_OwnPart], "a list such as [{name: my_module:MyPlugin, option: 1}]"] = _key(
         "your own Avalanche plugins, see below"
     )
     loggers: Annotated[list[Literal["tensorboard", "wandb", "mlflow"]], "a list of tensorboard, wandb, mlflow"] = _key(
-        "where events go beside `metrics.jsonl`; each needs the extra of its name. W&B and MLflow go where their own "
-        "environment variables say (`WANDB_MODE`, `MLFLOW_TRACKING_URI`, ...); a resumed run is a new one there, with "
-        "what was measured before"
+        "where events go beside `metrics.jsonl`; each needs the extra of its name. W&B and MLflow follow their own "
+        "environment variables (`WANDB_MODE`, `MLFLOW_TRACKING_URI`, ...). A resumed run is a new run there"
     )
 
+
+NOT_IDENTITY = ("out", "label", "resume", "checkpoint", "save_weights", "loggers", "objective")
+"""Keys that say where a run goes, what it is called, and what is kept of it; no number depends on them."""
 
 SECTIONS = tuple(key for key, field in Configuration.model_fields.items() if field.annotation in _Keys.__subclasses__())
 
@@ -286,32 +275,25 @@ class _Lora(_Keys):
     targets: str | list[str] | None = None
 
 
-_KINDS: dict[str, Any] = {
+_KINDS_OF: dict[str, Any] = {
     "lora": Annotated[_Lora | None, "null, or {rank: 8, alpha: 16, targets: [query, value]}"],
-    **{
-        "dataset_root": None | FilePath,
-        "split_lists": None | FilePath,
-        "ood_root": None | FilePath,
-        "corruption_cache": None | FilePath,
-    },
-    **{"size": None | Index, "revision": None | str, **dict.fromkeys(("mean", "std"), None | list)},
-    **{"interpolation": Literal["nearest", "bilinear", "bicubic", "lanczos"] | None, "model.crop": None | Crop},
+    "dataset_root split_lists ood_root corruption_cache weights start": None | FilePath,
+    "anchor": FilePath,
+    "revision direction_dtype anchor_device anchor_dtype": None | str,
+    "exclude train_domains": str | list,
+    "corruptions": None | str | list,
+    "ood_domains fixed_class_order class_names resize mean std": None | list,
+    "n_experiences": None | Index | list,
+    "size shots batch_size reanchor_every": None | Index,
+    "interpolation": Literal["nearest", "bilinear", "bicubic", "lanczos"] | None,
     "crop_mode": Literal["center", "squash", "border"] | None,
-    **{
-        "weights": None | FilePath,
-        "start": None | FilePath,
-        "anchor": FilePath,
-        "exclude": str | list,
-        "corruptions": None | str | list,
-    },
-    **dict.fromkeys(("shots", "batch_size", "reanchor_every"), None | Index),
-    **{"train_domains": str | list, "n_experiences": None | Index | list},
-    **dict.fromkeys(("ood_domains", "fixed_class_order", "class_names", "resize"), None | list),
+    "model.crop": None | Crop,
     "colours": None | dict,
-    **dict.fromkeys(("channels_last", "gradient_checkpointing"), None | bool),
-    **dict.fromkeys(("direction_dtype", "anchor_device", "anchor_dtype"), None | str),
-    **{"validation_fraction": Finite | None, "ema_decay": Finite | None, "label_percent": Finite},
+    "channels_last gradient_checkpointing": None | bool,
+    "validation_fraction ema_decay": Finite | None,
+    "label_percent": Finite,
 }
+_KINDS = {key: kind for keys, kind in _KINDS_OF.items() for key in keys.split()}
 """Of keys of benchmarks, models and methods whose default does not tell it; a method's crop is in pixels."""
 
 _KIND_OF_DEFAULT: dict[type, Any] = {bool: bool, int: Index, float: Finite, str: str, list: list}
@@ -342,7 +324,7 @@ def check_configuration(values: Mapping[str, Any]) -> None:
         path, kind = min(found, key=lambda place: place[1] is not None)
         key = ".".join(path)
         if kind is None:
-            raise ConfigError(f"{key} is no key of the configuration{suggestion(key, dotted(defaults()))}") from None
+            raise ConfigError(f"{key} is no key of the configuration{suggestion(key, flat(defaults()))}") from None
         value: Any = values
         for name in path:
             value = value.get(name)
@@ -435,15 +417,15 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False))
 
 
-def dotted(node: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """The keys of a configuration down to single values: train.epochs, ..."""
-    keys: list[str] = []
+def flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of a configuration by their keys down to single ones: train.epochs, ..."""
+    values: dict[str, Any] = {}
     for key, value in node.items():
-        keys += dotted(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [f"{prefix}{key}"]
-    return keys
+        values |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {f"{prefix}{key}": value}
+    return values
 
 
-def suggestion(word: str, known: Sequence[str]) -> str:
+def suggestion(word: str, known: Collection[str]) -> str:
     """The end of a sentence on an unknown word: the nearest known one, or all in its section."""
     section, dot, last = word.rpartition(".")
     nearest = difflib.get_close_matches(word, known, n=1, cutoff=0.8)
@@ -457,145 +439,10 @@ def suggestion(word: str, known: Sequence[str]) -> str:
 def table_of_keys() -> str:
     """The table of docs/configuration.md, in Markdown."""
     rows = ["| key | values | default | meaning |", "|---|---|---|---|"]
-    for key in dotted(defaults()):
+    for key, value in flat(defaults()).items():
         kind: Any = Configuration
-        value: Any = defaults()
         for name in key.split("."):
-            field, kind, value = kind.model_fields[name], get_type_hints(kind, include_extras=True)[name], value[name]
+            field, kind = kind.model_fields[name], get_type_hints(kind, include_extras=True)[name]
         shown = value if isinstance(value, str) else json.dumps(value)
         rows.append(f"| `{key}` | {_words(kind)} | {shown} | {field.description} |".replace("|  |", "| |"))
     return "\n".join(rows)
-
-
-# ---- result.json ----------------------------------------------------------------------------------------------------
-
-
-def _shown_text(text: str) -> str:
-    shown = printable(text).strip()
-    if not shown:
-        raise ValueError("must not be empty")
-    return shown
-
-
-Text = Annotated[str, AfterValidator(_shown_text)]
-NotNegative = Annotated[float, Field(ge=0)]
-Percentage = Annotated[float, Field(ge=0, le=100 + 1e-4)]  # rounding
-NumberOrNaN = Annotated[NotNegative, WrapValidator(lambda value, check: math.nan if value is None else check(value))]
-
-
-class TensorProjection(BaseModel):
-    """One projected tensor after the last experience; distances are row-wise L1 norms of weights minus anchor.
-
-    What was not finite, null in the file, is NaN.
-    """
-
-    model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
-
-    radius: NumberOrNaN
-    mean_distance: NumberOrNaN
-    max_distance: NumberOrNaN
-    boundary_share: NumberOrNaN
-
-
-class RunResult(BaseModel):
-    """The keys of a result.json; docs/metrics.md says what each number means. Keys with defaults are the newer ones.
-
-    Attributes:
-        accuracy_matrix: a row for each training, column j for test experience j, percent; null where not evaluated.
-        first_rows: for each column the row after whose training it had first been trained on; None if it never was.
-        average_forgetting, backward_transfer: percentage points, None if nothing was trained on before the last
-            training.
-        ood: percent per OOD stream; empty if none was evaluated, and then ood_average is None.
-        ood_reference: for each OOD stream the accuracy on the same classes of the test stream, each with the weight
-            that it has in the OOD stream, percent; None where that is not known.
-        diverged: numbers were not finite.
-        step_seconds_median, peak_memory_mb: None where the run could not measure them.
-        projection: per projected tensor, in depth order; empty for methods without projection.
-        pseudo_labels: share used and precision, percent, per epoch over all experiences; empty for methods without.
-        selected_epochs: of each training, the epoch whose weights it ended with, from 0; None where it was the last.
-        metric: what the numbers called accuracy are.
-        pixels: for each stream its mean IoU, pixel accuracy and the IoU of each class, percent; or mean and median
-            angle of normals, degrees, and the share within 11.25, 22.5 and 30 degrees; empty where images have a class.
-        examples: for each stream the classes of the highest and the lowest IoU, and a picture in the run's directory.
-        data: what the benchmark says of itself.
-    """
-
-    model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
-
-    benchmark: Text
-    method: Text
-    model: Text
-    seed: int
-    config: dict[Text, Any]
-    accuracy_matrix: list[list[float | None]]
-    first_rows: list[int | None] | None = None
-    average_accuracy: float
-    average_incremental_accuracy: float
-    average_forgetting: float | None
-    backward_transfer: float | None
-    learning_accuracy: float
-    ood: dict[Text, float]
-    ood_reference: dict[Text, Percentage | None] | None = None
-    ood_average: float | None
-    train_seconds: NotNegative
-    step_seconds_median: NotNegative | None
-    peak_memory_mb: NotNegative | None
-    environment: dict[Text, Any]
-    classes_per_experience: list[list[Text]]
-    projection: dict[Text, TensorProjection]
-    metric: Literal["accuracy", "mean_iou", "within_11.25"] = "accuracy"
-    pixels: dict[Text, dict[Text, Any]] = {}
-    examples: dict[Text, dict[Text, Text]] = {}
-    pseudo_labels: list[Annotated[tuple[float, float | None], Strict(False)]] = []
-    diverged: bool = False
-    selected_epochs: list[int] | None = None
-    data: dict[Text, Any] = {}
-
-
-_MUST_BE = {
-    **{"string_type": "text", "int_type": "a whole number", "float_type": "a number", "bool_type": "true or false"},
-    **{"list_type": "a list", "tuple_type": "a list", "dict_type": "an object", "model_type": "an object"},
-}
-
-
-def first_problem(error: ValidationError) -> str:
-    """The first thing that is wrong with a result, in words that read on after its path."""
-    one = error.errors(include_url=False)[0]
-    if one["type"] == "missing":
-        return f"the key {'.'.join(map(str, one['loc']))!r} is missing"
-    said = _MUST_BE.get(one["type"])
-    told = f"must be {said}" if said else one["msg"].removeprefix("Value error, ").replace("Input should", "must")
-    return printable(f"{one['loc'][0]} {told}, but is {reprlib.repr(one['input'])}")
-
-
-# ---- metrics.jsonl --------------------------------------------------------------------------------------------------
-
-
-class _Event(BaseModel):
-    model_config = ConfigDict(strict=True)
-    experience: Index
-
-
-class TrainEvent(_Event):
-    """One epoch; the loss is null where it was not finite."""
-
-    event: Literal["train"]
-    epoch: Index
-    iteration: Index | None = None
-    loss: FiniteFloat | None
-
-
-class EvalEvent(_Event):
-    """One evaluation of a stream: percent right in each of its experiences, whose numbers older runs did not write."""
-
-    event: Literal["eval"]
-    stream: str
-    experiences: list[int] = []
-    accuracy: Annotated[list[FiniteFloat], Field(min_length=1)]
-
-
-class ProjectionEvent(_Event):
-    """Radius and distances of each projected tensor after an experience; null where not finite."""
-
-    event: Literal["projection"]
-    tensors: dict[str, dict[str, float | None]]
