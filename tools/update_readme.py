@@ -1,8 +1,8 @@
 """Puts generated tables into README.md, docs/configuration.md and results/findings.md, between markers.
 
 `python tools/update_readme.py --demo demo` takes the table of a finished demo. `--results` takes the comparison with
-one set of values for all settings from results/defaults, split CIFAR-100 from results/cifar100, and what rows of FTP are
-ahead of and behind in each setting.
+one set of values for all settings from results/defaults, split CIFAR-100 from results/cifar100, and what rows of FTP
+are ahead of and behind in each setting.
 `--configuration` takes the table of keys from the schema.
 """
 
