@@ -16,7 +16,7 @@ from ftp_cl.runs.config import load_config, load_repeated
 from ftp_cl.runs.output import lasting_output, sentence
 from ftp_cl.runs.schema import ConfigError, expanded, suggestion
 from ftp_cl.runs.text import printable
-from ftp_cl.runs.torchrun import has_others, is_first
+from ftp_cl.runs.torchrun import has_others, is_first, is_first_here
 from ftp_cl.runs.warnings_of_others import without_warnings_of_others
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ImportError) as error:
         if parsed.debug:
             raise
-        print(f"ftp-cl: {sentence(error)}", file=sys.stderr)
+        if isinstance(error, OSError) or is_first_here():  # what else is wrong, is wrong for all
+            print(f"ftp-cl: {sentence(error)}", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
         print("ftp-cl: interrupted.", file=sys.stderr)

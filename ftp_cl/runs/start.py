@@ -4,15 +4,18 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from ftp_cl.models import ClassifierHead, ContinualClassifier
+from ftp_cl.models.backbones import RANDOM, SAVED
+from ftp_cl.plugins import PrototypeClassifier
 from ftp_cl.runs.build import built
-from ftp_cl.runs.catalogue import entry
+from ftp_cl.runs.catalogue import combinations, entry
 from ftp_cl.runs.config import ConfigError, load_repeated, plain
-from ftp_cl.runs.directory import CLASSES, WEIGHTS_FILE
+from ftp_cl.runs.directory import BACKBONE_FILE, CLASSES, WEIGHTS_FILE
 from ftp_cl.runs.packing import load_resized
 from ftp_cl.runs.schema import expanded
 from ftp_cl.runs.status import RESULT_FILE
@@ -22,7 +25,8 @@ def with_runs_model(config: DictConfig) -> DictConfig:
     """The configuration with the model's keys of the run that it starts from, if it starts from one.
 
     Raises:
-        ConfigError: the run cannot be read, is of a model by import path that was not named, or other keys are given.
+        ConfigError: the run cannot be read, is of a model by import path that was not named, other keys are given, or
+            its method decides by more than its weights.
     """
     given = plain(config.model)
     start = given.pop("start", None)
@@ -36,6 +40,10 @@ def with_runs_model(config: DictConfig) -> DictConfig:
             f"{start} has a model that runs code which it names: add model=own model.name={recorded['name']} if you "
             "trust it."
         )
+    if _has_prototypes(run.method.name):
+        words = f": model.weights={start}/{BACKBONE_FILE} has its backbone"
+        known = words if (expanded(start) / BACKBONE_FILE).exists() else ""
+        raise ConfigError(f"{start} has method={run.method.name}, whose statistics are not in its weights{known}.")
     default = {} if ":" in given["name"] else entry("model", given["name"]).keys
     for key, value in given.items():
         if value != default.get(key) and value != recorded.get(key):
@@ -47,6 +55,11 @@ def with_runs_model(config: DictConfig) -> DictConfig:
     if config.benchmark.get("size", 0) is None:
         config.benchmark.size = run.benchmark.get("size") or entry("benchmark", config.benchmark.name).keys["size"]
     return config
+
+
+def _has_prototypes(method: str) -> bool:
+    target = None if ":" in method else entry("method", combinations().get(method, method)).target
+    return target is not None and issubclass(get_object(target), PrototypeClassifier)
 
 
 def class_names(description: dict[str, Any]) -> list[str | None]:
@@ -72,9 +85,11 @@ def started_model(keys: dict[str, Any], classes: Sequence[str | None]) -> Any:
     if start is None:
         return built("model", options)
     if ":" not in options["name"] and entry("model", options["name"]).target == "ftp_cl.models.pretrained":
-        options |= {"weights": "random"}  # all of them are read from the run
+        options |= {"weights": RANDOM}  # all of them are read from the run
         if options.get("revision"):
             options["revision"] = None
+        if options["head"] == SAVED:
+            options["head"] = "linear" if "head.classifier.weight" in _saved(start)[0] else "cosine"
     model = built("model", options)
     load_weights(model, start, [*classes, *kept_classes(keys, classes)])
     return model

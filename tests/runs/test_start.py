@@ -8,7 +8,10 @@ import timm
 import torch
 
 from ftp_cl.models import CosineHead, LinearHead, pretrained
-from ftp_cl.runs.start import load_weights
+from ftp_cl.runs.config import load_config, plain
+from ftp_cl.runs.directory import RunDirectory
+from ftp_cl.runs.engine import MODEL_KEYS
+from ftp_cl.runs.start import load_weights, started_model
 
 DIGITS = ["benchmark=split_digits", "model=small_cnn", "train.epochs=1", "train.batch_size=64", "method=naive"]
 
@@ -53,9 +56,6 @@ def test_a_run_without_weights_says_how_to_get_them(ftp_cl, tmp_path):
 
 
 def test_saved_weights_load_into_pretrained_with_their_head_and_into_timm(tmp_path):
-    from ftp_cl.runs.config import load_config
-    from ftp_cl.runs.directory import RunDirectory
-
     model = pretrained("test_vit", weights="random", head="linear")
     model.head.activate([0, 1, 2])
     RunDirectory(tmp_path, load_config([])).write_weights(model, ["a", "b", "c"])
@@ -70,3 +70,16 @@ def test_saved_weights_load_into_pretrained_with_their_head_and_into_timm(tmp_pa
     (tmp_path / "weights.safetensors").write_bytes(b"x" * 100)
     with pytest.raises(ValueError, match=r"weights\.safetensors cannot be read"):
         load_weights(model, str(tmp_path), ["a"])
+
+
+def test_a_run_whose_head_was_read_from_a_file_can_be_started_from(tmp_path):
+    for kind in ("cosine", "linear"):
+        model = pretrained("test_vit", weights="random", head=kind)
+        model.head.activate([0, 1])
+        RunDirectory(tmp_path, load_config([])).write_weights(model, ["a", "b"])
+        keys = plain(load_config(["model=timm", "model.architecture=test_vit", "model.head=saved"]).model)
+        keys = {key: value for key, value in keys.items() if key not in MODEL_KEYS}
+        started = started_model({**keys, "weights": "gone.safetensors", "start": str(tmp_path)}, ["a", "b"])
+        assert type(started.head) is type(model.head)
+        for name, value in model.head.state_dict().items():
+            assert torch.equal(started.head.state_dict()[name], value), name
