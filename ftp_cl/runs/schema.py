@@ -136,7 +136,8 @@ class Train(_Keys):
     )
     accumulate: Count | None = _key(
         "parts in which a batch of `train.batch_size` goes through the model before one step: less memory, the same "
-        "gradients but for rounding and BatchNorm's statistics"
+        "gradients but for rounding, BatchNorm's statistics, and losses of methods on a batch's images, whose mean is "
+        "over parts"
     )
     clip_norm: Positive | None = _key("gradients are scaled down to this norm, of all together, if theirs is larger")
     schedule: Literal["cosine", "constant", "cosine_per_epoch"] = _key(
