@@ -177,7 +177,9 @@ def _evaluate(parsed: argparse.Namespace, overrides: list[str]) -> None:
     from ftp_cl.runs.evaluate import evaluate
     from ftp_cl.runs.files import replace_files
 
-    reached = evaluate(parsed.directory, overrides, print)
+    reached = evaluate(parsed.directory, overrides, print if is_first() else lambda line: None)
+    if not is_first():
+        return
     width = max(map(len, reached))
     for stream, percent in reached.items():
         print(f"{printable(stream):{width}}  {percent:5.1f} %")

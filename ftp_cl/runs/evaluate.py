@@ -11,7 +11,7 @@ from ftp_cl.metrics.stream_order import is_ood
 from ftp_cl.runs.config import ConfigError, load_config, load_repeated, parsed, plain
 from ftp_cl.runs.data import benchmark_of, check_tokens
 from ftp_cl.runs.engine import MODEL_KEYS, Engine
-from ftp_cl.runs.group import device_of
+from ftp_cl.runs.group import device_of, joined
 from ftp_cl.runs.model_keys import with_models_keys
 from ftp_cl.runs.own_parts import is_import_path
 from ftp_cl.runs.start import class_names, started_model
@@ -38,6 +38,11 @@ def evaluate(run: Path, overrides: Sequence[str], say: Callable[[str], None]) ->
         OSError: a file cannot be read.
     """
     config = with_models_keys(_configuration(run, overrides))
+    with joined(config):
+        return _evaluated(config, say)
+
+
+def _evaluated(config: DictConfig, say: Callable[[str], None]) -> dict[str, float]:
     benchmark, _ = benchmark_of(config)
     counts = counts_for(benchmark, config.eval.ood_classes)
     options = plain(config.model)

@@ -32,7 +32,7 @@ def build_optimizer(options: DictConfig, model: nn.Module) -> torch.optim.Optimi
 
 def _groups(options: DictConfig, model: nn.Module) -> list[dict[str, Any]]:
     """Backbone first, then the head."""
-    head = _head_names(model)
+    head = head_names(model)
     rate = options.lr if options.backbone_lr is None else options.backbone_lr
     backbone = {name: weight for name, weight in model.named_parameters() if name not in head}
     of_head = {"params": [weight for name, weight in model.named_parameters() if name in head], "lr": options.lr}
@@ -80,7 +80,8 @@ def _layers(options: DictConfig, model: nn.Module, backbone: dict[str, nn.Parame
     return [group for group in groups if group["params"]]
 
 
-def _head_names(model: nn.Module) -> set[str]:
+def head_names(model: nn.Module) -> set[str]:
+    """The parameters of a model's classifier."""
     if isinstance(model, ContinualClassifier):  # whose head may have no weights, as LDA's
         return {f"head.{name}" for name, _ in model.head.named_parameters()}
     return find_classifier(model)[0]

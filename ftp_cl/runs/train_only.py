@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from ftp_cl.models import ContinualClassifier
 from ftp_cl.optim.names import canonical_name, match
-from ftp_cl.plugins import find_classifier
+from ftp_cl.runs.optimizer import head_names
 
 
 def freeze_all_but(patterns: str | Sequence[str], model: nn.Module) -> None:
@@ -16,8 +15,7 @@ def freeze_all_but(patterns: str | Sequence[str], model: nn.Module) -> None:
         ValueError: one of them matches nothing; names the nearest.
     """
     trained = match(patterns if isinstance(patterns, str) else list(patterns), model, "train_only")
-    is_ours = isinstance(model, ContinualClassifier)
+    head = head_names(model)
     for name, parameter in model.named_parameters():
-        in_head = name.startswith("head.") if is_ours else name in find_classifier(model)[0]
-        if not in_head and canonical_name(name) not in trained:
+        if name not in head and canonical_name(name) not in trained:
             parameter.requires_grad_(False)
