@@ -14,7 +14,7 @@ from ftp_cl.runs.engine import MODEL_KEYS, Engine
 from ftp_cl.runs.group import device_of, joined
 from ftp_cl.runs.model_keys import with_models_keys
 from ftp_cl.runs.own_parts import is_import_path
-from ftp_cl.runs.start import class_names, started_model
+from ftp_cl.runs.start import class_names, saved_classes, started_model
 from ftp_cl.runs.status import RESULT_FILE
 from ftp_cl.runs.targets import check_outputs, counts_for, evaluator_for
 
@@ -47,7 +47,9 @@ def _evaluated(config: DictConfig, say: Callable[[str], None]) -> dict[str, floa
     counts = counts_for(benchmark, config.eval.ood_classes)
     options = plain(config.model)
     ours = {key: options.pop(key, None) for key in MODEL_KEYS}
-    model = started_model(options, class_names(benchmark.description))
+    classes = class_names(benchmark.description)
+    _check_classes(options["start"], {name for name in classes if name is not None}, say)
+    model = started_model(options, classes)
     check_outputs(model, counts)
     check_tokens(benchmark, model)
     engine = Engine(config, device_of(config.device), say)
@@ -69,6 +71,15 @@ def _evaluated(config: DictConfig, say: Callable[[str], None]) -> dict[str, floa
         if accuracy is not None:
             accuracies[name] = accuracy
     return accuracies
+
+
+def _check_classes(run: str, classes: set[str], say: Callable[[str], None]) -> None:
+    known = set(filter(None, saved_classes(run)))
+    if (new := classes - known) and known:
+        words = f"{run} has {'none' if new == classes else 'not all'} of the benchmark's classes; it lacks {min(new)!r}"
+        if new == classes:
+            raise ConfigError(f"{words}, for instance, and has {min(known)!r}.")
+        say(f"  {words} and {len(new) - 1} more, whose images count as wrong.")
 
 
 def _configuration(run: Path, overrides: Sequence[str]) -> DictConfig:

@@ -1,7 +1,8 @@
 """A model that begins as an earlier run left it: `model.start=RUN` takes the run's model, its weights and its head."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from hydra.utils import get_object
@@ -53,6 +54,7 @@ def with_runs_model(config: DictConfig) -> DictConfig:
             raise ConfigError(
                 f"model.{key}={value} contradicts model.start={start}, whose run has {recorded.get(key)}."
             )
+    saved_classes(start)  # data of the benchmark need not be read first to see that there are no weights
     config = config.copy()
     OmegaConf.update(config, "model", {**recorded, "start": start}, merge=False, force_add=True)
     if config.benchmark.get("size", 0) is None:
@@ -92,7 +94,8 @@ def started_model(keys: dict[str, Any], classes: Sequence[str | None]) -> Any:
         if options.get("revision"):
             options["revision"] = None
         if options.get("head") == SAVED:
-            options["head"] = "linear" if "head.classifier.weight" in _saved(start)[0] else "cosine"
+            with _weights(start) as file:
+                options["head"] = "linear" if "head.classifier.weight" in file.keys() else "cosine"  # noqa: SIM118
     model = built("model", options)
     load_weights(model, start, [*classes, *kept_classes(keys, classes)])
     return model
@@ -101,7 +104,7 @@ def started_model(keys: dict[str, Any], classes: Sequence[str | None]) -> Any:
 def kept_classes(keys: dict[str, Any], classes: Sequence[str | None]) -> list[str | None]:
     """The classes that a model has from the run that it starts from and that are none of `classes`."""
     start = keys.get("start")
-    return [] if start is None else [name for name in _saved(start)[1] if name is not None and name not in classes]
+    return [] if start is None else [n for n in saved_classes(start) if n is not None and n not in classes]
 
 
 def load_weights(model: nn.Module, run: str, classes: Sequence[str | None]) -> None:
@@ -110,7 +113,9 @@ def load_weights(model: nn.Module, run: str, classes: Sequence[str | None]) -> N
     Raises:
         ConfigError: the run has no weights, they do not fit, or the numbers in its head cannot be changed.
     """
-    tensors, names = _saved(run)
+    names = saved_classes(run)
+    with _weights(run) as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     try:
         load_resized(model, tensors)
     except ValueError as error:
@@ -129,8 +134,25 @@ def load_weights(model: nn.Module, run: str, classes: Sequence[str | None]) -> N
     head.renumber([next(wanted) if row < len(names) and names[row] is not None else next(free) for row in range(rows)])
 
 
-def _saved(run: str) -> tuple[dict[str, Any], list[str | None]]:
-    """The tensors of a run's weights, and the names of its classes by their numbers."""
+def saved_classes(run: str) -> list[str | None]:
+    """The names of the classes that a run's weights know, by their numbers.
+
+    Raises:
+        ConfigError: there are no weights, or they cannot be read.
+    """
+    with _weights(run) as file:
+        found = (file.metadata() or {}).get(CLASSES)
+        if found is None:  # of an earlier version
+            return class_names(json.loads((expanded(run) / RESULT_FILE).read_bytes())["data"])
+        names = json.loads(found)
+        if not isinstance(names, list) or not all(name is None or isinstance(name, str) for name in names):
+            raise ValueError("its classes are no list of names")
+        return names
+
+
+@contextmanager
+def _weights(run: str) -> Iterator[Any]:
+    """The file of a run's weights, to read from."""
     path = expanded(run) / WEIGHTS_FILE
     if not path.is_file():
         result = expanded(run) / RESULT_FILE
@@ -139,13 +161,6 @@ def _saved(run: str) -> tuple[dict[str, Any], list[str | None]]:
         )
     try:
         with safe_open(path, framework="pt") as file:
-            found = (file.metadata() or {}).get(CLASSES)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if found is None:  # of an earlier version
-            return tensors, class_names(json.loads((expanded(run) / RESULT_FILE).read_bytes())["data"])
-        names = json.loads(found)
-        if not isinstance(names, list) or not all(name is None or isinstance(name, str) for name in names):
-            raise ValueError("its classes are no list of names")
-        return tensors, names
+            yield file
     except (SafetensorError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise ConfigError(f"{path} cannot be read: {' '.join(str(error).split())}.") from error

@@ -3,9 +3,11 @@
 import json
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from ftp_cl.runs.config import ConfigError, load_config, plain
-from ftp_cl.runs.evaluate import _configuration
+from ftp_cl.runs.evaluate import _check_classes, _configuration
 
 DIGITS = [
     "benchmark=split_digits",
@@ -58,3 +60,14 @@ def test_a_run_that_cannot_be_evaluated_says_why(words, said, ftp_cl):
     assert ftp_cl("run", *DIGITS, *words, "out=first")[0] == 0
     status, _, error = ftp_cl("evaluate", "first")
     assert status == 2 and said in error
+
+
+def test_classes_that_a_run_lacks_are_told_and_none_in_common_refused(tmp_path):
+    save_file({"a": torch.zeros(1)}, tmp_path / "weights.safetensors", {"classes": json.dumps(["cat", None, "dog"])})
+    said, run = [], str(tmp_path)
+    _check_classes(run, {"cat", "dog"}, said.append)
+    assert not said
+    _check_classes(run, {"cat", "cow", "hen"}, said.append)
+    assert said[0].endswith("classes; it lacks 'cow' and 1 more, whose images count as wrong.")
+    with pytest.raises(ConfigError, match=r"none of the .* classes; it lacks 'cow', for instance, and has 'cat'"):
+        _check_classes(run, {"cow"}, said.append)
