@@ -141,12 +141,11 @@ def test_what_several_processes_cannot_do_is_refused(torchrun, monkeypatch, tmp_
         run(load_config([*SHORT, *options]), tmp_path)
 
 
-def test_a_sweep_is_not_started_by_torchrun(torchrun, ftp_cl):
-    status, _, error = ftp_cl("run", "-m", "seed=0,1")
-    assert status == 2 and "torchrun starts several processes for one run" in error
+def test_a_sweep_is_not_started_by_torchrun(torchrun, refused):
+    assert "torchrun starts several processes for one run" in refused("run", "-m", "seed=0,1")
 
 
-def test_what_is_wrong_for_all_is_said_once(torchrun, monkeypatch, ftp_cl):
-    assert "method=nonsense is unknown" in ftp_cl("run", "method=nonsense")[2]
+def test_what_is_wrong_for_all_is_said_once(torchrun, monkeypatch, ftp_cl, refused):
+    assert "method=nonsense is unknown" in refused("run", "method=nonsense")
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert ftp_cl("run", "method=nonsense") == (2, "", "")
