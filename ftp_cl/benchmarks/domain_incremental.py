@@ -43,12 +43,15 @@ def split_domains(
         settings: what to record on top of ``split``.
 
     Raises:
-        ValueError: as ``draw_identities``, or for domains whose classes differ.
+        ValueError: as ``draw_identities``, or for domains whose classes differ or that lack data to train or test on.
     """
     classes = next(iter(domains.values())).train.classes
     for domain, data in domains.items():
         if list(data.train.classes) != list(classes) or list(data.test.classes) != list(classes):
             raise ValueError(f"The classes of the domain {domain} are not those of the first domain.")
+        for part, dataset in (("train", data.train), ("test", data.test)):
+            if not len(dataset):
+                raise ValueError(f"The domain {domain} has nothing to {part} on.")
         class_indices(f"The test data of the domain {domain}", data.test.targets, len(classes))
     drawn = [_draw(domain.train, split) for domain in domains.values()]
     streams = {
