@@ -20,9 +20,9 @@ METHOD = """
 from avalanche.core import SupervisedPlugin
 
 class Shrink(SupervisedPlugin):
-    def __init__(self, strength):
+    def __init__(self, strength, most=None):
         super().__init__()
-        self.strength, self.steps = strength, 0
+        self.strength, self.most, self.steps = strength, most, 0
 
     def before_backward(self, strategy, **kwargs):
         self.steps += 1
@@ -58,7 +58,7 @@ FILES = {
     "benchmarks/two_digits.py": BENCHMARK,
     "models/tiny.py": MODEL,
     "configs/method/shrink.yaml": "description: Weights shrink.\n_target_: ftp_cl.plugins.shrink.Shrink\n"
-    "name: shrink\nstrength: 1e-3\n",
+    "name: shrink\nstrength: 1e-3\nmost: null\n",
     "configs/benchmark/two_digits.yaml": "description: Few digits.\n_target_: ftp_cl.benchmarks.two_digits.two_digits\n"
     "name: two_digits\nn_experiences: 2\n",
     "configs/model/tiny.yaml": "description: Tiny.\n_target_: ftp_cl.models.tiny.tiny\nname: tiny\nwidth: 4\n",
@@ -97,7 +97,7 @@ def result(call, name):
 def test_list_and_refusals_know_the_new_files(call):
     printed = call("list")
     assert all(word in printed for word in ("Weights shrink.", "Few digits.", "Tiny."))
-    assert "name: ftp_shrink" in call("run", "--cfg", "job", "method=shrink", "with=ftp")
+    assert "name: ftp_shrink" in call("run", "--cfg", "job", "method=shrink", "method.most=5", "with=ftp")
     process = call.start("run", "--cfg", "job", "method=shrink", "method.strenth=1")
     assert "did you mean method.strength?" in process.communicate()[0].decode() and process.returncode == 2
 

@@ -1,9 +1,11 @@
-"""Copy the part of GroceryStoreDataset that configs/vit_rates.yaml trains on into folders, for benchmark=image_folder.
+"""Copy a part of GroceryStoreDataset into folders, for benchmark=image_folder, small enough to train on with a CPU.
 
     python tools/grocery_subset.py GroceryStoreDataset ~/.avalanche/data/grocery_subset
+    python tools/grocery_subset.py GroceryStoreDataset ~/.avalanche/data/grocery_half --every 2 --tested 3
 
-Every fifth class (17 of 81): all of its training photographs, five of its test photographs, evenly spaced in the
-published list, and its product picture as OOD. The data set (Klasson et al. 2019, arXiv 1901.00711) has an MIT licence.
+The first is for configs/vit_rates.yaml, 17 of the 81 classes; the second for configs/grocery.yaml, 41. Of each class
+all training photographs, a few test photographs, evenly spaced in the published list, and its product picture as OOD.
+The data set (Klasson et al. 2019, arXiv 1901.00711) has an MIT licence.
 """
 
 import argparse
@@ -13,25 +15,30 @@ from pathlib import Path
 
 from ftp_cl.benchmarks import GroceryStore
 
-EVERY, TESTED = 5, 5
-
 
 def main() -> None:
-    """Copy; what is there already is replaced."""
+    """Copy."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, help="a clone of the published repository")
     parser.add_argument("target", type=Path)
+    parser.add_argument("--every", type=int, default=5, help="which classes: every so many, from the first (5)")
+    parser.add_argument("--tested", type=int, default=5, help="test photographs of each class, or all it has (5)")
     arguments = parser.parse_args()
+    if arguments.every < 1 or arguments.tested < 1:
+        parser.error("--every and --tested must be at least 1.")
+    target_folder = arguments.target.expanduser()
+    if target_folder.exists():
+        parser.error(f"{target_folder} exists: remove it first, since classes that it holds would be trained on, too.")
     for part, folder in {"train": "train", "test": "test", "iconic": "ood_iconic"}.items():
         dataset = GroceryStore(arguments.source.expanduser(), part)
         of_class = defaultdict(list)
         for index, target in enumerate(dataset.targets):
             of_class[target].append(dataset.root / dataset.paths[index])
-        for target in range(0, len(dataset.classes), EVERY):
+        for target in range(0, len(dataset.classes), arguments.every):
             photographs = of_class[target]
             if part == "test":
-                photographs = photographs[:: len(photographs) // TESTED][:TESTED]
-            place = arguments.target.expanduser() / folder / dataset.classes[target]
+                photographs = photographs[:: max(1, len(photographs) // arguments.tested)][: arguments.tested]
+            place = target_folder / folder / dataset.classes[target]
             place.mkdir(parents=True, exist_ok=True)
             for photograph in photographs:
                 shutil.copy(photograph, place)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ftp_cl.benchmarks._checks import Size, check_choice, check_choices, check_domains
+from ftp_cl.benchmarks._checks import Size, check_choice, check_choices, check_domains, check_names, composed
 from ftp_cl.benchmarks.folder import ImageFolder
 from ftp_cl.benchmarks.image_files import class_folders
 from ftp_cl.benchmarks.options import ClassOptions, class_benchmark, domain_benchmark, takes
@@ -36,7 +36,7 @@ class DomainFolder(ImageFolder):
     Raises:
         FileNotFoundError: if there is no such folder.
         ValueError: for an unknown domain or split, a domain of a single class, a class of one image only that is to be
-            divided, or a folder that ``ImageFolder`` refuses.
+            divided, classes whose names differ in capitals only, or a folder that ``ImageFolder`` refuses.
     """
 
     as_viewed = False
@@ -50,14 +50,33 @@ class DomainFolder(ImageFolder):
         size: Size | None = 224,
         classes: Sequence[str] | None = None,
     ) -> None:
-        self.domain = check_choices("domain", domain, class_folders(Path(root)))
+        folders = _domains(Path(root))
+        self.domain = check_choices("domain", _composed(domain), list(folders))
         check_choice("split", split, _SPLITS)
-        parts = {name: _part(ImageFolder(Path(root) / name, size), split, split_seed) for name in self.domain}
-        items = [(f"{name}/{path}", c) for name, part in parts.items() for path, c in part]
+        places = [folders[name] for name in self.domain]
+        parts = {place: _part(ImageFolder(Path(root) / place, size), split, split_seed) for place in places}
+        items = [(f"{place}/{path}", c) for place, part in parts.items() for path, c in part]
         self.parent, self.split, self.split_seed = Path(root), split, split_seed
         names = sorted({name for _, name in items}) if classes is None else list(classes)
+        for name, other in zip(alike := sorted(names, key=str.casefold), alike[1:], strict=False):
+            if name.casefold() == other.casefold():
+                raise ValueError(
+                    f"The domains {', '.join(self.domain)} in {root} have classes {name!r} and {other!r}, which differ "
+                    "in capitals only: give their folders one name."
+                )
         index_of = {name: index for index, name in enumerate(names)}
         self._set_files(Path(root), [path for path, _ in items], [index_of[name] for _, name in items], names, size)
+
+
+def _domains(root: Path) -> dict[str, str]:
+    """Return domain -> its folder, whose letters may be composed otherwise."""
+    folders = class_folders(root)
+    check_names(str(root), folders)
+    return {composed(name): name for name in folders}
+
+
+def _composed(domains: str | Sequence[str]) -> tuple[str, ...]:
+    return tuple(map(composed, (domains,) if isinstance(domains, str) else domains))
 
 
 def _part(folder: ImageFolder, split: str, seed: int) -> list[tuple[str, str]]:
@@ -109,7 +128,8 @@ def domain_folder(
         options: see ``ClassOptions``; those of the class order are for class-incremental only.
     """
     root = Path(dataset_root).expanduser()
-    trained, others = check_domains(train_domains, ood_domains, class_folders(root))
+    chosen = None if ood_domains is None else _composed(ood_domains)
+    trained, others = check_domains(_composed(train_domains), chosen, list(_domains(root)))
     ood = {name: DomainFolder(root, name, "all", size=size) for name in others}
     settings: dict[str, Any] = {"ood_domains": list(others), "split_seed": split_seed, "size": size}
     train, test = (DomainFolder(root, trained, split, split_seed, size) for split in _SPLITS[:2])

@@ -40,7 +40,8 @@ class ImageFiles(RebuildableDataset):
     An item is ``(image, target)``: a PIL image in RGB of ``size`` x ``size`` pixels (the shorter side is resized, then
     the middle is cut out; as it is stored if ``size`` is None) and the class index. Published data are read as their
     reference code reads them, by Pillow's ``convert("RGB")`` alone: not turned as EXIF says, what is transparent in the
-    colours that lie below. Subclasses call ``_set_files``, and set ``parent``.
+    colours that lie below. Pixels of more than 8 bits, which that would cut off, are read as a viewer shows them.
+    Subclasses call ``_set_files``, and set ``parent``.
 
     Attributes:
         root: the folder that ``paths`` start from.
@@ -133,7 +134,7 @@ def _cut(image: Image.Image, size: Size | None) -> Image.Image:
 def _as_rgb(image: Image.Image, viewed: bool) -> Image.Image:
     if 0 in image.size:
         raise ValueError("it has no pixels")
-    return as_viewed(image) if viewed else image.convert("RGB")
+    return as_viewed(image) if viewed or image.mode[0] in "IF" else image.convert("RGB")
 
 
 def as_viewed(image: Image.Image) -> Image.Image:
@@ -198,13 +199,13 @@ def read_image(path: Path, viewed: bool = True) -> Image.Image:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Return the lines of a list file without those that are empty at its end.
+    """Return the lines of a list file without those that are empty at its end, nor a byte order mark.
 
     Raises:
         ValueError: if it is no text.
     """
     try:
-        return path.read_text(encoding="utf-8").rstrip().splitlines()
+        return path.read_text(encoding="utf-8-sig").rstrip().splitlines()
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is no text file (byte {error.start} is not UTF-8): get it again.") from None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch.nn import functional
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 ANGLES = (11.25, 22.5, 30.0)
-"""Degrees within which a predicted normal counts as right; Fouhey et al., ICCV 2013, and all since."""
+"""Degrees below which the angle to a predicted normal counts as right; Fouhey et al., ICCV 2013, and all since."""
 
 Matrix = NDArray[np.int64]
 
@@ -87,27 +87,6 @@ def pixel_accuracy(confusion: ArrayLike) -> float:
     return float(100 * np.trace(matrix) / matrix.sum()) if matrix.sum() else float("nan")
 
 
-def mean_corruption_error(errors: Sequence[float], reference: Sequence[float]) -> float:
-    """Return the mean over corruptions of a method's error over that of a reference, percent; lower is better.
-
-    As ImageNet-C has it (Hendrycks and Dietterich, ICLR 2019, arXiv 1903.12261, section 4.1), where the reference is
-    AlexNet: here it is another method, naive fine-tuning as a rule, and the error is 100 - mean IoU.
-
-    Args:
-        errors: of each corruption, its severities added up or averaged, percent.
-        reference: the same of the reference.
-
-    Raises:
-        ValueError: if they differ in number, or an error of the reference is 0.
-    """
-    mine, theirs = np.asarray(errors, np.float64), np.asarray(reference, np.float64)
-    if mine.shape != theirs.shape or not len(mine):
-        raise ValueError(f"there are errors of {len(mine)} corruptions, and {len(theirs)} of the reference.")
-    if not (theirs > 0).all():
-        raise ValueError("the reference has no error on one of the corruptions, which nothing can be divided by.")
-    return float(100 * (mine / theirs).mean())
-
-
 def angular_errors(predicted: Tensor, target: Tensor) -> Tensor:
     """Return the angle between normals at each pixel where the target has one, degrees, [pixels].
 
@@ -138,5 +117,5 @@ def angle_summary(errors: ArrayLike, pixels: ArrayLike | None = None) -> dict[st
     order = np.argsort(found)
     upto = counts[order].cumsum()
     middle = [found[order][np.searchsorted(upto, rank, side="right")] for rank in ((upto[-1] - 1) // 2, upto[-1] // 2)]
-    shares = {f"within_{angle:g}": float(100 * counts[found <= angle].sum() / upto[-1]) for angle in ANGLES}
+    shares = {f"within_{angle:g}": float(100 * counts[found < angle].sum() / upto[-1]) for angle in ANGLES}
     return {"mean_angle": float(found @ counts / upto[-1]), "median_angle": float(np.mean(middle)), **shares}

@@ -92,9 +92,10 @@ class FTP:
         mu: step size of the radii, 1e-2 as published. A radius grows by at most about mu a step, in units of a row's
             L1 norm.
         backend: "torch", which is always there, "numba" (`pip install 'ftp-cl[fast]'`; for CPU), "triton" (for
-            GPUs; has not run on one yet), or "auto": for each tensor Numba where it takes it, else plain torch. All
-            give the same results but for rounding, and read each other's state. Behind torch's fused Adam and AdamW,
-            Numba and Triton take their update and the projection together (docs/speed.md).
+            GPUs), or "auto": for each tensor Numba or Triton where they take it, else plain torch. All give the same
+            results but for rounding, and read each other's state. Behind torch's fused Adam and AdamW, Numba and Triton
+            take their update and the projection together (docs/speed.md). Triton's kernels have not run on a GPU yet:
+            before they are used on one, they must pass a trial there against plain torch, in the first step.
         direction_dtype: of the previous change, which only votes on radii; `"bfloat16"` halves its memory. None: that
             of the weights, as published.
         anchor_dtype: of the anchors; `"bfloat16"` halves their memory, and is exact where the pretrained weights are
@@ -107,10 +108,10 @@ class FTP:
     A parameter group may carry `ftp_k`, its own k, or `ftp=False`, not to be projected.
 
     Under DistributedDataParallel every process projects alike, since all have the same weights and gradients. Weights
-    that are sharded along dimension 0, as `fully_shard` (FSDP2) leaves them, are projected where they are, with up to
-    three small collectives a step; FTP's state is sharded like them and rides in what `get_optimizer_state_dict` of
-    torch.distributed.checkpoint gives. Then `distances` and `summary` are to be called in all processes. FSDP's first
-    version and other placements are refused.
+    that are sharded along dimension 0, as `fully_shard` (FSDP2, also on a mesh of replicas and shards, HSDP) leaves
+    them, are projected where they are, with up to three small collectives a step among the shards; FTP's state is
+    sharded like them and rides in what `get_optimizer_state_dict` of torch.distributed.checkpoint gives. Then
+    `distances` and `summary` are to be called in all processes. FSDP's first version and other placements are refused.
 
     Attributes:
         updates: the step in progress, tensor by tensor; empty between steps.
@@ -692,7 +693,7 @@ class FTP:
         if states is not None:
             self._take_over(states)
 
-    # ---- for people -------------------------------------------------------------------------------------------------
+    # ---- readings ---------------------------------------------------------------------------------------------------
 
     def radii(self) -> dict[str, float]:
         """Gamma of each tensor that has been projected, in units of a row's L1 norm."""

@@ -10,6 +10,7 @@ from ftp_cl.plugins.anchor_methods import (
     TPGMPlugin,
     WiSEFT,
 )
+from ftp_cl.plugins.aper import APER
 from ftp_cl.plugins.classifier import find_classifier
 from ftp_cl.plugins.classifier_alignment import ClassifierAlignment
 from ftp_cl.plugins.dark_experience import DarkExperienceReplay
@@ -39,6 +40,7 @@ from ftp_cl.plugins.synaptic_intelligence import SynapticIntelligence
 
 __all__ = [
     "AGEM",
+    "APER",
     "GEM",
     "AnchorPenalty",
     "AnchoredPlugin",

@@ -65,8 +65,8 @@ class FTPPlugin(SupervisedPlugin[Any]):
             when it comes. With 0, the default, the first experience has the whole mu, however few its classes. With
             20, the share of a first experience of 20 classes is a half, that of one of 4 a sixth, and the t-th of these
             has mu times (1 / (5 + t)) to that power: it falls more slowly than above.
-        backend, direction_dtype, anchor_device: what computes, and how precisely and where the state is kept; as in
-            `FTP`. Of no effect with when="experience", which keeps no state between steps.
+        backend, direction_dtype, anchor_device, anchor_dtype, round_anchor: what computes, and how precisely and where
+            the state is kept; as in `FTP`. Of no effect with when="experience", which keeps no state between steps.
         reanchor_every: for online streams without task boundaries: move the anchor to the current weights
             every so many iterations. None (default) leaves it where training started.
 
@@ -95,6 +95,8 @@ class FTPPlugin(SupervisedPlugin[Any]):
         backend: str = "auto",
         direction_dtype: torch.dtype | str | None = None,
         anchor_device: torch.device | str | None = None,
+        anchor_dtype: torch.dtype | str | None = None,
+        round_anchor: bool = False,
         reanchor_every: int | None = None,
     ) -> None:
         super().__init__()
@@ -115,6 +117,8 @@ class FTPPlugin(SupervisedPlugin[Any]):
             "backend": backend,
             "direction_dtype": direction_dtype,
             "anchor_device": anchor_device,
+            "anchor_dtype": anchor_dtype,
+            "round_anchor": round_anchor,
         }
         FTP([], **self._settings)  # checks them
         self.anchor = anchor
@@ -244,7 +248,7 @@ class FTPPlugin(SupervisedPlugin[Any]):
         self._seen.classes, self._share, self._parts.count = state["seen"], state["share"], state["parts"]
         self._has_trained = state["has_trained"]
 
-    # ---- for people -------------------------------------------------------------------------------------------------
+    # ---- readings ---------------------------------------------------------------------------------------------------
 
     def summary(self) -> dict[str, dict[str, float]]:
         """Radius, distances from the anchor and share of rows at the boundary, per tensor; as `FTP.summary`."""

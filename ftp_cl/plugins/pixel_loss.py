@@ -10,7 +10,7 @@ from avalanche.core import SupervisedPlugin
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ftp_cl.models.heads import live_classes
+from ftp_cl.models.heads import MASK_VALUE, live_classes
 from ftp_cl.plugins.stages import experiences_trained_on
 
 _BACKGROUND = 0
@@ -37,8 +37,14 @@ class PixelCrossEntropy(nn.Module):
         self.in_background: list[int] = []
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return the loss. Targets of classes that the model does not know yet are background."""
-        targets = targets.masked_fill((targets >= logits.shape[1]) & (targets != self.ignored), _BACKGROUND)
+        """Return the loss. Targets of `left_out`, `in_background` and classes unknown to the model are background.
+
+        Training masks have none of them, but whole masks do, as those of validation images that radii are learned on.
+        """
+        shown = logits.detach()[0, :, 0, 0] > MASK_VALUE
+        shown[[*self.left_out, *self.in_background]] = False
+        hidden = (targets >= len(shown)) | ~shown[targets.clamp(0, len(shown) - 1)]
+        targets = targets.masked_fill(hidden & (targets >= 0) & (targets != self.ignored), _BACKGROUND)
         if self.left_out:
             logits = logits.index_fill(1, torch.tensor(self.left_out, device=logits.device), -torch.inf)
         if self.in_background:
@@ -78,8 +84,8 @@ class SeparatedPixels(SupervisedPlugin[Any]):
         """Leave out the classes that are not trained on now."""
         pixel_criterion(strategy).left_out = earlier_classes(strategy)
 
-    def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Let all compete again: an evaluation is over all classes."""
+    def after_training(self, strategy: Any, **kwargs: Any) -> None:
+        """Let all compete again, for evaluations; not before methods have learned radii when an experience ends."""
         pixel_criterion(strategy).left_out = []
 
 

@@ -27,7 +27,8 @@ class UnbiasedSegmentation(SupervisedPlugin[Any]):
     iteration and a copy of the model. All classes compete: ``SeparatedPixels`` before it has no effect.
 
     Args:
-        strength: factor of the distillation; 10 as in the authors' code (github.com/fcdl94/MiB).
+        strength: factor of the distillation over the number of classes of the earlier model; both, and 10, as in the
+            authors' code (github.com/fcdl94/MiB). Equation 8 does not divide.
         initialize: let new rows begin as the background's.
 
     Raises:
@@ -51,9 +52,11 @@ class UnbiasedSegmentation(SupervisedPlugin[Any]):
         refuse_inner_updates(strategy, "UnbiasedSegmentation")
         self._earlier = earlier_classes(strategy)
         if self._parts.begin(strategy.experience) or self.teacher is None:
-            self.teacher = copy.deepcopy(strategy.model).eval().requires_grad_(False) if self._earlier else None
+            self.teacher = copy.deepcopy(strategy.model) if self._earlier else None
             if self._earlier and self.initialize:
                 begin_as_background(_head(strategy.model), self._new(strategy.model))
+        if self.teacher is not None:  # from a checkpoint it comes as a copy of what is trained
+            self.teacher.eval().requires_grad_(False)
         criterion = pixel_criterion(strategy)
         criterion.left_out, criterion.in_background = [], self._earlier
 
@@ -63,13 +66,16 @@ class UnbiasedSegmentation(SupervisedPlugin[Any]):
             with torch.no_grad():
                 before = self.teacher(strategy.mb_x)
             loss = unbiased_distillation(strategy.mb_output, before, self._earlier, self._new(strategy.model))
-            strategy.loss += self.strength * loss
+            strategy.loss += self.strength / (1 + len(self._earlier)) * loss
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Let go of the copy, and of the criterion."""
-        pixel_criterion(strategy).in_background = []
+        """Let go of the copy."""
         if self._parts.end(strategy.experience):
             self.teacher = None
+
+    def after_training(self, strategy: Any, **kwargs: Any) -> None:
+        """Let go of the criterion."""
+        pixel_criterion(strategy).in_background = []
 
     def _new(self, model: DenseModel) -> list[int]:
         return sorted(set(model.known_classes or []) - {_BACKGROUND, *self._earlier})

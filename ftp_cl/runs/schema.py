@@ -309,7 +309,7 @@ _KINDS: dict[str, Any] = {
     **dict.fromkeys(("ood_domains", "fixed_class_order", "class_names", "resize"), None | list),
     "colours": None | dict,
     **dict.fromkeys(("channels_last", "gradient_checkpointing"), None | bool),
-    **dict.fromkeys(("direction_dtype", "anchor_device"), None | str),
+    **dict.fromkeys(("direction_dtype", "anchor_device", "anchor_dtype"), None | str),
     **{"validation_fraction": Finite | None, "ema_decay": Finite | None, "label_percent": Finite},
 }
 """Of keys of benchmarks, models and methods whose default does not tell it; a method's crop is in pixels."""
@@ -406,7 +406,7 @@ def _check_choice(group: str, options: Mapping[str, Any], where: str, only: Sequ
                 continue
             near = suggestion(path, [f"{where}.{own}" for own in keys])
             raise ConfigError(f"{path} is no key of {group}={name}{near}")
-        kind = _KINDS.get(f"{group}.{key}") or _KINDS.get(key) or _KIND_OF_DEFAULT[type(keys[key])]
+        kind = _KINDS.get(f"{group}.{key}") or _KINDS.get(key) or _KIND_OF_DEFAULT.get(type(keys[key]), Any)
         try:
             _adapter(kind).validate_python(value, strict=True)
         except ValidationError as error:

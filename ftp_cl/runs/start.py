@@ -9,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from ftp_cl.models import ClassifierHead, ContinualClassifier
+from ftp_cl.models.dense import DenseModel
 from ftp_cl.runs.build import built
 from ftp_cl.runs.catalogue import entry
 from ftp_cl.runs.config import ConfigError, load_repeated, plain
@@ -16,6 +17,8 @@ from ftp_cl.runs.directory import CLASSES, WEIGHTS_FILE
 from ftp_cl.runs.packing import load_resized
 from ftp_cl.runs.schema import expanded
 from ftp_cl.runs.status import RESULT_FILE
+
+_PRETRAINED = ("ftp_cl.models.pretrained", "ftp_cl.models.dense.segmenter")
 
 
 def with_runs_model(config: DictConfig) -> DictConfig:
@@ -71,7 +74,7 @@ def started_model(keys: dict[str, Any], classes: Sequence[str | None]) -> Any:
     options = {key: value for key, value in keys.items() if key != "start"}
     if start is None:
         return built("model", options)
-    if ":" not in options["name"] and entry("model", options["name"]).target == "ftp_cl.models.pretrained":
+    if ":" not in options["name"] and entry("model", options["name"]).target in _PRETRAINED:
         options |= {"weights": "random"}  # all of them are read from the run
         if options.get("revision"):
             options["revision"] = None
@@ -97,15 +100,14 @@ def load_weights(model: nn.Module, run: str, classes: Sequence[str | None]) -> N
         load_resized(model, tensors)
     except ValueError as error:
         raise ConfigError(f"{expanded(run) / WEIGHTS_FILE} does not fit the run's model: {error}.") from error
-    head = model.head if isinstance(model, ContinualClassifier) else None
+    heads = [module for module in model.modules() if isinstance(module, ClassifierHead)]
+    head = heads[0] if isinstance(model, ContinualClassifier | DenseModel) and heads else None
     rows = head.num_classes if isinstance(head, ClassifierHead) else len(names)
     numbers = [list(classes).index(name) for name in names[:rows] if name is not None]
     if numbers == list(range(len(numbers))):
         return
     if not isinstance(head, ClassifierHead):
-        raise ConfigError(
-            f"The classes of {run} have other numbers here, which only cosine and linear heads can change."
-        )
+        raise ConfigError(f"The classes of {run} have other numbers here, which only heads of this package can change.")
     used = set(numbers)
     free = (number for number in range(2 * max(rows, len(classes)) + 1) if number not in used)
     wanted = iter(numbers)

@@ -127,11 +127,14 @@ def aggregate(results: Iterable[Result]) -> list[Group]:
     return sorted(groups, key=lambda group: (group.benchmark, -_mean_accuracy(group), group.label))
 
 
-def by_benchmark(groups: Iterable[Group]) -> dict[str, list[Group]]:
-    """The groups of each benchmark, order kept."""
+def by_benchmark(groups: Sequence[Group]) -> dict[str, list[Group]]:
+    """The groups of each benchmark, order kept; those that measured something else than accuracy by themselves."""
     benchmarks: dict[str, list[Group]] = defaultdict(list)
+    metrics = {(group.benchmark, group.results[0].metric) for group in groups}
     for group in groups:
-        benchmarks[group.benchmark].append(group)
+        has_several = len({metric for benchmark, metric in metrics if benchmark == group.benchmark}) > 1
+        name = f"{group.benchmark}, {group.results[0].metric}" if has_several else group.benchmark
+        benchmarks[name].append(group)
     return dict(benchmarks)
 
 

@@ -47,6 +47,7 @@ from ftp_cl.study.style import (
     offsets,
     short_tensor_names,
 )
+from ftp_cl.study.tables import named
 
 MOST_DRAWN = 100  # groups: more can neither be told apart nor drawn in reasonable time
 
@@ -81,7 +82,7 @@ def all_figures(groups: Sequence[Group]) -> Iterator[tuple[FigureKind, Figure]]:
     looks_of = group_looks(drawn)
     for kind in FIGURE_KINDS:
         if shown := kind.select(drawn):
-            yield kind, kind.draw(shown, looks_of)
+            yield kind, _named(kind.draw(shown, looks_of), groups)
 
 
 def main_figure(groups: Sequence[Group]) -> Figure:
@@ -97,6 +98,15 @@ def main_figure(groups: Sequence[Group]) -> Figure:
     if shifted:
         draw_id_ood(axes[1], shifted, looks_of)
     add_group_legend(figure, groups, looks_of)
+    return _named(figure, groups)
+
+
+def _named(figure: Figure, groups: Sequence[Group]) -> Figure:
+    """With axes called by what the runs have measured."""
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            if label := axis.get_label_text():
+                axis.set_label_text(named(label, groups[0].results[0].metric))
     return figure
 
 

@@ -18,7 +18,7 @@ from ftp_cl.study.figures import MOST_DRAWN, all_figures
 from ftp_cl.study.heatmap import matrix_svg
 from ftp_cl.study.loading import Result
 from ftp_cl.study.style import drawing, page_svg
-from ftp_cl.study.tables import MEASURES, SummaryTable, summary_table
+from ftp_cl.study.tables import MEASURES, SummaryTable, named, summary_table
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,11 @@ def render_page(
 
 
 def _section(benchmark: str, groups: list[Group], anchor: str, run_root: str) -> Section:
+    metric = groups[0].results[0].metric
     figures = [
-        PageFigure(kind.title, kind.caption, Markup(page_svg(figure, f"{anchor}-{kind.name}")))
+        PageFigure(
+            named(kind.title, metric), named(kind.caption, metric), Markup(page_svg(figure, f"{anchor}-{kind.name}"))
+        )
         for kind, figure in all_figures(groups)
     ]
     return Section(

@@ -13,7 +13,10 @@ from ftp_cl.runs.catalogue import config_directory
 from ftp_cl.runs.schema import ConfigError, expanded
 
 DEFAULT_PLAN = "comparison"
-PLANS = (DEFAULT_PLAN, "defaults", "recommended", "ablations", "rates", "few_labels", "vit_rates", "cifar100", "text")
+PLANS = (
+    *(DEFAULT_PLAN, "defaults", "recommended", "ablations", "rates", "few_labels", "vit_rates", "grocery", "cifar100"),
+    *("text", "dense"),
+)
 FIGURES = ("rates", "labels", "pseudo_labels")
 
 _EXPERIMENT_PREFIX = "compare_"

@@ -3,6 +3,7 @@
 import csv
 import io
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from ftp_cl.study.plan import ComparedMethod, Plan
 from ftp_cl.study.rows import RUNS_FILE
 from ftp_cl.study.significance import paired, paired_interval
 from ftp_cl.study.store import Store
-from ftp_cl.study.tables import markdown_row
+from ftp_cl.study.tables import markdown_row, named
 
 _MEASURES = {"accuracy": "average_accuracy", "OOD": "ood_average", "forgetting": "average_forgetting"}
 
@@ -133,7 +134,9 @@ def mean_over_settings(plan: Plan, results: Store) -> tuple[list[str], dict[str,
     """
     runs = _runs_of(plan, results).filter(pl.col("setting").is_in(plan.mean_over))
     means = runs.group_by("row", "seed", maintain_order=True).agg(
-        pl.len(), *(pl.col(measure).mean() for measure in _MEASURES.values())
+        pl.len(),
+        *(pl.col(measure).mean() for measure in _MEASURES.values()),
+        pl.col("^metric$").first(),
     )
     means = means.filter(pl.col("len") == len(plan.mean_over))
     # What is chosen on validation images sees no other styles.
@@ -151,7 +154,8 @@ def _compared(
     references = [name for name in references if name in names]
     deltas = [measure for measure in measures if measure != "forgetting"]
     values = {(name, measure): _values(runs, name, _MEASURES[measure]) for name in names for measure in measures}
-    heads = [*measures, *(f"Δ {measure} to {name}" for name in references for measure in deltas)]
+    names_of = {measure: _name(runs, measure) for measure in measures}
+    heads = [*names_of.values(), *(f"Δ {names_of[measure]} to {name}" for name in references for measure in deltas)]
     rows = {
         name: [
             *(Spread.of(own).text() if (own := list(values[name, measure].values())) else "" for measure in measures),
@@ -164,6 +168,14 @@ def _compared(
         for name in names
     }
     return heads, rows
+
+
+def _name(runs: pl.DataFrame, measure: str) -> str:
+    """What a measure is called in a table: mean IoU, for instance, in place of accuracy."""
+    found = runs["metric"].drop_nulls().unique().to_list() if "metric" in runs.columns else []
+    if len(found) != 1:
+        return measure
+    return named("OOD accuracy" if measure == "OOD" else measure, json.loads(found[0]))
 
 
 def _trials(plan: Plan, tuning: Sequence[Mapping[str, Any]]) -> str:

@@ -3,12 +3,13 @@
 import csv
 import io
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from ftp_cl.metrics import mean_corruption_error
 from ftp_cl.runs.text import csv_cell, latex_text, markdown_text
 from ftp_cl.study.aggregate import DIVERGED, DIVERGED_NOTE, Group, Spread, aggregate, by_benchmark
 from ftp_cl.study.loading import Result
@@ -17,9 +18,10 @@ from ftp_cl.study.significance import RULE, difference_holds, is_behind
 if TYPE_CHECKING:
     from rich.table import Table
 
-_STANDS_FOR = {
-    "mean_iou": "mean IoU here: of the classes of an experience on all its test images",
-    "within_11.25": "the share of normals within 11.25 degrees here",
+_NAMES = {"mean_iou": "mean IoU", "within_11.25": "share within 11.25°"}
+_MEANINGS = {
+    "mean_iou": "Mean IoU is that of the classes of an experience on all its test images; higher is better.",
+    "within_11.25": "The share of normals within 11.25 degrees of the true ones; higher is better.",
 }
 
 MISSING = "–"  # noqa: RUF001 (an en dash, as tables use it)
@@ -63,6 +65,14 @@ MEASURES = (
 )
 
 
+def named(text: str, metric: str) -> str:
+    """Return a text about accuracy with what a run measured in its place: mean IoU, for instance."""
+    if metric not in _NAMES:
+        return text
+    found = re.sub(r"(?i)((average|mean) )?accuracy|(?<=OOD )average", _NAMES[metric], text)
+    return found[0].upper() + found[1:] if text[0].isupper() else found
+
+
 @dataclass(frozen=True)
 class Cell:
     """One value of the table as text; `best` if it leads its column and the lead holds."""
@@ -76,26 +86,55 @@ class SummaryTable:
     """One row per group, one cell per measure, and the sentences that belong beneath.
 
     Attributes:
-        rows: (label, cells in the order of `MEASURES`, number of runs).
+        titles: of the columns, in the order of `MEASURES`; after them the mean corruption error, where there is one.
+        rows: (label, cells in the same order, number of runs).
     """
 
-    benchmark: str
+    titles: tuple[str, ...]
     rows: list[tuple[str, list[Cell], int]]
     notes: list[str]
 
 
 def summary_table(groups: Sequence[Group]) -> SummaryTable:
-    """The table of the groups of one benchmark."""
+    """The table of the groups of one benchmark, all of one metric."""
     same_machine = len({_machine(result) for group in groups for result in group.results}) == 1
-    columns = [_column(groups, measure, may_be_bold=same_machine or not measure.is_time) for measure in MEASURES]
+    measures = [*MEASURES, *_relative_to_naive(groups)]
+    columns = [_column(groups, measure, may_be_bold=same_machine or not measure.is_time) for measure in measures]
     cells = zip(*columns, strict=True)
     rows = [(group.marked_label, list(own), len(group.results)) for group, own in zip(groups, cells, strict=True)]
-    return SummaryTable(groups[0].benchmark, rows, _notes(groups, same_machine))
+    metric = groups[0].results[0].metric
+    notes = [named(note, metric) for note in _notes(groups, same_machine)]
+    return SummaryTable(tuple(named(measure.title, metric) for measure in measures), rows, notes)
+
+
+def _relative_to_naive(groups: Sequence[Group]) -> list[Measure]:
+    """The mean corruption error, where plain fine-tuning was evaluated on corruptions: the best of it is 100."""
+    naive = next((group for group in groups if group.method == "naive" and group.results[0].corruptions), None)
+    if naive is None:
+        return []
+    of_runs = [_by_corruption(run) for run in naive.results]
+    reference = {name: np.mean([run[name] for run in of_runs], axis=0).tolist() for name in of_runs[0]}
+
+    def read(run: Result) -> float | None:
+        own = _by_corruption(run)
+        sizes, wanted = ({name: len(values) for name, values in found.items()} for found in (own, reference))
+        is_perfect = any(min(values) >= 100 for values in reference.values())
+        return None if sizes != wanted or is_perfect else mean_corruption_error(own, reference)
+
+    return [Measure("mean_corruption_error", f"mean corruption error (%), {naive.label} = 100", "lower", read)]
+
+
+def _by_corruption(run: Result) -> dict[str, list[float]]:
+    """The accuracies on each corruption, by severity."""
+    found: dict[str, list[float]] = {}
+    for stream, (corruption, _) in sorted(run.corruptions.items(), key=lambda item: item[1]):
+        found.setdefault(corruption, []).append(run.ood[stream])
+    return found
 
 
 def markdown(table: SummaryTable) -> str:
     """The table and its notes as Markdown."""
-    heads = ["method", *(measure.title for measure in MEASURES), "n"]
+    heads = ["method", *table.titles, "n"]
     lines = [markdown_row(heads), markdown_row(["---", *("---:" for _ in heads[1:])])]
     for label, cells, n in table.rows:
         texts = [f"**{cell.text}**" if cell.best else cell.text for cell in cells]
@@ -105,7 +144,7 @@ def markdown(table: SummaryTable) -> str:
 
 def latex(table: SummaryTable) -> str:
     """The table as LaTeX, for the package booktabs; its notes as comments."""
-    heads = [latex_text(head) for head in ("method", *(measure.title for measure in MEASURES), "n")]
+    heads = [latex_text(head) for head in ("method", *table.titles, "n")]
     lines = [f"\\begin{{tabular}}{{l{'r' * (len(heads) - 1)}}}", "\\toprule", _latex_row(heads), "\\midrule"]
     for label, cells, n in table.rows:
         texts = [latex_text(cell.text) for cell in cells]
@@ -143,7 +182,7 @@ def terminal_table(results: Iterable[Result], width: int | None = None) -> "Tabl
     from rich.console import Console
     from rich.measure import Measurement
 
-    tables = [summary_table(groups) for groups in by_benchmark(aggregate(results)).values()]
+    tables = {name: summary_table(groups) for name, groups in by_benchmark(aggregate(results)).items()}
     console = Console(width=width)
     whole = _rich_table(tables, MEASURES)
     # Measured as if the line had no end: the full width of its longest cells.
@@ -151,25 +190,27 @@ def terminal_table(results: Iterable[Result], width: int | None = None) -> "Tabl
     return whole if needed <= console.width else _rich_table(tables, [measure for measure in MEASURES if measure.main])
 
 
-def _rich_table(tables: Iterable[SummaryTable], measures: Sequence[Measure]) -> "Table":
+def _rich_table(tables: Mapping[str, SummaryTable], measures: Sequence[Measure]) -> "Table":
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     rich_table = Table(box=box.SIMPLE, padding=(0, 1))
     rich_table.add_column("method", overflow="fold")
+    titles = {table.titles for table in tables.values()}
     for measure in measures:
-        rich_table.add_column(re.sub(r" (?![^(]*\))", "\n", measure.title), justify="right", no_wrap=True)
+        title = titles.copy().pop()[MEASURES.index(measure)] if len(titles) == 1 else measure.title
+        rich_table.add_column(re.sub(r" (?![^(]*\))", "\n", title), justify="right", no_wrap=True)
     rich_table.add_column("n", justify="right", no_wrap=True)
-    for table in tables:
+    for benchmark, table in tables.items():
         # Text, not str: names from result files must not be read as markup.
-        rich_table.add_row(Text(table.benchmark, style="italic"))
+        rich_table.add_row(Text(benchmark, style="italic"))
         for label, cells, n in table.rows:
             shown = [cells[MEASURES.index(measure)] for measure in measures]
             texts = [Text(cell.text, style="bold" if cell.best else "") for cell in shown]
             rich_table.add_row(Text(f"  {label}"), *texts, str(n))
         rich_table.add_section()
-    notes = dict.fromkeys(note for table in tables for note in table.notes)
+    notes = dict.fromkeys(note for table in tables.values() for note in table.notes)
     rich_table.caption = Text("\n".join(notes))
     rich_table.caption_justify = "left"
     return rich_table
@@ -209,8 +250,8 @@ def _notes(groups: Sequence[Group], same_machine: bool) -> list[str]:
         "the test stream, weighted alike; it is left out where that is not known.",
         RULE,
     ]
-    for metric in sorted({result.metric for group in groups for result in group.results} & _STANDS_FOR.keys()):
-        notes.append(f"Accuracy stands for {_STANDS_FOR[metric]}; higher is better.")
+    if (metric := groups[0].results[0].metric) in _MEANINGS:
+        notes.append(_MEANINGS[metric])
     if any(len(group.results) == 1 for group in groups):
         notes.append("One seed shows no spread: a row with n = 1 has no ± and nothing in it is bold.")
     if any(group.marked_label != group.label for group in groups):

@@ -14,7 +14,6 @@ from ftp_cl.metrics.dense import (
     confusion_matrix,
     folded,
     iou_per_class,
-    mean_corruption_error,
     mean_iou,
     pixel_accuracy,
 )
@@ -83,6 +82,8 @@ def test_angles_may_be_counted():
     values, pixels = np.unique(errors, return_counts=True)
     summary = angle_summary(values, pixels)
     assert summary == pytest.approx(angle_summary(errors))
+    for angle in (11.25, 22.5, 30):
+        assert summary[f"within_{angle:g}"] == pytest.approx(100 * np.mean(errors < angle)), "30 is not within 30"
     assert (summary["mean_angle"], summary["median_angle"]) == pytest.approx((errors.mean(), np.median(errors)))
 
 
@@ -91,9 +92,3 @@ def test_small_angles_are_exact():
     target = torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1).double()
     predicted = torch.tensor([math.cos(angle), math.sin(angle), 0], dtype=torch.float64).view(1, 3, 1, 1)
     np.testing.assert_allclose(angular_errors(predicted, target).numpy(), [0.01], rtol=1e-5)
-
-
-def test_mean_corruption_error_is_relative_to_the_reference_corruption_by_corruption():
-    assert mean_corruption_error([20, 60], [40, 40]) == pytest.approx(100 * (0.5 + 1.5) / 2)
-    with pytest.raises(ValueError, match="no error on one"):
-        mean_corruption_error([20], [0])

@@ -62,11 +62,15 @@ def with_ftp(model, method):
     return optimizer, FTP(model, k=0.5, method=method, mu=0.05).attach(optimizer)
 
 
-def shard(model):
+def shard(model, replicas=None):
+    """Over all processes, or so often, each time over some (HSDP)."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    return fully_shard(model, mesh=init_device_mesh("cpu", (dist.get_world_size(),)))
+    sizes, names = (dist.get_world_size(),), ("shard",)
+    if replicas is not None:
+        sizes, names = (replicas, dist.get_world_size() // replicas), ("replicate", "shard")
+    return fully_shard(model, mesh=init_device_mesh("cpu", sizes, mesh_dim_names=names))
 
 
 def assert_equal(sharded, alone, ftp, reference, tolerance):
@@ -107,6 +111,22 @@ def sharded(folder):
         weight.data[0, 0] = torch.nan
     train_on(bad, optimizer, [2])
     assert set(ftp.skipped()) >= {"0.weight"} and ftp.radii()["0.weight"] == ftp.radii()["0.weight"]
+
+
+def hybrid():
+    """Two copies, each sharded over two processes: sums over all four would count votes twice."""
+    from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
+
+    for method in ("paper", "exact", "one_pass"):
+        model, alone = shard(uneven_model(torch.float64), replicas=2), uneven_model(torch.float64)
+        (optimizer, ftp), (single, reference) = with_ftp(model, method), with_ftp(alone, method)
+        train_on(model, optimizer, range(12)), train_on(alone, single, range(12))
+        assert_equal(model, alone, ftp, reference, 1e-12)
+        assert max(ftp.radii().values()) > 0.02
+        saved, (again, ftp) = get_optimizer_state_dict(model, optimizer), with_ftp(model, method)
+        set_optimizer_state_dict(model, again, saved)
+        train_on(model, again, range(12, 15)), train_on(alone, single, range(12, 15))
+        assert_equal(model, alone, ftp, reference, 1e-12)
 
 
 def adapters():
@@ -189,6 +209,7 @@ if __name__ == "__main__":
             "auto": lambda: data_parallel("auto"),
             "sharded": lambda: sharded(sys.argv[2]),
             "adapters": adapters,
+            "hybrid": hybrid,
             "resumed": lambda: resumed(sys.argv[2]),
             "refused": refused,
         }[sys.argv[1]]()

@@ -26,6 +26,10 @@ def test_several_processes(what):
     assert_holds(2, what)
 
 
+def test_sharded_copies_are_projected_as_in_one_process():
+    assert_holds(4, "hybrid")
+
+
 def test_sharded_weights_are_projected_as_in_one_process_and_resumed_on_another_number(tmp_path):
     assert_holds(2, "sharded", str(tmp_path))
     for processes in (1, 3):

@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from avalanche.benchmarks import (
@@ -20,6 +21,7 @@ from torch.nn.functional import cross_entropy
 
 from ftp_cl.models import EnsembleHead, LinearHead
 from ftp_cl.plugins import (
+    APER,
     AnchorPenalty,
     DarkExperienceReplay,
     FeatureDistillation,
@@ -226,6 +228,32 @@ def test_the_ensemble_decides_in_evaluation_and_training_is_as_without_it(
     assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
 
 
+def test_aper_compares_joined_features_with_class_means_and_trains_the_first_experience_alone(
+    benchmark, vector_classifier, make_strategy, whole_batch
+):
+    model = vector_classifier()
+    came = [parameter.detach().double().numpy().copy() for parameter in model.backbone.parameters()]
+    strategy = make_strategy(model, APER())
+    tuned, parts = [], []
+    for experience in benchmark.train_stream:
+        strategy.train(experience)
+        strategy.eval(benchmark.test_stream)
+        tuned.append([parameter.detach().double().numpy().copy() for parameter in model.backbone.first.parameters()])
+        parts.append([part.numpy() for part in whole_batch(experience)])
+    assert all(map(np.array_equal, *tuned)) and not np.allclose(tuned[0][0], came[0])
+
+    def joined(vectors):
+        return np.hstack([np.tanh(vectors @ weight.T + bias) for weight, bias in (came, tuned[0])])
+
+    vectors, targets = np.vstack([x for x, _ in parts]), np.hstack([y for _, y in parts])
+    means = np.stack([joined(vectors[targets == label]).mean(axis=0) for label in range(4)])
+    features = joined(vectors)
+    lengths = np.linalg.norm(features, axis=1)[:, None] * np.linalg.norm(means, axis=1)
+    np.testing.assert_allclose(
+        model(torch.from_numpy(vectors)).detach(), 16 * (features @ means.T) / lengths, rtol=1e-4, atol=1e-4
+    )
+
+
 def test_an_ensemble_is_not_trained_by_a_strategy_that_does_not_know_it(benchmark, vector_classifier, make_strategy):
     model = vector_classifier()
     strategy = make_strategy(model, LDAEnsemble())
@@ -238,7 +266,7 @@ def test_an_ensemble_is_not_trained_by_a_strategy_that_does_not_know_it(benchmar
         make_strategy(model).train(second)
 
 
-@pytest.mark.parametrize("make", [LDAEnsemble, PrototypeClassifier])
+@pytest.mark.parametrize("make", [APER, LDAEnsemble, PrototypeClassifier])
 def test_prototypes_serve_one_model_alone_in_its_strategy(
     benchmark, vector_classifier, make_strategy, body_and_head, make
 ):

@@ -328,6 +328,15 @@ def test_online_stream_without_boundaries_can_move_the_anchor_by_iterations(benc
     assert len(anchors) == 2  # six iterations in all
 
 
+def test_anchors_take_half_the_memory_where_they_may_be_rounded(benchmark):
+    plugin = FTPPlugin(method="one_pass", anchor_dtype="bfloat16", round_anchor=True)
+    make_strategy(Naive, plugin).train(benchmark.train_stream[0])
+    saved = plugin.ftp.state_dict()["tensors"]["backbone.0.weight"]
+    assert saved["anchor"].dtype == torch.bfloat16 and saved.get("change") is None
+    with pytest.raises(ValueError, match="round_anchor"):
+        make_strategy(Naive, FTPPlugin(anchor_dtype="bfloat16")).train(benchmark.train_stream[0])
+
+
 @pytest.mark.parametrize(("when", "power", "before"), [("step", 1, 0), ("step", 1.5, 5), ("experience", 2, 0)])
 def test_the_step_size_follows_a_power_of_the_share_of_the_seen_classes(benchmark, when, power, before):
     radii = {"mu": 6e-3, "scale_by_classes": power, "pretrained_classes": before}
@@ -560,6 +569,7 @@ def test_explicit_exclude_overrides_the_head(benchmark, exclude):
         {"method": "new"},
         {"backend": "fortran"},
         {"direction_dtype": "bfloat61"},
+        {"anchor_dtype": "int8"},
     ],
 )
 def test_wrong_arguments_are_refused_at_once(options):

@@ -1,5 +1,7 @@
 """Losses over pixels against sums written out in NumPy, and what a strategy trains with them."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from torch import nn
 
 from ftp_cl.models.dense import MaskHead
 from ftp_cl.plugins.pixel_loss import NormalLoss, PixelCrossEntropy
-from ftp_cl.plugins.unbiased_segmentation import begin_as_background, unbiased_distillation
+from ftp_cl.plugins.unbiased_segmentation import UnbiasedSegmentation, begin_as_background, unbiased_distillation
 
 
 @pytest.fixture
@@ -55,6 +57,19 @@ def test_targets_of_classes_that_the_model_does_not_know_are_background(batch):
     torch.testing.assert_close(PixelCrossEntropy()(logits[:, :3], targets), expected)
 
 
+def test_whole_masks_are_read_as_those_of_training(batch):
+    logits, targets = batch
+    logits[:, 3] = -1000  # as the head has it for a class that was not trained
+    kept = torch.tensor([0, 0, 1, 0, 2, *range(5, 256)])[targets]
+    criterion = PixelCrossEntropy()
+    criterion.left_out = [1]
+    expected = nn.CrossEntropyLoss(ignore_index=255)(logits[:, [0, 2, 4]], kept)
+    torch.testing.assert_close(criterion(logits, targets), expected)
+    criterion.left_out, criterion.in_background = [], [1, 2]
+    of_training = targets.masked_fill((targets == 1) | (targets == 2), 0)
+    assert criterion(logits, targets) == criterion(logits, of_training)
+
+
 def test_unbiased_cross_entropy_adds_earlier_classes_to_the_background(batch):
     logits, targets = batch
     targets = targets.masked_fill((targets == 1) | (targets == 2), 0)
@@ -77,6 +92,17 @@ def test_unbiased_distillation_adds_new_classes_to_the_background(batch):
         for b, y, x in np.ndindex(2, 3, 4)
     ]  # fmt: skip
     assert float(unbiased_distillation(logits, before, [1, 2], [3, 4])) == pytest.approx(np.mean(terms))
+
+
+def test_the_distillation_is_averaged_over_the_classes_of_the_earlier_model(batch):
+    logits, before = batch[0], batch[0].flip(0) * 2
+    plugin = UnbiasedSegmentation(strength=6)
+    plugin.teacher, plugin._earlier = (lambda images: before), [1, 2]
+    model = SimpleNamespace(known_classes=[0, 1, 2, 3, 4])
+    strategy = SimpleNamespace(model=model, mb_x=None, mb_output=logits, loss=torch.tensor(1.0).double())
+    plugin.before_backward(strategy)
+    expected = 1 + 6 / 3 * float(unbiased_distillation(logits, before, [1, 2], [3, 4]))
+    assert float(strategy.loss) == pytest.approx(expected)
 
 
 def test_new_classes_share_the_backgrounds_probability_and_others_keep_theirs():

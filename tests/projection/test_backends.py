@@ -360,7 +360,7 @@ def test_what_a_scaler_says_is_heeded_where_the_tensors_are(backend, one_pass):
 
 def test_auto_is_the_fastest_for_each_tensor_that_is_there():
     names = [backend.name for backend in get_backends("auto") if backend.name not in ("factored", "sharded")]
-    assert names == [name for name in ("numba", "torch") if name in available_backends()]
+    assert names == [name for name in ("numba", "triton", "torch") if name in available_backends()]
 
 
 def test_an_unknown_backend_names_those_available():

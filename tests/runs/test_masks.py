@@ -4,10 +4,15 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from ftp_cl.cli import main
+from ftp_cl.models.dense import MaskHead, segmenter
 from ftp_cl.runs.config import ConfigError, load_config
+from ftp_cl.runs.directory import CLASSES, WEIGHTS_FILE
+from ftp_cl.runs.start import load_weights
 from ftp_cl.study.write import write_report
 
 TINY = [
@@ -36,8 +41,9 @@ def test_a_run_measures_mean_iou_and_shows_predictions(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_class_incremental_run_goes_on_from_where_it_was_killed(tmp_path):
-    words = [*TINY, "benchmark.n_experiences=2", "method=naive", "checkpoint.every_iterations=1"]
+@pytest.mark.parametrize("method", ["naive", "mib"])
+def test_a_class_incremental_run_goes_on_from_where_it_was_killed(tmp_path, method):
+    words = [*TINY, "benchmark.n_experiences=2", f"method={method}", "checkpoint.every_iterations=1"]
     assert main(["run", *words, f"out={tmp_path / 'whole'}"]) == 0
     whole = json.loads((tmp_path / "whole" / "result.json").read_text())
     config = load_config([*words, f"out={tmp_path / 'cut'}"])
@@ -84,6 +90,15 @@ def test_what_needs_one_class_per_image_is_refused(words, sentence):
 def test_a_model_for_masks_is_refused_where_images_have_a_class():
     with pytest.raises(ConfigError, match="use efficientnet_lite0"):
         load_config(["model=segmenter"])
+
+
+def test_the_classes_of_a_model_are_found_by_name_where_they_have_other_numbers(tmp_path):
+    model, other = (segmenter(weights="random").eval() for _ in range(2))
+    next(module for module in model.modules() if isinstance(module, MaskHead)).activate([0, 1, 2])
+    save_file(model.state_dict(), tmp_path / WEIGHTS_FILE, {CLASSES: json.dumps(["background", "cell", "wall"])})
+    load_weights(other, str(tmp_path), ["background", "wall", "cell"])
+    image = torch.rand(1, 3, 32, 32)
+    torch.testing.assert_close(other(image)[:, [0, 2, 1]], model(image))
 
 
 def test_what_runs_on_masks_have_unless_they_say_otherwise():

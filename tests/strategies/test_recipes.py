@@ -30,7 +30,11 @@ SCRIPTS = sorted(STRATEGIES.glob("*.py"))
 @pytest.mark.parametrize(
     ("script", "options"),
     [
-        *((script, FEWER.get(script.stem, [])) for script in SCRIPTS if "llm" not in script.stem),
+        *(
+            (script, FEWER.get(script.stem, []))
+            for script in SCRIPTS
+            if not {"llm", "multitask"} & {*script.stem.split("_")}
+        ),
         (STRATEGIES / "ftp_naive.py", ["--ensemble"]),
     ],
     ids=lambda value: value.stem if isinstance(value, Path) else "".join(value),

@@ -312,6 +312,12 @@ def test_results_from_before_a_new_key_stay_in_their_row(tmp_path, plan_file):
     assert "| ncm | 45.0 ± 7.1 |" in write_tables(plan, results).read_text()
 
 
+def test_a_plan_on_masks_tells_mean_iou(tmp_path, plan_file):
+    plan, results = load_plan(plan_file()), Store(tmp_path)
+    results.add_run("shots_2", "ncm", {**result(0, 40.0), "metric": "mean_iou"})
+    assert "| method | mean IoU | OOD mean IoU | forgetting |" in write_tables(plan, results).read_text()
+
+
 def test_what_rounding_leaves_is_no_difference():
     low, high = paired_interval([1e-7, 2e-7, 2e-7])
     assert low == high == 0

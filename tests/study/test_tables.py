@@ -175,3 +175,35 @@ def test_a_row_with_a_run_that_diverged_is_marked(tmp_path, make_run):
               for r in (float("inf"), None)]  # fmt: skip
     (tmp_path / "a" / "metrics.jsonl").write_text("\n".join(map(json.dumps, events)))
     assert "ftp †" in write_report([tmp_path], tmp_path / "out").html.read_text()
+
+
+def test_columns_are_called_by_what_was_measured_and_other_metrics_have_a_table_of_their_own(tmp_path, make_run):
+    for metric in ("mean_iou", "within_11.25"):
+        make_run(tmp_path / metric, metric=metric, config={"target": metric})
+    paths = write_report([tmp_path], tmp_path / "report", figures="svg")
+    text = paths.markdown.read_text()
+    heads = [line for line in text.splitlines() if line.startswith("| method")]
+    for head, name in zip(heads, ("mean IoU", "share within 11.25°"), strict=True):
+        assert f"| {name} (%) |" in head and f"| OOD {name} (%) |" in head
+    assert "ccuracy" not in text
+    page = paths.html.read_text()
+    assert "OOD mean IoU per stream" in page and "<h2>emoji_domains, mean_iou</h2>" in page
+
+
+def test_corruptions_have_a_mean_error_relative_to_the_best_plain_fine_tuning(tmp_path, make_run):
+    streams = ("ood_fog_1", "ood_fog_5", "ood_contrast_5")
+    shares = {"naive": (60, 20, 50), "ftp": (70, 50, 25)}
+    for method, values in shares.items():
+        for seed in range(2):
+            directory = make_run(tmp_path / f"{method}{seed}", method=method, seed=seed, ood=streams)
+            content = json.loads((directory / "result.json").read_text())
+            content["ood"] = dict(zip(streams, (value + seed for value in values), strict=True))
+            content["ood_average"] = sum(content["ood"].values()) / 3
+            (directory / "result.json").write_text(json.dumps(content))
+    table = table_of(tmp_path)
+    assert table.titles[-1] == "mean corruption error (%), naive = 100"
+    fog, contrast = 39.5 + 79.5, 49.5
+    expected = [100 * ((30 + 50 - 2 * seed) / fog + (75 - seed) / contrast) / 2 for seed in range(2)]
+    cells = {label: own[-1].text for label, own, _ in table.rows}
+    assert cells["ftp"].startswith(f"{sum(expected) / 2:.1f} ±") and cells["naive"].startswith("100.0 ±")
+    assert "naive = 100" in write_report([tmp_path], tmp_path / "report").html.read_text()

@@ -95,7 +95,7 @@ class PascalContext(RebuildableDataset):
         listed = Path(root, "ImageSets", "Context", f"{split}.txt")
         names = [line.strip() for line in _existing(listed).read_text().split("\n") if line.strip()]
         if target == "human_parts":
-            names = [name for name in names if _people(self._file(name))]
+            names = [name for name in names if any(np.any(person[2]) for person in _people(self._file(name)))]
         if not names:
             raise ValueError(f"{listed} lists no image{' with people' if target == 'human_parts' else ''}.")
         images = [_existing(Path(root, "JPEGImages", f"{name}.jpg")) for name in names]
@@ -194,6 +194,7 @@ def _people(path: Path) -> list[Any]:
 
 
 def _parts(path: Path) -> np.ndarray:
+    """Return the mask; all of it ignored where no part is annotated, for such people have parts, too."""
     people = _people(path)
     mask = np.zeros(np.asarray(people[0][2]).shape, np.int64)
     for person in people:
@@ -202,4 +203,4 @@ def _parts(path: Path) -> np.ndarray:
             if name not in _CLASS_OF_PART:
                 raise ValueError(f"{path} has a part of a person called {name!r}, which is none of PASCAL-Part's.")
             mask[np.asarray(part[1]).astype(bool)] = _CLASS_OF_PART[name]
-    return mask
+    return mask if mask.any() else np.full_like(mask, IGNORED)

@@ -17,8 +17,9 @@ Transform = Callable[..., Any]
 class Normals(tv_tensors.TVTensor):
     """Surface normals [..., 3, H, W]: x to the right, y, z; of length 1, and 0 where unknown.
 
-    torchvision's v2 transforms mirror, cut, pad and resize them: x is negated when left and right change places,
-    lengths are 1 again after resizing, pixels stay unknown, and what is padded is unknown.
+    torchvision's v2 transforms mirror, cut, pad and resize them: x is negated when left and right change places, y when
+    top and bottom do, lengths are 1 again after resizing, pixels stay unknown, and what is padded is unknown. What
+    turns or bends images is refused.
     """
 
     def __new__(cls, data: Any) -> Normals:
@@ -46,6 +47,12 @@ def _mirrored(normals: Tensor) -> Tensor:
     return torch.cat([0 - x, others], dim=-3)
 
 
+@_normals(v2.functional.vertical_flip)
+def _upside_down(normals: Tensor) -> Tensor:
+    x, y, z = normals.flip(-2).split(1, dim=-3)
+    return torch.cat([x, 0 - y, z], dim=-3)
+
+
 @_normals(v2.functional.crop)
 def _cropped(normals: Tensor, top: int, left: int, height: int, width: int) -> Tensor:
     return v2.functional.crop(normals, top, left, height, width)
@@ -57,12 +64,31 @@ def _padded(normals: Tensor, padding: Sequence[int], fill: Any = None, padding_m
 
 
 @_normals(v2.functional.resize)
-def _resized(normals: Tensor, size: Sequence[int], *args: Any, **options: Any) -> Tensor:
+def _resized(normals: Tensor, size: Any, interpolation: Any = None, max_size: Any = None, **_: Any) -> Tensor:
     batch = normals[None] if normals.ndim == 3 else normals
     known = (batch != 0).any(dim=-3, keepdim=True).to(batch)
-    mean = functional.interpolate(batch, tuple(size), mode="bilinear", align_corners=False)
-    unit = functional.normalize(mean, dim=-3) * functional.interpolate(known, tuple(size), mode="nearest-exact")
+    mean = v2.functional.resize(batch, size, max_size=max_size, antialias=False)
+    unit = functional.normalize(mean, dim=-3) * functional.interpolate(known, mean.shape[-2:], mode="nearest-exact")
     return unit[0] if normals.ndim == 3 else unit
+
+
+@_normals(v2.functional.resized_crop)
+def _cropped_and_resized(normals: Tensor, top: int, left: int, height: int, width: int, size: Any, **_: Any) -> Tensor:
+    return _resized(_cropped(normals, top, left, height, width), size)
+
+
+@_normals(v2.functional.center_crop)
+def _center_cropped(normals: Tensor, output_size: Any) -> Tensor:
+    return v2.functional.center_crop(normals, output_size)
+
+
+def _refused(*args: Any, **options: Any) -> Tensor:
+    raise TypeError("Normals cannot be turned or bent: mirror, cut, pad or resize them.")
+
+
+# torchvision leaves a target as it is for which nothing is registered.
+for _bending in ("rotate", "affine", "perspective", "elastic", "five_crop", "ten_crop"):
+    _normals(getattr(v2.functional, _bending))(_refused)
 
 
 class JointTransform:

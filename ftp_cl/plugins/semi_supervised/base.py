@@ -149,7 +149,7 @@ class SemiSupervisedPlugin(SupervisedPlugin[Any]):
         """Return the model with averaged weights, or the model itself where no average is kept."""
         return strategy.model if self._average is None else self._average.model
 
-    # ---- for people ------------------------------------------------------------------------------------------------
+    # ---- readings --------------------------------------------------------------------------------------------------
 
     def take_pseudo_labels(self) -> list[PseudoLabels]:
         """Return, with ``record``, what images were taken for in each epoch since the last call, in order.

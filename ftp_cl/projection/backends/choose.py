@@ -57,8 +57,8 @@ def triton_is_interpreted() -> bool:
 _MISSING: dict[str, Callable[[], str | None]] = {"numba": _numba_missing, "triton": _triton_missing}
 """What keeps a backend from working here, of those that need more than torch."""
 
-_AUTOMATIC = ("numba", "torch")
-"""Those that "auto" uses, each for the tensors that it takes. Not triton, whose kernels have not run on a GPU yet."""
+_AUTOMATIC = ("numba", "triton", "torch")
+"""Those that "auto" uses, each for the tensors that it takes."""
 
 
 def available_backends() -> list[str]:

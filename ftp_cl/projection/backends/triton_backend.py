@@ -16,6 +16,7 @@ from ftp_cl.projection.backends import triton_kernels as kernels
 from ftp_cl.projection.backends.choose import triton_is_interpreted
 from ftp_cl.projection.backends.plan import Layout, layout_of, plan_of
 from ftp_cl.projection.backends.protocol import Rule, Scaler, Update
+from ftp_cl.projection.backends.trial import works
 from ftp_cl.projection.rows import accumulation_dtype
 
 _TYPES = {torch.float64: tl.float64, torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
@@ -37,7 +38,10 @@ TABLES = 8
 
 
 class TritonBackend:
-    """See `Backend`. Triton compiles at the first use, in seconds, and keeps the code in its own cache on disk."""
+    """See `Backend`. Triton compiles at the first use, in seconds, and keeps the code in its own cache on disk.
+
+    A device is used once its kernels have passed a trial there.
+    """
 
     name = "triton"
 
@@ -87,7 +91,8 @@ class TritonBackend:
 @cache
 def _takes(layout: Layout) -> bool:
     device, *dtypes = layout
-    return (device.type == "cuda" or triton_is_interpreted()) and set(dtypes) <= {*_TYPES, None}
+    possible = device.type == "cuda" or triton_is_interpreted()
+    return possible and set(dtypes) <= {*_TYPES, None} and works(TritonBackend, device)
 
 
 class _Table:

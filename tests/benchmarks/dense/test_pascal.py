@@ -1,6 +1,10 @@
 """PASCAL-Context's multi-task release: a tree of that layout is written here, .mat files included."""
 
 import json
+import re
+import runpy
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +13,7 @@ from scipy.io import savemat
 
 from ftp_cl.benchmarks.dense.pascal import PascalContext, pascal_context
 from ftp_cl.cli import main
+from ftp_cl.optim import FTP
 
 H, W = 12, 16
 WALL, SKY = 440, 360  # labels of PASCAL-Context: NYU has walls and no sky
@@ -78,6 +83,16 @@ def test_parts_are_those_of_people_and_images_without_any_are_left_out(root):
     np.testing.assert_array_equal(dataset[0][1], expected)
 
 
+def test_people_without_annotated_parts_are_ignored_and_those_without_a_pixel_are_none(root):
+    write_parts(root / "human_parts/c.mat", [person([])])
+    assert (PascalContext(root, "val", "human_parts", (H, W))[0][1] == 255).all()
+    unseen = person([])
+    unseen["mask"] = np.zeros((H, W), np.uint8)
+    write_parts(root / "human_parts/c.mat", [unseen])
+    with pytest.raises(ValueError, match="lists no image with people"):
+        PascalContext(root, "val", "human_parts", (H, W))
+
+
 def test_normals_are_those_of_the_file_where_the_label_is_one_of_nyu(root):
     _, found = PascalContext(root, "val", "normals", (H, W))[0]
     assert (found[:, :, 8:] == 0).all()
@@ -124,3 +139,27 @@ def test_a_run_learns_normals_and_counts_angles(root, tmp_path):
     found = result["pixels"]["test"]
     assert result["average_accuracy"] == pytest.approx(found["within_11.25"], abs=1e-5)
     assert 0 < found["mean_angle"] < 180 and found["within_11.25"] <= found["within_30"]
+
+
+@pytest.mark.slow
+def test_the_recipe_learns_all_targets_from_one_projected_encoder(root, monkeypatch, capsys, caplog):
+    made = []
+
+    class Watched(FTP):
+        def attach(self, optimizer):
+            made.append(self)
+            return super().attach(optimizer)
+
+    monkeypatch.setattr("ftp_cl.optim.FTP", Watched)
+    script = Path(__file__).parents[3] / "strategies" / "multitask_ftp.py"
+    monkeypatch.setattr(sys, "argv", [str(script), "--root", str(root), "--epochs", "2"])
+    runpy.run_path(str(script), run_name="__main__")
+    printed = re.findall(r"(\w+): mean (?:IoU|angle) ([\d.]+) (%|degrees)", capsys.readouterr().out)
+    assert [(name, unit) for name, _, unit in printed] == [
+        ("segmentation", "%"), ("human_parts", "%"), ("normals", "degrees"),
+    ]  # fmt: skip
+    assert 0 < float(printed[2][1]) < 180 and not caplog.records
+    (ftp,) = made
+    summary = ftp.summary()
+    assert len(summary) > 100 and not any("decoder" in name or "head" in name for name in summary)
+    assert all(row["mean_distance"] <= row["radius"] * 1.001 + 1e-4 for row in summary.values())

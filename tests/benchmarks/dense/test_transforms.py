@@ -69,3 +69,24 @@ def test_borders_that_a_shift_brings_in_have_no_normals():
     lengths = target.norm(dim=0)
     assert ((lengths == 0) | ((lengths - 1).abs() < 1e-6)).all() and (lengths == 0).any()
     assert isinstance(Normals(target), Normals)
+
+
+def test_normals_upside_down_point_the_other_way_in_y_alone():
+    _, after = JointTransform(v2.RandomVerticalFlip(p=1))(torch.rand(3, 6, 8), normals())
+    expected = normals().numpy()[:, ::-1] * np.array([1, -1, 1], np.float32)[:, None, None]
+    np.testing.assert_array_equal(after.numpy(), expected)
+
+
+def test_normals_are_cut_with_their_image():
+    before = normals()
+    _, after = JointTransform(v2.CenterCrop((4, 4)))(torch.rand(3, 6, 8), before)
+    assert torch.equal(after, before[:, 1:5, 2:6])
+    crop = v2.RandomResizedCrop((8, 8), scale=(0.5, 0.5), ratio=(1, 1))
+    _, after = JointTransform(crop)(torch.rand(3, 16, 16), torch.nn.functional.normalize(torch.rand(3, 16, 16), dim=0))
+    assert_close(after.norm(dim=0), torch.ones(8, 8))
+
+
+@pytest.mark.parametrize("bends", [v2.RandomRotation(30), v2.RandomAffine(10), v2.RandomPerspective(p=1)])
+def test_what_would_leave_normals_behind_its_image_is_refused(bends):
+    with pytest.raises(TypeError, match="cannot be turned or bent"):
+        JointTransform(bends)(torch.rand(3, 6, 8), normals())
