@@ -3,10 +3,8 @@
 import json
 import pickle
 
-import numpy as np
 import pytest
 import yaml
-from PIL import Image
 
 from ftp_cl.benchmarks import (
     DomainNet,
@@ -19,7 +17,6 @@ from ftp_cl.benchmarks import (
     split_imagenet_r,
     split_tiny_imagenet,
 )
-from ftp_cl.benchmarks.image_files import read_image
 
 # ---- ImageNet-R ------------------------------------------------------------------------------------------------------
 
@@ -89,64 +86,13 @@ def test_missing_imagenet_r_says_what_where_and_whence(tmp_path, one_sentence):
     one_sentence(call, f"{tmp_path}/imagenet-r is missing", "imagenet-r.tar", "hendrycks/imagenet-r.tar")
 
 
-# ---- images ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("mode", ["L", "CMYK"])
-def test_images_of_other_modes_become_rgb(imagenet_r_tree, image_writer, mode):
-    image_writer(imagenet_r_tree / "imagenet-r" / "n01443537" / "art_0.jpg", mode=mode)
-    dataset = ImageNetR(imagenet_r_tree, "train", size=32)
-    assert all(dataset[i][0].mode == "RGB" and dataset[i][0].size == (32, 32) for i in range(len(dataset)))
-
-
-def test_sixteen_bits_become_eight_and_what_is_transparent_white(tmp_path, one_sentence):
-    ramp = np.tile(np.linspace(0, 65535, 64).astype(np.uint16), (64, 1))
-    expected = np.tile((ramp[0] // 257).astype(np.uint8), (64, 1))
-    for name in ("ramp.png", "ramp.tif"):
-        Image.fromarray(ramp).save(tmp_path / name)
-        assert (np.asarray(read_image(tmp_path / name))[..., 0] == expected).all()
-
-    for kind in (np.int32, np.uint16):  # integers that hold 8 bits
-        Image.fromarray(np.arange(256, dtype=kind).reshape(16, 16)).save(tmp_path / "few.tif")
-        assert (np.asarray(read_image(tmp_path / "few.tif"))[..., 0].ravel() == np.arange(256)).all()
-
-    drawing = np.zeros((16, 16, 4), np.uint8)
-    drawing[4:8, 4:8, 3] = 255
-    Image.fromarray(drawing).save(tmp_path / "drawing.png")
-    found = np.asarray(read_image(tmp_path / "drawing.png"))
-    assert (found[4:8, 4:8] == 0).all() and found.sum() == 255 * 3 * (256 - 16)
-    grey = Image.fromarray(drawing[..., 0]).convert("P")
-    grey.save(tmp_path / "palette.png", transparency=0)
-    assert np.asarray(read_image(tmp_path / "palette.png")).min() == 255
-
-    Image.fromarray(ramp.astype(np.float32)).save(tmp_path / "floats.tif")
-    Image.fromarray(ramp.astype(np.int32) * 2).save(tmp_path / "large.tif")
-    one_sentence(lambda: read_image(tmp_path / "floats.tif"), "floats.tif cannot be read", "floating point")
-    one_sentence(lambda: read_image(tmp_path / "large.tif"), "0 to 131070, are not those of 8 or 16 bits")
-
-
-def test_truncated_images_are_named(imagenet_r_tree, one_sentence):
-    dataset = ImageNetR(imagenet_r_tree, "train")
-    path = imagenet_r_tree / "imagenet-r" / dataset.paths[5]
-    path.write_bytes(path.read_bytes()[:400])
-    one_sentence(lambda: dataset[5], str(path), "cannot be read", "truncated")
-    path.write_bytes(b"no image at all")
-    one_sentence(lambda: dataset[5], str(path), "cannot be read")
-    path.unlink()
-    one_sentence(lambda: dataset[5], str(path), "is missing")
+# ---- DomainNet -------------------------------------------------------------------------------------------------------
 
 
 def test_images_are_decoded_only_when_read(domainnet_tree, sizes):
     for path in (domainnet_tree / "real").rglob("*.jpg"):
         path.write_bytes(b"x")
     assert sum(sizes(domainnet(2, dataset_root=domainnet_tree))["train"]) == 80
-
-
-def test_image_as_it_is_stored_without_a_size(imagenet_r_tree):
-    assert ImageNetR(imagenet_r_tree, "test", size=None)[0][0].size == (40, 36)
-
-
-# ---- DomainNet -------------------------------------------------------------------------------------------------------
 
 
 def test_domainnet_trains_on_one_domain_with_the_others_as_ood_streams(domainnet_tree, sizes):
