@@ -152,6 +152,7 @@ def class_benchmark(
     settings: Mapping[str, Any],
     ood: Mapping[str, NamedDataset] | None = None,
     validation: LabelledDataset | None = None,
+    *,
     identities: Sequence[str] | None = None,
     **options: Any,
 ) -> "DescribedScenario":
