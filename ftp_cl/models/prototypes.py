@@ -8,6 +8,9 @@ from torch.nn import functional
 
 from ftp_cl.models.heads import ClassifierHead, unit_rows, with_rows
 
+_ROUNDING = 1e-14
+"""Of a sum of squares in float64, relative to its trace; with less than this on its diagonal solutions are noise."""
+
 
 class PrototypeHead(ClassifierHead):
     """A head that takes in features of labelled images; in parts as at once. Has no parameters.
@@ -115,13 +118,13 @@ class RandomProjectionHead(PrototypeHead):
     sum of h h^T, C the sum of h y^T with y one-hot, and logits h (G + lambda I)^-1 C. As in the published code, lambda
     is chosen anew at each update among 1e-8, 1e-7, ..., 1e8 by the squared error on a fifth of its images, fitted to
     the others. The fifth is drawn from each class that has two images or more, one image at least. An update without
-    such a class keeps the lambda that there is, 1 at first.
+    such a class keeps the lambda that there is, 1 at first. What is less than the rounding of G counts as that.
 
     Shapes: features [B, D] -> logits [B, classes].
 
     Attributes:
         projection: W, [D, M], drawn with torch's initial seed.
-        gram: G, [M, M], float64: 8 M^2 bytes, 800 MB by default.
+        gram: G, [M, M], float64: 8 M^2 bytes, 800 MB by default; the first logits after an update take as much again.
         class_sums: C transposed, [num_classes, M], float64.
         ridge: lambda, 0-d; a buffer, since it is learned.
     """
@@ -153,10 +156,18 @@ class RandomProjectionHead(PrototypeHead):
     def forward(self, features: Tensor) -> Tensor:
         """Return the logits [B, classes] of features [B, D]."""
         if self._fit is None or self._fit.device != self.gram.device:
-            regularised = self.gram.clone()
-            regularised.diagonal().add_(self.ridge)
-            self._fit = torch.linalg.solve(regularised, self.class_sums.T)
+            self._fit = self._solved()
         return self._masked((self._random(features.double()) @ self._fit).to(features.dtype))
+
+    def _solved(self) -> Tensor:
+        """(G + lambda I)^-1 C, [M, classes], with one matrix beside G."""
+        ridge = self.ridge.clamp_min(_ROUNDING * self.gram.trace())
+        # A factor by columns, which LAPACK takes, is found in place.
+        factor, failed = self.gram.clone().mT, torch.empty((), dtype=torch.int32, device=self.gram.device)
+        factor.diagonal().add_(ridge)
+        torch.linalg.cholesky_ex(factor, out=(factor, failed))
+        half = torch.linalg.solve_triangular(factor, self.class_sums.T, upper=False)  # cholesky_solve would copy it
+        return torch.linalg.solve_triangular(factor.mT, half, upper=True)
 
     def _random(self, features: Tensor) -> Tensor:
         return (features @ self.projection.double()).relu_()
@@ -167,7 +178,7 @@ class RandomProjectionHead(PrototypeHead):
         held = _held_out(targets)
         if held.any():
             self.ridge.copy_(_best_ridge(hidden, one_hot, held))
-        self.gram += hidden.T @ hidden
+        self.gram.addmm_(hidden.T, hidden)
         self.class_sums += one_hot.T @ hidden
 
     def _resize_parameters(self, num_classes: int, starting: Tensor) -> None:

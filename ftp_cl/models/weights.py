@@ -28,6 +28,9 @@ _MASK_TOKEN = "mask_token"  # of MAE; in files of DINOv2 timm's converter knows 
 
 _NAMED_AT_MOST = 3
 
+_PATCHES = "patch_embed.proj.weight"
+_PATCHES_OF_OTHERS = (_PATCHES, "visual.conv1.weight")  # the second is that of OpenAI's CLIP and OpenCLIP
+
 
 def read_tensors(path: Path, architecture: str = "") -> dict[str, Tensor]:
     """Read a weight file: safetensors by its suffix, anything else by ``torch.load`` with ``weights_only=True``.
@@ -100,10 +103,12 @@ def _is_torchscript(path: Path) -> bool:
 
 
 def _equivalent(architecture: str) -> str:
-    """The name of OpenAI's weights in timm: what is published as TorchScript is CLIP's."""
+    """The name of OpenAI's weights in timm: what is published as TorchScript is CLIP's, trained with QuickGELU."""
     plain = architecture.partition(".")[0]
+    native = plain if "quickgelu" in plain else plain.replace("_clip_", "_clip_quickgelu_")
     known = timm.list_pretrained("*_clip*.openai")
-    return f"{plain}.openai" if f"{plain}.openai" in known else f"one of {', '.join(known)}"
+    found = [f"{name}.openai" for name in (native, plain) if f"{name}.openai" in known]
+    return found[0] if found else f"one of {', '.join(known)}"
 
 
 def load_by_name(
@@ -135,6 +140,22 @@ def load_by_name(
         if _misfit(fitting, model):
             raise ValueError(f"{source} does not fit {architecture}: {problem}")
     model.load_state_dict(fitting)
+
+
+def check_patches(tensors: dict[str, Tensor], model: nn.Module, *, architecture: str, source: str) -> None:
+    """Check that a ViT has patches of the size in a file: timm's converters would resize their embeddings silently.
+
+    Raises:
+        ValueError: The sizes differ.
+    """
+    own = model.state_dict().get(_PATCHES)
+    found = next((tensor for name, tensor in tensors.items() if name.endswith(_PATCHES_OF_OTHERS)), None)
+    if own is not None and found is not None and found.ndim == own.ndim == 4 and found.shape[2:] != own.shape[2:]:
+        (height, width), (own_height, own_width) = found.shape[2:], own.shape[2:]
+        raise ValueError(
+            f"{source} does not fit {architecture}: its patches have {height} x {width} pixels instead of "
+            f"{own_height} x {own_width}; patch_size={own_height} would resize their embeddings"
+        )
 
 
 def load_in_order(tensors: dict[str, Tensor], model: nn.Module, *, architecture: str, source: str) -> None:

@@ -36,12 +36,14 @@ from ftp_cl.plugins.semi_supervised import (
     WeakView,
 )
 from ftp_cl.plugins.separated_softmax import SeparatedCriterion, SeparatedSoftmax
+from ftp_cl.plugins.sldc import SLDC
 from ftp_cl.plugins.synaptic_intelligence import SynapticIntelligence
 
 __all__ = [
     "AGEM",
     "APER",
     "GEM",
+    "SLDC",
     "AnchorPenalty",
     "AnchoredPlugin",
     "AnchoredStepPlugin",

@@ -1,19 +1,19 @@
 """SLCA's classifier alignment: the head is trained once more, on features drawn from a Gaussian of each class."""
 
 import copy
+from collections import Counter
 from typing import Any
 
 import torch
 from avalanche.core import SupervisedPlugin
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
 from ftp_cl.models import ContinualClassifier
 from ftp_cl.plugins.prototypes import experience_features
-from ftp_cl.plugins.stages import PartsDone, refuse_hidden
-
-_NOISE = 1e-2  # standard deviation; the published code adds 1e-4 to the diagonal of each covariance
-_OLDEST = 0.9  # means of the first experience are scaled by little more than this, those of the last by 1
+from ftp_cl.plugins.stages import PartsDone, experiences_trained_on, refuse_hidden
 
 
 class ClassifierAlignment(SupervisedPlugin[Any]):
@@ -36,10 +36,14 @@ class ClassifierAlignment(SupervisedPlugin[Any]):
         temperature: of the normalised logits; 0.1 as published.
 
     Raises:
-        ValueError: for a number that is not positive; at the first experience, in an online stream that shows no
-            boundaries; after an experience, for a class with one image only, which has no covariance.
+        ValueError: for a number that is not positive; when training starts, in an online stream that shows no
+            boundaries, or for a class with one image only, which has no covariance.
         TypeError: when training starts, if the model is no `ContinualClassifier`.
     """
+
+    _noise = 1e-2  # standard deviation; the published code adds 1e-4 to the diagonal of each covariance
+    _oldest = 0.9  # means of the first experience are scaled by little more than this, those of the last by 1
+    _begins_with = 2  # experiences
 
     def __init__(self, epochs: int = 5, samples: int = 256, lr: float = 0.01, temperature: float = 0.1) -> None:
         super().__init__()
@@ -57,16 +61,24 @@ class ClassifierAlignment(SupervisedPlugin[Any]):
 
     def before_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:
         """Give the model its own head back, before it grows and enters the optimizer."""
+        name = type(self).__name__
         if not isinstance(strategy.model, ContinualClassifier):
             raise TypeError(
-                "ClassifierAlignment needs a ContinualClassifier of ftp_cl.models, not "
-                f"{type(strategy.model).__name__}."
+                f"{name} needs a ContinualClassifier of ftp_cl.models, not {type(strategy.model).__name__}."
             )
-        refuse_hidden(strategy.experience, "ClassifierAlignment")
+        refuse_hidden(strategy.experience, name)
         if self._own_head is not None:
             strategy.model.head, self._own_head = self._own_head, None
         self._aligned = None
         self._parts.begin(strategy.experience)
+
+    def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """Refuse a class of one image now, and not when all is trained."""
+        counts = Counter(int(label) for each in experiences_trained_on(strategy) for label in each.dataset.targets)
+        if single := sorted(label for label, count in counts.items() if count == 1):
+            raise ValueError(
+                f"Class {single[0]} has one training image, and {type(self).__name__} needs two for a covariance."
+            )
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Take in the classes of this experience, and align a copy of the head."""
@@ -75,11 +87,12 @@ class ClassifierAlignment(SupervisedPlugin[Any]):
             return
         features, targets = found
         classes = targets.unique().tolist()
+        self._move_earlier(features)
         for label in classes:
-            self._gaussians[label] = gaussian(features[targets == label], label)
+            self._gaussians[label] = gaussian(features[targets == label])
         self._experiences = [*([c for c in old if c not in classes] for old in self._experiences), classes]
         self._experiences = [old for old in self._experiences if old]
-        if len(self._experiences) > 1:
+        if len(self._experiences) >= self._begins_with:
             self._aligned = self._align(copy.deepcopy(strategy.model.head).eval())
 
     def before_eval(self, strategy: Any, **kwargs: Any) -> None:
@@ -108,33 +121,46 @@ class ClassifierAlignment(SupervisedPlugin[Any]):
 
     # ---- how --------------------------------------------------------------------------------------------------------
 
+    def _move_earlier(self, features: Tensor) -> None:
+        """For subclasses whose Gaussians follow the backbone; features [N, D] of this experience, in its order."""
+
     @torch.enable_grad()
     def _align(self, head: nn.Module) -> nn.Module:
         parameters = [parameter for parameter in head.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.SGD(parameters, lr=self.lr, momentum=0.9, weight_decay=5e-4)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.epochs)
+        optimizer, schedule = self._optimizer(parameters)
         generator = torch.Generator().manual_seed((torch.initial_seed() + len(self._experiences)) % 2**63)
         for _ in range(self.epochs):
             features, targets = self._drawn(generator)
             order = torch.randperm(len(targets), generator=generator)
-            for batch in order.split(self.samples):
+            for batch in order.split(self._batch_size()):
                 logits = head(features[batch].to(parameters[0]))
-                loss = functional.cross_entropy(self._normalised(logits), targets[batch].to(logits.device))
+                loss = self._loss(logits, targets[batch].to(logits.device))
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
             schedule.step()
         return head
 
+    def _optimizer(self, parameters: list[nn.Parameter]) -> tuple[Optimizer, LRScheduler]:
+        optimizer = torch.optim.SGD(parameters, lr=self.lr, momentum=0.9, weight_decay=5e-4)
+        return optimizer, CosineAnnealingLR(optimizer, self.epochs)
+
+    def _batch_size(self) -> int:
+        return self.samples
+
+    def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Of logits [B, classes] and the positions [B] among the classes seen that `_drawn` gives."""
+        return functional.cross_entropy(self._normalised(logits), targets)
+
     def _drawn(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Features [N, D] of all classes seen, and their positions [N] among the columns of `_normalised`."""
         features = []
         for number, classes in enumerate(self._experiences, 1):
-            scale = _OLDEST + (1 - _OLDEST) * number / len(self._experiences)
+            scale = self._oldest + (1 - self._oldest) * number / len(self._experiences)
             for label in classes:
                 mean, factor = (part.cpu() for part in self._gaussians[label])
                 along = torch.randn(self.samples, len(factor), generator=generator) @ factor
-                features.append(scale * mean + along + _NOISE * torch.randn(along.shape, generator=generator))
+                features.append(scale * mean + along + self._noise * torch.randn(along.shape, generator=generator))
         return torch.cat(features), torch.arange(len(features)).repeat_interleave(self.samples)
 
     def _normalised(self, logits: Tensor) -> Tensor:
@@ -144,14 +170,8 @@ class ClassifierAlignment(SupervisedPlugin[Any]):
         return torch.cat(groups, dim=1) / (lengths.clamp_min(1e-7) * self.temperature)[:, None]
 
 
-def gaussian(features: Tensor, label: int) -> tuple[Tensor, Tensor]:
-    """Mean [D] of features [N, D] of a class, and F [min(N, D), D] with F^T F their covariance, in float32.
-
-    Raises:
-        ValueError: N is 1.
-    """
-    if len(features) < 2:
-        raise ValueError(f"Class {label} has one training image, and ClassifierAlignment needs two for a covariance.")
+def gaussian(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean [D] of features [N, D] of a class, and F [min(N, D), D] with F^T F their covariance, in float32; N > 1."""
     features = features.float()
     mean = features.mean(dim=0)
     return mean, torch.linalg.qr(features - mean, mode="r").R / (len(features) - 1) ** 0.5

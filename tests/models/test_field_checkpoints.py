@@ -1,6 +1,7 @@
 """Weight files as the field publishes them: MoCo v3, DINO, MAE, OpenCLIP, OpenAI's CLIP, averaged weights."""
 
 import argparse
+import warnings
 
 import pytest
 import timm
@@ -198,7 +199,10 @@ def test_the_resnet_of_openais_clip_gives_its_visual_tower(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "equivalent"),
-    [("vit_base_patch16_clip_224.laion2b", "vit_base_patch16_clip_224.openai"), (VIT, "one of .*resnet50_clip.openai")],
+    [
+        ("vit_base_patch16_clip_224.laion2b", "vit_base_patch16_clip_quickgelu_224.openai"),
+        (VIT, "one of .*resnet50_clip.openai"),
+    ],
 )
 @pytest.mark.filterwarnings("ignore:`torch.jit")
 def test_a_torchscript_archive_is_refused_with_its_equivalent(tmp_path, name, equivalent):
@@ -214,3 +218,33 @@ def test_other_classes_in_a_file_are_still_refused(tmp_path):
     torch.save({"model": backbone(VIT).state_dict(), "args": tmp_path}, tmp_path / "w.pth")
     with pytest.raises(ValueError, match="could run code when loaded"):
         pretrained(VIT, weights=tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize(("infix", "warns"), [("", True), ("quickgelu_", False)])
+def test_weights_under_the_name_of_another_activation_than_theirs_are_warned_of(tmp_path, infix, warns):
+    """timm has the names of OpenAI's ViT-L/14 in both forms; a model of one layer stands for it."""
+    name = f"vit_large_patch14_clip_{infix}224.openai"
+    sizes = {"depth": 1, "embed_dim": 16, "num_heads": 2, "img_size": 28}
+    torch.save(timm.create_model(name, pretrained=False, num_classes=0, **sizes).state_dict(), tmp_path / "weights.pt")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model = pretrained(name, weights=tmp_path / "weights.pt", **sizes)
+        pretrained(name, weights="random", **sizes)
+    activation = type(model.backbone.blocks[0].mlp.act).__name__
+    assert activation == ("GELU" if warns else "QuickGELU")
+    assert [str(w.message) for w in caught] == [
+        "The weights vit_large_patch14_clip_224.openai were trained with QuickGELU, but a model of this name computes "
+        "GELU, which gives other features: take vit_large_patch14_clip_quickgelu_224.openai unless that is meant."
+    ] * warns
+
+
+@pytest.mark.parametrize("name", ["patch_embed.proj.weight", "visual.conv1.weight"])
+def test_patches_of_another_size_are_resized_only_where_that_is_asked_for(tmp_path, name):
+    sizes = {"depth": 1, "embed_dim": 16, "num_heads": 2, "img_size": 64}
+    state = backbone("vit_base_patch16_224", **sizes).state_dict()
+    torch.save({name if key == "patch_embed.proj.weight" else key: state[key] for key in state}, tmp_path / "16.pt")
+    with pytest.raises(ValueError, match="patches have 16 x 16 pixels instead of 32 x 32; patch_size=32 would resize"):
+        pretrained("vit_base_patch32_224", weights=tmp_path / "16.pt", **sizes)
+    if name == "patch_embed.proj.weight":
+        model = pretrained("vit_base_patch16_224", weights=tmp_path / "16.pt", patch_size=32, **sizes)
+        assert model.backbone.pos_embed.shape[1] == 5

@@ -42,6 +42,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from ftp_cl.benchmarks import few_labels
+from ftp_cl.models import pretrained
 from ftp_cl.optim import FTP
 from ftp_cl.plugins import FTPPlugin, find_classifier
 from ftp_cl.runs.config import load_config
@@ -597,3 +598,19 @@ def test_the_name_of_the_values_before_says_what_to_pass():
 def test_arguments_of_another_kind_are_refused_at_once(options):
     with pytest.raises(TypeError, match=next(iter(options))):
         FTPPlugin(**options)
+
+
+def test_on_a_transformer_everything_but_the_classifier_is_projected_as_in_the_published_code():
+    def experience():
+        data = TensorDataset(torch.rand(8, 3, 32, 32), torch.arange(8) % 2)
+        data.targets = [i % 2 for i in range(8)]
+        data = as_classification_dataset(data)
+        return nc_benchmark(data, data, n_experiences=1, task_labels=False, shuffle=False).train_stream[0]
+
+    model = pretrained("vit_tiny_patch16_224", weights="random", img_size=32, depth=1, init_values=1e-5)
+    plugin = FTPPlugin()
+    make_strategy(Naive, plugin, model).train(experience())
+    expected = {f"backbone.{name}" for name in dict(model.backbone.named_parameters())}
+    assert set(plugin.ftp.projected_names()) == expected
+    assert {f"backbone.{name}" for name in ("pos_embed", "cls_token", "norm.bias", "blocks.0.ls1.gamma")} <= expected
+    assert plugin.ftp.distances()["backbone.pos_embed"].numel() == 1  # one row, of all positions
