@@ -31,15 +31,26 @@ default_role = "code"
 
 html_theme = "furo"
 html_title = "ftp_cl"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 exclude_patterns = ["requirements.txt"]
 
 
 def link_outside(app, name, source):
     """Files outside docs/ are no pages of the site: link to the repository, or leave the text alone."""
     link = rf"[\1]({REPOSITORY}\2)" if REPOSITORY else r"\1"
-    source[0] = re.sub(r"\[([^\]]+)\]\(\.\./(?!\.\.)((?!changelog)[^)]+)\)", link, source[0])
+    source[0] = re.sub(r"(?<!!)\[([^\]]+)\]\(\.\./(?!\.\.)((?!changelog)[^)]+)\)", link, source[0])
+
+
+def mark_code(app, what, name, obj, options, lines):
+    """An indented block below a paragraph of a docstring is code; reStructuredText takes it for a quotation."""
+    for i in range(len(lines) - 1, 1, -1):
+        before = next((line for line in reversed(lines[:i]) if line), "    ")
+        if lines[i].startswith("    ") and not lines[i - 1] and re.match(r"\w(?!.*::$)", before):
+            lines[i:i] = ["::", ""]
 
 
 def setup(app):
     """Register what stands above."""
     app.connect("source-read", link_outside)
+    app.connect("autodoc-process-docstring", mark_code, priority=400)  # before napoleon

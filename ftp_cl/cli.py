@@ -67,43 +67,43 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--from", dest="result", type=expanded, metavar="RESULT.json", help="repeat the run that has this result"
     )
-    run.add_argument("--trust", action="store_true", help="run the code, too, that the result names by import path")
+    run.add_argument("--trust", action="store_true", help="also run the code that the result names by import path")
     run.set_defaults(act=_run)
 
     evaluate = commands.add_parser(
         "evaluate",
-        help="the saved weights of a finished run on other streams",
+        help="evaluate the saved weights of a run on other streams",
         usage="ftp-cl evaluate RUN [--json FILE] [benchmark=... key=value ...]",
     )
-    evaluate.add_argument("directory", type=expanded, metavar="RUN", help="of a run with save_weights=true")
+    evaluate.add_argument("directory", type=expanded, metavar="RUN", help="directory of a run with save_weights=true")
     evaluate.add_argument("--json", type=expanded, metavar="FILE", help="write the numbers there, too")
     evaluate.set_defaults(act=_evaluate)
 
-    report = commands.add_parser("report", help="tables and figures from the results under directories")
+    report = commands.add_parser("report", help="write tables and figures from the results under directories")
     report.add_argument("directories", nargs="+", type=expanded, metavar="DIR")
     report.add_argument("--out", type=expanded, default="report", help="directory of the report (default: report)")
     report.add_argument("--figures", choices=["svg", "png"], help="write each figure as a file of its own, too")
     report.set_defaults(act=_report)
 
-    listing = commands.add_parser("list", help="what benchmark=, method= and model= take")
+    listing = commands.add_parser("list", help="list benchmarks, methods and models")
     listing.add_argument("what", nargs="?", choices=["benchmarks", "methods", "models"])
     listing.set_defaults(act=_list)
 
-    demo = commands.add_parser("demo", help="four methods on one stream, in about two minutes on two cores")
+    demo = commands.add_parser("demo", help="compare four methods on one stream, in about two minutes on two cores")
     demo.add_argument("--out", type=expanded, default="demo", help="directory of runs and report (default: demo)")
     demo.set_defaults(act=_demo)
 
-    compare = commands.add_parser("compare", help="tune methods on equal terms and compare them (docs/protocol.md)")
+    compare = commands.add_parser("compare", help="tune methods with equal budgets and compare them (docs/protocol.md)")
     compare.add_argument("settings", nargs="*", metavar="SETTING", help="of the plan (default: all)")
     compare.add_argument("--plan", default="comparison", metavar="NAME", help="of configs/, or a file of your own")
     compare.add_argument("--quick", action="store_true", help="the small version of the plan")
     compare.add_argument("--results", type=expanded, metavar="DIR", help="of the plan's rows (default: results/NAME)")
-    compare.add_argument("--runs", type=expanded, default=Path("runs"), help="run directories, which may go")
+    compare.add_argument("--runs", type=expanded, default=Path("runs"), help="of the runs; delete it when you like")
     compare.add_argument("--workers", type=int, metavar="N", help="runs at a time, one thread each (default: cores)")
     compare.add_argument("--minutes", type=float, metavar="N", help="start no run after so many")
     compare.set_defaults(act=_compare)
 
-    results = commands.add_parser("results", help="take rows out of a plan's results, remove or add some")
+    results = commands.add_parser("results", help="export, drop, merge or compare rows of a plan's results")
     acts = results.add_subparsers(dest="results_command", required=True, metavar="act")
     export = acts.add_parser("export", help="print one row as the JSON that ftp-cl run --from takes")
     export.set_defaults(act=_export)
@@ -121,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
         act.add_argument("--row", required=act is export, help="name of the row: a method of the plan")
     export.add_argument("--seed", type=int, required=True)
 
-    watch = commands.add_parser("watch", help="what the runs under a directory are doing")
+    watch = commands.add_parser("watch", help="show what the runs under a directory are doing")
     watch.add_argument("directory", nargs="?", type=expanded, default="runs", metavar="DIR")
     watch.add_argument("--every", type=_seconds, metavar="SECONDS", help="look again and again, until Ctrl-C")
     watch.set_defaults(act=_watch)

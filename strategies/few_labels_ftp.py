@@ -40,7 +40,7 @@ def main() -> None:
         FreshOptimizer(),  # Adam's moments belong to the experience that they came from
         FreezeBatchNorm(),  # so few images would ruin the running statistics
     ]
-    # FTP anchors each weight tensor at the start of an experience and learns how far it may go. The head is left free.
+    # FTP anchors each weight tensor at the start of an experience and learns its radius. The head is left free.
     if not arguments.without_ftp:
         plugins.append(FTPPlugin())
 

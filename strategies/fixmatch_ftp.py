@@ -41,7 +41,7 @@ def main() -> None:
 
     # FixMatch finds the stream of unlabelled images itself. It comes before FTP, which then meets the averaged weights.
     plugins = [SeparatedSoftmax(), FixMatch(ratio=3), FreshOptimizer(), FreezeBatchNorm()]
-    # FTP anchors each weight tensor at the start of an experience and learns how far it may go. The head is left free.
+    # FTP anchors each weight tensor at the start of an experience and learns its radius. The head is left free.
     if not arguments.without_ftp:
         plugins.append(FTPPlugin())
 

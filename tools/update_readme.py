@@ -1,30 +1,28 @@
-"""Puts generated tables and figures into README.md and docs/configuration.md, between markers.
+"""Puts generated tables into README.md, docs/configuration.md and results/findings.md, between markers.
 
-`python tools/update_readme.py --demo demo` takes the table and figure of a finished demo, `--results` the comparison
-in which every method has the same budget and one set of values for all settings, from results/defaults.
+`python tools/update_readme.py --demo demo` takes the table of a finished demo. `--results` takes the comparison with
+one set of values for all settings from results/defaults, and what rows of FTP are ahead of and behind in each setting.
 `--configuration` takes the table of keys from the schema.
 """
 
 import argparse
-import shutil
+import csv
 import sys
 from pathlib import Path
 
 from ftp_cl.runs.schema import table_of_keys
 from ftp_cl.study.loading import load_results
 from ftp_cl.study.plan import load_plan
-from ftp_cl.study.plan_tables import mean_over_settings
+from ftp_cl.study.plan_tables import differences, mean_over_settings
 from ftp_cl.study.store import Store
 
 ROOT = Path(__file__).parents[1]
+MEASURES = {"average_accuracy": "accuracy", "ood_average": "OOD"}
 METHODS = {"naive": "fine-tuning", "lda": "frozen features + LDA", "ftp": "FTP"}
 
 
 def show_demo(demo: Path) -> str:
-    """The numbers of the demo in short; its figure goes to docs/figures."""
-    figure = ROOT / "docs" / "figures" / "demo.svg"
-    figure.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(demo / "figure.svg", figure)
+    """The numbers of the demo in short."""
     rows = [["method", "accuracy (%)", "OOD (%)", "forgetting (points)"]]
     for result in sorted(load_results([demo / "runs"]), key=lambda result: -result.average_accuracy):
         numbers = (result.average_accuracy, result.ood_average, result.average_forgetting)
@@ -36,6 +34,23 @@ def show_mean() -> str:
     """The mean over all settings of results/defaults, and what FTP is ahead by."""
     heads, rows = mean_over_settings(load_plan("defaults"), Store(ROOT / "results" / "defaults"))
     return _markdown([["method", *heads], *([METHODS[name], *rows[name]] for name in rows)])
+
+
+def show_findings(plan: str) -> str:
+    """What each row with FTP is ahead of, level with and behind in each setting, among the rows without FTP."""
+    found: dict[tuple[str, str, str], list[list[str]]] = {}
+    for line in csv.DictReader(differences(Store(ROOT / "results" / plan)).splitlines()):
+        ends = [float(line[end]) for end in ("difference", "low", "high")]
+        row, other, measure = line["row"], line["reference"], MEASURES.get(line["measure"])
+        if "ftp" in other:
+            row, other, ends = other, row, [-ends[0], -ends[2], -ends[1]]
+        if "ftp" not in row or "ftp" in other or measure is None:
+            continue
+        text = f"{other} {ends[0]:+.1f} [{ends[1]:.1f}, {ends[2]:.1f}]"
+        place = 0 if ends[1] > 0 else 2 if ends[2] < 0 else 1
+        found.setdefault((line["setting"], row, measure), [[], [], []])[place].append(other if place == 1 else text)
+    heads = ["setting", "row", "measure", "ahead of", "level with", "behind"]
+    return _markdown([heads, *([*key, *(", ".join(cell) for cell in cells)] for key, cells in sorted(found.items()))])
 
 
 def _markdown(rows: list[list[str]]) -> str:
@@ -65,6 +80,8 @@ def main() -> None:
         insert("keys", table_of_keys(), "docs/configuration.md")
     if arguments.results:
         insert("mean", show_mean())
+        for plan in ("defaults", "comparison", "few_labels"):
+            insert(plan, show_findings(plan), "results/findings.md")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""image_folder: any images of one's own, one folder per class."""
+"""image_folder: your own images, one folder per class."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class ImageFolder(ImageFiles):
         self._set_files(root, [path for path, _ in items], [target for _, target in items], classes, size)
 
     def image_identity(self, index: int) -> bytes:
-        """Return a digest of the file: in folders of one's own, the same path may be another image."""
+        """Return a digest of the file: in folders of your own, the same path may be another image."""
         return hashlib.blake2b(self.stored_image(index).content, digest_size=16).digest()
 
 

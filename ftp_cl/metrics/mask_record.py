@@ -27,6 +27,7 @@ class MaskRecord:
     def __init__(self) -> None:
         self.seen: list[int] = []
         self._counts: dict[tuple[str, int], Matrix] = {}
+        self._pixels: dict[tuple[str, int], Matrix] = {}
         self._owner: dict[tuple[str, int], int] = {}
         self._classes: dict[tuple[str, int], list[int]] = {}
 
@@ -37,14 +38,26 @@ class MaskRecord:
             self._owner[stream.name, number] = owner
         for other in stream:
             self._classes[stream.name, other.current_experience] = sorted(map(int, other.classes_in_this_experience))
-        self._counts[stream.name, self._owner[stream.name, experience.current_experience]] = np.zeros(
-            (n_classes, n_classes), np.int64
-        )
+        place = self._place(experience)
+        self._counts[place] = np.zeros((n_classes, n_classes), np.int64)
+        self._pixels[place] = np.zeros((0, n_classes), np.int64)
 
-    def add(self, experience: Any, counts: Matrix) -> None:
-        """Add the pixels of a batch."""
-        name = experience.origin_stream.name
-        self._counts[name, self._owner[name, experience.current_experience]] += counts
+    def add(self, experience: Any, counts: Matrix, pixels: Matrix) -> None:
+        """Add a batch: the confusion matrix over all its pixels, and the pixels of each class in each image."""
+        place = self._place(experience)
+        self._counts[place] += counts
+        self._pixels[place] = np.concatenate([self._pixels[place], pixels])
+
+    def richest(self, stream: str) -> dict[int, tuple[int, int]]:
+        """Return for each class experience and position of the image that has most of its pixels; none that lacks."""
+        found: dict[int, tuple[int, int]] = {}
+        most: dict[int, int] = {}
+        for (name, number), pixels in self._pixels.items():
+            for label in np.flatnonzero(pixels.any(axis=0) & (name == stream)).tolist():
+                index = int(pixels[:, label].argmax())
+                if pixels[index, label] > most.get(label, 0):
+                    most[label], found[label] = int(pixels[index, label]), (number, index)
+        return found
 
     def accuracies(self, row: int, stream: str, experiences: Sequence[int]) -> NDArray[np.float64]:
         """Return the mean IoU of each experience's classes among those seen, percent; 0 where none was seen yet."""
@@ -79,6 +92,10 @@ class MaskRecord:
             "pixel_accuracy": pixel_accuracy(counts),
             "iou": {names[label]: float(found[label]) for label in self.seen if math.isfinite(found[label])},
         }
+
+    def _place(self, experience: Any) -> tuple[str, int]:
+        name = experience.origin_stream.name
+        return name, self._owner[name, experience.current_experience]
 
     def _of_experience(self, stream: str, number: int) -> float:
         counts = self.confusion(stream, [number])
@@ -153,7 +170,9 @@ class MaskCounts(PluginMetric[dict[str, float]]):
         """Count the pixels of a batch."""
         predicted = strategy.mb_output.detach().argmax(dim=1)
         counts = confusion_matrix(predicted, strategy.mb_y, self.n_classes, self.ignored)
-        self.record.add(strategy.experience, counts)
+        masks = strategy.mb_y.flatten(1).cpu().numpy()
+        pixels = [np.bincount(mask[mask != self.ignored], minlength=self.n_classes) for mask in masks]
+        self.record.add(strategy.experience, counts, np.array(pixels, np.int64))
 
     def after_eval(self, strategy: Any) -> list[MetricValue]:
         """Emit mean IoU and pixel accuracy of the streams."""

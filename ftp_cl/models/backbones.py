@@ -11,7 +11,7 @@ import timm
 from ftp_cl.models.continual_classifier import ContinualClassifier, Normalization
 from ftp_cl.models.hub import hub_weights
 from ftp_cl.models.lora import add_lora
-from ftp_cl.models.preprocessing import Preprocessing, check_name, preprocessing_of
+from ftp_cl.models.preprocessing import Preprocessing, check_name, preprocessing_of, recorded_size
 from ftp_cl.models.small_maps import quicken_small_maps
 from ftp_cl.models.weights import check_patches, load_by_name, load_in_order, read_tensors
 
@@ -216,6 +216,7 @@ def _timm_backbone(name: str, weights: str | Path | None, timm_options: dict[str
     if tensors is not None:
         _warn_of_activation(name)
     model = _timm_model(name, {**timm_options, "num_classes": 0})
+    _warn_of_remainder(name, model, timm_options.get("img_size"))
     if tensors is not None:
         if "patch_size" not in timm_options:
             check_patches(tensors, model, architecture=name, source=str(weights))
@@ -238,6 +239,7 @@ def _from_hub(name: str, timm_options: dict[str, Any], revision: str | None) -> 
     # With its classifier, because without one timm would load what fits and say nothing of the rest.
     model = _timm_model(name, timm_options, pretrained=True, pretrained_cfg_overlay=source)
     model.reset_classifier(0)
+    _warn_of_remainder(name, model, timm_options.get("img_size"))
     return model
 
 
@@ -250,6 +252,19 @@ def _warn_of_activation(name: str) -> None:
             f"The weights {name} were trained with QuickGELU, but a model of this name computes GELU, which gives "
             f"other features: take {name.replace('_clip_', '_clip_quickgelu_')} unless that is meant.",
             stacklevel=5,
+        )
+
+
+def _warn_of_remainder(name: str, model: Any, img_size: Any) -> None:
+    """Warn of an image size that is no multiple of the patches: a convolution leaves the last pixels out."""
+    patches = getattr(model, "patch_embed", None)
+    side = getattr(patches, "patch_size", (1,))[0]
+    rest = img_size % side if isinstance(img_size, int) and isinstance(side, int) else 0
+    if rest and not getattr(patches, "dynamic_img_pad", False) and img_size != recorded_size(name):
+        warnings.warn(
+            f"{name} cuts images into patches of {side} pixels, and leaves {rest} of {img_size} out at two edges: use "
+            f"{img_size - rest} or {img_size - rest + side}.",
+            stacklevel=4,
         )
 
 

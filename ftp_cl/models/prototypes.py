@@ -124,7 +124,8 @@ class RandomProjectionHead(PrototypeHead):
 
     Attributes:
         projection: W, [D, M], drawn with torch's initial seed.
-        gram: G, [M, M], float64: 8 M^2 bytes, 800 MB by default; the first logits after an update take as much again.
+        gram: G, [M, M], float64: 8 M^2 bytes, 800 MB by default; the first logits after an update take as much again,
+            and an update with N images 8 N M bytes.
         class_sums: C transposed, [num_classes, M], float64.
         ridge: lambda, 0-d; a buffer, since it is learned.
     """
@@ -201,11 +202,16 @@ def _held_out(targets: Tensor) -> Tensor:
 def _best_ridge(hidden: Tensor, one_hot: Tensor, held: Tensor) -> Tensor:
     """The largest lambda with the least squared error on rows ``held`` out, fitted to the others, but for 1e-6; 0-d.
 
-    One eigendecomposition of the others' [N, N] products serves all: their fit is H^T (H H^T + lambda I)^-1 Y.
+    One eigendecomposition of the others' products serves all: their fit is (H^T H + lambda I)^-1 H^T Y, and as well
+    H^T (H H^T + lambda I)^-1 Y; the smaller matrix is taken.
     """
-    train, targets = hidden[~held], one_hot[~held]
-    values, vectors = torch.linalg.eigh(train @ train.T)
-    rotated, projected = vectors.T @ targets, hidden[held] @ train.T @ vectors
+    train, targets, tested = hidden[~held], one_hot[~held], hidden[held]
+    if len(train) > train.shape[1]:
+        products, targets = train.T @ train, train.T @ targets
+    else:
+        products, tested = train @ train.T, tested @ train.T
+    values, vectors = torch.linalg.eigh(products)
+    rotated, projected = vectors.T @ targets, tested @ vectors
     ridges = 10.0 ** torch.arange(-8, 9, dtype=torch.float64, device=hidden.device)
     errors = [
         (projected @ (rotated / (values.clamp_min(0) + ridge).unsqueeze(1)) - one_hot[held]).square().mean()

@@ -192,7 +192,8 @@ class LoHaAdapter(Adapter):
 
     def zeroed(self) -> nn.Parameter:
         """`hada_w2_b`."""
-        return self.layer.hada_w2_b[self.key]
+        factor: nn.Parameter = self.layer.hada_w2_b[self.key]
+        return factor
 
     def _pair(self, number: str) -> tuple[Tensor, Tensor]:
         factor, other = (getattr(self.layer, f"hada_w{number}_{side}")[self.key] for side in "ab")

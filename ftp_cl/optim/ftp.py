@@ -334,9 +334,9 @@ class FTP:
         self._was_attached = True
         self.detach()
         self._optimizer, self._given = weakref.ref(inner), weakref.ref(optimizer)
-        untraced = torch.compiler.disable  # a compiled step calls these as they are
-        before_step = inner.register_step_pre_hook(untraced(self._before_step))
-        after_step = inner.register_step_post_hook(untraced(self._after_step))
+        # A compiled step calls these untraced.
+        before_step = inner.register_step_pre_hook(torch.compiler.disable(self._before_step))
+        after_step = inner.register_step_post_hook(torch.compiler.disable(self._after_step))
         self._step_hooks = before_step.id, after_step.id
         self._handles = [before_step, after_step]
         for keeper in dict.fromkeys((inner, optimizer)):
@@ -396,7 +396,7 @@ class FTP:
     # ---- one step ---------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def _before_step(self, optimizer: Optimizer, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+    def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, dict[str, Any]] | None:
         """Collect votes: gradients are read before the step, because some optimizers overwrite them in it."""
         if not is_outermost(optimizer):
             return None
@@ -510,7 +510,7 @@ class FTP:
         return Update(adapter.name, weights, gradient, state, group, k, sharding, adapter)
 
     @torch.no_grad()
-    def _after_step(self, optimizer: Optimizer, args: tuple, kwargs: dict) -> None:
+    def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if not is_outermost(optimizer):
             return
         done = [] if self._fused is None else self._fused.parts
@@ -546,7 +546,8 @@ class FTP:
 
     def _state_of(self, name: str, parameter: nn.Parameter) -> TensorState | None:
         """The state that fits the parameter; None, with a warning, while there are no finite weights to stay near."""
-        state, weights = self._states.get(name), local(parameter)
+        state: TensorState | None = self._states.get(name)
+        weights = local(parameter)
         if state is not None and state.follows(weights):
             return state
         if state is not None and not state.fits(weights):
@@ -709,7 +710,8 @@ class FTP:
             norms = adapter.norms()
             return whole(spread_like(norms, weights)) if name in self._shardings else norms
         if name not in self._shardings:
-            return state.distance(weights)
+            distance: Tensor = state.distance(weights)
+            return distance
         return row_norms(whole(weights).detach() - whole(spread_like(state.anchor.to(weights.device), weights)))
 
     def skipped(self) -> dict[str, int]:

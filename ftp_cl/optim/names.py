@@ -31,7 +31,9 @@ def canonical_name(name: str) -> str:
     return ".".join([*modules, last])
 
 
-def named_list(parameters: Mapping[str, nn.Parameter] | Iterable[tuple[str, nn.Parameter]]) -> list:
+def named_list(
+    parameters: Mapping[str, nn.Parameter] | Iterable[tuple[str, nn.Parameter]],
+) -> list[tuple[str, nn.Parameter]]:
     """Names with parameters, from such pairs or a mapping.
 
     Raises:

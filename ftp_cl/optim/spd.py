@@ -79,7 +79,7 @@ class AdamSPD(torch.optim.Adam):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         before: list[dict[str, Any]] = getattr(self, "param_groups", [])
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
         for index, group in enumerate(self.param_groups):
             if "selective_decay" in group:
                 continue

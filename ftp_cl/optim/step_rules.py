@@ -133,7 +133,7 @@ class AnchoredSteps:
         self._handles = []
 
     @torch.no_grad()
-    def _before_step(self, optimizer: Optimizer, args: tuple, kwargs: dict) -> None:
+    def _before_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if not is_outermost(optimizer):
             return
         self.anchors = {weights: anchor.to(weights) for weights, anchor in self.anchors.items()}
@@ -144,7 +144,7 @@ class AnchoredSteps:
         }
 
     @torch.no_grad()
-    def _after_step(self, optimizer: Optimizer, args: tuple, kwargs: dict) -> None:
+    def _after_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if not is_outermost(optimizer):
             return
         seen, self._seen = self._seen, {}

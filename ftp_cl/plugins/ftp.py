@@ -31,7 +31,7 @@ class FTPPlugin(SupervisedPlugin[Any]):
 
         strategy = Naive(model=model, optimizer=optimizer, criterion=criterion, plugins=[FTPPlugin()])
 
-    The defaults are the published values, as those of `method=ftp`; docs/transformers.md says where others do better.
+    The defaults are the published values, as those of `method=ftp`; docs/protocol.md says where others do better.
     Works with every supervised strategy of Avalanche in which an optimizer trains the weights, with online streams, and
     with any torch optimizer. The learning rate may be one that would ruin the model otherwise. With another
     model than before, the plugin begins anew.

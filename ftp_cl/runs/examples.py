@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +38,15 @@ def write_examples(strategy: Any, benchmark: Any, record: MaskRecord, directory:
     files: dict[Path, bytes] = {}
     for name, stream in benchmark.streams.items():
         ious = record.summary(name, range(len(names))).get("iou", {})  # type: ignore[arg-type]
-        images = _richest(stream, [label for label in ious if label]) if ious else {}
-        if not images:
+        # By place, for to read a whole stream again would corrupt its images again.
+        shown = [label for label in ious if names[label] != "background"]
+        places = {label: place for label, place in record.richest(name).items() if label in shown}
+        if not places:
             continue
-        best, worst = max(images, key=lambda label: ious[label]), min(images, key=lambda label: ious[label])
-        rows = [_row(strategy, images[label], record.seen) for label in (best, worst)]
+        best, worst = max(places, key=lambda label: ious[label]), min(places, key=lambda label: ious[label])
+        datasets = {experience.current_experience: experience.dataset.eval() for experience in stream}
+        items = [datasets[number][index] for number, index in (places[best], places[worst])]
+        rows = [_row(strategy, item, record.seen) for item in items]
         path = Path(FOLDER, f"{name}.png")
         buffer = io.BytesIO()
         Image.fromarray(np.concatenate(rows)).save(buffer, "PNG")
@@ -52,18 +55,6 @@ def write_examples(strategy: Any, benchmark: Any, record: MaskRecord, directory:
     if files:
         replace_files(files)
     return found
-
-
-def _richest(stream: Any, labels: Iterable[int]) -> dict[int, Any]:
-    """Return for each class the item with most of its pixels, without those that no mask has."""
-    most: dict[int, tuple[int, Any]] = {label: (0, None) for label in labels}
-    for dataset in {id(e.dataset): e.dataset.eval() for e in stream}.values():
-        for item in dataset:
-            counts = torch.bincount(item[1].flatten(), minlength=256)
-            for label, (highest, _) in most.items():
-                if counts[label] > highest:
-                    most[label] = int(counts[label]), item
-    return {label: item for label, (_, item) in most.items() if item is not None}
 
 
 @torch.no_grad()

@@ -113,106 +113,101 @@ def _key(meaning: str) -> Any:
 class Train(_Keys):
     """Keys `train.*`."""
 
-    epochs: Count = _key("per experience")
-    batch_size: Count = _key("")
-    freeze_batch_norm: bool = _key("keep the running statistics of pretraining")
+    epochs: Count = _key("passes over the training images of each experience")
+    batch_size: Count = _key("images per step")
+    freeze_batch_norm: bool = _key("true: BatchNorm keeps the running statistics of pretraining")
     softmax: Literal["separated", "full"] = _key(
-        "whether new classes compete with each other only, or with all seen ones; stored images then compete with "
-        "classes that are not current. Replay, DER, GEM and A-GEM have `full` in their papers"
+        "separated: in training, classes of the current experience compete with each other only. full: with all seen "
+        "classes, as in the papers of replay, DER, GEM and A-GEM"
     )
     augmentation: Literal["weak", "shift", "crop"] | None = _key(
-        "random views of the training images, for every method alike. weak: half of them mirrored, and shifted by up "
-        "to an eighth of the side with mirrored borders, as [FixMatch](https://arxiv.org/abs/2001.07685) has it for "
-        "labelled images; shift: not mirrored, for digits and letters; crop: half of them mirrored, and a random part "
-        "of 8 to 100 % of the area at the size of the whole (torchvision's RandomResizedCrop). Evaluation and "
-        "imprinting see the images as they are"
+        "random views of the training images. weak: half of them mirrored, and all shifted by up to an eighth of the "
+        "side, as [FixMatch](https://arxiv.org/abs/2001.07685) does with labelled images. shift: shifted only, for "
+        "digits and letters. crop: half of them mirrored, and 8 to 100 % of the area cut out (torchvision's "
+        "RandomResizedCrop). Evaluation and imprinting see unchanged images"
     )
-    rand_augment: str | None = _key(
-        "RandAugment of the training images as timm has it, after `train.augmentation`: `rand-m9-mstd0.5-inc1`"
-    )
+    rand_augment: str | None = _key("timm's RandAugment after `train.augmentation`, such as `rand-m9-mstd0.5-inc1`")
     mixup: Positive | None = _key(
-        "alpha of [mixup](https://arxiv.org/abs/1710.09412): each image is mixed with another of its batch, and the "
-        "loss is that of both labels, in a share that is drawn from Beta(alpha, alpha) for the batch"
+        "alpha of [mixup](https://arxiv.org/abs/1710.09412); the share is drawn from Beta(alpha, alpha) for each batch"
     )
     accumulate: Count | None = _key(
-        "parts in which a batch of `train.batch_size` goes through the model before one step: less memory, the same "
-        "gradients but for rounding and BatchNorm's statistics"
+        "number of parts in which a batch goes through the model before one step. It saves memory; gradients are the "
+        "same but for rounding and BatchNorm's statistics"
     )
-    clip_norm: Positive | None = _key("gradients are scaled down to this norm, of all together, if theirs is larger")
+    clip_norm: Positive | None = _key("largest norm of all gradients together; larger ones are scaled down")
     schedule: Literal["cosine", "constant", "cosine_per_epoch"] = _key(
-        "learning rate within each experience; cosine_per_epoch goes down after each epoch, cosine in each iteration"
+        "learning rate within each experience. cosine falls after each iteration, cosine_per_epoch after each epoch"
     )
     select: Literal["validation"] | None = _key(
-        "validation: evaluate after every epoch, and let each experience end with the weights (and FTP's radii) of the "
-        "epoch that is best on its validation images; null: the last epoch"
+        "validation: each experience ends with the weights (and FTP's radii) of the epoch that is best on its "
+        "validation images. null: with those of the last epoch"
     )
-    warmup: Share = _key("share of an experience's iterations in which the learning rate rises first")
+    warmup: Share = _key("share of an experience's iterations in which the learning rate rises from 0")
 
 
 class Optimizer(_Keys):
     """Keys `optimizer.*`."""
 
-    name: Literal["adamw", "sgd"] = _key("")
-    lr: Positive = _key("of the head, and of the backbone unless the next says otherwise")
-    backbone_lr: Positive | None = _key("null: as `optimizer.lr`")
-    weight_decay: Weight = _key("")
-    momentum: Annotated[float, Field(ge=0, lt=1), "a number from 0 to below 1"] = _key("of sgd")
-    nesterov: bool | None = _key("true: Nesterov's momentum, of sgd")
+    name: Literal["adamw", "sgd"] = _key("the optimizer")
+    lr: Positive = _key("learning rate of the head, and of the backbone unless `optimizer.backbone_lr` is given")
+    backbone_lr: Positive | None = _key("learning rate of the backbone. null: `optimizer.lr`")
+    weight_decay: Weight = _key("weight decay of all parameters")
+    momentum: Annotated[float, Field(ge=0, lt=1), "a number from 0 to below 1"] = _key("momentum of sgd")
+    nesterov: bool | None = _key("true: sgd takes Nesterov's momentum")
     layer_decay: Annotated[float, Field(gt=0, le=1), "a number above 0 (up to 1)"] | None = _key(
-        "factor from each layer's learning rate to that of the layer below, in timm's order of layers; the head has "
+        "factor from each layer's learning rate to that of the layer below, in timm's order of layers. The head has "
         "`optimizer.lr`"
     )
-    decay_1d: bool | None = _key(
-        "false: weight decay leaves out norms, biases, and what timm names for the model (position embeddings)"
-    )
-    fresh: bool = _key("each experience begins without the moments of the one before")
+    decay_1d: bool | None = _key("false: norms, biases and position embeddings have no weight decay")
+    fresh: bool = _key("true: each experience begins with a new optimizer state")
 
 
 class Labels(_Keys):
     """Keys `labels.*`."""
 
     per_class: Count | None = _key(
-        "labelled training images per class and experience; the others become the stream `unlabelled`, see "
-        "[benchmarks.md](benchmarks.md#few-labels)"
+        "labelled training images per class and experience. The others become the stream `unlabelled` "
+        "([few labels](few_labels.md))"
     )
     fraction: Annotated[float, Field(gt=0, lt=1), "a number between 0 and 1"] | None = _key(
-        "or the share of labelled ones, one per class at least"
+        "the same as a share; at least one image per class"
     )
     allow_fewer: bool | None = _key(
-        "a class with fewer images than `labels.per_class` keeps all its labels, and is not refused"
+        "true: a class with fewer images than `labels.per_class` keeps all its labels. Otherwise it is refused"
     )
     unlabelled: Annotated[dict[str, Any] | None, "null, or keys of the benchmark: {train_domains: [twemoji]}"] = _key(
-        "take the unlabelled images from the benchmark with these keys changed: "
-        "`+labels.unlabelled.train_domains=[twemoji]`"
+        "unlabelled images come from the same benchmark with these keys: `+labels.unlabelled.train_domains=[twemoji]`"
     )
 
 
 class Evaluation(_Keys):
     """Keys `eval.*`."""
 
-    batch_size: Count = _key("")
-    stream: Literal["test", "validation"] = _key("validation to choose hyper-parameters by")
+    batch_size: Count = _key("images per forward pass in evaluations")
+    stream: Literal["test", "validation"] = _key("stream to evaluate on. Choose hyper-parameters on validation")
     ood_every: Literal["end", "experience", "never"] = _key("when the OOD streams are evaluated")
     ood_classes: Literal["own"] | None = _key(
-        "own: predictions in an OOD stream are among the classes that it has, as published numbers on ImageNet-A and "
-        "-R often are; `ood_reference` is among all. null: among all that the model knows"
+        "own: predictions on an OOD stream are among its own classes, as in published numbers on ImageNet-A and -R. "
+        "null: among all classes of the model. `ood_reference` is always among all"
     )
 
 
 class Checkpoint(_Keys):
     """Keys `checkpoint.*`."""
 
-    every_minutes: Positive | None = _key("checkpoints within an experience; there is one after each in any case")
-    every_iterations: Count | None = _key("the same, counted")
+    every_minutes: Positive | None = _key(
+        "minutes between checkpoints within an experience. Each experience ends with one"
+    )
+    every_iterations: Count | None = _key("iterations between checkpoints within an experience")
 
 
 class Loader(_Keys):
     """Keys `loader.*`."""
 
     workers: Annotated[int, Field(ge=0, le=1024), "a whole number from 0 to 1024"] | None = _key(
-        "processes that load images, also in evaluation; null, 0: the run's own does. They give the same batches "
-        "whatever their number is. With random views these are others than without, because each image then has "
-        "random numbers of its own; see [speed.md](speed.md)"
+        "processes that load images, also in evaluation. null or 0: the run's own process. Their number does not "
+        "change the batches. Random views differ between none and any, because each image then has random numbers of "
+        "its own ([speed](speed.md#a-runs-iterations))"
     )
 
 
@@ -223,57 +218,54 @@ class Configuration(_Keys):
     model: _Choice
     method: _Choice
     seed: Annotated[int, Field(ge=0, lt=2**32), "a whole number from 0 to 2^32 - 1"] = _key(
-        "class order, choice of shots, initial head, order of batches"
+        "seed of class order, choice of shots, initial head and order of batches"
     )
     out: Annotated[
         Annotated[FilePath, Field(min_length=1)] | None, "a path, or null; out=./5 for one that is a number"
-    ] = _key("run directory; null: `runs/` and the overrides")
+    ] = _key("run directory. null: below `runs/`, named by the overrides")
     label: Annotated[str | None, "text, or null; label='\"5\"' for one that is a number"] = _key(
-        "name of the row in reports; null: made from the method and what differs"
+        "name of the row in reports. null: the method and the keys that differ"
     )
     train: Train
     train_only: Annotated[str | list[str] | None, "null, a name or pattern, or a list of them"] = _key(
-        "parameters of the backbone that are trained, by names and shell patterns, as in "
-        "`train_only=['*.attn.qkv.*']`; the head always is. null: all"
+        "parameters of the backbone that are trained, by names or shell patterns: `train_only=['*.attn.qkv.*']`. The "
+        "head always is. null: all"
     )
     optimizer: Optimizer
     labels: Labels
     eval: Evaluation
-    resume: bool = _key("go on from the last checkpoint of an interrupted run")
+    resume: bool = _key("true: go on from the last checkpoint of an interrupted run")
     checkpoint: Checkpoint
-    save_weights: bool = _key("keep the final weights: `weights.safetensors`")
+    save_weights: bool = _key("true: keep the final weights in `weights.safetensors` and `backbone.safetensors`")
     objective: Objective | None = _key(
-        "a number of result.json that a sweeper looks at, see [clusters.md](clusters.md)"
+        "number of result.json that a sweeper optimises ([clusters](clusters.md#optuna))"
     )
     loader: Loader
     precision: Literal[32, "bf16-mixed", "fp16-mixed"] | None = _key(
-        "null: 32. Mixed is that of the backbone's passes, in training, evaluation and prototypes; weights, head, "
-        "losses and the optimizer are in float32. fp16-mixed scales gradients, and asks the "
-        "device in each iteration whether they overflowed"
+        "precision of the backbone's passes, in training and evaluation. Weights, head, losses and the optimizer are "
+        "in float32. fp16-mixed scales gradients, and waits for the device in each iteration. null: 32"
     )
-    compile: bool | None = _key(
-        "true: torch.compile of the backbone; where it fails the run says so, and goes on without"
-    )
+    compile: bool | None = _key("true: torch.compile of the backbone. If it fails, the run says so and goes on without")
     tf32: bool | None = _key(
-        "whether matrix products and convolutions in float32 may take TensorFloat-32 on NVIDIA's GPUs; null: "
-        "convolutions, as torch has it"
+        "whether float32 matrix products and convolutions may take TensorFloat-32 on NVIDIA GPUs. null: torch's "
+        "default, convolutions only"
     )
-    device: Annotated[str, Field(min_length=1), "auto, cpu, cuda or a device such as cuda:1"] = _key("")
+    device: Annotated[str, Field(min_length=1), "auto, cpu, cuda or a device such as cuda:1"] = _key(
+        "auto: a GPU if there is one"
+    )
     threads: Annotated[int, Field(ge=1, le=1024), "a whole number from 1 to 1024"] | None = _key(
-        "CPU threads; null: torch's choice"  # far more than any machine has crash torch
+        "CPU threads. null: torch's choice"  # far more than any machine has crash torch
     )
-    deterministic: bool = _key("deterministic algorithms only")
+    deterministic: bool = _key("true: deterministic algorithms only")
     strategy: Annotated[_OwnPart | None, "null, or {name: my_module:MyStrategy, option: 1}"] = _key(
-        "your own Avalanche strategy, see below; null: fine-tuning experience by experience (`Naive`), to which "
-        "methods add plugins"
+        "your own Avalanche strategy, see below. null: `Naive`, to which methods add plugins"
     )
     plugins: Annotated[list[_OwnPart], "a list such as [{name: my_module:MyPlugin, option: 1}]"] = _key(
         "your own Avalanche plugins, see below"
     )
     loggers: Annotated[list[Literal["tensorboard", "wandb", "mlflow"]], "a list of tensorboard, wandb, mlflow"] = _key(
-        "where events go beside `metrics.jsonl`; each needs the extra of its name. W&B and MLflow go where their own "
-        "environment variables say (`WANDB_MODE`, `MLFLOW_TRACKING_URI`, ...); a resumed run is a new one there, with "
-        "what was measured before"
+        "where events go beside `metrics.jsonl`; each needs the extra of its name. W&B and MLflow follow their own "
+        "environment variables (`WANDB_MODE`, `MLFLOW_TRACKING_URI`, ...). A resumed run is a new run there"
     )
 
 

@@ -23,7 +23,8 @@ WHAT_IS_COMPARED = (
 )
 WHAT_IT_SHOWS = (
     "At one rate for all layers, fine-tuning destroys the pretrained features and FTP keeps them. LDA on frozen "
-    "features is hard to beat on a stream this small. One seed: a few points mean little; results/ has more seeds."
+    "features is hard to beat on a stream this small. One seed: a few points mean little; results/ in the repository "
+    "has more seeds."
 )
 
 

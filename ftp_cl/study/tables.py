@@ -55,10 +55,10 @@ def _step_milliseconds(result: Result) -> float | None:
 
 MEASURES = (
     Measure("average_accuracy", "average accuracy (%)", "higher", lambda run: run.average_accuracy, main=True),
+    Measure("ood_average", "OOD average (%)", "higher", lambda run: run.ood_average, main=True),
     Measure("average_forgetting", "forgetting (pp)", "lower", lambda run: run.average_forgetting, main=True),
     Measure("backward_transfer", "backward transfer (pp)", "higher", lambda run: run.backward_transfer),
     Measure("learning_accuracy", "learning accuracy (%)", "higher", lambda run: run.learning_accuracy),
-    Measure("ood_average", "OOD average (%)", "higher", lambda run: run.ood_average, main=True),
     Measure("relative_robustness", "relative robustness (OOD / ID)", "higher", lambda run: run.relative_robustness, 2),
     Measure("train_seconds", "train time (s)", "lower", lambda run: run.train_seconds, main=True, is_time=True),
     Measure("step_milliseconds", "step (ms)", "lower", _step_milliseconds, is_time=True),

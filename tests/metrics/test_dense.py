@@ -1,6 +1,7 @@
 """Metrics of pixels against torchmetrics, scikit-learn and values worked out by hand."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from ftp_cl.metrics.dense import (
     mean_iou,
     pixel_accuracy,
 )
+from ftp_cl.metrics.mask_record import MaskRecord
 
 
 @pytest.fixture
@@ -92,3 +94,23 @@ def test_small_angles_are_exact():
     target = torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1).double()
     predicted = torch.tensor([math.cos(angle), math.sin(angle), 0], dtype=torch.float64).view(1, 3, 1, 1)
     np.testing.assert_allclose(angular_errors(predicted, target).numpy(), [0.01], rtol=1e-5)
+
+
+class Stream(list):
+    name = "test"
+
+
+def test_the_image_with_most_pixels_of_a_class_is_found_by_its_place():
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 50, (2, 6, 4))
+    pixels[:, :, 3] = 0
+    stream, record = Stream(), MaskRecord()
+    for number in range(2):
+        about = {"current_experience": number, "classes_in_this_experience": [0], "dataset": object()}
+        stream.append(SimpleNamespace(origin_stream=stream, **about))
+    for number in range(2):
+        record.start(stream[number], 4)
+        for batch in (pixels[number, :4], pixels[number, 4:]):
+            record.add(stream[number], np.zeros((4, 4), np.int64), batch)
+    expected = {c: tuple(map(int, np.argwhere(pixels[:, :, c] == pixels[:, :, c].max())[0])) for c in range(3)}
+    assert record.richest("test") == expected and record.richest("ood_fog_3") == {}

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 
 import pytest
 import safetensors.torch
@@ -165,6 +166,16 @@ def test_a_position_embedding_is_resized_to_the_image_size(tmp_path):
     model = pretrained("test_vit", weights=tmp_path / "vit.pt", img_size=64)
     assert model(torch.rand(2, 3, 64, 64)).shape == (2, 2)
     assert model.backbone.pos_embed.shape[1] == 17
+
+
+@pytest.mark.parametrize(("size", "warns"), [(64, False), (70, True), (160, False)])
+def test_a_size_that_is_no_multiple_of_the_patches_is_warned_of(size, warns):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model = pretrained("test_vit", weights="random", img_size=size)
+    assert model.backbone.patch_embed.grid_size == (size // 16, size // 16)
+    said = "test_vit cuts images into patches of 16 pixels, and leaves 6 of 70 out at two edges: use 64 or 80."
+    assert [str(w.message) for w in caught] == [said] * warns
 
 
 def test_features_may_be_longer_than_timm_says_of_the_last_stage():

@@ -39,9 +39,11 @@ def test_ranpac_equals_scikit_learns_ridge_and_parts_equal_the_whole():
     torch.testing.assert_close(parts(features), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_ranpac_chooses_the_ridge_that_predicts_the_held_out_images_best():
+@pytest.mark.parametrize("size", [30, 200])  # of the random features: fewer than images, and more
+def test_ranpac_chooses_the_ridge_that_predicts_the_held_out_images_best(size):
     features, targets = features_and_targets()
-    hidden, labels = (features.double() @ torch.randn(5, 30).double()).relu(), one_hot(targets).double()
+    projection = torch.randn(5, size, generator=torch.Generator().manual_seed(1)).double()
+    hidden, labels = (features.double() @ projection).relu(), one_hot(targets).double()
     held = torch.arange(60) % 7 == 4
     errors = {}
     for exponent in range(-8, 9):

@@ -254,6 +254,20 @@ def test_aper_compares_joined_features_with_class_means_and_trains_the_first_exp
     )
 
 
+@pytest.mark.parametrize(("features", "passes"), [("frozen", [24, 16]), ("first", [24 + 5 * 24 + 24, 16])])
+def test_an_experience_that_is_not_trained_takes_one_pass_over_its_images(
+    benchmark, vector_classifier, make_strategy, features, passes
+):
+    model = vector_classifier()
+    strategy = make_strategy(model, PrototypeClassifier("ncm", features))
+    seen = []
+    model.backbone.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
+    for experience, expected in zip(benchmark.train_stream, passes, strict=True):  # imprinting, 5 epochs, statistics
+        seen.clear()
+        strategy.train(experience)
+        assert sum(seen) == expected
+
+
 def test_an_ensemble_is_not_trained_by_a_strategy_that_does_not_know_it(benchmark, vector_classifier, make_strategy):
     model = vector_classifier()
     strategy = make_strategy(model, LDAEnsemble())

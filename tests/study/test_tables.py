@@ -131,7 +131,7 @@ def test_terminal_table_shows_all_columns_where_they_fit_and_the_main_ones_elsew
     narrow = terminal_table(results, width=80)
     assert [column.header.split("\n")[0] for column in narrow.columns] == [
         "method",
-        *["average", "forgetting", "OOD", "train"],
+        *["average", "OOD", "forgetting", "train"],
         "n",
     ]
 

@@ -1,4 +1,4 @@
-"""camvid and mask_folder: segmentation of published street scenes, and of images of one's own."""
+"""camvid and mask_folder: segmentation of published street scenes, and of your own images."""
 
 from __future__ import annotations
 

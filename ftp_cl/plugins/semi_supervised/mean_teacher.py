@@ -1,4 +1,4 @@
-"""Mean Teacher: agree with the average of one's own weights."""
+"""Mean Teacher: agree with the average of the model's own weights."""
 
 from typing import Any, Self
 

@@ -17,9 +17,10 @@ from typing import Any
 
 import numba
 import numpy as np
-from numba import carray, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+from numba.np.numpy_support import carray
 
 from ftp_cl.projection import radius
 from ftp_cl.projection.backends import numba_lanes
@@ -53,7 +54,7 @@ ALONE = 64
 """Elements from which on Adam takes a row by itself; shorter ones would leave most lanes empty."""
 
 
-def _compiled(loop: Callable[..., Any]) -> Callable[..., Any]:
+def _compiled(loop: Callable[..., Any]) -> Any:
     """Compile at the first call, and keep the machine code on disk for later runs where a place can be written."""
     loop.__qualname__ += f"-{_IMPORTED[:8]}"  # part of the file's name there
     try:
@@ -63,7 +64,7 @@ def _compiled(loop: Callable[..., Any]) -> Callable[..., Any]:
         return numba.njit(**_OPTIONS)(loop)
 
 
-def _inlined(loop: Callable[..., Any]) -> Callable[..., Any]:
+def _inlined(loop: Callable[..., Any]) -> Any:
     """Part of whatever calls it: a call takes as long as a short row."""
     return numba.njit(forceinline=True, **_OPTIONS)(loop)
 
@@ -183,7 +184,7 @@ def _adam(
 
 
 @_inlined
-def _finite(number):  # type: ignore[no-untyped-def]
+def _finite(number):
     """As np.isfinite, which subtracts a number from itself: sums taken in any order may make that 0."""
     return abs(number) < np.inf
 
@@ -192,7 +193,7 @@ def _finite(number):  # type: ignore[no-untyped-def]
 
 
 @_inlined
-def _dot(g, c):  # type: ignore[no-untyped-def]
+def _dot(g, c):
     """<g, c> of a block."""
     dot = widen(g.dtype.type(0))
     for i in range(len(g)):
@@ -201,13 +202,13 @@ def _dot(g, c):  # type: ignore[no-untyped-def]
 
 
 @_inlined
-def _change(w, a):  # type: ignore[no-untyped-def]
+def _change(w, a):
     """W - a of one weight, rounded as the weights are."""
     return widen(narrow(widen(w) - widen(a), w))
 
 
 @_inlined
-def _distance(w, a):  # type: ignore[no-untyped-def]
+def _distance(w, a):
     """The sum of |w - a| of a block."""
     distance = widen(w.dtype.type(0))
     for i in range(len(w)):
@@ -216,7 +217,7 @@ def _distance(w, a):  # type: ignore[no-untyped-def]
 
 
 @_inlined
-def _norm(w, a):  # type: ignore[no-untyped-def]
+def _norm(w, a):
     """n_r of w - a, a row."""
     norm = NORM_EPSILON
     for start in range(0, len(w), BLOCK):
@@ -226,7 +227,7 @@ def _norm(w, a):  # type: ignore[no-untyped-def]
 
 
 @_inlined
-def _product(g, w, a):  # type: ignore[no-untyped-def]
+def _product(g, w, a):
     """<g, w - a> of a block."""
     dot = widen(g.dtype.type(0))
     for i in range(len(g)):
@@ -235,7 +236,7 @@ def _product(g, w, a):  # type: ignore[no-untyped-def]
 
 
 @_inlined
-def _row_vote(g, w, a):  # type: ignore[no-untyped-def]
+def _row_vote(g, w, a):
     """<g, w - a> / n_r(w - a) of a row."""
     dot = 0.0
     for start in range(0, len(w), BLOCK):
@@ -245,7 +246,7 @@ def _row_vote(g, w, a):  # type: ignore[no-untyped-def]
 
 
 @_inlined
-def _place_few(w, a, c, ratio):  # type: ignore[no-untyped-def]
+def _place_few(w, a, c, ratio):
     """As `_place`, for few elements, or where no change is kept."""
     zero = w.dtype.type(0)
     short = type(widen(zero))(ratio)
@@ -266,7 +267,7 @@ def _place_few(w, a, c, ratio):  # type: ignore[no-untyped-def]
 
 
 @_inlined
-def _place(w, a, c, ratio, ahead):  # type: ignore[no-untyped-def]
+def _place(w, a, c, ratio, ahead):
     """Keep c = w - a of a row for the next step, and set w to the boundary of its ball if it lies outside.
 
     Long rows do not give c a place in the cache: its old values were needed before, its new ones are in the next step.
@@ -296,7 +297,7 @@ def _place(w, a, c, ratio, ahead):  # type: ignore[no-untyped-def]
 
 
 @_inlined
-def _settle(w, a, c, norms, row, radius, ahead):  # type: ignore[no-untyped-def]
+def _settle(w, a, c, norms, row, radius, ahead):
     """Project a row whose norm is known; returns it, or 0 if it is not finite: the row stays, without a change."""
     norm = norms[row]
     if _finite(norm):
@@ -309,7 +310,7 @@ def _settle(w, a, c, norms, row, radius, ahead):  # type: ignore[no-untyped-def]
 
 
 @_inlined
-def _vote(norms, g, c, least):  # type: ignore[no-untyped-def]
+def _vote(norms, g, c, least):
     """The sum of <g_r, c_r> / n_r over rows that are longer than `least`; not finite if any is not."""
     vote, columns = 0.0, g.shape[1]
     for row in range(len(norms)):
@@ -323,7 +324,7 @@ def _vote(norms, g, c, least):  # type: ignore[no-untyped-def]
 
 
 @_inlined
-def _adam_row(w, a, g, m, v, kept, hyper):  # type: ignore[no-untyped-def]
+def _adam_row(w, a, g, m, v, kept, hyper):
     """AdamW's step of a row; returns n_r of the new w - a and, if no change is kept, the vote of the old one."""
     norm, before, dot, size, zero, centre = (
         NORM_EPSILON,
@@ -356,7 +357,7 @@ def _adam_row(w, a, g, m, v, kept, hyper):  # type: ignore[no-untyped-def]
 
 
 @_inlined
-def _rows(address, like, rows, columns):  # type: ignore[no-untyped-def]
+def _rows(address, like, rows, columns):
     """A matrix at an address; None if there is none."""
     if like is None:
         return None
@@ -364,7 +365,7 @@ def _rows(address, like, rows, columns):  # type: ignore[no-untyped-def]
 
 
 @_inlined
-def _at(matrix, row):  # type: ignore[no-untyped-def]
+def _at(matrix, row):
     """One of its rows."""
     if matrix is None:
         return None
@@ -372,7 +373,7 @@ def _at(matrix, row):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def start(lines, first_radius, learning, votes, k, mu):  # type: ignore[no-untyped-def]
+def start(lines, first_radius, learning, votes, k, mu):
     """Count the step in the numbers at each address in `lines`, and move the radius along the vote where `learning`."""
     for i in range(len(lines)):
         line = carray(_pointer(lines[i], 0.0), (SKIPPED + 1,))
@@ -382,7 +383,7 @@ def start(lines, first_radius, learning, votes, k, mu):  # type: ignore[no-untyp
 
 
 @_compiled
-def finish(lines, owners, largest, bad, learning, votes, k, mu, skipped):  # type: ignore[no-untyped-def]
+def finish(lines, owners, largest, bad, learning, votes, k, mu, skipped):
     """Bound radii by the largest row of each piece, and count skips; `learning`: move them along votes afterwards.
 
     `owners` names the tensor of each piece; skipped[tensor] says whether something of it was not finite; written.
@@ -402,7 +403,7 @@ def finish(lines, owners, largest, bad, learning, votes, k, mu, skipped):  # typ
 
 
 @_compiled
-def vote_rows(table, zero, centre, kept, exact, votes):  # type: ignore[no-untyped-def]
+def vote_rows(table, zero, centre, kept, exact, votes):
     """votes[piece] = sum over rows of <g_r, c'_r> / n_r; `exact`: over those longer than the radius. Another: g."""
     for piece in range(table.shape[0]):
         rows, columns = table[piece, ROWS], table[piece, COLUMNS]
@@ -414,7 +415,7 @@ def vote_rows(table, zero, centre, kept, exact, votes):  # type: ignore[no-untyp
 
 
 @_compiled
-def vote_rows_of_weights(table, zero, centre, votes):  # type: ignore[no-untyped-def]
+def vote_rows_of_weights(table, zero, centre, votes):
     """votes[piece] = sum over rows of <g_r, W_r - W0_r> / n_r(W - W0). Others: g, W."""
     for piece in range(table.shape[0]):
         rows, columns = table[piece, ROWS], table[piece, COLUMNS]
@@ -428,7 +429,7 @@ def vote_rows_of_weights(table, zero, centre, votes):  # type: ignore[no-untyped
 
 
 @_compiled
-def project_rows(table, zero, centre, kept, largest, bad):  # type: ignore[no-untyped-def]
+def project_rows(table, zero, centre, kept, largest, bad):
     """W_r = W0_r + min(1, radius / n_r) c_r with c = W~ - W0. Another: W.
 
     largest[piece] is the largest norm n_r of finite ones, 0 for none, and bad[piece] says whether there are others.
@@ -451,9 +452,7 @@ def project_rows(table, zero, centre, kept, largest, bad):  # type: ignore[no-un
 
 
 @_compiled
-def adam_rows(  # type: ignore[no-untyped-def]
-    table, zero, centre, kept, mu, exact, hyper, steps, voted, votes, largest, bad
-):
+def adam_rows(table, zero, centre, kept, mu, exact, hyper, steps, voted, votes, largest, bad):
     """All of a step of AdamW followed by FTP, tensor by tensor: a gradient is in the cache still when Adam takes it.
 
     Others: W, g, exp_avg, exp_avg_sq.
@@ -517,7 +516,7 @@ def adam_rows(  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def add_to_each(addresses, amount, sums):  # type: ignore[no-untyped-def]
+def add_to_each(addresses, amount, sums):
     """Add a float32 to that at each address; `sums` are the results."""
     for i in range(len(addresses)):
         number = carray(_pointer(addresses[i], amount), (1,))

@@ -57,7 +57,8 @@ def plan_of(state: TensorState) -> Plan:
                 anchor.data_ptr(),
             ),
         )
-    return state.plan
+    plan: Plan = state.plan
+    return plan
 
 
 def layout_of(update: Update, *others: Tensor) -> Layout | None:

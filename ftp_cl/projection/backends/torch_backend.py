@@ -92,7 +92,7 @@ def _each(values: tuple[float, ...], device: torch.device) -> Tensor | float:
 # ---- blocks ----------------------------------------------------------------------------------------------------------
 
 
-def _small_kind(update: Update) -> tuple | None:
+def _small_kind(update: Update) -> tuple[Any, ...] | None:
     """What small tensors must have in common to be put in a row; None: this one is not to be."""
     tensor, state = update.weights, update.state
     if tensor.numel() > (SMALL if tensor.is_cpu else ELEMENTS_AT_ONCE) or not _has_segments(tensor.device):
