@@ -51,6 +51,14 @@ def loss_of(model, batch: list[tuple[list[int], int]]) -> torch.Tensor:
     return model(input_ids=ids.to(DEVICE), attention_mask=mask.long().to(DEVICE), labels=labels.to(DEVICE)).loss
 
 
+@torch.no_grad()
+def held_out_loss(model, examples: list[tuple[list[int], int]]) -> float:
+    """Return the same of any number of examples."""
+    batches = [examples[start : start + 8] for start in range(0, len(examples), 8)]
+    tokens = [sum(len(ids) - asked for ids, asked in batch) for batch in batches]
+    return sum(float(loss_of(model, b)) * n for b, n in zip(batches, tokens, strict=True)) / sum(tokens)
+
+
 def main() -> None:
     """Train on task after task; after each, print the held-out loss of all, and at the end what was forgotten."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -61,16 +69,13 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--without-ftp", action="store_true")
     arguments = parser.parse_args()
-
-    torch.manual_seed(0)
-    random.seed(0)
+    torch.manual_seed(0), random.seed(0)
     tokenizer = AutoTokenizer.from_pretrained(arguments.model)
     model = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32).to(DEVICE)
     data = {name: [encode(tokenizer, example) for example in read_task(name)] for name in arguments.tasks}
     for examples in data.values():
         random.shuffle(examples)
-    held_out = {name: examples[: len(examples) // 5] for name, examples in data.items()}
-    table = []
+    held_out, table = {name: examples[: len(examples) // 5] for name, examples in data.items()}, []
     for name, examples in data.items():
         config = peft.LoraConfig(r=arguments.rank, lora_alpha=2 * arguments.rank, target_modules="all-linear")
         model = peft.get_peft_model(model, config)
@@ -84,8 +89,7 @@ def main() -> None:
                 loss_of(model, training[start : start + 8]).backward()
                 optimizer.step()
         model = model.merge_and_unload()
-        with torch.no_grad():
-            table.append([float(loss_of(model, part)) for part in held_out.values()])
+        table.append([held_out_loss(model, part) for part in held_out.values()])
         print(f"after {name}:", *(f"{task} {loss:.3f}" for task, loss in zip(data, table[-1], strict=True)))
     forgotten = [table[-1][i] - table[i][i] for i in range(len(table) - 1)]
     print(f"forgetting: {sum(forgotten) / max(1, len(forgotten)):.3f} nats a token, mean over the earlier tasks")

@@ -101,7 +101,7 @@ def split_classes(
     owners: Sequence[Any] = range(len(train)) if identities is None else identities
     members = {name: sorted({owners[i] for i in items}) for name, items in indices_by_class(train).items() if items}
     if not members:
-        raise ValueError(f"{name} has nothing to train on: none of its {len(train.classes)} classes has an image.")
+        raise ValueError(f"{name} has nothing to train on: none of its {len(train.classes)} classes has an item.")
     present = [train.classes[c] in members for c in range(len(train.classes))]
     class_order = [c for c in draw_class_order(len(present), split.seed, split.fixed_class_order) if present[c]]
     training, drawn = split.draw(members, split.seed)

@@ -43,7 +43,7 @@ def split_domains(
         settings: what to record on top of ``split``.
 
     Raises:
-        ValueError: as ``draw_identities``, or for domains whose classes differ.
+        ValueError: as ``draw_identities``, or for domains whose classes differ or that lack data to train or test on.
     """
     names = list(next(iter(domains.values()))[0].classes)
     classes = list(range(len(names)))
@@ -51,6 +51,9 @@ def split_domains(
     for number, (domain, (train, test)) in enumerate(domains.items()):
         if list(train.classes) != names or list(test.classes) != names:
             raise ValueError(f"The classes of the domain {domain} are not those of the first domain.")
+        for part, dataset in (("train", train), ("test", test)):
+            if not len(dataset):
+                raise ValueError(f"The domain {domain} has nothing to {part} on.")
         class_indices(f"The test data of the domain {domain}", test.targets, len(names))
         # A domain may lack a class (DomainNet's do), which is then neither drawn from nor counted as too small.
         present = {name: indices for name, indices in indices_by_class(train).items() if indices}

@@ -81,7 +81,7 @@ def read_columns(root: str | Path, part: str, names: Sequence[str]) -> list[list
 
     Raises:
         FileNotFoundError: if there is no such part.
-        ValueError: if there is no such column, or a row has nothing there.
+        ValueError: if there is no such column, a row has nothing there, or a part has two files.
     """
     root = Path(root)
     if _is_saved(root):
@@ -89,7 +89,10 @@ def read_columns(root: str | Path, part: str, names: Sequence[str]) -> list[list
     path = root
     if root.is_dir():
         files = [root / f"{part}{suffix}" for suffix in _READERS]
-        path = next((file for file in files if file.exists()), files[0])
+        there = [file for file in files if file.exists()]
+        if len(there) > 1:
+            raise ValueError(f"{root} has {there[0].name} and {there[1].name}: keep the one that is meant.")
+        path = (there or files)[0]
     frame = _read(path)
     if not root.is_dir():
         frame = frame.filter(pl.Series(_column(frame, PART_COLUMN, path)) == part)
@@ -106,11 +109,12 @@ def _saved_columns(folder: Path, names: Sequence[str]) -> list[list[str]]:
     table = datasets.load_from_disk(str(folder))
     frame = table.with_format("polars")[:]
     columns = [_column(frame, name, folder) for name in names]
-    kinds = [table.features[name] for name in names]
-    return [
-        [kind.int2str(int(value)) for value in values] if isinstance(kind, datasets.ClassLabel) else values
-        for kind, values in zip(kinds, columns, strict=True)
-    ]
+    for position, name in enumerate(names):
+        if isinstance(kind := table.features[name], datasets.ClassLabel):
+            if "-1" in columns[position]:
+                raise ValueError(f"{folder} has rows without a label: their {name!r} is -1.")
+            columns[position] = [kind.int2str(int(value)) for value in columns[position]]
+    return columns
 
 
 def _is_saved(root: Path) -> bool:
@@ -132,10 +136,11 @@ def _column(frame: pl.DataFrame, name: str, path: Path) -> list[str]:
     check_choice(f"column of {path}", name, frame.columns)
     values = frame[name].to_list()
     for row, value in enumerate(values):
-        if value is None or not str(value).strip():
+        if value is None or value != value or not str(value).strip():  # NaN is not itself
             raise ValueError(f"Row {row} of {path} has nothing in the column {name!r}.")
     return [str(value) for value in values]
 
 
-def _as_number(name: str) -> tuple[int, int, str]:
-    return (0, int(name), "") if name.isdecimal() else (1, 0, name)
+def _as_number(name: str) -> tuple[bool, int, str]:
+    """Numbers first, in their order; "1" and "01" are two names."""
+    return not name.isdecimal(), int(name) if name.isdecimal() else 0, name

@@ -1,9 +1,16 @@
 """FTP in transformers' Trainer, TRL's SFTTrainer and what else is derived from them."""
 
+import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import torch
+
 from ftp_cl.optim import FTP
+from ftp_cl.optim.ftp import STATE_KEY
+
+logger = logging.getLogger(__name__)
 
 
 class FTPTrainerMixin:
@@ -20,6 +27,7 @@ class FTPTrainerMixin:
     """
 
     ftp: FTP | None = None
+    _ftp_model: Any = None
 
     def __init__(self, *args: Any, ftp_options: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
         """Make the Trainer; `ftp_options` are those of `FTP`, the rest is the Trainer's."""
@@ -29,13 +37,30 @@ class FTPTrainerMixin:
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
         """The Trainer's optimizer, or the one that it was given, with FTP attached.
 
+        A second `train()` goes on with the first one's radii, unless `model_init` makes another model.
+
         Raises:
             ValueError: DeepSpeed is in use.
         """
         trainer: Any = self
         optimizer = super().create_optimizer(*args, **kwargs)  # type: ignore[misc]
-        if self.ftp is None:  # a second train() goes on with the first one's
-            if trainer.is_deepspeed_enabled:
-                raise ValueError("FTP does not work with DeepSpeed, whose optimizers step on flat copies: use FSDP2.")
-            self.ftp = FTP(trainer.model, **self._ftp_options).attach(optimizer)
+        if trainer.is_deepspeed_enabled:
+            raise ValueError("FTP does not work with DeepSpeed, whose optimizers step on flat copies: use FSDP2.")
+        if self.ftp is None or self._ftp_model is not trainer.model:
+            self.ftp, self._ftp_model = FTP(trainer.model, **self._ftp_options), trainer.model
+        inner = getattr(optimizer, "optimizer", optimizer)  # accelerate's wrapper, from the second train() on
+        if not self.ftp.is_attached_to(inner):
+            self.ftp.detach()
+            self.ftp.attach(inner)
         return optimizer
+
+    def _load_best_model(self) -> None:
+        """With `load_best_model_at_end`, radii go back with the weights."""
+        trainer: Any = self
+        super()._load_best_model()  # type: ignore[misc]
+        path = Path(trainer.state.best_model_checkpoint) / "optimizer.pt"
+        saved = torch.load(path, "cpu", weights_only=True, mmap=True) if path.is_file() else {}
+        if self.ftp is None or STATE_KEY not in saved:
+            logger.warning("%s is without FTP's state: radii stay those of the last step.", path.parent)
+        else:
+            self.ftp.load_state_dict(saved[STATE_KEY])

@@ -128,7 +128,7 @@ class Adapter:
             return "trains factors while the one whose rows scale its change is frozen"
         if hasattr(factor, "placements") and (type(self) is not Adapter or self._groups() > 1):
             return "is sharded over processes, and that is done for LoRA of matrices and convolutions without groups"
-        if str(self.init).startswith(BASE_IS_CHANGED) and not factor.is_meta and self._changes():
+        if str(self.init).lower().startswith(BASE_IS_CHANGED) and not factor.is_meta and self._changes():
             return (
                 f"begins with a change that its initialisation {self.init!r} has taken out of the base weight, so that "
                 "shrinking it would cut pretrained weights away: ftp_cl.optim.next_adapter(model) keeps that change in "
@@ -240,13 +240,15 @@ def adapters_in(model: nn.Module) -> Iterator[Adapter | Unbounded]:
         return
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    inits: dict[str, Any] = {}
-    for module in model.modules():
-        configs = getattr(module, "peft_config", None)
-        for key, config in configs.items() if isinstance(configs, Mapping) else ():
-            inits[key] = getattr(config, "init_lora_weights", True)
+    configs: dict[str, Mapping[str, Any]] = {}
     for name, module in model.named_modules():
+        if isinstance(own := getattr(module, "peft_config", None), Mapping):
+            configs[name] = own
         if isinstance(module, BaseTunerLayer):
+            above = name  # several of peft's models in one may have adapters of one name
+            while above and above not in configs:
+                above = above.rpartition(".")[0]
+            inits = {key: getattr(own, "init_lora_weights", True) for key, own in configs.get(above, {}).items()}
             yield from _of_layer(module, canonical_name(f"{name}.x")[:-2], inits)
 
 
@@ -273,7 +275,10 @@ def _of_layer(layer: Any, where: str, inits: Mapping[str, Any]) -> Iterator[Adap
             if key not in layer.lora_variant:
                 yield EmbeddingAdapter(layer, key, where, inits.get(key, True))
         for key, module in layer.lora_B.items():
-            if key in layer.lora_variant or not isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)):
+            if key in layer.lora_variant:
+                continue
+            if not isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)):
+                yield Unbounded(where, type(module).__name__, _parameters_of(layer, key))
                 continue
             yield Adapter(layer, key, where, inits.get(key, True))
             if module.bias is not None:

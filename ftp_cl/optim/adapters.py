@@ -29,11 +29,16 @@ class Adapters:
         self, model: nn.Module, names: Mapping[nn.Parameter, str], excluded: set[str], known: Collection[str] = ()
     ) -> None:
         self._of: dict[nn.Parameter, Adapter] = {}
-        by_memory: dict[Any, Adapter] = {}
+        found: list[tuple[Adapter | Unbounded, list[nn.Parameter], set[str]]] = []
         for adapter in adapters_in(model):
             parameters = adapter.parameters if isinstance(adapter, Unbounded) else adapter.factors()
-            own = {names[parameter] for parameter in parameters if parameter in names}
-            if not own or not own.isdisjoint(excluded):
+            if own := {names[parameter] for parameter in parameters if parameter in names}:
+                found.append((adapter, parameters, own))
+        left_out = {memory_of(parameters[0]) for _, parameters, own in found if not own.isdisjoint(excluded)} - {None}
+        by_memory: dict[Any, Adapter] = {}
+        for adapter, parameters, own in found:
+            memory = memory_of(parameters[0])
+            if memory in left_out or not own.isdisjoint(excluded):
                 excluded |= own
                 continue
             trained = any(parameter.requires_grad for parameter in parameters)
@@ -49,7 +54,6 @@ class Adapters:
             adapter.name = names[factor]
             if trained and adapter.name not in known:
                 check(adapter)
-            memory = _memory_of(factor)
             first = adapter if memory is None else by_memory.setdefault(memory, adapter)
             first.written[factor] = adapter
             self._of[factor] = first
@@ -70,7 +74,7 @@ def check(adapter: Adapter) -> None:
         raise ValueError(f"Adapter {adapter.key!r} of {adapter.where} {problem}.")
 
 
-def _memory_of(parameter: nn.Parameter) -> tuple[int, int] | None:
+def memory_of(parameter: nn.Parameter) -> tuple[int, int] | None:
     """Where its numbers are; peft ties adapters as several parameters over one memory."""
     if hasattr(parameter, "placements") or parameter.is_meta or not parameter.numel():
         return None

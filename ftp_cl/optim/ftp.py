@@ -500,8 +500,10 @@ class FTP:
         factor, state = adapter.factors()[0], self._states.get(adapter.name)
         sharding = self._shardings.get(adapter.name)
         weights, gradient = adapter.rows(local(factor.detach())), adapter.gradient()
-        if not isinstance(state, FactorState) or not state.belongs_to(factor):
+        known = isinstance(state, FactorState) and state.belongs_to(factor)
+        if not known or factor.dtype == torch.float16:
             check(adapter)
+        if not known:
             state = self._states[adapter.name] = FactorState(factor.shape, len(weights), weights.device)
             state.numbers[VALUE] = adapter.longest_row(sharding)
             state.belongs_to(factor)
@@ -630,6 +632,10 @@ class FTP:
                 raise ValueError(
                     f"The saved state of {name!r} has shape {tuple(state.shape)}, the model's tensor "
                     f"{tuple(parameter.shape)}."
+                )
+            if name in adapters and len(state.norms) != (rows := len(adapters[name].rows(local(parameter)))):
+                raise ValueError(
+                    f"The saved state of {name!r} has norms of {len(state.norms)} rows, the adapter {rows} rows."
                 )
         return states
 

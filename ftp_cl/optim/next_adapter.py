@@ -10,7 +10,10 @@ import torch
 from torch import nn
 
 from ftp_cl.optim.adapter_kinds import Adapter, BiasAdapter, Unbounded, adapters_in
+from ftp_cl.optim.adapters import memory_of
 from ftp_cl.projection.rows import NORM_EPSILON
+
+_DROPOUTS = ("lora_dropout", "vera_dropout", "rank_dropout", "module_dropout")
 
 
 def next_adapter(model: nn.Module, *, merge: bool | None = None) -> list[str]:
@@ -39,7 +42,7 @@ def next_adapter(model: nn.Module, *, merge: bool | None = None) -> list[str]:
 
 @torch.no_grad()
 def keep_changes(model: nn.Module, adapters: Iterable[Adapter], merge: bool | None) -> list[str]:
-    """`next_adapter` of these."""
+    """`next_adapter` of these, with what cannot be kept without them: a layer's own bias, and adapters tied to one."""
     changed = [adapter for adapter in adapters if adapter.norms().sub(NORM_EPSILON).gt(0).any()]
     for adapter in changed:
         adapter.check_step()
@@ -47,15 +50,18 @@ def keep_changes(model: nn.Module, adapters: Iterable[Adapter], merge: bool | No
             raise ValueError(
                 f"Adapter {adapter.key!r} of {adapter.where} is sharded already: call this before fully_shard."
             )
+    every = [adapter for adapter in adapters_in(model) if isinstance(adapter, Adapter) and adapter.exists]
+    tied = {memory_of(adapter.zeroed()) for adapter in changed}
+    layers = dict.fromkeys((one.layer, one.key) for one in every if memory_of(one.zeroed()) in tied)
+    kept = [adapter for adapter in every if (adapter.layer, adapter.key) in layers]
     holding = Counter(id(parameter) for module in model.modules() for parameter in module._parameters.values())
-    problems = {adapter: problem for adapter in changed if (problem := _merging_problem(adapter, holding))}
+    problems = {adapter: problem for adapter in kept if (problem := _merging_problem(adapter, holding))}
     if merge and problems:
         adapter, problem = next(iter(problems.items()))
         raise ValueError(
             f"The change of {adapter.where} cannot be merged, because {problem}; merge=False keeps it in a frozen "
             "adapter."
         )
-    layers = {(adapter.layer, adapter.key) for adapter in changed}
     names = []
     if merge is False or problems:
         names = [_freeze(model, layers, key) for key in sorted({key for _, key in layers})]
@@ -63,17 +69,38 @@ def keep_changes(model: nn.Module, adapters: Iterable[Adapter], merge: bool | No
         for layer, key in layers:
             layer.merge(adapter_names=[key])
             layer.merged_adapters.remove(key)
-    for adapter in changed:
+    for adapter in kept:
         adapter.zeroed().zero_()
     return names
+
+
+def restore_frozen(model: nn.Module, names: Iterable[str]) -> None:
+    """Add the frozen adapters that a state dict of these names has and the model lacks; it is loaded afterwards."""
+    missing = [name.split(".") for name in set(names) - model.state_dict().keys()]
+    there = {(".".join(name[:-end]), name[-end]) for name in missing for end in (1, 2)}  # of a parameter, of a module
+    if not there:
+        return
+    where = {module: name for name, module in model.named_modules()}
+    found = dict.fromkeys((one.layer, one.key) for one in adapters_in(model) if isinstance(one, Adapter))
+
+    def has(layer: Any, adapter: str) -> bool:
+        return any((f"{where[layer]}.{part}", adapter) in there for part in layer.adapter_layer_names)
+
+    for key in sorted({key for _, key in found}):
+        for number in count(1):
+            layers = [(layer, own) for layer, own in found if own == key and has(layer, f"{key}_{number}")]
+            if not layers:
+                break
+            _freeze(model, layers, key)
 
 
 def _merging_problem(adapter: Adapter, holding: Counter[int]) -> str | None:
     """Why the base weight cannot take the sum; None: it can."""
     base = adapter.layer.get_base_layer()
-    weight = base.weight
-    if weight.dtype not in (torch.float32, torch.float64):
-        return f"its base weight is of {weight.dtype}, which would round it"
+    weight = getattr(base, "weight", base)  # a quantised one may have another name
+    kind = weight.dtype if type(weight) is nn.Parameter else type(weight).__name__
+    if kind not in (torch.float32, torch.float64):
+        return f"its base weight is of {kind}, which would round it"
     if holding[id(weight)] > 1:
         return "its base weight is tied to that of another layer"
     if getattr(base, "groups", 1) > 1:
@@ -91,16 +118,18 @@ def _freeze(model: nn.Module, layers: Iterable[tuple[Any, str]], key: str) -> st
     for found in configs.values():
         if key in found:
             # What peft trains in full beside adapters stays with the first one. The copy begins as it is.
-            own = {"modules_to_save": None, "init_lora_weights": True, "inference_mode": True}
+            own: dict[str, Any] = {"modules_to_save": None, "init_lora_weights": True, "inference_mode": True}
+            own.update(dict.fromkeys(_DROPOUTS, 0.0))
             config = found[name] = copy.deepcopy(found[key])
             for option in own.keys() & vars(config).keys():
                 setattr(config, option, own[option])
     for layer, own_key in layers:
         if own_key != key:
             continue
-        for container in (getattr(layer, part) for part in (*layer.adapter_layer_names, *layer.other_param_names)):
+        for part in (*layer.adapter_layer_names, *layer.other_param_names):
+            container = getattr(layer, part)
             if hasattr(container, "keys") and key in container:
-                container[name] = _frozen(container[key])
+                container[name] = 0.0 if part in _DROPOUTS[2:] else _frozen(container[key])
         flags = {parameter: parameter.requires_grad for parameter in layer.parameters()}
         layer.set_adapter([*layer.active_adapters, name])
         for parameter, flag in flags.items():

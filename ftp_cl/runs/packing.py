@@ -20,6 +20,8 @@ from avalanche.training import storage_policy
 from avalanche.training.utils import ParamData
 from torch import Tensor, nn
 
+from ftp_cl.optim.next_adapter import restore_frozen
+
 KIND = "ftp_cl.kind"
 SOURCE_ATTRIBUTE = "position_in_benchmark"
 """Name of the data attribute by which a dataset made of a benchmark's items says which items these are."""
@@ -219,14 +221,16 @@ def load_part(part: Any, method: str, state: Any, strategy: Any) -> None:
 
 
 def load_resized(module: nn.Module, state_dict: dict[str, Tensor]) -> None:
-    """Load a state dict, giving parameters and buffers its shapes: those of heads that have grown.
+    """Load a state dict, giving a module its shapes, those of heads that have grown, and its frozen adapters.
 
     Raises:
         ValueError: names are missing on either side, or a tensor differs in more than its number of rows.
     """
+    restore_frozen(module, state_dict)
+    owners = dict(module.named_modules())
     for name, value in state_dict.items():
         owner_name, _, own_name = name.rpartition(".")
-        owner = dict(module.named_modules()).get(owner_name)
+        owner = owners.get(owner_name)
         current = getattr(owner, own_name, None)
         if not isinstance(current, Tensor):
             continue

@@ -1,6 +1,7 @@
 """Streams of texts: which texts are in which experience, and what their tokens are."""
 
 import pickle
+import shutil
 
 import polars as pl
 import pytest
@@ -66,6 +67,14 @@ def test_domains_arrive_one_by_one_and_unseen_ones_are_ood(text_files, options):
     assert [e["domain"] for e in everything.description["experiences"]] == ["red", "green", "blue"]
 
 
+def test_a_domain_that_is_trained_on_has_texts_to_train_and_test_on(text_files, options, tmp_path):
+    shutil.copy(text_files / "train.csv", tmp_path)
+    pl.read_csv(text_files / "test.csv").filter(pl.col("domain") != "green").write_csv(tmp_path / "test.csv")
+    for domain, part in (("grey", "train"), ("green", "test")):
+        with pytest.raises(ValueError, match=f"^The domain {domain} has nothing to {part} on"):
+            text_domains(tmp_path, train_domains=["red", domain], **options)
+
+
 def test_parquet_one_file_and_a_saved_dataset_give_the_same_streams(text_files, options, tmp_path):
     import datasets
 
@@ -93,6 +102,9 @@ def test_numbers_as_labels_are_in_the_order_of_numbers(tmp_path, tiny_bert):
     for part in ("train", "test"):
         pl.DataFrame({"text": ["red"] * 3, "label": [10, 9, 2]}).write_parquet(tmp_path / f"{part}.parquet")
     assert TextTable(tmp_path, "train", tokenizer=str(tiny_bert)).classes == ["2", "9", "10"]
+    pl.DataFrame({"text": ["red"] * 4, "label": ["1", "01", "b", "001"]}).write_csv(tmp_path / "train.csv")
+    (tmp_path / "train.parquet").unlink()
+    assert TextTable(tmp_path, "train", tokenizer=str(tiny_bert)).classes == ["001", "01", "1", "b"]
 
 
 @pytest.mark.parametrize(
@@ -120,6 +132,26 @@ def test_labels_that_training_has_not_and_empty_texts_are_refused(tmp_path, opti
     pl.DataFrame({"text": ["red", " "], "label": ["cat", "dog"]}).write_csv(tmp_path / "test.csv")
     with pytest.raises(ValueError, match=r"^Row 1 of .*test.csv has nothing in the column 'text'"):
         split_text(tmp_path, **options)
+
+
+def test_missing_labels_and_two_files_of_one_part_are_refused(tmp_path, options):
+    import datasets
+
+    table = pl.DataFrame({"text": ["red", "red"], "label": [0.0, float("nan")]})
+    table.write_parquet(tmp_path / "train.parquet")
+    with pytest.raises(ValueError, match=r"^Row 1 of .*train.parquet has nothing in the column 'label'"):
+        split_text(tmp_path, **options)
+    table.write_csv(tmp_path / "train.csv")
+    with pytest.raises(ValueError, match=r"has train.csv and train.parquet: keep the one that is meant"):
+        split_text(tmp_path, **options)
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["cat", "dog"])})
+    parts = {
+        part: datasets.Dataset.from_dict({"text": ["red", "red"], "label": labels}, features=features)
+        for part, labels in {"train": [0, 1], "test": [-1, -1]}.items()
+    }
+    datasets.DatasetDict(parts).save_to_disk(str(tmp_path / "saved"))
+    with pytest.raises(ValueError, match=r"test has rows without a label: their 'label' is -1\."):
+        split_text(tmp_path / "saved", **options)
 
 
 def test_emoji_text_names_the_emoji_that_split_emoji_draws(options):

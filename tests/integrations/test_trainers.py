@@ -1,5 +1,7 @@
 """FTP in other people's training loops, as docs/trainers.md shows: resumed training ends as uninterrupted training."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -108,6 +110,27 @@ def test_an_optimizer_that_the_trainer_is_given_is_followed(tmp_path):
     trainer.is_deepspeed_enabled, trainer.ftp = True, None
     with pytest.raises(ValueError, match="does not work with DeepSpeed"):
         trainer.create_optimizer()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_radii_go_back_with_the_best_weights_and_a_new_model_is_projected(tmp_path):
+    base, options = bert(tmp_path, None)
+
+    class FTPTrainer(FTPTrainerMixin, base): ...
+
+    best = {"eval_strategy": "steps", "eval_steps": 2, "load_best_model_at_end": True, "learning_rate": 1e-2}
+    arguments = {**ARGUMENTS, **best, "metric_for_best_model": "eval_worse"}
+    options["args"] = type(options["args"])(str(tmp_path), **arguments)
+    options["compute_metrics"] = lambda _: {"worse": -len(trainer.state.log_history)}  # the first is the best
+    model = options.pop("model")
+    options |= {"model_init": lambda: copy.deepcopy(model), "eval_dataset": options["train_dataset"][:4]}
+    trainer = FTPTrainer(**options)
+    for _ in range(2):  # the second time with another model
+        trainer.train()
+        assert trainer.state.best_model_checkpoint.endswith("checkpoint-2")
+        assert {int(state["steps"]) for state in trainer.ftp.state_dict()["tensors"].values()} == {2}
+        assert all(row["max_distance"] <= row["radius"] * 1.001 + 1e-6 for row in trainer.ftp.summary().values())
+        assert trainer.ftp.is_attached_to(trainer.optimizer.optimizer)
 
 
 def test_accelerate(tmp_path):

@@ -13,6 +13,7 @@ from torch import nn
 from ftp_cl.benchmarks import split_digits
 from ftp_cl.benchmarks.digits import Digits
 from ftp_cl.benchmarks.scenario import ExperienceData, make_stream, transform_groups
+from ftp_cl.models import text_classifier
 
 
 def my_benchmark(n_experiences, seed):
@@ -31,6 +32,16 @@ class MyModel(nn.Module):
 
     def forward(self, images):
         return self.classifier(self.body(images))
+
+
+def half_precision_text(pretrained):
+    """A language model in bfloat16 with adapters in float32, as they are trained on GPUs."""
+    model = text_classifier(pretrained, lora={"rank": 2, "targets": ["query", "value"]})
+    for name, parameter in model.backbone.named_parameters():
+        if "lora" not in name:
+            parameter.data = parameter.data.bfloat16()
+    model.backbone.register_forward_hook(lambda _, __, features: features.float())
+    return model
 
 
 def my_method(model, alpha):

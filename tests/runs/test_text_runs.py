@@ -1,6 +1,7 @@
 """Runs on texts: every method, LoRA, and resuming."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -31,9 +32,11 @@ def start(tiny_bert, text_files, tmp_path):
     def call(*overrides, out="run"):
         keys = [
             *("benchmark=split_text", f"benchmark.dataset_root={text_files}", "benchmark.n_experiences=2"),
-            *(f"benchmark.tokenizer={tiny_bert}", "benchmark.max_length=6", "model=text"),
-            *(f"model.pretrained={tiny_bert}", "train.epochs=2", "threads=1", "save_weights=true"),
+            *(f"benchmark.tokenizer={tiny_bert}", "benchmark.max_length=6"),
+            *("train.epochs=2", "threads=1", "save_weights=true"),
         ]
+        if "model=own" not in overrides:
+            keys += ["model=text", f"model.pretrained={tiny_bert}"]
         return json.loads(run(load_config([*keys, *overrides]), tmp_path / out).read_text())
 
     return call
@@ -46,21 +49,45 @@ def test_every_method_trains_on_texts(start, method):
     assert result["ood"].keys() == {"ood_short"}
 
 
-@pytest.mark.parametrize("lora", [[], [LORA]])
-def test_an_interrupted_run_ends_with_the_same_weights(start, tmp_path, monkeypatch, lora):
+@pytest.fixture
+def interrupted(start, monkeypatch, tmp_path):
+    """The weights of a run, and of one that was interrupted in its second experience and went on."""
+
     def interrupt(self, strategy, **kwargs):
         self._start = 0.0
         if (strategy.clock.train_exp_counter, strategy.clock.train_exp_iterations) == (1, 3):
             raise KeyboardInterrupt
 
-    start(*lora, out="whole")
-    with monkeypatch.context() as patch:
-        patch.setattr(Recorder, "before_training_iteration", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            start(*lora, "checkpoint.every_iterations=2", out="cut")
-    start(*lora, "resume=true", out="cut")
-    whole, cut = (tmp_path / name / "weights.safetensors" for name in ("whole", "cut"))
-    assert whole.read_bytes() == cut.read_bytes()
+    def call(*overrides):
+        start(*overrides, out="whole")
+        with monkeypatch.context() as patch:
+            patch.setattr(Recorder, "before_training_iteration", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                start(*overrides, "checkpoint.every_iterations=2", out="cut")
+        start(*overrides, "resume=true", out="cut")
+        return [(tmp_path / name / "weights.safetensors").read_bytes() for name in ("whole", "cut")]
+
+    return call
+
+
+@pytest.mark.parametrize("lora", [[], [LORA]])
+def test_an_interrupted_run_ends_with_the_same_weights(interrupted, lora):
+    whole, cut = interrupted(*lora)
+    assert whole == cut
+
+
+def test_so_does_one_with_frozen_adapters_over_half_precision_which_others_may_start_from(
+    interrupted, start, tiny_bert, tmp_path, monkeypatch
+):
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    model = ["model=own", "model.name=my_parts:half_precision_text", f"+model.pretrained={tiny_bert}", "method=ftp"]
+    whole, cut = interrupted(*model)
+    assert whole == cut
+    frozen = {name for name in load_file(tmp_path / "cut" / "weights.safetensors") if ".default_1." in name}
+    assert len(frozen) == 4
+    start(*model, f"+model.start={tmp_path / 'cut'}", out="next")
+    weights = load_file(tmp_path / "next" / "weights.safetensors")
+    assert frozen < {name for name in weights if ".default_" in name}, "each experience of the second run adds one"
 
 
 def test_lora_leaves_the_base_as_it_was(start, tmp_path, tiny_bert):
