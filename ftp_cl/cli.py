@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING
 import ftp_cl
 from ftp_cl.runs.catalogue import entry, names
 from ftp_cl.runs.config import load_config, load_repeated
-from ftp_cl.runs.output import lasting_output, sentence
+from ftp_cl.runs.output import lasting_output, sentence, without_warnings_of_others
 from ftp_cl.runs.schema import ConfigError, expanded, suggestion
 from ftp_cl.runs.text import printable
 from ftp_cl.runs.torchrun import has_others, is_first
-from ftp_cl.runs.warnings_of_others import without_warnings_of_others
 
 if TYPE_CHECKING:
     from ftp_cl.study.store import Store

@@ -103,6 +103,18 @@ def ftp_cl(tmp_path, monkeypatch, capsys):
 
 
 @pytest.fixture
+def refused(ftp_cl):
+    """Call the command line, which must refuse with exit status 2 and one sentence; returns that."""
+
+    def call(*words):
+        status, _, error = ftp_cl(*words)
+        assert status == 2 and error.startswith("ftp-cl: ") and error.count("\n") == 1, error
+        return error
+
+    return call
+
+
+@pytest.fixture
 def quick_run(ftp_cl, tmp_path):
     """Run quickly and return the result as a dict."""
 

@@ -6,14 +6,10 @@ import sys
 
 import pytest
 
-QUICK = ["benchmark=split_digits", "model=small_cnn", "train.epochs=1", "train.batch_size=64", "threads=1"]
-
-
-def refused(call, *words):
-    status, _, error = call(*words)
-    assert status == 2
-    assert error.startswith("ftp-cl: ") and error.count("\n") == 1, error
-    return error
+QUICK = [
+    *("benchmark=split_digits", "benchmark.n_experiences=2", "model=small_cnn"),
+    *("train.epochs=1", "train.batch_size=64", "threads=1"),
+]
 
 
 @pytest.mark.parametrize(
@@ -74,26 +70,26 @@ def refused(call, *words):
         ("train.epochs=${epochs}", "'epochs' not found"),
     ],
 )
-def test_a_wrong_word_is_named_with_what_would_be_right(ftp_cl, tmp_path, word, told):
-    assert told in refused(ftp_cl, "run", "out=run", word)
+def test_a_wrong_word_is_named_with_what_would_be_right(refused, tmp_path, word, told):
+    assert told in refused("run", "out=run", word)
     assert not (tmp_path / "run" / "result.json").exists()
 
 
-def test_a_missing_weight_file_is_named(ftp_cl, tmp_path, monkeypatch):
+def test_a_missing_weight_file_is_named(refused, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    error = refused(ftp_cl, "run", "model=timm", "model.architecture=resnet18", "model.weights=nowhere.safetensors")
+    error = refused("run", "model=timm", "model.architecture=resnet18", "model.weights=nowhere.safetensors")
     assert "nowhere.safetensors" in error
-    error = refused(ftp_cl, "run", "model=timm", "model.architecture=resnet18")
+    error = refused("run", "model=timm", "model.architecture=resnet18")
     assert f"not in the cache ({tmp_path}/models--timm--resnet18" in error and "model.weights=path" in error
 
 
-def test_a_finished_run_is_kept_and_another_configuration_refused(ftp_cl, tmp_path):
+def test_a_finished_run_is_kept_and_another_configuration_refused(ftp_cl, refused, tmp_path):
     assert ftp_cl("run", *QUICK, "out=run")[0] == 0
     before = (tmp_path / "run" / "result.json").read_bytes()
     status, printed, _ = ftp_cl("run", *QUICK, "out=run")
     assert status == 0 and "nothing to do" in printed
-    assert "differs in seed" in refused(ftp_cl, "run", *QUICK, "seed=1", "out=run")
+    assert "differs in seed" in refused("run", *QUICK, "seed=1", "out=run")
     assert (tmp_path / "run" / "result.json").read_bytes() == before
     status, printed, _ = ftp_cl("run", *QUICK, "out=run", "save_weights=true")
     assert status == 0 and "Weights are kept when a run ends, and were not" in " ".join(printed.split())
@@ -102,10 +98,10 @@ def test_a_finished_run_is_kept_and_another_configuration_refused(ftp_cl, tmp_pa
     assert (tmp_path / "other" / "weights.safetensors").exists()
 
 
-def test_a_directory_of_something_else_is_not_touched(ftp_cl, tmp_path):
+def test_a_directory_of_something_else_is_not_touched(refused, tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").write_bytes(b"meow")
-    assert "photos" in refused(ftp_cl, "run", *QUICK, "out=photos")
+    assert "photos" in refused("run", *QUICK, "out=photos")
     assert [path.name for path in (tmp_path / "photos").iterdir()] == ["cat.jpg"]
 
 
@@ -116,14 +112,13 @@ def test_an_unfinished_run_starts_again(ftp_cl, tmp_path):
     assert ftp_cl("run", *QUICK, "out=run")[0] == 0
     assert json.loads((tmp_path / "run" / "result.json").read_text())["accuracy_matrix"] == whole["accuracy_matrix"]
     events = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
-    assert sum('"eval"' in line and '"test"' in line for line in events) == 5
+    assert sum('"eval"' in line and '"test"' in line for line in events) == 2
 
 
 def test_many_runs_go_to_directories_of_their_own_and_into_one_report(ftp_cl, tmp_path):
-    status, _, error = ftp_cl("run", "-m", *QUICK, "method=naive,ftp", "seed=0,1")
+    status, _, error = ftp_cl("run", "-m", *QUICK, "method=naive,ftp")
     assert status == 0, error
-    results = sorted((tmp_path / "runs").glob("*/result.json"))
-    assert len(results) == 4
+    assert len(list((tmp_path / "runs").glob("*/result.json"))) == 2
     status, printed, error = ftp_cl("report", "runs", "--out", "report")
     assert status == 0, error
     assert "naive" in printed and "ftp" in printed
@@ -131,7 +126,7 @@ def test_many_runs_go_to_directories_of_their_own_and_into_one_report(ftp_cl, tm
         assert (tmp_path / "report" / name).stat().st_size > 0
 
 
-def test_a_damaged_result_is_left_out_by_name_and_alone_leaves_the_old_report(ftp_cl, tmp_path):
+def test_a_damaged_result_is_left_out_by_name_and_alone_leaves_the_old_report(ftp_cl, refused, tmp_path):
     assert ftp_cl("run", *QUICK, "out=runs/a")[0] == 0
     assert ftp_cl("report", "runs", "--out", "report")[0] == 0
     before = (tmp_path / "report" / "report.html").read_bytes()
@@ -139,9 +134,9 @@ def test_a_damaged_result_is_left_out_by_name_and_alone_leaves_the_old_report(ft
     (tmp_path / "runs" / "b" / "result.json").write_text('{"schema": "ftp_cl.result/1", "bench')
     status, _, error = ftp_cl("report", "runs", "--out", "other")
     assert status == 0 and "left out: " in error and "result.json" in error
-    assert "result.json" in refused(ftp_cl, "report", "runs/b", "--out", "report")
+    assert "result.json" in refused("report", "runs/b", "--out", "report")
     assert (tmp_path / "report" / "report.html").read_bytes() == before
-    assert "nowhere" in refused(ftp_cl, "report", "nowhere")
+    assert "nowhere" in refused("report", "nowhere")
 
 
 def test_list_names_everything_with_a_line_on_it(ftp_cl):
@@ -157,17 +152,17 @@ def test_cfg_prints_the_resolved_configuration(ftp_cl):
     assert status == 0 and "epochs: 7" in printed and "name: naive" in printed
 
 
-def test_a_sweep_is_not_started_when_its_configuration_was_to_be_printed(ftp_cl, tmp_path):
-    assert "--cfg" in refused(ftp_cl, "run", "-m", "--cfg", "job", *QUICK, "seed=0,1")
+def test_a_sweep_is_not_started_when_its_configuration_was_to_be_printed(refused, tmp_path):
+    assert "--cfg" in refused("run", "-m", "--cfg", "job", *QUICK, "seed=0,1")
     assert not (tmp_path / "runs").exists()
 
 
-def test_wrong_keys_are_found_before_anything_is_loaded(ftp_cl, monkeypatch):
+def test_wrong_keys_are_found_before_anything_is_loaded(refused, monkeypatch):
     from ftp_cl.runs import run
 
     monkeypatch.setattr(run, "benchmark_of", lambda config: pytest.fail("loaded"))
     for word in ("method.k=much", "benchmark.n_experiences=two", "model.head=5", "+train.epoch=3", "optimizer.lr=0"):
-        refused(ftp_cl, "run", *QUICK, word)
+        refused("run", *QUICK, word)
 
 
 @pytest.mark.slow

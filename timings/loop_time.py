@@ -29,8 +29,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from ftp_cl.benchmarks import image_folder
 from ftp_cl.models import pretrained
-from ftp_cl.runs.augmentation import augment_training
 from ftp_cl.runs.config import load_config
+from ftp_cl.runs.data import augment_training
 from ftp_cl.runs.run import run
 from ftp_cl.runs.workers import WorkerLoader
 

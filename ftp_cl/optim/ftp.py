@@ -475,6 +475,7 @@ class FTP:
                     or gradient.layout is not torch.strided
                 ):
                     name = self._names.get(parameter) or self._find(parameter)
+                    weights, gradient = local(parameter), local(gradient)  # what was just found may be spread
                     if (adapter := self._adapters.of(parameter)) is not None:
                         if adapter not in begun:
                             begun.add(adapter)

@@ -1,13 +1,19 @@
-"""Makes the parts of a run from their keys: what a file of configs/ names, or a user's own."""
+"""Makes the parts of a run from their keys: what a file of configs/ names, or a user's own by its import path."""
 
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from typing import Any
 
+from avalanche.training.templates import SupervisedTemplate
 from hydra.utils import get_object
 
 from ftp_cl.plugins import SemiSupervisedPlugin
 from ftp_cl.runs.catalogue import PROJECTION, combinations, entry
-from ftp_cl.runs.config import call_with
-from ftp_cl.runs.own_parts import import_object, is_import_path
+from ftp_cl.runs.config import ConfigError, call_with, suggestion
+from ftp_cl.runs.output import sentence
 
 
 def built(group: str, options: dict[str, Any]) -> Any:
@@ -57,3 +63,80 @@ def methods_plugins(options: dict[str, Any], model: Any) -> list[Any]:
 
 def _plugin(target: str | None, options: dict[str, Any]) -> list[Any]:
     return [] if target is None else [call_with(get_object(target), options, "method")]
+
+
+# ---- a user's own, named by import path: `my_package.my_module:function` --------------------------------------------
+
+
+def is_import_path(name: str) -> bool:
+    """Whether a name means a user's own code rather than an entry of a registry."""
+    return ":" in name
+
+
+def import_object(path: str, key: str) -> Callable[..., Any]:
+    """What an import path names; modules in the current directory are found too.
+
+    Args:
+        path: `package.module:name`.
+        key: of the configuration, for errors.
+
+    Raises:
+        ConfigError: there is no such module, or nothing callable of this name in it.
+    """
+    module_name, _, name = path.partition(":")
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        module = importlib.import_module(module_name)
+        found = getattr(module, name, None)
+    except Exception as error:  # whatever the user's module raises; of a relative name, a TypeError
+        raise ConfigError(f"{key}={path} cannot be imported: {sentence(error).rstrip('.')}.") from error
+    if not callable(found):
+        raise ConfigError(f"{key}={path} is wrong: {module_name} has no function or class {name!r}.")
+    return found
+
+
+def own_plugins(parts: list[dict[str, Any]]) -> list[Any]:
+    """A user's plugins, from `plugins=[{name: my_module:MyPlugin, option: 1}]`.
+
+    Raises:
+        ConfigError: there is no such plugin, or it does not take an option.
+    """
+    plugins = []
+    for part in parts:
+        options = dict(part)
+        name = options.pop("name")
+        plugins.append(call_with(import_object(name, "plugins.name"), options, f"plugins.{name}"))
+    return plugins
+
+
+def own_strategy(path: str, options: Mapping[str, Any], given: Collection[str]) -> type[SupervisedTemplate]:
+    """The class of a user's strategy, from `strategy={name: my_module:MyStrategy, option: 1}`.
+
+    Args:
+        path: of the class.
+        options: it is to be built with these,
+        given: and with the arguments of these names, which other keys of the configuration set.
+
+    Raises:
+        ConfigError: it is no supervised strategy of Avalanche, or takes other options.
+    """
+    found = import_object(path, "strategy.name")
+    if not (inspect.isclass(found) and issubclass(found, SupervisedTemplate)):
+        raise ConfigError(
+            f"strategy.name={path} is wrong: it must be a class made from Avalanche's SupervisedTemplate."
+        )
+    known = sorted(_keyword_arguments(found) - set(given))
+    for key in options:
+        if key in given:
+            raise ConfigError(f"strategy.{key} is set by another key of the configuration: leave it out.")
+        if key not in known:
+            raise ConfigError(f"strategy.{key} is unknown{suggestion(key, known)}")
+    return found
+
+
+def _keyword_arguments(kind: type) -> set[str]:
+    """Those of a class and its bases, to which it hands on what it does not take itself."""
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    signatures = [inspect.signature(ancestor.__init__) for ancestor in kind.__mro__]  # type: ignore[misc]
+    return {p.name for signature in signatures for p in signature.parameters.values() if p.kind in named} - {"self"}

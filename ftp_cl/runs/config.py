@@ -29,7 +29,7 @@ from ftp_cl.runs.schema import (
     ConfigError,
     check_configuration,
     defaults,
-    dotted,
+    flat,
     shortened,
     suggestion,
 )
@@ -163,7 +163,7 @@ def load_repeated(result: Path, overrides: Sequence[str], trust: bool = False) -
 def _change(config: DictConfig, word: str) -> None:
     """Set one key of a finished run's configuration."""
     override = parsed(word)
-    key, known = override.key_or_group, dotted(OmegaConf.to_container(config))  # type: ignore[arg-type]
+    key, known = override.key_or_group, flat(OmegaConf.to_container(config))  # type: ignore[arg-type]
     if override.is_sweep_override():
         raise ConfigError(f"{shortened(word)} has several values, which --from does not take.")
     if override.type is not OverrideType.CHANGE or OmegaConf.select(config, key, default=_ABSENT) is _ABSENT:
@@ -275,14 +275,14 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
     return _first_line(error) + "."
 
 
-def _known_keys(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
-    """All keys that the chosen groups have, dotted, and those that may be added."""
+def _known_keys(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """All keys that the chosen groups have, down to single ones, and those that may be added; with their values."""
     groups = [word for word in overrides if word.partition("=")[0] in (*GROUPS, "+experiment")]
     try:
         composed: Any = OmegaConf.to_container(compose("config", groups))
     except (HydraException, OmegaConfBaseException):
-        return [], []
+        return {}, {}
     extra = {group: composed[group].get("extra_keys") for group in GROUPS}
     for group in GROUPS:
         composed[group] = {key: value for key, value in composed[group].items() if key not in DESCRIPTION_KEYS}
-    return dotted(composed), dotted({group: keys for group, keys in extra.items() if isinstance(keys, dict)})
+    return flat(composed), flat({group: keys for group, keys in extra.items() if isinstance(keys, dict)})

@@ -7,6 +7,8 @@ import math
 import os
 import re
 import shutil
+import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,15 +22,15 @@ from ftp_cl.runs.checkpoint_files import FOLDER
 from ftp_cl.runs.config import ConfigError, literal
 from ftp_cl.runs.files import is_temporary, read_file, replace_files
 from ftp_cl.runs.loggers import LOGGER_FOLDERS
-from ftp_cl.runs.status import CONFIG_FILE, ERROR_FILE, EVENTS_FILE, LOCK_FILE, RESULT_FILE
+from ftp_cl.runs.output import sentence
+from ftp_cl.runs.records import CONFIG_FILE, EVENTS_FILE, RESULT_FILE
+from ftp_cl.runs.schema import NOT_IDENTITY
+from ftp_cl.runs.status import ERROR_FILE, LOCK_FILE
 
 WEIGHTS_FILE, BACKBONE_FILE = "weights.safetensors", "backbone.safetensors"
 
 CLASSES = "classes"
 """In the metadata of weights.safetensors."""
-
-NOT_IDENTITY = ("out", "label", "resume", "checkpoint", "save_weights", "loggers", "objective")
-"""Keys that say where a run goes, what it is called, and what is kept of it; no number depends on them."""
 
 RUNS = Path("runs")
 """Where runs go that name no `out`."""
@@ -68,12 +70,16 @@ class RunDirectory:
         config: resolved; keys that change no number (`NOT_IDENTITY`) may differ.
 
     Attributes:
+        weights_path, result_path, events_path: where these files are, or will be.
         identity: the keys and values that make two runs the same, plain.
         listeners: are told of each event after it was written.
     """
 
     def __init__(self, path: Path, config: DictConfig) -> None:
         self.path = path
+        self.weights_path, self.result_path, self.events_path = (
+            path / name for name in (WEIGHTS_FILE, RESULT_FILE, EVENTS_FILE)
+        )
         self.identity = _identity(OmegaConf.to_container(config, resolve=True))
         self.listeners: list[Callable[[Mapping[str, Any]], None]] = []
         self._is_new = False
@@ -126,26 +132,22 @@ class RunDirectory:
                 self.events_path.unlink(missing_ok=True)
                 (self.path / CONFIG_FILE).unlink(missing_ok=True)
 
-    @property
-    def weights_path(self) -> Path:
-        """Where the final weights go, if they are kept."""
-        return self.path / WEIGHTS_FILE
-
-    @property
-    def result_path(self) -> Path:
-        """Where the result is, or will be."""
-        return self.path / RESULT_FILE
-
-    @property
-    def events_path(self) -> Path:
-        """Where the events are."""
-        return self.path / EVENTS_FILE
-
     def remove_leftovers(self) -> None:
-        """Remove what killed runs were writing."""
+        """Remove what killed runs were writing, and the error of a failed one, which is now tried again."""
+        (self.path / ERROR_FILE).unlink(missing_ok=True)
         for file in self.path.rglob(".*.tmp"):
             if is_temporary(file):
                 file.unlink(missing_ok=True)
+
+    def write_error(self, error: Exception) -> None:
+        """Write error.json, for people and `ftp-cl watch`, if there is room: a full disk must not hide the error."""
+        content = {
+            "error": sentence(error),
+            "traceback": "".join(traceback.format_exception(error)),
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
+        }
+        with contextlib.suppress(OSError):
+            replace_files({self.path / ERROR_FILE: json.dumps(content, indent=1).encode()})
 
     def sync_events(self) -> int:
         """Make sure that the events so far are on the disk; returns their size in bytes."""
@@ -196,22 +198,12 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 class OthersDirectory(RunDirectory):
-    """That of a process which is not the first of several: the first writes."""
+    """That of a process which is not the first of several: the first checks and writes."""
 
-    def begin(self) -> None:
+    def _nothing(self, *args: Any, **values: Any) -> None:
         """Nothing."""
 
-    def withdraw(self) -> None:
-        """Nothing."""
-
-    def remove_leftovers(self) -> None:
-        """Nothing."""
-
-    def check(self) -> None:
-        """Nothing: the first process does."""
-
-    def add_event(self, event: str, **values: Any) -> None:
-        """Nothing."""
+    check = begin = withdraw = remove_leftovers = write_error = add_event = _nothing
 
 
 def _finite(value: Any) -> Any:

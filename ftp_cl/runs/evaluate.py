@@ -9,15 +9,15 @@ from torch.optim import SGD
 
 from ftp_cl.metrics.stream_order import is_ood
 from ftp_cl.plugins import PrototypeClassifier
+from ftp_cl.runs.build import is_import_path
 from ftp_cl.runs.catalogue import combinations, entry
 from ftp_cl.runs.config import ConfigError, load_config, load_repeated, plain
 from ftp_cl.runs.data import benchmark_of, check_tokens
 from ftp_cl.runs.engine import MODEL_KEYS, Engine
 from ftp_cl.runs.group import device_of
 from ftp_cl.runs.model_keys import with_models_keys
-from ftp_cl.runs.own_parts import is_import_path
+from ftp_cl.runs.records import RESULT_FILE
 from ftp_cl.runs.start import class_names, started_model
-from ftp_cl.runs.status import RESULT_FILE
 from ftp_cl.runs.targets import check_outputs, counts_for, evaluator_for
 
 

@@ -10,9 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-from ftp_cl.runs.config import ConfigError
-from ftp_cl.runs.events import events
-from ftp_cl.runs.schema import EvalEvent, ProjectionEvent, TrainEvent
+from ftp_cl.runs.records import EvalEvent, ProjectionEvent, TrainEvent, events
+from ftp_cl.runs.schema import ConfigError, flat
 from ftp_cl.runs.text import printable
 
 LOGGER_FOLDERS = ("tensorboard", "wandb")
@@ -130,7 +129,7 @@ class TensorBoard:
         folder = directory / "tensorboard"
         shutil.rmtree(folder, ignore_errors=True)
         self._writer = SummaryWriter(str(folder))
-        self._writer.add_text("configuration", "".join(f"    {key}: {value}\n" for key, value in _flat(config)))
+        self._writer.add_text("configuration", "".join(f"    {key}: {value}\n" for key, value in flat(config).items()))
 
     def add(self, scalars: Mapping[str, float], step: int) -> None:
         """Write them at once: somebody may be watching."""
@@ -170,7 +169,7 @@ class MLflow:
         self._client = mlflow.MlflowClient()
         experiment = mlflow.set_experiment("ftp-cl")
         self._id = self._client.create_run(experiment.experiment_id, run_name=_run_name(directory)).info.run_id
-        params = [Param(key, str(value)[:_MLFLOW_LONGEST]) for key, value in _flat(config)]
+        params = [Param(key, str(value)[:_MLFLOW_LONGEST]) for key, value in flat(config).items()]
         for some in _batches(params, _MLFLOW_PARAMS):
             self._client.log_batch(self._id, params=some)
 
@@ -196,14 +195,6 @@ _MLFLOW_NO_NAME = re.compile(r"[^/\w.\- :]")
 def _batches(items: list[Any], size: int) -> Iterator[list[Any]]:
     for start in range(0, len(items), size):
         yield items[start : start + size]
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 LOGGERS: dict[str, Callable[[Path, Mapping[str, Any]], ScalarLog]] = {

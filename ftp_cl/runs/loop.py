@@ -11,15 +11,14 @@ from avalanche.training.templates import SupervisedTemplate
 from omegaconf import DictConfig
 from torch import Tensor
 
-from ftp_cl.metrics import summarize
+from ftp_cl.metrics import pseudo_label_quality, summarize
 from ftp_cl.metrics.plugins import PredictionCounts
 from ftp_cl.metrics.stream_order import ExperienceKey, first_rows, is_ood, is_whole
-from ftp_cl.plugins import FTPPlugin
+from ftp_cl.plugins import FTPPlugin, SemiSupervisedPlugin
 from ftp_cl.runs.checkpoints import Checkpoints
 from ftp_cl.runs.config import ConfigError
 from ftp_cl.runs.directory import RunDirectory
 from ftp_cl.runs.environment import forget_peak_memory, peak_memory_mb
-from ftp_cl.runs.few_labels import PseudoLabelJudge
 from ftp_cl.runs.progress import RunProgress
 from ftp_cl.runs.targets import Counts, metric_of
 
@@ -78,7 +77,7 @@ class Recorder(SupervisedPlugin[Any]):
     def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
         """Stop the clock."""
         self._unread.append((strategy.loss.detach(), self._start, _moment(strategy.device)))
-        self.progress.advance()
+        self.progress.step()
 
     def after_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
         """One line for the epoch."""
@@ -92,6 +91,42 @@ class Recorder(SupervisedPlugin[Any]):
             seconds=round(sum(self.step_seconds[-len(self._losses) :]), 4),
         )
         self._losses.clear()
+
+
+class PseudoLabelJudge:
+    """Writes share and precision of pseudo-labels per epoch to metrics.jsonl, event "pseudo_labels".
+
+    It holds the true labels, so nothing that trains may hold it: it is asked between two experiences, and takes from
+    the plugin what that has written down.
+
+    Args:
+        record: of the run.
+        true_labels: of each unlabelled item, per experience; empty if nobody knows them.
+    """
+
+    def __init__(self, record: RunDirectory, true_labels: list[list[int]]) -> None:
+        self._record = record
+        self._true_labels = [torch.tensor(labels) for labels in true_labels]
+
+    def judge(self, strategy: SupervisedTemplate, experience: int) -> list[tuple[float, float | None]]:
+        """Write one event per epoch since the last call; returns (share used, precision) of each."""
+        epochs = []
+        for plugin in strategy.plugins:
+            if isinstance(plugin, SemiSupervisedPlugin):
+                true_labels = [self._true_labels[number] for number in plugin.numbers] if self._true_labels else []
+                for epoch, found in enumerate(plugin.take_pseudo_labels()):
+                    truth = torch.cat(true_labels)[found.indices] if true_labels else None
+                    share, precision = pseudo_label_quality(found.labels, found.used, truth)
+                    epochs.append((share, precision))
+                    self._record.add_event(
+                        "pseudo_labels",
+                        experience=experience,
+                        epoch=epoch,
+                        images=len(found.labels),
+                        share=share,
+                        precision=precision,
+                    )
+        return epochs
 
 
 def _moment(device: torch.device) -> Any:
@@ -194,7 +229,7 @@ class Evaluation:
                 matched = self._counts.record.matched_accuracies(self._counts.row, name, of_seen, self._stream, seen)
                 accuracies[name] = round(accuracy, _DIGITS)
                 references[name] = None if matched is None else round(matched[1], _DIGITS)
-            progress.advance()
+            progress.step()
         return accuracies, references
 
     @property

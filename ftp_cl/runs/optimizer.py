@@ -1,5 +1,6 @@
-"""The optimizer of a run: which weights have which rate and decay."""
+"""The optimizer of a run: which weights are trained, and which have which rate and decay."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -8,8 +9,22 @@ from timm.optim import param_groups_layer_decay
 from torch import nn
 
 from ftp_cl.models import ContinualClassifier
+from ftp_cl.optim.names import canonical_name, match
 from ftp_cl.plugins import find_classifier
 from ftp_cl.runs.config import ConfigError
+
+
+def freeze_all_but(patterns: str | Sequence[str], model: nn.Module) -> None:
+    """Let nothing of the backbone be trained but the parameters of these names and shell patterns: `train_only`.
+
+    Raises:
+        ValueError: one of them matches nothing; names the nearest.
+    """
+    trained = match(patterns if isinstance(patterns, str) else list(patterns), model, "train_only")
+    head = _head_names(model)
+    for name, parameter in model.named_parameters():
+        if name not in head and canonical_name(name) not in trained:
+            parameter.requires_grad_(False)
 
 
 def build_optimizer(options: DictConfig, model: nn.Module) -> torch.optim.Optimizer:

@@ -1,13 +1,18 @@
-"""What is printed: errors in one sentence, and output that does not fail the work."""
+"""What is printed: errors in one sentence, output that does not fail the work, and no warnings of other packages."""
 
 import contextlib
 import io
 import os
 import sys
+import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from ftp_cl.runs.text import printable
+
+_OF_QPSOLVERS = "qpsolvers"  # importing Avalanche warns that solvers are missing which only GEM needs
+_INDEXING = "Using a non-tuple sequence"  # of torch, on a line of Avalanche's EWC and MAS
 
 
 def sentence(error: Exception) -> str:
@@ -71,3 +76,23 @@ class _Output:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+@contextlib.contextmanager
+def without_warnings_of_others() -> Iterator[None]:
+    """Show all warnings but those of other packages about their own code, which a user can do nothing about.
+
+    A filter would not do: Avalanche's deprecated functions, which it calls itself in each experience, put one of their
+    own before it.
+    """
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def show_others(message: Warning | str, category: type[Warning], filename: str, *place: Any) -> None:
+            packages = Path(filename).parts
+            deprecated = issubclass(category, DeprecationWarning) or str(message).startswith(_INDEXING)
+            if not (_OF_QPSOLVERS in packages or ("avalanche" in packages and deprecated)):
+                show(message, category, filename, *place)
+
+        warnings.showwarning = show_others  # type: ignore[assignment]
+        yield

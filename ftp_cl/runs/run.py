@@ -23,7 +23,7 @@ from ftp_cl.plugins import (
 )
 from ftp_cl.plugins.processes import count, rank
 from ftp_cl.runs.best_epoch import BestEpoch
-from ftp_cl.runs.build import methods_plugins
+from ftp_cl.runs.build import is_import_path, methods_plugins, own_plugins, own_strategy
 from ftp_cl.runs.checkpoint_files import CheckpointFiles
 from ftp_cl.runs.checkpoints import Checkpoints
 from ftp_cl.runs.config import ConfigError, call_with, plain
@@ -31,23 +31,19 @@ from ftp_cl.runs.data import benchmark_of, check_tokens
 from ftp_cl.runs.directory import OthersDirectory, RunDirectory
 from ftp_cl.runs.engine import MODEL_KEYS, Engine
 from ftp_cl.runs.environment import describe_environment, set_deterministic
-from ftp_cl.runs.error_file import clear_error, write_error
 from ftp_cl.runs.examples import write_examples
-from ftp_cl.runs.few_labels import PseudoLabelJudge
 from ftp_cl.runs.group import agreed, device_of, joined, together
 from ftp_cl.runs.lock import DirectoryLock
 from ftp_cl.runs.loggers import make_logger
-from ftp_cl.runs.loop import Evaluation, Recorder, projection_table, train_and_evaluate
+from ftp_cl.runs.loop import Evaluation, PseudoLabelJudge, Recorder, projection_table, train_and_evaluate
 from ftp_cl.runs.model_keys import with_models_keys
-from ftp_cl.runs.optimizer import build_optimizer
-from ftp_cl.runs.own_parts import is_import_path, own_plugins, own_strategy
+from ftp_cl.runs.optimizer import build_optimizer, freeze_all_but
 from ftp_cl.runs.progress import RunProgress
+from ftp_cl.runs.records import RESULT_SCHEMA
 from ftp_cl.runs.resumable import ResumableNaive, ResumableTraining, resumable
 from ftp_cl.runs.start import class_names, kept_classes, started_model
-from ftp_cl.runs.status import RESULT_SCHEMA
 from ftp_cl.runs.targets import Counts, check_outputs, counts_for, criterion_for, evaluator_for, separating
 from ftp_cl.runs.termination import Termination
-from ftp_cl.runs.train_only import freeze_all_but
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)  # a full disk, a quota that is used up
 
@@ -92,14 +88,11 @@ def _carry_out(config: DictConfig, directory: Path) -> Path:
                 CheckpointFiles(directory).clear()  # the run may have been killed before it did so itself
             return record.result_path
         record.remove_leftovers()
-        if is_first:
-            clear_error(directory)
         try:
             _run(config, record, termination)
         except Exception as error:
             record.withdraw()
-            if is_first:
-                write_error(directory, error)
+            record.write_error(error)
             if not isinstance(error, OSError) or error.errno not in _FULL:
                 raise
             words = f"{error.strerror}; once there is room, resume=true goes on"

@@ -1,15 +1,13 @@
-"""The keys of a run's configuration, of its result.json and of the events in metrics.jsonl: what each is and may be.
+"""The keys of a run's configuration: what each is and may be.
 
 Keys of benchmarks, models and methods are those of their files in configs/, whose defaults tell the kind of a value;
-where they do not, `_KINDS` has it. The table in docs/configuration.md is made from here. All of it is in
-one file, because these keys are one contract with users and stored files.
+where they do not, `_KINDS` has it. The table in docs/configuration.md is made from here. All of it is in one file,
+because these keys are one contract with users and stored files.
 """
 
 import difflib
 import json
-import math
-import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
@@ -21,15 +19,11 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    FiniteFloat,
-    Strict,
     TypeAdapter,
     ValidationError,
-    WrapValidator,
 )
 
 from ftp_cl.runs.catalogue import GROUPS, config_directory, entry, options_of
-from ftp_cl.runs.text import printable
 
 
 class ConfigError(ValueError):
@@ -269,6 +263,9 @@ class Configuration(_Keys):
     )
 
 
+NOT_IDENTITY = ("out", "label", "resume", "checkpoint", "save_weights", "loggers", "objective")
+"""Keys that say where a run goes, what it is called, and what is kept of it; no number depends on them."""
+
 SECTIONS = tuple(key for key, field in Configuration.model_fields.items() if field.annotation in _Keys.__subclasses__())
 
 
@@ -278,32 +275,25 @@ class _Lora(_Keys):
     targets: str | list[str] | None = None
 
 
-_KINDS: dict[str, Any] = {
+_KINDS_OF: dict[str, Any] = {
     "lora": Annotated[_Lora | None, "null, or {rank: 8, alpha: 16, targets: [query, value]}"],
-    **{
-        "dataset_root": None | FilePath,
-        "split_lists": None | FilePath,
-        "ood_root": None | FilePath,
-        "corruption_cache": None | FilePath,
-    },
-    **{"size": None | Index, "revision": None | str, **dict.fromkeys(("mean", "std"), None | list)},
-    **{"interpolation": Literal["nearest", "bilinear", "bicubic", "lanczos"] | None, "model.crop": None | Crop},
+    "dataset_root split_lists ood_root corruption_cache weights start": None | FilePath,
+    "anchor": FilePath,
+    "revision direction_dtype anchor_device anchor_dtype": None | str,
+    "exclude train_domains": str | list,
+    "corruptions": None | str | list,
+    "ood_domains fixed_class_order class_names resize mean std": None | list,
+    "n_experiences": None | Index | list,
+    "size shots batch_size reanchor_every": None | Index,
+    "interpolation": Literal["nearest", "bilinear", "bicubic", "lanczos"] | None,
     "crop_mode": Literal["center", "squash", "border"] | None,
-    **{
-        "weights": None | FilePath,
-        "start": None | FilePath,
-        "anchor": FilePath,
-        "exclude": str | list,
-        "corruptions": None | str | list,
-    },
-    **dict.fromkeys(("shots", "batch_size", "reanchor_every"), None | Index),
-    **{"train_domains": str | list, "n_experiences": None | Index | list},
-    **dict.fromkeys(("ood_domains", "fixed_class_order", "class_names", "resize"), None | list),
+    "model.crop": None | Crop,
     "colours": None | dict,
-    **dict.fromkeys(("channels_last", "gradient_checkpointing"), None | bool),
-    **dict.fromkeys(("direction_dtype", "anchor_device", "anchor_dtype"), None | str),
-    **{"validation_fraction": Finite | None, "ema_decay": Finite | None, "label_percent": Finite},
+    "channels_last gradient_checkpointing": None | bool,
+    "validation_fraction ema_decay": Finite | None,
+    "label_percent": Finite,
 }
+_KINDS = {key: kind for keys, kind in _KINDS_OF.items() for key in keys.split()}
 """Of keys of benchmarks, models and methods whose default does not tell it; a method's crop is in pixels."""
 
 _KIND_OF_DEFAULT: dict[type, Any] = {bool: bool, int: Index, float: Finite, str: str, list: list}
@@ -334,7 +324,7 @@ def check_configuration(values: Mapping[str, Any]) -> None:
         path, kind = min(found, key=lambda place: place[1] is not None)
         key = ".".join(path)
         if kind is None:
-            raise ConfigError(f"{key} is no key of the configuration{suggestion(key, dotted(defaults()))}") from None
+            raise ConfigError(f"{key} is no key of the configuration{suggestion(key, flat(defaults()))}") from None
         value: Any = values
         for name in path:
             value = value.get(name)
@@ -427,15 +417,15 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False))
 
 
-def dotted(node: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """The keys of a configuration down to single values: train.epochs, ..."""
-    keys: list[str] = []
+def flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of a configuration by their keys down to single ones: train.epochs, ..."""
+    values: dict[str, Any] = {}
     for key, value in node.items():
-        keys += dotted(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [f"{prefix}{key}"]
-    return keys
+        values |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {f"{prefix}{key}": value}
+    return values
 
 
-def suggestion(word: str, known: Sequence[str]) -> str:
+def suggestion(word: str, known: Collection[str]) -> str:
     """The end of a sentence on an unknown word: the nearest known one, or all in its section."""
     section, dot, last = word.rpartition(".")
     nearest = difflib.get_close_matches(word, known, n=1, cutoff=0.8)
@@ -449,145 +439,10 @@ def suggestion(word: str, known: Sequence[str]) -> str:
 def table_of_keys() -> str:
     """The table of docs/configuration.md, in Markdown."""
     rows = ["| key | values | default | meaning |", "|---|---|---|---|"]
-    for key in dotted(defaults()):
+    for key, value in flat(defaults()).items():
         kind: Any = Configuration
-        value: Any = defaults()
         for name in key.split("."):
-            field, kind, value = kind.model_fields[name], get_type_hints(kind, include_extras=True)[name], value[name]
+            field, kind = kind.model_fields[name], get_type_hints(kind, include_extras=True)[name]
         shown = value if isinstance(value, str) else json.dumps(value)
         rows.append(f"| `{key}` | {_words(kind)} | {shown} | {field.description} |".replace("|  |", "| |"))
     return "\n".join(rows)
-
-
-# ---- result.json ----------------------------------------------------------------------------------------------------
-
-
-def _shown_text(text: str) -> str:
-    shown = printable(text).strip()
-    if not shown:
-        raise ValueError("must not be empty")
-    return shown
-
-
-Text = Annotated[str, AfterValidator(_shown_text)]
-NotNegative = Annotated[float, Field(ge=0)]
-Percentage = Annotated[float, Field(ge=0, le=100 + 1e-4)]  # rounding
-NumberOrNaN = Annotated[NotNegative, WrapValidator(lambda value, check: math.nan if value is None else check(value))]
-
-
-class TensorProjection(BaseModel):
-    """One projected tensor after the last experience; distances are row-wise L1 norms of weights minus anchor.
-
-    What was not finite, null in the file, is NaN.
-    """
-
-    model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
-
-    radius: NumberOrNaN
-    mean_distance: NumberOrNaN
-    max_distance: NumberOrNaN
-    boundary_share: NumberOrNaN
-
-
-class RunResult(BaseModel):
-    """The keys of a result.json; docs/metrics.md says what each number means. Keys with defaults are the newer ones.
-
-    Attributes:
-        accuracy_matrix: a row for each training, column j for test experience j, percent; null where not evaluated.
-        first_rows: for each column the row after whose training it had first been trained on; None if it never was.
-        average_forgetting, backward_transfer: percentage points, None if nothing was trained on before the last
-            training.
-        ood: percent per OOD stream; empty if none was evaluated, and then ood_average is None.
-        ood_reference: for each OOD stream the accuracy on the same classes of the test stream, each with the weight
-            that it has in the OOD stream, percent; None where that is not known.
-        diverged: numbers were not finite.
-        step_seconds_median, peak_memory_mb: None where the run could not measure them.
-        projection: per projected tensor, in depth order; empty for methods without projection.
-        pseudo_labels: share used and precision, percent, per epoch over all experiences; empty for methods without.
-        selected_epochs: of each training, the epoch whose weights it ended with, from 0; None where it was the last.
-        metric: what the numbers called accuracy are.
-        pixels: for each stream its mean IoU, pixel accuracy and the IoU of each class, percent; or mean and median
-            angle of normals, degrees, and the share within 11.25, 22.5 and 30 degrees; empty where images have a class.
-        examples: for each stream the classes of the highest and the lowest IoU, and a picture in the run's directory.
-        data: what the benchmark says of itself.
-    """
-
-    model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
-
-    benchmark: Text
-    method: Text
-    model: Text
-    seed: int
-    config: dict[Text, Any]
-    accuracy_matrix: list[list[float | None]]
-    first_rows: list[int | None] | None = None
-    average_accuracy: float
-    average_incremental_accuracy: float
-    average_forgetting: float | None
-    backward_transfer: float | None
-    learning_accuracy: float
-    ood: dict[Text, float]
-    ood_reference: dict[Text, Percentage | None] | None = None
-    ood_average: float | None
-    train_seconds: NotNegative
-    step_seconds_median: NotNegative | None
-    peak_memory_mb: NotNegative | None
-    environment: dict[Text, Any]
-    classes_per_experience: list[list[Text]]
-    projection: dict[Text, TensorProjection]
-    metric: Literal["accuracy", "mean_iou", "within_11.25"] = "accuracy"
-    pixels: dict[Text, dict[Text, Any]] = {}
-    examples: dict[Text, dict[Text, Text]] = {}
-    pseudo_labels: list[Annotated[tuple[float, float | None], Strict(False)]] = []
-    diverged: bool = False
-    selected_epochs: list[int] | None = None
-    data: dict[Text, Any] = {}
-
-
-_MUST_BE = {
-    **{"string_type": "text", "int_type": "a whole number", "float_type": "a number", "bool_type": "true or false"},
-    **{"list_type": "a list", "tuple_type": "a list", "dict_type": "an object", "model_type": "an object"},
-}
-
-
-def first_problem(error: ValidationError) -> str:
-    """The first thing that is wrong with a result, in words that read on after its path."""
-    one = error.errors(include_url=False)[0]
-    if one["type"] == "missing":
-        return f"the key {'.'.join(map(str, one['loc']))!r} is missing"
-    said = _MUST_BE.get(one["type"])
-    told = f"must be {said}" if said else one["msg"].removeprefix("Value error, ").replace("Input should", "must")
-    return printable(f"{one['loc'][0]} {told}, but is {reprlib.repr(one['input'])}")
-
-
-# ---- metrics.jsonl --------------------------------------------------------------------------------------------------
-
-
-class _Event(BaseModel):
-    model_config = ConfigDict(strict=True)
-    experience: Index
-
-
-class TrainEvent(_Event):
-    """One epoch; the loss is null where it was not finite."""
-
-    event: Literal["train"]
-    epoch: Index
-    iteration: Index | None = None
-    loss: FiniteFloat | None
-
-
-class EvalEvent(_Event):
-    """One evaluation of a stream: percent right in each of its experiences, whose numbers older runs did not write."""
-
-    event: Literal["eval"]
-    stream: str
-    experiences: list[int] = []
-    accuracy: Annotated[list[FiniteFloat], Field(min_length=1)]
-
-
-class ProjectionEvent(_Event):
-    """Radius and distances of each projected tensor after an experience; null where not finite."""
-
-    event: Literal["projection"]
-    tensors: dict[str, dict[str, float | None]]

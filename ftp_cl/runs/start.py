@@ -15,8 +15,8 @@ from ftp_cl.runs.catalogue import entry
 from ftp_cl.runs.config import ConfigError, load_repeated, plain
 from ftp_cl.runs.directory import CLASSES, WEIGHTS_FILE
 from ftp_cl.runs.packing import load_resized
+from ftp_cl.runs.records import RESULT_FILE
 from ftp_cl.runs.schema import expanded
-from ftp_cl.runs.status import RESULT_FILE
 
 _PRETRAINED = ("ftp_cl.models.pretrained", "ftp_cl.models.dense.segmenter")
 

@@ -15,14 +15,10 @@ from typing import NamedTuple
 from pydantic import TypeAdapter, ValidationError
 
 from ftp_cl.runs.files import open_file
-from ftp_cl.runs.schema import EvalEvent, TrainEvent
+from ftp_cl.runs.records import CONFIG_FILE, EVENTS_FILE, RESULT_FILE, EvalEvent, TrainEvent
 from ftp_cl.runs.text import printable
 
-CONFIG_FILE = "config.yaml"
-EVENTS_FILE = "metrics.jsonl"
-RESULT_FILE = "result.json"
 LOCK_FILE = ".lock"
-RESULT_SCHEMA = "ftp_cl.result/1"
 ERROR_FILE = "error.json"
 """In the directory of a run that failed: its error, until it is tried again."""
 

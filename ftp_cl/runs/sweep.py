@@ -1,13 +1,12 @@
 """Many runs from one command line, through Hydra's multirun: sweepers and launchers are Hydra's."""
 
-import contextlib
 import json
 import os
 import shutil
 import sys
 import uuid
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from unittest.mock import patch
 
@@ -29,11 +28,10 @@ from ftp_cl.runs.config import (
 )
 from ftp_cl.runs.directory import RUNS, run_directory
 from ftp_cl.runs.files import replace_files
-from ftp_cl.runs.output import lasting_output, sentence
+from ftp_cl.runs.output import lasting_output, sentence, without_warnings_of_others
 from ftp_cl.runs.schema import expanded
 from ftp_cl.runs.status import ERROR_FILE
 from ftp_cl.runs.text import printable
-from ftp_cl.runs.warnings_of_others import without_warnings_of_others
 
 SWEEP_VARIABLE = "FTP_CL_SWEEP"
 """Has the name of the sweep that a run belongs to."""
@@ -57,7 +55,12 @@ def run_many(overrides: list[str]) -> int:
     command = ["ftp-cl run", "--multirun", *overrides, f"+hydra.job.env_set.{SWEEP_VARIABLE}={sweep}"]
     main = hydra.main(version_base="1.3", config_path=str(config_directory().resolve()), config_name="config")(_job)
     ended: str | None = None
-    with patch.object(sys, "argv", command), patch.dict(os.environ, {"HYDRA_FULL_ERROR": "1"}), _quiet_hydra():
+    with (
+        patch.object(sys, "argv", command),
+        patch.dict(os.environ, {"HYDRA_FULL_ERROR": "1"}),
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings("ignore", module="hydra")
         try:
             main()
         except (HydraException, OmegaConfBaseException) as error:
@@ -144,10 +147,3 @@ def _report_failures(folder: Path, ended: str | None) -> int:
     if ended is not None:
         print(f"ftp-cl: the sweep ended early: {ended}", file=sys.stderr)
     return 1 if failures or ended is not None else 0
-
-
-@contextlib.contextmanager
-def _quiet_hydra() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="hydra")
-        yield

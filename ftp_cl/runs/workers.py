@@ -48,17 +48,13 @@ class WorkerLoader:
         return self._length
 
     def __iter__(self) -> Iterator[Any]:
-        self._batches.seed = _number()
+        self._batches.seed = int(torch.randint(2**31, ()))
         outside = torch.get_rng_state()
         iterator = iter(self._loader)  # which draws, or not, by whether the processes are there already
         torch.set_rng_state(outside)
         for size, batch in zip(self._batches.sizes, iterator, strict=True):
             self.size = size
             yield batch
-
-
-def _number() -> int:
-    return int(torch.randint(2**31, ()))
 
 
 class _SeededBatches(Sampler[list[tuple[int, int]]]):

@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ftp_cl.runs.schema import NOT_IDENTITY, flat
 from ftp_cl.runs.text import printable
 from ftp_cl.study.loading import ReportError, Result
 
-# Top keys of the configuration that say where and how a run was carried out, not what was computed.
-RUN_LOCAL_KEYS = frozenset(
-    {"seed", "out", "resume", "checkpoint", "save_weights", "loggers", "objective", "debug", "num_workers"}
-)
+# Top keys of the configuration, former ones too, that do not tell a group from another.
+_OF_ONE_RUN = frozenset({*NOT_IDENTITY, "seed", "debug", "num_workers"})
 
 DIVERGED = "†"
 DIVERGED_NOTE = "A run diverged: its numbers or weights are not finite."
@@ -173,18 +172,8 @@ def _name(result: Result) -> str:
 
 def _settings(result: Result) -> dict[str, Any]:
     """Without keys that are null: they mean what those mean that are newer than a result."""
-    config = {key: value for key, value in result.config.items() if key not in RUN_LOCAL_KEYS and key != "label"}
-    return {key: value for key, value in _flatten(config).items() if value is not None}
-
-
-def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            flat.update(_flatten(value, f"{prefix}{key}."))
-        else:
-            flat[printable(f"{prefix}{key}")] = value
-    return flat
+    config = {key: value for key, value in result.config.items() if key not in _OF_ONE_RUN}
+    return {printable(key): value for key, value in flat(config).items() if value is not None}
 
 
 def _repeats(first: Result, second: Result) -> bool:

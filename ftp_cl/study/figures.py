@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,24 +12,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from ftp_cl.runs.schema import TensorProjection
-from ftp_cl.study.aggregate import Group
-from ftp_cl.study.label_figures import (
-    labels_figure,
-    pseudo_labels_figure,
-    with_label_budgets,
-    with_pseudo_labels,
-)
-from ftp_cl.study.layer_figure import MOST_GROUPS, layers_figure, with_layers_over_time
-from ftp_cl.study.ood_figures import (
-    MOST_STREAMS,
-    corruptions_figure,
-    draw_id_ood,
-    id_ood_figure,
-    ood_streams_figure,
-    with_ood,
-    with_severities,
-)
+from ftp_cl.runs.records import TensorProjection
+from ftp_cl.study.aggregate import Group, Spread
+from ftp_cl.study.label_figures import labels_figure, pseudo_labels_figure, with_label_budgets
+from ftp_cl.study.layer_figure import MOST_GROUPS, layers_figure, tells_layers
+from ftp_cl.study.loading import Result
+from ftp_cl.study.ood_figures import MOST_STREAMS, by_severity, draw_corruptions, draw_id_ood, ood_streams_figure
 from ftp_cl.study.style import (
     INK,
     PAGE_WIDTH,
@@ -37,14 +25,15 @@ from ftp_cl.study.style import (
     Look,
     add_group_legend,
     add_legend,
-    draw_curve,
     draw_dots,
     draw_line,
+    draw_spreads,
     handle,
     label_powers,
     looks,
     new_figure,
     offsets,
+    one_panel,
     short_tensor_names,
 )
 from ftp_cl.study.tables import named
@@ -68,7 +57,15 @@ class FigureKind:
     title: str
     caption: str
     select: Callable[[Sequence[Group]], list[Group]]
-    draw: Callable[[Sequence[Group], dict[str, Look]], Figure]
+    draw: Callable[[Sequence[Group], Mapping[str, Look]], Figure]
+
+
+def with_runs(tells: Callable[[Result], object]) -> Callable[[Sequence[Group]], list[Group]]:
+    """What selects the groups that have such a run."""
+    return lambda groups: [group for group in groups if any(map(tells, group.results))]
+
+
+with_ood, with_pseudo_labels = with_runs(lambda run: run.ood), with_runs(lambda run: run.pseudo_labels)
 
 
 def group_looks(groups: Sequence[Group]) -> dict[str, Look]:
@@ -110,23 +107,16 @@ def _named(figure: Figure, groups: Sequence[Group]) -> Figure:
     return figure
 
 
-def _accuracy_figure(groups: Sequence[Group], looks_of: dict[str, Look]) -> Figure:
-    figure, (axes,) = new_figure(PAGE_WIDTH, 3.0)
-    _draw_accuracy(axes, groups, looks_of)
-    add_group_legend(figure, groups, looks_of)
-    return figure
-
-
-def _draw_accuracy(axes: Axes, groups: Sequence[Group], looks_of: dict[str, Look]) -> None:
+def _draw_accuracy(axes: Axes, groups: Sequence[Group], looks_of: Mapping[str, Look]) -> None:
     for group in groups:
         curves = np.stack([result.accuracy_after_each_experience() for result in group.results])
-        draw_curve(axes, np.arange(1, curves.shape[1] + 1), curves, looks_of[group.label])
+        spreads = [Spread.of(accuracies) for accuracies in curves.T]
+        draw_spreads(axes, np.arange(1, len(spreads) + 1), spreads, looks_of[group.label])
     axes.set(xlabel="training experience", ylabel="average accuracy so far (%)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def _forgetting_figure(groups: Sequence[Group], looks_of: dict[str, Look]) -> Figure:
-    figure, (axes,) = new_figure(PAGE_WIDTH, 3.0)
+def _draw_forgetting(axes: Axes, groups: Sequence[Group], looks_of: Mapping[str, Look]) -> None:
     axes.axhline(0, color=INK, linewidth=0.8)
     for offset, group in zip(offsets(len(groups)), groups, strict=True):
         values = np.stack([result.forgetting_per_experience() for result in group.results])
@@ -135,11 +125,9 @@ def _forgetting_figure(groups: Sequence[Group], looks_of: dict[str, Look]) -> Fi
     axes.grid(False, axis="x")
     axes.set(xlabel="experience", ylabel="forgetting (percentage points)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    add_group_legend(figure, groups, looks_of)
-    return figure
 
 
-def _projection_figure(groups: Sequence[Group], looks_of: dict[str, Look]) -> Figure:
+def _projection_figure(groups: Sequence[Group], looks_of: Mapping[str, Look]) -> Figure:
     tensors = list(dict.fromkeys(tensor for group in groups for run in group.results for tensor in run.projection))
     figure, (axes,) = new_figure(PAGE_WIDTH, min(7.5, 1.6 + 0.16 * len(tensors)))
     for group in groups:
@@ -169,8 +157,7 @@ def _mean_over_runs(group: Group, tensor: str, read: Callable[[TensorProjection]
     return statistics.fmean(finite) if finite else math.nan
 
 
-def _radius_over_experiences_figure(groups: Sequence[Group], looks_of: dict[str, Look]) -> Figure:
-    figure, (axes,) = new_figure(PAGE_WIDTH, 3.0)
+def _draw_radius(axes: Axes, groups: Sequence[Group], looks_of: Mapping[str, Look]) -> None:
     for group in groups:
         look = looks_of[group.label]
         radii = [run.radii_after_each_experience for run in group.results if run.radii_after_each_experience]
@@ -182,8 +169,6 @@ def _radius_over_experiences_figure(groups: Sequence[Group], looks_of: dict[str,
     axes.set(xlabel="training experience", ylabel="radius (weight units)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _logarithmic(axes.yaxis)
-    add_group_legend(figure, groups, looks_of)
-    return figure
 
 
 def _percentiles(radii: Iterable[float]) -> np.ndarray:
@@ -192,33 +177,18 @@ def _percentiles(radii: Iterable[float]) -> np.ndarray:
     return np.percentile(values, (10, 50, 90)) if values else np.full(3, math.nan)
 
 
-def _cost_figure(groups: Sequence[Group], looks_of: dict[str, Look]) -> Figure:
-    figure, (axes,) = new_figure(PAGE_WIDTH, 3.4)
+def _draw_cost(axes: Axes, groups: Sequence[Group], looks_of: Mapping[str, Look]) -> None:
     for group in groups:
         points = [(max(run.train_seconds, _SHORTEST_TIME), run.average_accuracy) for run in group.results]
         look = looks_of[group.label]
         axes.plot(*zip(*points, strict=True), color=look.colour, marker=look.marker, linestyle="none")
     axes.set(xlabel="time in training (s)", ylabel="average accuracy (%)")
     _logarithmic(axes.xaxis)
-    add_group_legend(figure, groups, looks_of, lines=False)
-    return figure
 
 
 def _logarithmic(axis: Axis) -> None:
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})  # type: ignore[attr-defined]
     label_powers(axis, *axis.get_view_interval())
-
-
-def _with_old_experiences(groups: Sequence[Group]) -> list[Group]:
-    return [group for group in groups if group.results[0].old_experiences.size]
-
-
-def _with_projection(groups: Sequence[Group]) -> list[Group]:
-    return [group for group in groups if any(run.projection for run in group.results)]
-
-
-def _with_radii(groups: Sequence[Group]) -> list[Group]:
-    return [group for group in groups if any(run.radii_after_each_experience for run in group.results)]
 
 
 FIGURE_KINDS = (
@@ -228,15 +198,15 @@ FIGURE_KINDS = (
         "Mean accuracy over the test sets of the experiences trained on so far (row means of the accuracy matrix up to "
         "the diagonal); line: mean over seeds, band: ± one standard deviation.",
         list,
-        _accuracy_figure,
+        one_panel(_draw_accuracy, 3.0),
     ),
     FigureKind(
         "forgetting",
         "Forgetting per experience",
         "Best accuracy on an experience before the end of the stream minus its accuracy at the end (maximum-based, "
         "lower is better); dot: mean over seeds, bar: ± one standard deviation.",
-        _with_old_experiences,
-        _forgetting_figure,
+        lambda groups: [group for group in groups if group.results[0].old_experiences.size],
+        one_panel(_draw_forgetting, 3.0),
     ),
     FigureKind(
         "id-ood",
@@ -244,7 +214,7 @@ FIGURE_KINDS = (
         "One point per run: average accuracy over the test experiences against the mean over the OOD streams, both "
         "after the last experience; dotted line, if in view: OOD = ID.",
         with_ood,
-        id_ood_figure,
+        one_panel(draw_id_ood, 3.4, lines=False),
     ),
     FigureKind(
         "ood-streams",
@@ -259,8 +229,8 @@ FIGURE_KINDS = (
         "Accuracy over the severity of corruptions",
         "Mean accuracy over the corruptions of each severity, after the last experience; line: mean over seeds, band: "
         "± one standard deviation.",
-        with_severities,
-        corruptions_figure,
+        lambda groups: [group for group in groups if any(len(run) > 1 for run in by_severity(group))],
+        one_panel(draw_corruptions, 3.0),
     ),
     FigureKind(
         "cost",
@@ -268,14 +238,14 @@ FIGURE_KINDS = (
         "One point per run: seconds spent in training, evaluation not included, on a logarithmic axis, against average "
         "accuracy after the last experience. Times from different machines do not compare.",
         list,
-        _cost_figure,
+        one_panel(_draw_cost, 3.4, lines=False),
     ),
     FigureKind(
         "projection",
         "Radius and distance from the anchor, per tensor",
         "After the last experience, mean over seeds: solid, the radius within which a row of the tensor stays; dotted, "
         "the mean L1 distance that its rows did move; logarithmic axis, values below 1e-8 drawn at 1e-8.",
-        _with_projection,
+        with_runs(lambda run: run.projection),
         _projection_figure,
     ),
     FigureKind(
@@ -283,8 +253,8 @@ FIGURE_KINDS = (
         "Radius over experiences",
         "Line: median radius over the projected tensors at the end of each experience, band: their 10th to 90th "
         "percentile, both mean over seeds; logarithmic axis.",
-        _with_radii,
-        _radius_over_experiences_figure,
+        with_runs(lambda run: run.radii_after_each_experience),
+        one_panel(_draw_radius, 3.0),
     ),
     FigureKind(
         "layers",
@@ -292,7 +262,7 @@ FIGURE_KINDS = (
         "Radius, and mean L1 distance of the rows from the anchor, of each projected tensor (input at the top) at the "
         "end of each experience, mean over seeds, on one logarithmic scale; of many tensors, neighbours share a row, "
         f"their mean. The first {MOST_GROUPS} methods of the table that project.",
-        with_layers_over_time,
+        lambda groups: with_runs(tells_layers)(groups)[:MOST_GROUPS],
         layers_figure,
     ),
     FigureKind(

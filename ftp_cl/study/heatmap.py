@@ -10,6 +10,8 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from numpy.typing import NDArray
 
+from ftp_cl.study.aggregate import known_mean
+
 # In the units of the viewBox, which are about pixels.
 _CELL, _SMALL_CELL = 34.0, 26.0
 _LEFT, _BELOW = 44.0, 40.0  # room for the axes
@@ -52,13 +54,10 @@ def matrix_svg(matrix: NDArray[np.float64]) -> str:
 
 def _block_means(matrix: NDArray[np.float64], size: int) -> NDArray[np.float64]:
     """Mean of the known entries of each block of `size` x `size`; NaN where none is known."""
-    down, across = (np.arange(0, length, size) for length in matrix.shape)
-    known = ~np.isnan(matrix)
-    total, number = (
-        np.add.reduceat(np.add.reduceat(values, down, axis=0), across, axis=1)
-        for values in (np.where(known, matrix, 0.0), known.astype(np.float64))
-    )
-    return np.divide(total, number, out=np.full(total.shape, np.nan), where=number > 0)
+    padded = np.pad(matrix, [(0, -length % size) for length in matrix.shape], constant_values=np.nan)
+    rows, columns = (length // size for length in padded.shape)
+    blocks = padded.reshape(rows, size, columns, size).transpose(1, 3, 0, 2)
+    return known_mean(blocks.reshape(size * size, rows, columns))
 
 
 def _cell(x: float, y: float, width: float, height: float, accuracy: float, font: float | None) -> str:

@@ -1,7 +1,7 @@
 """Figures of runs with few labels: accuracy against their number, and what pseudo-labels were worth."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from ftp_cl.study.aggregate import Group, known_mean
 from ftp_cl.study.loading import Result
-from ftp_cl.study.style import Look, add_legend, draw_line, handle, looks, new_figure
+from ftp_cl.study.style import Look, add_legend, draw_spreads, handle, looks, new_figure
 
 _SHARE = "labels.fraction"
 _BUDGETS = {"labels.per_class": "labels per class", _SHARE: "share of labels"}
@@ -31,7 +31,7 @@ def with_label_budgets(groups: Sequence[Group]) -> list[Group]:
     return chosen if len({_budget(group)[1] for group in chosen}) > 1 else []
 
 
-def labels_figure(groups: Sequence[Group], looks_of: dict[str, Look]) -> Figure:
+def labels_figure(groups: Sequence[Group], looks_of: Mapping[str, Look]) -> Figure:
     """Accuracy, ID and OOD, against the number of labels; one line per method."""
     series: dict[str, list[Group]] = defaultdict(list)
     for group in sorted(groups, key=lambda group: _budget(group)[1]):
@@ -45,19 +45,12 @@ def labels_figure(groups: Sequence[Group], looks_of: dict[str, Look]) -> Figure:
     ]
     for axes, (title, read) in zip(panels, measures, strict=False):
         for name, look in zip(names, looks(len(names)), strict=True):
-            _draw_series(axes, series[name], read, look)
+            points = [(_budget(group)[1], spread) for group in series[name] if (spread := group.spread(read))]
+            draw_spreads(axes, [budget for budget, _ in points], [spread for _, spread in points], look)
         _label_axis(axes, groups)
         axes.set(ylabel=title)
     add_legend(figure, [handle(look) for look in looks(len(names))], names)
     return figure
-
-
-def _draw_series(axes: Axes, groups: Sequence[Group], read: Callable[[Result], float | None], look: Look) -> None:
-    spreads = [(_budget(group)[1], spread) for group in groups if (spread := group.spread(read)) is not None]
-    x = np.array([budget for budget, _ in spreads])
-    mean = np.array([spread.mean for _, spread in spreads])
-    std = np.array([spread.std or 0.0 for _, spread in spreads])
-    draw_line(axes, x, mean, look, (mean - std, mean + std))
 
 
 def _label_axis(axes: Axes, groups: Sequence[Group]) -> None:
@@ -83,12 +76,7 @@ def _series(group: Group) -> str:
 # ---- pseudo-labels -------------------------------------------------------------------------------------------------
 
 
-def with_pseudo_labels(groups: Sequence[Group]) -> list[Group]:
-    """The groups of which a run tells what its pseudo-labels were worth."""
-    return [group for group in groups if any(run.pseudo_labels for run in group.results)]
-
-
-def pseudo_labels_figure(groups: Sequence[Group], looks_of: dict[str, Look]) -> Figure:
+def pseudo_labels_figure(groups: Sequence[Group], looks_of: Mapping[str, Look]) -> Figure:
     """Share of unlabelled images whose pseudo-label is used, and how many of these are right, over training."""
     figure, panels = new_figure(_TWO_PANELS, 3.2, 2)
     for group in groups:

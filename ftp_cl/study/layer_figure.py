@@ -1,7 +1,7 @@
 """The figure of radius and distance of each layer over the experiences, as heat maps."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib import colormaps
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from ftp_cl.study.aggregate import Group
+from ftp_cl.study.aggregate import Group, known_mean
 from ftp_cl.study.loading import Result
 from ftp_cl.study.style import PAGE_WIDTH, SMALLEST_RADIUS, Look, label_powers, new_figure, short_tensor_names
 
@@ -20,21 +20,17 @@ _MOST_ROWS = 30
 _COLOURS = 32  # of the scale; with many matplotlib would draw it as pixels
 
 
-def with_layers_over_time(groups: Sequence[Group]) -> list[Group]:
-    """The first groups whose runs have written radii and distances after each experience."""
-    return [group for group in groups if any(map(_tells_both, group.results))][:MOST_GROUPS]
-
-
-def _tells_both(run: Result) -> bool:
+def tells_layers(run: Result) -> bool:
+    """Whether a run has written radii and distances after each experience."""
     return bool(run.radii_after_each_experience and run.distances_after_each_experience)
 
 
-def layers_figure(groups: Sequence[Group], looks_of: dict[str, Look]) -> Figure:
+def layers_figure(groups: Sequence[Group], looks_of: Mapping[str, Look]) -> Figure:
     """Two heat maps for each group: radius, and mean distance from the anchor; tensors over experiences."""
     figure, panels = new_figure(PAGE_WIDTH, 0.9 + 2.9 * len(groups), panels=2, rows=len(groups))
     maps = []
     for group in groups:
-        runs = [run for run in group.results if _tells_both(run)]
+        runs = [run for run in group.results if tells_layers(run)]
         maps += [
             _mean_map([run.radii_after_each_experience for run in runs]),
             _mean_map([run.distances_after_each_experience for run in runs]),
@@ -64,14 +60,8 @@ def _mean_map(runs: Sequence[Sequence[dict[str, float]]]) -> tuple[list[str], ND
     tensors = list(dict.fromkeys(name for run in runs for values in run for name in values))
     values = np.array([[[after.get(name, np.nan) for after in run[:length]] for name in tensors] for run in runs])
     in_a_row = -(-len(tensors) // _MOST_ROWS)
-    rows = [values[:, i : i + in_a_row] for i in range(0, len(tensors), in_a_row)]
-    means = np.array([[_mean(row[:, :, i]) for i in range(length)] for row in rows])
-    return tensors[::in_a_row], np.maximum(means, SMALLEST_RADIUS)
-
-
-def _mean(values: NDArray[np.float64]) -> float:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if known.size else np.nan
+    rows = [values[:, i : i + in_a_row].reshape(-1, length) for i in range(0, len(tensors), in_a_row)]
+    return tensors[::in_a_row], np.maximum([known_mean(row) for row in rows], SMALLEST_RADIUS)
 
 
 def _draw(axes: Axes, tensors: Sequence[str], values: NDArray[np.float64], scale: LogNorm, names: bool) -> None:

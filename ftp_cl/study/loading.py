@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, ValidationError
 
 from ftp_cl.metrics import accuracy_after_each_experience, forgetting_per_experience, relative_robustness, summarize
-from ftp_cl.runs.events import projection_after_each_experience
 from ftp_cl.runs.files import open_file
-from ftp_cl.runs.schema import RunResult, first_problem
-from ftp_cl.runs.status import RESULT_FILE, RESULT_SCHEMA, LeftOut, directories
+from ftp_cl.runs.records import RESULT_FILE, RESULT_SCHEMA, RunResult, first_problem, projection_after_each_experience
+from ftp_cl.runs.status import LeftOut, directories
 from ftp_cl.runs.text import printable
-from ftp_cl.study.rows import RUNS_FILE, read_frame, runs_of_frame
+from ftp_cl.study.store import RUNS_FILE, read_frame, runs_of_frame
 
 _CORRUPTED = re.compile(r"ood_(\w+)_(\d)")
 

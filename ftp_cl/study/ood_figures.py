@@ -3,7 +3,7 @@
 import math
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 
 import numpy as np
@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ftp_cl.study.aggregate import Group
+from ftp_cl.study.aggregate import Group, Spread
 from ftp_cl.study.loading import Result
 from ftp_cl.study.style import (
     GRID,
@@ -19,8 +19,8 @@ from ftp_cl.study.style import (
     PAGE_WIDTH,
     Look,
     add_group_legend,
-    draw_curve,
     draw_dots,
+    draw_spreads,
     new_figure,
     offsets,
     shortened,
@@ -29,25 +29,7 @@ from ftp_cl.study.style import (
 MOST_STREAMS = 60
 
 
-def with_ood(groups: Sequence[Group]) -> list[Group]:
-    """Those with an OOD stream."""
-    return [group for group in groups if any(run.ood for run in group.results)]
-
-
-def with_severities(groups: Sequence[Group]) -> list[Group]:
-    """Those with a corruption of several severities."""
-    return [group for group in groups if any(len(run) > 1 for run in _by_severity(group))]
-
-
-def id_ood_figure(groups: Sequence[Group], looks_of: dict[str, Look]) -> Figure:
-    """As `draw_id_ood`, alone."""
-    figure, (axes,) = new_figure(PAGE_WIDTH, 3.4)
-    draw_id_ood(axes, groups, looks_of)
-    add_group_legend(figure, groups, looks_of, lines=False)
-    return figure
-
-
-def draw_id_ood(axes: Axes, groups: Sequence[Group], looks_of: dict[str, Look]) -> None:
+def draw_id_ood(axes: Axes, groups: Sequence[Group], looks_of: Mapping[str, Look]) -> None:
     """Average accuracy against the mean over the OOD streams, a point for each run."""
     for group in groups:
         points = [(run.average_accuracy, run.ood_average) for run in group.results if run.ood_average is not None]
@@ -60,7 +42,7 @@ def draw_id_ood(axes: Axes, groups: Sequence[Group], looks_of: dict[str, Look]) 
     axes.set(xlabel="ID: average accuracy (%)", ylabel="OOD: mean over streams (%)")
 
 
-def ood_streams_figure(groups: Sequence[Group], looks_of: dict[str, Look]) -> Figure:
+def ood_streams_figure(groups: Sequence[Group], looks_of: Mapping[str, Look]) -> Figure:
     """Accuracy on each stream; the severities of a corruption are one row, their mean."""
     rows = _ood_rows(run for group in groups for run in group.results)
     rows = dict(islice(rows.items(), MOST_STREAMS))
@@ -97,21 +79,18 @@ def _ood_rows(runs: Iterable[Result]) -> dict[str, list[str]]:
     }
 
 
-def corruptions_figure(groups: Sequence[Group], looks_of: dict[str, Look]) -> Figure:
-    """One panel's worth of lines: accuracy over severity, mean over corruptions and seeds."""
-    figure, (axes,) = new_figure(PAGE_WIDTH, 3.0)
+def draw_corruptions(axes: Axes, groups: Sequence[Group], looks_of: Mapping[str, Look]) -> None:
+    """Accuracy over severity, mean over corruptions and seeds."""
     for group in groups:
-        look = looks_of[group.label]
-        means = _by_severity(group)
-        curves = np.array([[statistics.fmean(run[severity]) for severity in sorted(run)] for run in means])
-        draw_curve(axes, sorted(means[0]), curves, look)
+        means = by_severity(group)
+        severities = sorted(means[0])
+        spreads = [Spread.of([statistics.fmean(run[severity]) for run in means]) for severity in severities]
+        draw_spreads(axes, severities, spreads, looks_of[group.label])
     axes.set(xlabel="severity of the corruption", ylabel="accuracy (%)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    add_group_legend(figure, groups, looks_of)
-    return figure
 
 
-def _by_severity(group: Group) -> list[dict[int, list[float]]]:
+def by_severity(group: Group) -> list[dict[int, list[float]]]:
     """For each run that has the same severities as the first: {severity: accuracies of its corruptions}."""
     runs: list[dict[int, list[float]]] = []
     for result in group.results:

@@ -4,7 +4,6 @@ import base64
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,40 +17,7 @@ from ftp_cl.study.figures import MOST_DRAWN, all_figures
 from ftp_cl.study.heatmap import matrix_svg
 from ftp_cl.study.loading import Result
 from ftp_cl.study.style import drawing, page_svg
-from ftp_cl.study.tables import MEASURES, SummaryTable, named, summary_table
-
-
-@dataclass(frozen=True)
-class PageFigure:
-    """A drawn figure as the template shows it; `svg` is markup that matplotlib has escaped."""
-
-    title: str
-    caption: str
-    svg: Markup
-
-
-@dataclass(frozen=True)
-class Section:
-    """What the page shows of one benchmark.
-
-    Attributes:
-        matrix_width: least width of a heat map, in rem.
-        examples: (what is shown, picture as a data URI) of the first run of each group.
-        matrices: (label, heat map) of each group.
-        settings: {configuration key: one value per group, None where unset}, the keys that differ.
-        runs: (label, run, path as shown).
-    """
-
-    benchmark: str
-    anchor: str
-    matrix_width: float
-    labels: list[str]
-    table: SummaryTable
-    figures: list[PageFigure]
-    matrices: list[tuple[str, Markup]]
-    examples: list[tuple[str, str]]
-    settings: dict[str, list[str | None]]
-    runs: list[tuple[str, Result, str]]
+from ftp_cl.study.tables import MEASURES, named, summary_table
 
 
 def render_page(
@@ -90,29 +56,26 @@ def render_page(
     )
 
 
-def _section(benchmark: str, groups: list[Group], anchor: str, run_root: str) -> Section:
-    metric = groups[0].results[0].metric
-    figures = [
-        PageFigure(
-            named(kind.title, metric), named(kind.caption, metric), Markup(page_svg(figure, f"{anchor}-{kind.name}"))
-        )
-        for kind, figure in all_figures(groups)
-    ]
-    return Section(
-        benchmark=benchmark,
-        anchor=anchor,
-        # Five experiences: two heat maps beside each other on a phone; many: one that fills it.
-        matrix_width=min(
-            32.0, max(10.5, 1.4 * max(group.results[0].accuracy_matrix.shape[1] for group in groups) + 3.5)
-        ),
-        labels=[group.label for group in groups],
-        table=summary_table(groups),
-        figures=figures,
-        matrices=[(group.label, Markup(matrix_svg(group.mean_matrix()))) for group in groups[:MOST_DRAWN]],
-        examples=[example for group in groups[:MOST_DRAWN] for example in _examples(group.label, group.results[0])],
-        settings=differing_settings(group.settings for group in groups),
-        runs=[(group.label, run, _relative(run.path.parent, run_root)) for group in groups for run in group.results],
-    )
+def _section(benchmark: str, groups: list[Group], anchor: str, run_root: str) -> dict[str, Any]:
+    """What the page shows of one benchmark; lists have an entry a group, but for figures."""
+    shown, metric = groups[:MOST_DRAWN], groups[0].results[0].metric
+    return {
+        "benchmark": benchmark,
+        "anchor": anchor,
+        # In rem. Five experiences: two heat maps beside each other on a phone; many: one that fills it.
+        "matrix_width": min(32.0, max(10.5, 1.4 * max(g.results[0].accuracy_matrix.shape[1] for g in groups) + 3.5)),
+        "labels": [group.label for group in groups],
+        "table": summary_table(groups),
+        # Matplotlib has escaped the text in its drawings.
+        "figures": [
+            (named(kind.title, metric), named(kind.caption, metric), Markup(page_svg(figure, f"{anchor}-{kind.name}")))
+            for kind, figure in all_figures(groups)
+        ],
+        "matrices": [(group.label, Markup(matrix_svg(group.mean_matrix()))) for group in shown],
+        "examples": [example for group in shown for example in _examples(group.label, group.results[0])],
+        "settings": differing_settings(group.settings for group in groups),
+        "runs": [(group.label, run, _relative(run.path.parent, run_root)) for group in groups for run in group.results],
+    }
 
 
 def _examples(label: str, run: Result) -> list[tuple[str, str]]:

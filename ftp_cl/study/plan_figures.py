@@ -3,17 +3,23 @@
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
+import numpy as np
+from matplotlib.figure import Figure
+from scipy.ndimage import label
+
 from ftp_cl.runs.files import replace_files
-from ftp_cl.study.aggregate import Group, aggregate
-from ftp_cl.study.label_figures import labels_figure, pseudo_labels_figure, with_label_budgets, with_pseudo_labels
+from ftp_cl.study.aggregate import Group, Spread, aggregate
+from ftp_cl.study.figures import group_looks, with_pseudo_labels
+from ftp_cl.study.label_figures import labels_figure, pseudo_labels_figure, with_label_budgets
 from ftp_cl.study.loading import Result, results_of_rows
 from ftp_cl.study.plan import Plan
-from ftp_cl.study.rates import write_rates
 from ftp_cl.study.store import Store
-from ftp_cl.study.style import drawing, file_bytes, looks
+from ftp_cl.study.style import add_legend, draw_spreads, drawing, file_bytes, handle, label_powers, looks, new_figure
+
+_NEAR = 2.0  # points
+_PANELS = {"average accuracy (%)": "average_accuracy", "OOD average (%)": "ood_average"}
 
 
 def write_plan_figures(plan: Plan, results: Store) -> list[str]:
@@ -23,13 +29,17 @@ def write_plan_figures(plan: Plan, results: Store) -> list[str]:
         Sections of Markdown; none for a figure that has nothing to show yet.
 
     Raises:
-        ReportError: a result is damaged, or a figure cannot be written.
+        ReportError: a result is damaged.
+        OSError: a figure cannot be written.
     """
     parts = []
     for kind, settings in plan.figures.items():
         chosen = {setting: groups for setting in settings if (groups := _groups(plan, setting, results))}
-        if text := _FIGURES[kind](plan, chosen, results.directory / f"{kind}.svg"):
-            parts += [text, f"![{kind.replace('_', '-')}]({kind}.svg)\n"]
+        with drawing():
+            if found := _FIGURES[kind](plan, chosen):
+                text, figure = found
+                replace_files({results.directory / f"{kind}.svg": file_bytes(figure, ".svg")})
+                parts += [text, f"![{kind.replace('_', '-')}]({kind}.svg)\n"]
     return parts
 
 
@@ -45,53 +55,91 @@ def _groups(plan: Plan, setting: str, results: Store) -> dict[str, Group]:
 _Chosen = Mapping[str, Mapping[str, Group]]
 
 
-def _rates(plan: Plan, chosen: _Chosen, path: Path) -> str:
+def _labels(plan: Plan, chosen: _Chosen) -> tuple[str, Figure] | None:
+    # A line is a method, whatever else than the budget differs between its points: epochs, so that iterations do not.
+    groups = with_label_budgets([group for of_setting in chosen.values() for group in of_setting.values()])
+    text = (
+        "## Accuracy against labels\n\nTest accuracy in the style of the labels (ID) and mean over the OOD streams, "
+        f"in {', '.join(chosen)}; mean over seeds, band: ± one standard deviation.\n"
+    )
+    return (text, labels_figure(groups, {})) if groups else None
+
+
+def _pseudo_labels(plan: Plan, chosen: _Chosen) -> tuple[str, Figure] | None:
+    groups = with_pseudo_labels(
+        [
+            replace(group, label=f"{name}, {setting}")
+            for setting, of_setting in chosen.items()
+            for name, group in of_setting.items()
+        ]
+    )
+    text = (
+        "## Pseudo-labels over training\n\nShare of the unlabelled images whose pseudo-label was used in an epoch, and "
+        f"how many of these were right, in {', '.join(chosen)}; mean over seeds.\n"
+    )
+    return (text, pseudo_labels_figure(groups, group_looks(groups))) if groups else None
+
+
+# ---- curves over the learning rate of the backbone: how wide a method's good range is --------------------------------
+
+
+def _rates(plan: Plan, chosen: _Chosen) -> tuple[str, Figure] | None:
+    """Accuracy and OOD average against the rate; a table of best mean, area under the curve and width of each."""
     curves = {method.name: method.curve for method in plan.methods}
     found: dict[str, list[Result]] = defaultdict(list)
     for of_setting in chosen.values():
         for name, group in of_setting.items():
             found[curves[name]] += group.results
     if not found:
-        return ""
-    return f"## Curves over the rate\n\nMean over seeds, band: ± one standard deviation.\n\n{write_rates(found, path)}"
-
-
-def _labels(plan: Plan, chosen: _Chosen, path: Path) -> str:
-    # A line is a method, whatever else than the budget differs between its points: epochs, so that iterations do not.
-    groups = with_label_budgets([group for of_setting in chosen.values() for group in of_setting.values()])
-    if not groups:
-        return ""
-    with drawing():
-        replace_files({path: file_bytes(labels_figure(groups, {}), ".svg")})
-    return (
-        "## Accuracy against labels\n\nTest accuracy in the style of the labels (ID) and mean over the OOD streams, "
-        f"in {_listed(chosen)}; mean over seeds, band: ± one standard deviation.\n"
-    )
-
-
-def _pseudo_labels(plan: Plan, chosen: _Chosen, path: Path) -> str:
-    named = [
-        replace(group, label=f"{name}, {setting}")
-        for setting, of_setting in chosen.items()
-        for name, group in of_setting.items()
+        return None
+    lines = [
+        "## Curves over the rate\n\nMean over seeds, band: ± one standard deviation.\n",
+        "| curve | measure | best | at rate | mean over the curve | decades within 2 points of the best |",
+        "|---|---|---|---|---|---|",
     ]
-    groups = with_pseudo_labels(named)
-    if not groups:
-        return ""
-    looks_of = dict(zip((group.label for group in groups), looks(len(groups)), strict=True))
-    with drawing():
-        replace_files({path: file_bytes(pseudo_labels_figure(groups, looks_of), ".svg")})
-    return (
-        "## Pseudo-labels over training\n\nShare of the unlabelled images whose pseudo-label was used in an epoch, and "
-        f"how many of these were right, in {_listed(chosen)}; mean over seeds.\n"
-    )
+    figure, panels = new_figure(7.2, 3.2, len(_PANELS))
+    for axes, (title, key) in zip(panels, _PANELS.items(), strict=True):
+        every_rate: set[float] = set()
+        for (curve, results), look in zip(found.items(), looks(len(found)), strict=True):
+            spreads = _over_rates(results, key)
+            rates, means = list(spreads), [spread.mean for spread in spreads.values()]
+            draw_spreads(axes, rates, list(spreads.values()), look)
+            best = int(np.argmax(means))
+            cells = [
+                f"{means[best]:.1f}",
+                f"{rates[best]:g}",
+                f"{area(rates, means):.1f}",
+                f"{width(rates, means):.1f}",
+            ]
+            lines.append(f"| {' | '.join([curve, title, *cells])} |")
+            every_rate |= spreads.keys()
+        axes.set(xscale="log", xlabel="learning rate of the backbone", ylabel=title, ylim=(0, None))
+        label_powers(axes.xaxis, min(every_rate), max(every_rate))
+    add_legend(figure, [handle(look) for look in looks(len(found))], list(found))
+    return "\n".join(lines) + "\n", figure
 
 
-def _listed(settings: Sequence[str] | _Chosen) -> str:
-    return ", ".join(settings)
+def _over_rates(results: Sequence[Result], key: str) -> dict[float, Spread]:
+    values: dict[float, list[float]] = defaultdict(list)
+    for result in results:
+        values[float(result.config["optimizer"]["backbone_lr"])].append(getattr(result, key))
+    return {rate: Spread.of(values[rate]) for rate in sorted(values)}
 
 
-_FIGURES: dict[str, Callable[[Plan, _Chosen, Path], str]] = {
+def area(rates: Sequence[float], means: Sequence[float]) -> float:
+    """Mean of a curve over the logarithm of the rate, by the trapezoidal rule."""
+    at = np.log10(rates)
+    return float(np.trapezoid(means, at) / (at[-1] - at[0])) if len(rates) > 1 else means[0]
+
+
+def width(rates: Sequence[float], means: Sequence[float]) -> float:
+    """Decades of the rate, ascending, around the best one in which the mean stays within 2 points of the best."""
+    parts, _ = label(np.array(means) >= max(means) - _NEAR)
+    first, last = np.flatnonzero(parts == parts[np.argmax(means)])[[0, -1]]
+    return float(np.log10(rates[last] / rates[first]))
+
+
+_FIGURES: dict[str, Callable[[Plan, _Chosen], tuple[str, Figure] | None]] = {
     "rates": _rates,
     "labels": _labels,
     "pseudo_labels": _pseudo_labels,

@@ -1,20 +1,33 @@
-"""The results of a plan: runs.parquet has a row for each reported run, tuning.parquet one for each tuning run."""
+"""The results of a plan: runs.parquet has a row for each reported run, tuning.parquet one for each tuning run.
+
+A column stands for a key of a result.json; `setting` and `row` are a plan's.
+"""
 
 import io
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import polars as pl
 from filelock import FileLock
 
-from ftp_cl.runs.config import ConfigError
-from ftp_cl.runs.files import replace_files
-from ftp_cl.study.rows import RUN_TYPES, RUNS_FILE, frame_of_runs, read_frame, runs_of_frame
+from ftp_cl.runs.files import read_file, replace_files
+from ftp_cl.runs.schema import ConfigError, Objective
 
+RUNS_FILE = "runs.parquet"
 TUNING_FILE = "tuning.parquet"
 _LOCK_FILE = ".lock"
+
+RUN_TYPES: dict[str, Any] = {
+    **dict.fromkeys(("setting", "row", "schema", "benchmark", "method", "model"), pl.String()),
+    "seed": pl.Int64(),
+    "accuracy_matrix": pl.List(pl.List(pl.Float64())),
+    **dict.fromkeys(get_args(Objective), pl.Float64()),
+}
+"""Of columns that have a type of their own. Every other key is JSON text; a run without it has no text there."""
+
 
 _KEYS = {RUNS_FILE: ["setting", "row", "seed"], TUNING_FILE: ["setting", "row", "seed", "overrides"]}
 _TUNING = {
@@ -22,7 +35,6 @@ _TUNING = {
     **{"average_accuracy": pl.Float64(), "train_seconds": pl.Float64()},
 }
 _TYPES = {RUNS_FILE: RUN_TYPES, TUNING_FILE: _TUNING}
-_EMPTY = {RUNS_FILE: frame_of_runs([]), TUNING_FILE: pl.DataFrame(schema=_TUNING)}
 
 
 class Store:
@@ -94,7 +106,7 @@ class Store:
     def frame(self, name: str) -> pl.DataFrame:
         """The rows of one of the two files, as polars has them."""
         path = self.directory / name
-        return read_frame(path, _TYPES[name]) if path.exists() else _EMPTY[name]
+        return read_frame(path, _TYPES[name]) if path.exists() else pl.DataFrame(schema=_TYPES[name])
 
     def _change(self, name: str, change: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -135,3 +147,67 @@ def _refuse_conflicts(directory: Path, old: pl.DataFrame, new: pl.DataFrame, nam
         raise ConfigError(
             f"{directory / name} has other numbers for {row} in {setting}, seed {seed}: drop one of the two first."
         )
+
+
+# ---- rows as Parquet has them --------------------------------------------------------------------------------------
+
+
+def frame_of_runs(runs: Iterable[Mapping[str, Any]]) -> pl.DataFrame:
+    """One row a run.
+
+    Args:
+        runs: the keys of a result.json, and `setting` and `row`.
+    """
+    rows = [{key: value if key in RUN_TYPES else json.dumps(value) for key, value in run.items()} for run in runs]
+    keys = dict.fromkeys([*RUN_TYPES, *(key for row in rows for key in row)])
+    return pl.DataFrame(rows, schema={key: RUN_TYPES.get(key, pl.String()) for key in keys})
+
+
+def runs_of_frame(frame: pl.DataFrame) -> list[dict[str, Any]]:
+    """The inverse of `frame_of_runs`."""
+    return [
+        {
+            key: value if key in RUN_TYPES else json.loads(value)
+            for key, value in row.items()
+            if key in RUN_TYPES or value is not None
+        }
+        for row in frame.iter_rows(named=True)
+    ]
+
+
+def read_frame(path: Path, types: Mapping[str, Any] = RUN_TYPES) -> pl.DataFrame:
+    """The rows of a Parquet file.
+
+    Args:
+        path: of the file.
+        types: of the columns that it must have; every other column is JSON text.
+
+    Raises:
+        ValueError: it cannot be read, is damaged, no Parquet file, or one of something else.
+    """
+    try:
+        frame = pl.read_parquet(read_file(path))
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ValueError(f"{path}: damaged, or no Parquet file ({reason})") from error
+    for name, kind in types.items():
+        if frame.schema.get(name) != kind:
+            found = frame.schema.get(name, "missing")
+            raise ValueError(f"{path}: holds no results of a plan (its column {name} must be {kind}, but is {found})")
+    for name in ("setting", "row", "seed"):
+        if frame[name].null_count():
+            raise ValueError(f"{path}: holds a row without {name}")
+    for name in frame.columns:
+        if name not in types:
+            _refuse_other_than_json(path, frame[name])
+    return frame
+
+
+def _refuse_other_than_json(path: Path, column: pl.Series) -> None:
+    try:
+        for text in column.unique().drop_nulls():
+            json.loads(text)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: its column {column.name!r:.80} holds something else than JSON ({error})") from None

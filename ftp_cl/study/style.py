@@ -4,7 +4,7 @@ import io
 import re
 import textwrap
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import takewhile
@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import ArrayLike, NDArray
 
-from ftp_cl.study.aggregate import Group
+from ftp_cl.study.aggregate import Group, Spread
 
 PAGE_WIDTH = 4.4  # inches: text keeps a readable size on a phone
 SMALLEST_RADIUS = 1e-8  # of the algorithm, and the least that logarithmic scales show
@@ -98,6 +98,26 @@ def new_figure(width: float, height: float, panels: int = 1, rows: int = 1) -> t
     return figure, list(figure.subplots(rows, panels, squeeze=False).flat)
 
 
+def one_panel(
+    draw: Callable[[Axes, Sequence[Group], Mapping[str, Look]], None], height: float, lines: bool = True
+) -> Callable[[Sequence[Group], Mapping[str, Look]], Figure]:
+    """What makes a figure of one panel: axes that `draw` draws groups on, and their legend.
+
+    Args:
+        draw: called with axes, groups, and the look of each label.
+        height: inches, without the legend.
+        lines: groups are lines in this figure, not dots alone.
+    """
+
+    def whole(groups: Sequence[Group], looks_of: Mapping[str, Look]) -> Figure:
+        figure, (axes,) = new_figure(PAGE_WIDTH, height)
+        draw(axes, groups, looks_of)
+        add_group_legend(figure, groups, looks_of, lines)
+        return figure
+
+    return whole
+
+
 def label_powers(axis: Axis, low: float, high: float) -> None:
     """Readable numbers on a logarithmic axis from `low` to `high`."""
     if high < 5 * low:  # where powers of ten and their multiples would leave hardly a number
@@ -131,18 +151,15 @@ def draw_line(
         axes.fill_between(x, *band, color=look.colour, alpha=0.15, linewidth=0)
 
 
-def draw_curve(axes: Axes, x: ArrayLike, curves: NDArray[np.float64], look: Look) -> None:
-    """Mean over the seeds (rows) as a line, plus and minus one standard deviation as a band."""
-    mean = curves.mean(axis=0)
-    std = curves.std(axis=0, ddof=1) if len(curves) > 1 else None
-    draw_line(axes, x, mean, look, None if std is None else (mean - std, mean + std))
+def draw_spreads(axes: Axes, x: ArrayLike, spreads: Sequence[Spread], look: Look) -> None:
+    """Means as a line, plus and minus one standard deviation as a band."""
+    mean, std = _means_and_deviations(spreads)
+    draw_line(axes, x, mean, look, (mean - std, mean + std) if std.any() else None)
 
 
 def draw_dots(axes: Axes, positions: NDArray, values: NDArray[np.float64], look: Look, vertical: bool) -> None:
     """Mean over the seeds (rows; NaN where a seed lacks the value) as dots, one standard deviation as bars."""
-    known = [column[~np.isnan(column)] for column in values.T]
-    mean = np.array([column.mean() for column in known])
-    std = np.array([column.std(ddof=1) if len(column) > 1 else 0.0 for column in known])
+    mean, std = _means_and_deviations([Spread.of(column[~np.isnan(column)]) for column in values.T])
     along, across = (positions, mean) if vertical else (mean, positions)
     axes.errorbar(
         *(along, across),
@@ -153,6 +170,11 @@ def draw_dots(axes: Axes, positions: NDArray, values: NDArray[np.float64], look:
         linestyle="none",
         elinewidth=1,
     )
+
+
+def _means_and_deviations(spreads: Sequence[Spread]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Those of one value have no deviation, which is drawn as 0."""
+    return np.array([spread.mean for spread in spreads]), np.array([spread.std or 0.0 for spread in spreads])
 
 
 def offsets(count: int) -> NDArray[np.floating]:

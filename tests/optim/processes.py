@@ -113,6 +113,16 @@ def sharded(folder):
     assert set(ftp.skipped()) >= {"0.weight"} and ftp.radii()["0.weight"] == ftp.radii()["0.weight"]
 
 
+def early():
+    """FTP was attached before the weights were sharded and the optimizer got them: so do accelerate and the Trainer."""
+    model, alone = uneven_model(torch.float64), uneven_model(torch.float64)
+    (optimizer, ftp), (single, reference) = with_ftp(model, "paper"), with_ftp(alone, "paper")
+    shard(model)
+    optimizer.param_groups[0]["params"] = list(model.parameters())
+    train_on(model, optimizer, range(6)), train_on(alone, single, range(6))
+    assert_equal(model, alone, ftp, reference, 1e-12)
+
+
 def hybrid():
     """Two copies, each sharded over two processes: sums over all four would count votes twice."""
     from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
@@ -209,6 +219,7 @@ if __name__ == "__main__":
             "auto": lambda: data_parallel("auto"),
             "sharded": lambda: sharded(sys.argv[2]),
             "adapters": adapters,
+            "early": early,
             "hybrid": hybrid,
             "resumed": lambda: resumed(sys.argv[2]),
             "refused": refused,

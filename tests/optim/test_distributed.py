@@ -21,7 +21,7 @@ def assert_holds(processes, *what):
     assert done.stdout.count("held") == processes, done.stderr
 
 
-@pytest.mark.parametrize("what", ["torch", "auto", "refused", "adapters"])
+@pytest.mark.parametrize("what", ["torch", "auto", "refused", "adapters", "early"])
 def test_several_processes(what):
     assert_holds(2, what)
 

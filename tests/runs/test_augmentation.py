@@ -7,8 +7,8 @@ import torch
 
 from ftp_cl.benchmarks import few_labels, split_digits, split_emoji
 from ftp_cl.models import small_cnn
-from ftp_cl.runs.augmentation import augment_training
 from ftp_cl.runs.config import ConfigError
+from ftp_cl.runs.data import augment_training
 
 METHODS = ("naive", "lp_ft", "ftp", "fixmatch", "fixmatch_ftp")
 
@@ -98,12 +98,6 @@ def test_it_is_recorded_and_the_default_is_none(quick_run, tmp_path):
     assert quick_run("method=naive") == before
 
 
-def test_another_augmentation_is_another_run(quick_run, ftp_cl):
-    quick_run("method=naive")
-    status, _, error = ftp_cl("run", "benchmark=split_digits", "train.augmentation=weak", "out=run")
-    assert status == 2 and "holds a run with another configuration" in error and "train" in error
-
-
 @pytest.mark.parametrize(
     ("transform", "told"), [(None, "gives Image"), (torch.nn.Flatten(0), r"gives tensors of shape \[64\]")]
 )
@@ -114,11 +108,6 @@ def test_what_is_no_image_is_refused_in_one_sentence(transform, told):
         benchmark = split_digits(train_transform=transform)
     with pytest.raises(ConfigError, match=rf"train.augmentation=weak needs images as tensors .* {told}"):
         augment_training(benchmark, "weak")
-
-
-def test_an_unknown_augmentation_is_refused(ftp_cl):
-    status, _, error = ftp_cl("run", "train.augmentation=strong", "out=run")
-    assert status == 2 and "train.augmentation=strong is wrong: it must be weak, shift, crop or null" in error
 
 
 def test_crops_and_rand_augment_give_images_of_the_same_size_and_range():

@@ -42,38 +42,10 @@ def test_a_run_measures_mean_iou_and_shows_predictions(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["naive", "mib"])
-def test_a_class_incremental_run_goes_on_from_where_it_was_killed(tmp_path, method):
-    words = [*TINY, "benchmark.n_experiences=2", f"method={method}", "checkpoint.every_iterations=1"]
-    assert main(["run", *words, f"out={tmp_path / 'whole'}"]) == 0
-    whole = json.loads((tmp_path / "whole" / "result.json").read_text())
-    config = load_config([*words, f"out={tmp_path / 'cut'}"])
-    cut_off_in_second_experience(config, tmp_path / "cut")
-    assert main(["run", *words, "resume=true", f"out={tmp_path / 'cut'}"]) == 0
-    cut = json.loads((tmp_path / "cut" / "result.json").read_text())
-    assert cut["accuracy_matrix"] == whole["accuracy_matrix"] and cut["pixels"] == whole["pixels"]
-    matrix = np.array(whole["accuracy_matrix"])
+def test_a_class_incremental_run_goes_on_from_where_it_was_killed(resumed, method):
+    result = resumed(*TINY, "benchmark.n_experiences=2", f"method={method}", at=(1, 1), every=1)
+    matrix = np.array(result["accuracy_matrix"])
     assert matrix.shape == (2, 2) and matrix[0, 1] == 0, "nothing is seen of the second task after the first"
-
-
-def cut_off_in_second_experience(config, directory):
-    from ftp_cl.runs.loop import Recorder
-    from ftp_cl.runs.run import run
-
-    steps = 0
-    original = Recorder.after_training_iteration
-
-    def stops(self, strategy, **kwargs):
-        nonlocal steps
-        original(self, strategy, **kwargs)
-        steps += strategy.clock.train_exp_counter == 1
-        if steps == 2:
-            raise KeyboardInterrupt
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Recorder, "after_training_iteration", stops)
-        directory.mkdir()
-        with pytest.raises(KeyboardInterrupt):
-            run(config, directory)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from ftp_cl.study.loading import load_results
 from ftp_cl.study.write import write_report
 
 OWN = [
-    *("benchmark=own", "benchmark.name=my_parts:my_benchmark", "+benchmark.n_experiences=5"),
+    *("benchmark=own", "benchmark.name=my_parts:my_benchmark", "+benchmark.n_experiences=2"),
     *("model=own", "model.name=my_parts:MyModel", "+model.width=16"),
     *("method=own", "method.name=my_parts:my_method", "+method.alpha=1.0"),
     *("plugins=[{name: my_parts:MyPlugin, start: 3}]", "train.epochs=1", "train.batch_size=64", "threads=1"),
@@ -31,30 +31,10 @@ def own_parts(tmp_path, monkeypatch):
     return tmp_path
 
 
-def assert_resumes_to_the_same_weights(overrides, directory, monkeypatch):
-    """Interrupt a run in its second experience, and compare what becomes of it with a whole run."""
-    from ftp_cl.runs.loop import Recorder
-
-    def interrupt(self, strategy, **kwargs):
-        self._start = 0.0
-        if (strategy.clock.train_exp_counter, strategy.clock.train_exp_iterations) == (1, 3):
-            raise KeyboardInterrupt
-
-    result = json.loads(run(load_config(overrides), directory / "whole").read_text())
-    with monkeypatch.context() as patch:
-        patch.setattr(Recorder, "before_training_iteration", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            run(load_config([*overrides, "checkpoint.every_iterations=2"]), directory / "cut")
-    run(load_config([*overrides, "resume=true"]), directory / "cut")
-    weights = [(directory / name / "weights.safetensors").read_bytes() for name in ("whole", "cut")]
-    assert weights[0] == weights[1]
-    return result
-
-
-def test_own_parts_run_and_resume(own_parts, monkeypatch):
+def test_own_parts_run_and_resume(own_parts, resumed):
     """A head of Avalanche that grows at evaluation, and a copy of the model in a plugin, come back too."""
-    result = assert_resumes_to_the_same_weights(OWN, own_parts, monkeypatch)
-    assert len(result["accuracy_matrix"]) == 5 and result["benchmark"] == "my_parts:my_benchmark"
+    result = resumed(*OWN)
+    assert len(result["accuracy_matrix"]) == 2 and result["benchmark"] == "my_parts:my_benchmark"
 
 
 @pytest.mark.parametrize(
@@ -67,16 +47,13 @@ def test_own_parts_run_and_resume(own_parts, monkeypatch):
         ),
     ],
 )
-def test_an_own_strategy_runs_and_resumes(own_parts, monkeypatch, capsys, strategy, place):
-    own = [*OWN, f"strategy={{name: {strategy}}}"]
-    result = assert_resumes_to_the_same_weights(own, own_parts, monkeypatch)
+def test_an_own_strategy_runs_and_resumes(own_parts, resumed, capsys, strategy, place):
+    result = resumed(*OWN, f"strategy={{name: {strategy}}}")
     printed = capsys.readouterr().out
     assert f"resumed at {place}" in printed
     assert ("MyLoop has its own training loop" in printed) == ("MyLoop" in strategy)
-    assert (
-        result["accuracy_matrix"]
-        != json.loads(run(load_config(OWN), own_parts / "plain").read_text())["accuracy_matrix"]
-    )
+    plain = json.loads(run(load_config(OWN), own_parts / "plain").read_text())
+    assert result["accuracy_matrix"] != plain["accuracy_matrix"]
 
 
 @pytest.mark.parametrize(
@@ -99,16 +76,14 @@ def test_an_own_strategy_runs_and_resumes(own_parts, monkeypatch, capsys, strate
         ("loggers=[tensorbord]", "tensorboard, wandb, mlflow"),
     ],
 )
-def test_a_wrong_path_or_option_is_named(ftp_cl, own_parts, word, told):
+def test_a_wrong_path_or_option_is_named(refused, own_parts, word, told):
     (own_parts / "broken.py").write_text("def f(:")
-    status, _, error = ftp_cl("run", *OWN, word, "out=run")
-    assert status == 2 and told in error and error.count("\n") == 1, error
+    assert told in refused("run", *OWN, word, "out=run")
 
 
 @pytest.mark.parametrize("name", ["SavingPlugin", "SavingPluginWithStrategy", "SavingPluginOfEarlierNames"])
-def test_a_plugin_that_saves_itself_resumes_to_the_same_weights(own_parts, monkeypatch, capsys, name):
-    own = [*OWN, f"plugins=[{{name: my_parts:{name}}}]", "benchmark.n_experiences=2"]
-    assert_resumes_to_the_same_weights(own, own_parts, monkeypatch)
+def test_a_plugin_that_saves_itself_resumes_to_the_same_weights(own_parts, resumed, capsys, name):
+    resumed(*OWN, f"plugins=[{{name: my_parts:{name}}}]")
     assert "resumed at experience 2, epoch 1, batch 2" in capsys.readouterr().out
 
 
@@ -121,23 +96,21 @@ def test_a_plugin_that_cannot_be_saved_leaves_checkpoints_between_experiences(ow
     assert printed.count("between experiences only") == 1 and "UnsavablePlugin.counter is a generator" in printed
 
 
-def test_a_result_is_repeated_from_its_file(ftp_cl, quick_run, tmp_path):
+def test_a_result_is_repeated_from_its_file(ftp_cl, refused, quick_run, tmp_path):
     result = quick_run("method=ftp", "benchmark.n_experiences=2", "deterministic=true")
     assert ftp_cl("run", "--from", "run/result.json", "out=again")[0] == 0
     again = json.loads((tmp_path / "again" / "result.json").read_text())
     assert again["accuracy_matrix"] == result["accuracy_matrix"] and again["projection"] == result["projection"]
-    status, _, error = ftp_cl("run", "--from", "run/result.json", "sed=1")
-    assert status == 2 and "did you mean seed?" in error
     (tmp_path / "other.json").write_text("{}")
-    assert ftp_cl("run", "--from", "other.json")[0] == 2
+    assert "holds no configuration" in refused("run", "--from", "other.json")
     for words, told in (
+        (["sed=1"], "did you mean seed?"),
         (["method=naive"], "single keys, such as method.name"),
         (["train.epoch=2"], "did you mean train.epochs?"),
         (["method.name=naive"], "method.k is no key of method=naive"),
         (["seed=${sed}"], "'sed' not found"),
     ):
-        status, _, error = ftp_cl("run", "--from", "run/result.json", *words)
-        assert status == 2 and told in error and error.count("\n") == 1
+        assert told in refused("run", "--from", "run/result.json", *words)
 
 
 @pytest.fixture
@@ -161,14 +134,14 @@ def stranger(tmp_path):
         ({"strategy": {"name": "os:system"}}, "strategy.name=os:system"),
     ],
 )
-def test_code_that_a_result_names_is_run_with_trust_only(ftp_cl, stranger, tmp_path, values, named):
+def test_code_that_a_result_names_is_run_with_trust_only(ftp_cl, refused, stranger, tmp_path, values, named):
     stranger(**values)
-    status, _, error = ftp_cl("run", "--from", "result.json", "out=run")
-    assert status == 2 and named in error and "--trust" in error and error.count("\n") == 1
+    error = refused("run", "--from", "result.json", "out=run")
+    assert named in error and "--trust" in error
     assert not (tmp_path / "ran").exists() and not (tmp_path / "run").exists()
     status, _, error = ftp_cl("run", "--from", "result.json", "--trust", "--cfg", "job")
     assert status == 0, error
-    assert "goes with --from" in ftp_cl("run", "--trust", "benchmark=split_digits")[2]
+    assert "goes with --from" in refused("run", "--trust", "benchmark=split_digits")
 
 
 @pytest.mark.parametrize("text", ["${oc.env:SECRET}", "\\${oc.env:SECRET}", "${oc.env:SECRET", "$${a}\\"])
@@ -189,18 +162,6 @@ def test_repeated_runs_that_differ_have_directories_of_their_own(ftp_cl, tmp_pat
     for seed in (1, 2):
         assert ftp_cl("run", "--from", "run/result.json", f"seed={seed}")[0] == 0
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["run-again,seed=1", "run-again,seed=2"]
-
-
-def test_every_key_is_documented():
-    text = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
-
-    def keys(node, prefix=""):
-        for key, value in node.items():
-            yield from keys(value, f"{prefix}{key}.") if isinstance(value, dict) else [f"{prefix}{key}"]
-
-    config = OmegaConf.to_container(load_config([]))
-    groups = ("benchmark.", "model.", "method.")
-    assert [key for key in keys(config) if f"`{key}`" not in text and not key.startswith(groups)] == []
 
 
 STREAM = [
@@ -247,11 +208,9 @@ def test_one_test_set_for_all_of_training_has_one_column(own_parts):
     write_report([own_parts / "run"], own_parts / "report")
 
 
-def test_a_stream_in_which_an_experience_comes_again_resumes(own_parts, monkeypatch):
-    words = [*STREAM, "benchmark.name=my_parts:in_order", "+benchmark.order=[0,0,1]"]
-    assert_resumes_to_the_same_weights(words, own_parts, monkeypatch)
-    whole, cut = (json.loads((own_parts / name / "result.json").read_text()) for name in ("whole", "cut"))
-    assert whole["accuracy_matrix"] == cut["accuracy_matrix"] and len(cut["accuracy_matrix"]) == 3
+def test_a_stream_in_which_an_experience_comes_again_resumes(own_parts, resumed):
+    result = resumed(*STREAM, "benchmark.name=my_parts:in_order", "+benchmark.order=[0,0,1]")
+    assert len(result["accuracy_matrix"]) == 3
 
 
 def test_a_test_stream_that_is_never_trained_on_is_refused_before_training(own_parts):

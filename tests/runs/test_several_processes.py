@@ -131,6 +131,5 @@ def test_what_several_processes_cannot_do_is_refused(torchrun, monkeypatch, tmp_
         run(load_config([*SHORT, *options]), tmp_path)
 
 
-def test_a_sweep_is_not_started_by_torchrun(torchrun, ftp_cl):
-    status, _, error = ftp_cl("run", "-m", "seed=0,1")
-    assert status == 2 and "torchrun starts several processes for one run" in error
+def test_a_sweep_is_not_started_by_torchrun(torchrun, refused):
+    assert "torchrun starts several processes for one run" in refused("run", "-m", "seed=0,1")

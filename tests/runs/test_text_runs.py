@@ -9,35 +9,34 @@ from safetensors.torch import load_file
 
 from ftp_cl.runs.catalogue import names
 from ftp_cl.runs.config import ConfigError, load_config
-from ftp_cl.runs.loop import Recorder
 from ftp_cl.runs.run import run
 
-OTHERS = {
-    "own",
-    "gem",
-    "mib",
-    "fixmatch",
-    "flexmatch",
-    "freematch",
-    "mean_teacher",
-    "pseudo_label",
-}  # gem needs a solver, mib masks
+# gem needs a solver, mib masks
+OTHERS = {"own", "gem", "mib", "fixmatch", "flexmatch", "freematch", "mean_teacher", "pseudo_label"}
 LORA = "model.lora={rank: 2, alpha: null, targets: [query, value]}"
 
 
 @pytest.fixture
-def start(tiny_bert, text_files, tmp_path):
-    """Run on four animals in two experiences; returns the result."""
+def words(tiny_bert, text_files):
+    """The overrides of a run on four animals in two experiences, with those that are given."""
+
+    def call(*overrides):
+        model = [] if "model=own" in overrides else ["model=text", f"model.pretrained={tiny_bert}"]
+        return [
+            *("benchmark=split_text", f"benchmark.dataset_root={text_files}", "benchmark.n_experiences=2"),
+            *(f"benchmark.tokenizer={tiny_bert}", "benchmark.max_length=6", *model),
+            *("train.epochs=2", "threads=1", "save_weights=true", *overrides),
+        ]
+
+    return call
+
+
+@pytest.fixture
+def start(words, tmp_path):
+    """Run; returns the result."""
 
     def call(*overrides, out="run"):
-        keys = [
-            *("benchmark=split_text", f"benchmark.dataset_root={text_files}", "benchmark.n_experiences=2"),
-            *(f"benchmark.tokenizer={tiny_bert}", "benchmark.max_length=6"),
-            *("train.epochs=2", "threads=1", "save_weights=true"),
-        ]
-        if "model=own" not in overrides:
-            keys += ["model=text", f"model.pretrained={tiny_bert}"]
-        return json.loads(run(load_config([*keys, *overrides]), tmp_path / out).read_text())
+        return json.loads(run(load_config(words(*overrides)), tmp_path / out).read_text())
 
     return call
 
@@ -49,40 +48,17 @@ def test_every_method_trains_on_texts(start, method):
     assert result["ood"].keys() == {"ood_short"}
 
 
-@pytest.fixture
-def interrupted(start, monkeypatch, tmp_path):
-    """The weights of a run, and of one that was interrupted in its second experience and went on."""
-
-    def interrupt(self, strategy, **kwargs):
-        self._start = 0.0
-        if (strategy.clock.train_exp_counter, strategy.clock.train_exp_iterations) == (1, 3):
-            raise KeyboardInterrupt
-
-    def call(*overrides):
-        start(*overrides, out="whole")
-        with monkeypatch.context() as patch:
-            patch.setattr(Recorder, "before_training_iteration", interrupt)
-            with pytest.raises(KeyboardInterrupt):
-                start(*overrides, "checkpoint.every_iterations=2", out="cut")
-        start(*overrides, "resume=true", out="cut")
-        return [(tmp_path / name / "weights.safetensors").read_bytes() for name in ("whole", "cut")]
-
-    return call
-
-
 @pytest.mark.parametrize("lora", [[], [LORA]])
-def test_an_interrupted_run_ends_with_the_same_weights(interrupted, lora):
-    whole, cut = interrupted(*lora)
-    assert whole == cut
+def test_an_interrupted_run_ends_with_the_same_weights(words, resumed, lora):
+    resumed(*words(*lora))
 
 
 def test_so_does_one_with_frozen_adapters_over_half_precision_which_others_may_start_from(
-    interrupted, start, tiny_bert, tmp_path, monkeypatch
+    words, resumed, start, tiny_bert, tmp_path, monkeypatch
 ):
     monkeypatch.syspath_prepend(Path(__file__).parent)
     model = ["model=own", "model.name=my_parts:half_precision_text", f"+model.pretrained={tiny_bert}", "method=ftp"]
-    whole, cut = interrupted(*model)
-    assert whole == cut
+    resumed(*words(*model))
     frozen = {name for name in load_file(tmp_path / "cut" / "weights.safetensors") if ".default_1." in name}
     assert len(frozen) == 4
     start(*model, f"+model.start={tmp_path / 'cut'}", out="next")

@@ -83,15 +83,28 @@ def write_run(directory: Path, **arguments: Any) -> Path:
     return directory
 
 
-@pytest.fixture
-def runs(tmp_path: Path) -> Path:
+def write_runs(root: Path) -> Path:
     """Three methods, three seeds each, of which one projects."""
-    root = tmp_path / "runs"
     for seed in range(3):
         write_run(root / f"naive-{seed}", method="naive", seed=seed, loss=12)
         write_run(root / f"ewc-{seed}", method="ewc", seed=seed, loss=10)
         write_run(root / f"ftp-{seed}", method="ftp", seed=seed, loss=4, start=85, tensors=TENSORS)
     return root
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """`write_runs`."""
+    return write_runs(tmp_path / "runs")
+
+
+@pytest.fixture(scope="session")
+def report(tmp_path_factory):
+    """Their report, to be read only."""
+    from ftp_cl.study.write import write_report
+
+    root = tmp_path_factory.mktemp("report")
+    return write_report([write_runs(root / "runs")], root / "out")
 
 
 @pytest.fixture
@@ -104,3 +117,19 @@ def make_run():
 def result_content():
     """`make_result`, likewise."""
     return make_result
+
+
+@pytest.fixture
+def row_content():
+    """The keys of the result of a run with one experience: `row_content(seed, accuracy, config)`."""
+
+    def make(seed, accuracy, config=None):
+        return {
+            **dict.fromkeys(("benchmark", "method", "model"), "any"),
+            **{"schema": "ftp_cl.result/1", "seed": seed, "config": config or {}},
+            **summarize([[accuracy]], {"ood_blob": 30.0}),
+            **{"classes_per_experience": [["fox"]], "projection": {"weight": {}}, "environment": {}},
+            **{"train_seconds": 1.0, "step_seconds_median": None, "peak_memory_mb": None},
+        }
+
+    return make

@@ -17,12 +17,33 @@ def test_runs_that_differ_in_seed_and_output_only_are_one_group(runs):
     assert [run.seed for run in groups[0].results] == [0, 1, 2]
 
 
-def test_groups_of_one_method_are_told_apart_by_the_keys_that_differ(tmp_path, make_run):
-    for rate in (1e-5, 1e-3):
-        config = {"optimizer": {"backbone_lr": rate, "momentum": 0.9}}
-        make_run(tmp_path / str(rate), method="naive", config=config)
-    make_run(tmp_path / "ewc", method="ewc")
-    assert labels(tmp_path) == {"naive (optimizer.backbone_lr=1e-05)", "naive (optimizer.backbone_lr=0.001)", "ewc"}
+@pytest.mark.parametrize(
+    ("runs", "expected"),
+    [
+        (
+            [
+                *({"config": {"optimizer": {"backbone_lr": rate, "momentum": 0.9}}} for rate in (1e-5, 1e-3)),
+                {"method": "ewc"},
+            ],
+            {"naive (optimizer.backbone_lr=1e-05)", "naive (optimizer.backbone_lr=0.001)", "ewc"},
+        ),
+        ([{"config": {"warmup": 0.3}}, {}], {"naive (warmup=0.3)", "naive (warmup=unset)"}),
+        (
+            [{"model": model, "config": {"model": {"name": model}}} for model in ("resnet18", "vit_tiny")],
+            {"naive (model.name=resnet18)", "naive (model.name=vit_tiny)"},
+        ),
+        ([{"model": "resnet18"}, {"model": "vit_tiny"}], {"naive (model=resnet18)", "naive (model=vit_tiny)"}),
+        (
+            [{"config": {"label": label, "lr": 1}} for label in ("tuned", "untuned", "")],
+            {"tuned", "untuned", "naive"},
+        ),
+        ([{"benchmark": "one"}, {"benchmark": "two"}], {"naive"}),
+    ],
+)
+def test_groups_of_one_benchmark_are_told_apart_by_label_or_method_and_what_differs(tmp_path, make_run, runs, expected):
+    for number, run in enumerate(runs):
+        make_run(tmp_path / str(number), **run)
+    assert labels(tmp_path) == expected
 
 
 def test_keys_that_are_null_or_change_no_number_tell_no_runs_apart(tmp_path, make_run):
@@ -41,43 +62,12 @@ def test_a_whole_number_and_the_same_with_a_point_tell_no_runs_apart(tmp_path, m
     assert labels(tmp_path) == {"naive (method.k=0)", "naive (method.k=0.5)"}
 
 
-def test_keys_that_one_group_lacks_are_shown_as_unset(tmp_path, make_run):
-    make_run(tmp_path / "a", config={"warmup": 0.3})
-    make_run(tmp_path / "b")
-    assert labels(tmp_path) == {"naive (warmup=0.3)", "naive (warmup=unset)"}
-
-
-def test_a_difference_that_several_keys_tell_is_named_once(tmp_path, make_run):
-    for model in ("resnet18", "vit_tiny"):
-        make_run(tmp_path / model, model=model, config={"model": {"name": model}})
-    assert labels(tmp_path) == {"naive (model.name=resnet18)", "naive (model.name=vit_tiny)"}
-
-
-def test_the_model_tells_apart_where_the_configuration_does_not(tmp_path, make_run):
-    make_run(tmp_path / "a", model="resnet18")
-    make_run(tmp_path / "b", model="vit_tiny")
-    assert labels(tmp_path) == {"naive (model=resnet18)", "naive (model=vit_tiny)"}
-
-
-def test_a_label_in_the_configuration_names_the_group(tmp_path, make_run):
-    make_run(tmp_path / "a", config={"label": "tuned", "lr": 1})
-    make_run(tmp_path / "b", config={"label": "untuned", "lr": 1})
-    make_run(tmp_path / "c", config={"label": "", "lr": 1})
-    assert labels(tmp_path) == {"tuned", "untuned", "naive"}
-
-
 def test_long_values_that_begin_alike_still_give_different_labels(tmp_path, make_run):
     for last in (1, 2):
         make_run(tmp_path / str(last), config={"class_order": [*range(100), last]})
     found = labels(tmp_path)
     assert len(found) == 2
     assert all(len(label) < 80 for label in found)
-
-
-def test_one_method_on_two_benchmarks_needs_no_addition(tmp_path, make_run):
-    make_run(tmp_path / "a", benchmark="one")
-    make_run(tmp_path / "b", benchmark="two")
-    assert [(g.benchmark, g.label) for g in aggregate(load_results([tmp_path]))] == [("one", "naive"), ("two", "naive")]
 
 
 def test_a_seed_that_occurs_twice_in_a_group_is_an_error_that_names_both_files(tmp_path, make_run):

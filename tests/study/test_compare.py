@@ -1,8 +1,5 @@
 """The comparison: equal budgets, nothing run twice, tables that follow from the results."""
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +8,12 @@ import yaml
 from omegaconf import OmegaConf
 
 from ftp_cl.cli import main
-from ftp_cl.metrics import summarize
 from ftp_cl.runs.config import ConfigError, load_config
 from ftp_cl.runs.data import benchmark_of
 from ftp_cl.study.compare import chosen, compare
-from ftp_cl.study.loading import load_results
 from ftp_cl.study.plan import PLANS, Range, load_plan
-from ftp_cl.study.plan_tables import differences, write_tables
-from ftp_cl.study.rates import Curve
+from ftp_cl.study.plan_figures import area, width
+from ftp_cl.study.plan_tables import write_tables
 from ftp_cl.study.significance import paired_interval
 from ftp_cl.study.store import Store
 
@@ -138,20 +133,20 @@ def test_the_shipped_tables_follow_from_the_shipped_results(name, method, tmp_pa
     assert f"| {method} | {mean:.1f} ± " in section and "| 10 |" in section
 
 
-def test_the_mean_over_settings_waits_for_all_of_them(tmp_path, plan_file):
+def test_the_mean_over_settings_waits_for_all_of_them(tmp_path, plan_file, row_content):
     changes = {"methods": {"ncm": PLAN["methods"]["ncm"]}, "settings": ["shots_2", "robust"], "seeds": [0]}
     plan, results = load_plan(plan_file(**changes, mean_over=["shots_2", "robust"])), Store(tmp_path)
     for setting, shown in (("shots_2", False), ("robust", True)):
-        results.add_run(setting, "ncm", result(0, 40.0))
+        results.add_run(setting, "ncm", row_content(0, 40.0))
         assert ("## Mean over the settings" in write_tables(plan, results).read_text()) == shown
     assert "over shots_2, robust." in (tmp_path / "README.md").read_text()
 
 
-def test_an_unknown_setting_is_refused_with_the_nearest(capsys):
-    assert main(["compare", "robst"]) == 2
-    assert "did you mean robust?" in capsys.readouterr().err
-    assert main(["compare", "--plan", "ablation"]) == 2
-    assert "one of comparison, defaults, recommended, ablations, rates, few_labels" in capsys.readouterr().err
+def test_an_unknown_setting_is_refused_with_the_nearest(refused):
+    assert "did you mean robust?" in refused("compare", "robst")
+    assert "one of comparison, defaults, recommended, ablations, rates, few_labels" in refused(
+        "compare", "--plan", "ablation"
+    )
 
 
 def test_tuned_together_a_method_is_tuned_where_it_takes_part(plan_file):
@@ -162,7 +157,7 @@ def test_tuned_together_a_method_is_tuned_where_it_takes_part(plan_file):
     assert plan.tuning_settings("robust", ncm) == ("robust",)
 
 
-def test_tuned_together_one_trial_is_chosen_by_the_mean_over_settings(tmp_path, plan_file):
+def test_tuned_together_one_trial_is_chosen_by_the_mean_over_settings(tmp_path, plan_file, row_content):
     plan = load_plan(plan_file(settings=["robust", "shots_2"], tuned_together=True, tuning_seeds=[100, 101]))
     naive = plan.methods[0]
     first, second, third = naive.trials(plan.trials)
@@ -175,7 +170,7 @@ def test_tuned_together_one_trial_is_chosen_by_the_mean_over_settings(tmp_path, 
         assert chosen(plan, naive, setting, results.tuning()) is None  # as long as a run is missing
         for trial, of_seeds in of_trials.items():
             for seed, score in zip(plan.tuning_seeds, of_seeds, strict=True):
-                results.add_tuning(setting, "naive", trial, result(seed, float(score)))
+                results.add_tuning(setting, "naive", trial, row_content(seed, float(score)))
     tuning = results.tuning()
     assert chosen(plan, naive, "robust", tuning) == chosen(plan, naive, "shots_2", tuning) == third
     text = write_tables(plan, results).read_text()
@@ -295,26 +290,16 @@ def test_a_row_for_each_value_of_a_key(plan_file):
     assert plan.methods[1].trials(1) == [("method=naive", "optimizer.backbone_lr=0.5")]
 
 
-def result(seed, accuracy, config=None):
-    return {
-        **dict.fromkeys(("benchmark", "method", "model"), "any"),
-        **{"schema": "ftp_cl.result/1", "seed": seed, "config": config or {}},
-        **summarize([[accuracy]], {"ood_blob": 30.0}),
-        **{"classes_per_experience": [["fox"]], "projection": {"weight": {}}, "environment": {}},
-        **{"train_seconds": 1.0, "step_seconds_median": None, "peak_memory_mb": None},
-    }
-
-
-def test_results_from_before_a_new_key_stay_in_their_row(tmp_path, plan_file):
+def test_results_from_before_a_new_key_stay_in_their_row(tmp_path, plan_file, row_content):
     plan, results = load_plan(plan_file()), Store(tmp_path)
     for seed, config in ((0, {"method": {"k": 1}}), (1, {"method": {"k": 1, "backend": "auto"}})):
-        results.add_run("shots_2", "ncm", result(seed, 40.0 + 10 * seed, config))
+        results.add_run("shots_2", "ncm", row_content(seed, 40.0 + 10 * seed, config))
     assert "| ncm | 45.0 ± 7.1 |" in write_tables(plan, results).read_text()
 
 
-def test_a_plan_on_masks_tells_mean_iou(tmp_path, plan_file):
+def test_a_plan_on_masks_tells_mean_iou(tmp_path, plan_file, row_content):
     plan, results = load_plan(plan_file()), Store(tmp_path)
-    results.add_run("shots_2", "ncm", {**result(0, 40.0), "metric": "mean_iou"})
+    results.add_run("shots_2", "ncm", {**row_content(0, 40.0), "metric": "mean_iou"})
     assert "| method | mean IoU | OOD mean IoU | forgetting |" in write_tables(plan, results).read_text()
 
 
@@ -323,7 +308,7 @@ def test_what_rounding_leaves_is_no_difference():
     assert low == high == 0
 
 
-def test_curves_are_told_apart_by_the_names_of_their_rows(tmp_path, plan_file):
+def test_curves_are_told_apart_by_the_names_of_their_rows(tmp_path, plan_file, row_content):
     each = {"optimizer.backbone_lr": [0.25, 0.5]}
     rows = {
         "naive": {"overrides": ["method=naive"], "each": each},
@@ -333,7 +318,7 @@ def test_curves_are_told_apart_by_the_names_of_their_rows(tmp_path, plan_file):
     results = Store(tmp_path)
     for method, accuracy in zip(plan.methods, (50.0, 40.0, 55.0, 45.0), strict=True):
         config = {"optimizer": {"backbone_lr": float(method.name.split(", ")[-1])}}
-        results.add_run("shots_2", method.name, result(0, accuracy, config))
+        results.add_run("shots_2", method.name, row_content(0, accuracy, config))
     tables = write_tables(plan, results).read_text()
     assert "| naive | average accuracy (%) | 50.0 | 0.25 | 45.0 | 0.0 |" in tables
     assert "| naive, linear | average accuracy (%) | 55.0 | 0.25 | 50.0 | 0.0 |" in tables
@@ -342,93 +327,8 @@ def test_curves_are_told_apart_by_the_names_of_their_rows(tmp_path, plan_file):
 
 
 def test_a_curve_tells_its_area_and_how_wide_its_best_is():
-    curve = Curve((1e-5, 1e-4, 1e-3, 1e-2), (50.0, 60.0, 59.0, 10.0), (0.0,) * 4)
-    assert curve.area == pytest.approx((55 + 59.5 + 34.5) / 3)
-    assert curve.width == pytest.approx(1.0)
-    point = Curve((1e-4,), (60.0,), (0.0,))
-    assert (point.area, point.width) == (60, 0)
-
-
-# ---- rows -----------------------------------------------------------------------------------------------------------
-
-
-def test_a_row_comes_back_as_it_was_and_repeats_a_run(tmp_path, capsys):
-    content = {**result(3, 50.0, {"seed": 3, "label": "a | b"}), "data": {"sizes": [1, 2]}, "newer": {"key": [None, 1]}}
-    Store(tmp_path).add_run("robust", "ftp", content)
-    assert main(["results", "export", str(tmp_path), "--setting", "robust", "--row", "ftp", "--seed", "3"]) == 0
-    assert json.loads(capsys.readouterr().out) == {**content, "projection": {}}
-    assert main(["results", "export", str(tmp_path), "--setting", "robust", "--row", "ft", "--seed", "3"]) == 2
-    assert "has no row ft; did you mean ftp?" in capsys.readouterr().err
-
-
-def test_dropped_rows_run_again_and_nothing_else(tmp_path, capsys):
-    results = Store(tmp_path)
-    for setting, row in (("robust", "ftp"), ("robust", "naive"), ("shots_2", "ftp")):
-        results.add_run(setting, row, result(0, 50.0))
-        results.add_tuning(setting, row, ["method=x"], result(100, 50.0))
-    assert main(["results", "drop", str(tmp_path), "--setting", "robust", "--row", "ftp"]) == 0
-    assert capsys.readouterr().out.startswith("2 runs removed")
-    kept = {("robust", "naive"), ("shots_2", "ftp")}
-    assert {(run["setting"], run["row"]) for run in results.runs()} == kept
-    assert {(run["setting"], run["row"]) for run in results.tuning()} == kept
-    assert main(["results", "drop", str(tmp_path)]) == 2
-    assert "needs --setting, --row or both" in capsys.readouterr().err
-
-
-def test_merge_joins_what_several_machines_ran_and_refuses_other_numbers(tmp_path, capsys):
-    here, there = Store(tmp_path / "here"), Store(tmp_path / "there")
-    here.add_run("robust", "ftp", result(0, 50.0))
-    there.add_run("robust", "ftp", result(0, 50.0))
-    there.add_run("robust", "ftp", {**result(1, 60.0), "newer": 1})
-    there.add_tuning("robust", "ftp", ["a=1"], result(100, 55.0))
-    merge = ["results", "merge", str(tmp_path / "here"), str(tmp_path / "there")]
-    assert main(merge) == 0 and capsys.readouterr().out.startswith("2 runs added")
-    assert [run["average_accuracy"] for run in here.runs()] == [50.0, 60.0] and len(here.tuning()) == 1
-    there.add_run("robust", "ftp", result(1, 61.0))
-    assert main(merge) == 2 and "other numbers for ftp in robust, seed 1" in capsys.readouterr().err
-    assert [run["average_accuracy"] for run in here.runs()] == [50.0, 60.0]
-    assert main(["results", "merge", str(tmp_path / "here"), str(tmp_path / "nowhere")]) == 2
-    assert "nowhere has no results of a plan" in capsys.readouterr().err
-
-
-def test_every_two_rows_have_their_paired_difference(tmp_path):
-    results = Store(tmp_path)
-    for seed, (naive, ncm) in enumerate([(50.0, 40.0), (60.0, 52.0), (55.0, None)]):
-        results.add_run("shots_2", "naive", result(seed, naive))
-        if ncm is not None:
-            results.add_run("shots_2", "ncm", result(seed, ncm))
-    lines = differences(results).splitlines()
-    assert lines[0] == "setting,row,reference,measure,difference,low,high,n"
-    assert "shots_2,naive,ncm,average_accuracy,9.00,-3.71,21.71,2" in lines  # 9 -+ 12.706 * 1
-
-
-ADD_TEN = """
-import json, sys
-from pathlib import Path
-from ftp_cl.study.store import Store
-for seed in range(10):
-    Store(Path(sys.argv[1])).add_run("robust", sys.argv[2], {**json.loads(sys.argv[3]), "seed": seed})
-"""
-
-
-def test_processes_that_add_at_once_lose_nothing(tmp_path):
-    command = [sys.executable, "-c", ADD_TEN, str(tmp_path)]
-    workers = [subprocess.Popen([*command, row, json.dumps(result(0, 50.0))]) for row in ("ftp", "naive")]
-    assert [worker.wait() for worker in workers] == [0, 0]
-    assert [(run["row"], run["seed"]) for run in Store(tmp_path).runs()] == [
-        (row, seed) for row in ("ftp", "naive") for seed in range(10)
-    ]
-
-
-def test_a_damaged_file_is_named(tmp_path, capsys):
-    (tmp_path / "runs.parquet").write_bytes(b"PAR1 half a file")
-    assert main(["results", "differences", str(tmp_path)]) == 2
-    assert "runs.parquet: damaged" in capsys.readouterr().err
-
-
-def test_reports_read_rows_and_run_directories_together(tmp_path):
-    Store(tmp_path / "plan").add_run("robust", "ftp", result(0, 50.0, {"label": "ftp"}))
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "result.json").write_text(json.dumps({**result(0, 60.0), "projection": {}}))
-    found = {run.benchmark: run.average_accuracy for run in load_results([tmp_path])}
-    assert found == {"any, robust": 50.0, "any": 60.0}
+    rates, means = [1e-5, 1e-4, 1e-3, 1e-2], [50.0, 60.0, 59.0, 10.0]
+    assert area(rates, means) == pytest.approx((55 + 59.5 + 34.5) / 3)
+    assert width(rates, means) == pytest.approx(1.0)
+    assert width([1e-5, 1e-4, 1e-3], [60.0, 50.0, 59.0]) == 0, "a second range does not count"
+    assert (area([1e-4], [60.0]), width([1e-4], [60.0])) == (60, 0)

@@ -3,12 +3,8 @@
 import pytest
 
 from ftp_cl.study.aggregate import aggregate
-from ftp_cl.study.label_figures import (
-    labels_figure,
-    pseudo_labels_figure,
-    with_label_budgets,
-    with_pseudo_labels,
-)
+from ftp_cl.study.figures import with_pseudo_labels
+from ftp_cl.study.label_figures import labels_figure, pseudo_labels_figure, with_label_budgets
 from ftp_cl.study.loading import ReportError, load_results
 from ftp_cl.study.style import looks
 

@@ -8,7 +8,7 @@ import pytest
 
 from ftp_cl.metrics import summarize
 from ftp_cl.study.loading import ReportError, load_results, results_of_rows
-from ftp_cl.study.rows import read_frame, runs_of_frame
+from ftp_cl.study.store import read_frame, runs_of_frame
 from ftp_cl.study.write import write_report
 
 
@@ -232,3 +232,16 @@ def test_a_stream_in_which_an_experience_comes_again_is_a_result(tmp_path, resul
     assert result.accuracy_after_each_experience() == pytest.approx([90, 70, 57.5])
     assert result.old_experiences.tolist() == [0, 1] and result.forgetting_per_experience().tolist() == [-5, 60]
     write_report([tmp_path], tmp_path / "out")
+
+
+def test_what_a_benchmark_says_of_a_stream_counts_for_more_than_its_name(tmp_path, make_run, result_content):
+    streams = ("ood_set_1", "ood_set_2", "ood_misty", "ood_fog_5", "ood_else")
+    about = {
+        "ood_set_1": {"classes": [0], "left_out": []},
+        "ood_misty": {"corrupted": "test", "corruption": "fog", "severity": 1},
+        "ood_fog_5": {"corrupted": "test"},  # older
+        "ood_else": ["nonsense"],
+    }
+    make_run(tmp_path, ood=streams, data={**result_content(ood=streams)["data"], "ood": about})
+    (result,) = load_results([tmp_path])
+    assert result.corruptions == {"ood_set_2": ("set", 2), "ood_misty": ("fog", 1), "ood_fog_5": ("fog", 5)}

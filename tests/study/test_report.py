@@ -11,17 +11,11 @@ import time
 from html.parser import HTMLParser
 from pathlib import Path
 
-import numpy as np
 import pytest
-from matplotlib import colormaps
-from matplotlib.colors import to_hex
 
 from ftp_cl.runs.files import replace_files
-from ftp_cl.study.heatmap import matrix_svg
-from ftp_cl.study.loading import ReportError, load_results
-from ftp_cl.study.ood_figures import _ood_rows
-from ftp_cl.study.style import short_tensor_names
-from ftp_cl.study.write import write_figure, write_report
+from ftp_cl.study.loading import ReportError
+from ftp_cl.study.write import write_report
 
 CONFIG = "seed: 0\nmodel:\n  name: small_cnn\nmethod:\n  k: 0\n  name: ftp\nbenchmark:\n  name: split_digits\n"
 
@@ -63,9 +57,8 @@ def contents(directory: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in directory.iterdir()}
 
 
-def test_report_has_all_figures_of_runs_with_ood_and_projection(runs, tmp_path):
-    paths = write_report([runs], tmp_path / "out")
-    text = parse(paths.html).text
+def test_report_has_all_figures_of_runs_with_ood_and_projection(report):
+    text = parse(report.html).text
     for title in (
         *("Accuracy after each experience", "Forgetting per experience", "OOD accuracy per stream"),
         *("In-distribution against out-of-distribution", "Radius and distance", "Radius over experiences"),
@@ -75,37 +68,29 @@ def test_report_has_all_figures_of_runs_with_ood_and_projection(runs, tmp_path):
         assert title in text
     for axis in ("training experience", "average accuracy so far (%)", "forgetting (percentage points)", "OOD stream"):
         assert axis in text
-    assert "ftp" in paths.markdown.read_text()
-    assert paths.csv.read_text().count("\n") == 4
-    assert set(contents(tmp_path / "out")) == {"report.html", "report.md", "report.csv", "report.tex"}
+    assert "ftp" in report.markdown.read_text()
+    assert report.csv.read_text().count("\n") == 4
+    assert set(contents(report.html.parent)) == {"report.html", "report.md", "report.csv", "report.tex"}
 
 
-def test_page_needs_no_network_and_no_script(runs, tmp_path):
-    page = write_report([runs], tmp_path).html.read_text()
-    assert not {"script", "link", "img", "iframe"} & parse(tmp_path / "report.html").tags
+def test_page_needs_no_network_and_no_script_and_its_ids_are_unique(report):
+    page, parsed = report.html.read_text(), parse(report.html)
+    assert not {"script", "link", "img", "iframe"} & parsed.tags
     assert not re.search(r"url\((?!#)|@import|src=|data:", page)
     assert "prefers-color-scheme: dark" in page
+    assert len(parsed.ids) == len(set(parsed.ids))
 
 
-def test_ids_in_the_page_are_unique(runs, tmp_path):
-    ids = parse(write_report([runs], tmp_path).html).ids
-    assert len(ids) == len(set(ids))
-
-
-def test_colours_of_figures_follow_the_page(runs, tmp_path):
-    page = write_report([runs], tmp_path).html.read_text()
-    figures = "".join(re.findall(r"<svg.*?</svg>", page, re.DOTALL))
+def test_colours_of_figures_follow_the_page(report):
+    figures = "".join(re.findall(r"<svg.*?</svg>", report.html.read_text(), re.DOTALL))
     for fixed in ("#1b1b1d", "#dcdcdf", "#fefefe", "#ffffff", "black"):
         assert fixed not in figures
     assert "currentColor" in figures
 
 
-def test_the_same_results_give_the_same_bytes_wherever_they_lie(runs, tmp_path):
-    write_report([runs], tmp_path / "first")
-    moved = tmp_path / "elsewhere" / "deep"
-    shutil.copytree(runs, moved)
-    write_report([moved], tmp_path / "second")
-    assert contents(tmp_path / "first") == contents(tmp_path / "second")
+def test_the_same_results_give_the_same_bytes_wherever_they_lie(report, runs, tmp_path):
+    write_report([runs], tmp_path / "out")
+    assert contents(tmp_path / "out") == contents(report.html.parent)
 
 
 def test_names_from_result_files_cannot_inject_markup(tmp_path, make_run):
@@ -134,18 +119,6 @@ def test_reports_of_unusual_runs(tmp_path, make_run, arguments):
     parse(write_report([tmp_path], tmp_path / "out").html)
 
 
-def test_a_large_matrix_has_no_numbers_and_few_cells():
-    matrix = np.tril(np.full((400, 400), 50.0))
-    matrix[0, 0] = 100.0
-    matrix[np.triu_indices(400, 1)] = np.nan
-    svg = matrix_svg(matrix)
-    first = to_hex(colormaps["cividis"]((14 * 50 + 100) / 15 / 100))  # mean of the known 15 of its 25 entries
-    assert svg.count("<rect") == 80 * 81 // 2  # 5 x 5 experiences share a cell; those above the diagonal are empty
-    assert svg.count("<text") == 2 * 10 + 2  # of the axes
-    assert svg.count(first) == 1
-    assert matrix_svg(matrix[:40, :40]).count("<text") > 40 * 41 // 2
-
-
 def test_very_many_streams_and_rows_are_drawn_in_part_and_the_page_says_so(tmp_path, make_run, monkeypatch):
     monkeypatch.setattr("ftp_cl.study.page.MOST_DRAWN", 1)
     monkeypatch.setattr("ftp_cl.study.ood_figures.MOST_STREAMS", 2)
@@ -153,16 +126,6 @@ def test_very_many_streams_and_rows_are_drawn_in_part_and_the_page_says_so(tmp_p
         make_run(tmp_path / str(rate), config={"lr": rate})
     text = parse(write_report([tmp_path], tmp_path / "out").html).text
     assert "show the first 1 of these 2 rows" in text and "blob" in text and "line_art" not in text
-
-
-def test_figures_of_benchmarks_whose_names_look_alike_are_files_of_their_own(tmp_path, make_run):
-    long = "x" * 300
-    for i, name in enumerate(("a/b", "a b", "A_B", long, f"{long}y", "../..")):
-        make_run(tmp_path / "runs" / str(i), benchmark=name, experiences=1, ood=())
-    figures = write_report([tmp_path / "runs"], tmp_path / "out", "svg").figures
-    assert len({str(path).casefold() for path in figures}) == 12
-    assert {path.parent for path in figures} == {tmp_path / "out" / "figures"}
-    assert all(path.exists() for path in figures)
 
 
 def test_a_report_goes_where_a_notebook_has_set_its_own_backend(tmp_path, make_run):
@@ -187,9 +150,9 @@ def test_runs_with_and_without_ood_share_a_report(tmp_path, make_run):
     parse(write_report([tmp_path], tmp_path / "out").html)
 
 
-def test_runs_without_a_result_are_listed_with_their_state(runs, tmp_path):
-    page = write_report([runs], tmp_path / "out").html
-    assert "Without a result" not in page.read_text()
+def test_runs_without_a_result_are_listed_with_their_state(report, make_run, tmp_path):
+    assert "Without a result" not in report.html.read_text()
+    runs = make_run(tmp_path / "runs" / "finished", experiences=1, ood=()).parent
     for name in ("running", "failed", "interrupted"):
         (runs / name).mkdir()
         (runs / name / "config.yaml").write_text(CONFIG)
@@ -216,11 +179,10 @@ def test_no_result_writes_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("failing", ["write", "replace"])
-def test_an_existing_report_stays_if_writing_fails(runs, tmp_path, monkeypatch, failing):
-    out = tmp_path / "out"
-    write_report([runs], out)
+def test_an_existing_report_stays_if_writing_fails(report, make_run, tmp_path, monkeypatch, failing):
+    out = shutil.copytree(report.html.parent, tmp_path / "out")
     before = contents(out)
-    shutil.rmtree(runs / "ftp-2")
+    runs = make_run(tmp_path / "runs", experiences=1, ood=())
 
     def fail(*_):
         raise OSError(28, "No space left on device")
@@ -231,15 +193,13 @@ def test_an_existing_report_stays_if_writing_fails(runs, tmp_path, monkeypatch, 
     assert contents(out) == before
 
 
-def test_a_target_that_is_a_directory_leaves_the_others_as_they_are(runs, tmp_path):
-    before = write_report([runs], tmp_path / "out").markdown.read_bytes()
-    (tmp_path / "out" / "report.tex").unlink()
-    (tmp_path / "out" / "report.tex").mkdir()
-    shutil.rmtree(runs / "ftp-2")
+def test_a_target_that_is_a_directory_leaves_the_others_as_they_are(make_run, tmp_path):
+    (tmp_path / "out" / "report.tex").mkdir(parents=True)
+    (tmp_path / "out" / "report.md").write_text("before")
     with pytest.raises(ReportError, match=r"report\.tex: cannot be written"):
-        write_report([runs], tmp_path / "out")
-    assert (tmp_path / "out" / "report.md").read_bytes() == before
-    assert not [path for path in (tmp_path / "out").iterdir() if path.suffix == ".tmp"]
+        write_report([make_run(tmp_path / "runs", experiences=1, ood=())], tmp_path / "out")
+    assert (tmp_path / "out" / "report.md").read_text() == "before"
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"report.md", "report.tex"}
 
 
 def test_a_file_system_that_cannot_sync_directories_has_the_file_all_the_same(tmp_path, monkeypatch):
@@ -255,43 +215,10 @@ def test_a_file_system_that_cannot_sync_directories_has_the_file_all_the_same(tm
     assert (tmp_path / "a").read_bytes() == b"1"
 
 
-def test_a_directory_that_cannot_be_made_is_named(runs, tmp_path):
+def test_a_directory_that_cannot_be_made_is_named(make_run, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ReportError, match="cannot be written"):
-        write_report([runs], tmp_path / "file" / "out")
-
-
-@pytest.mark.parametrize(("suffix", "start"), [(".svg", b"<?xml"), (".png", b"\x89PNG")])
-def test_main_figure_as_a_file(runs, tmp_path, suffix, start):
-    results = load_results([runs])
-    path = write_figure(results, tmp_path / f"main{suffix}")
-    content = path.read_bytes()
-    assert content.startswith(start)
-    assert write_figure(results, tmp_path / f"again{suffix}").read_bytes() == content
-
-
-def test_main_figure_without_ood_has_one_panel(tmp_path, make_run):
-    results = load_results([make_run(tmp_path, ood=())])
-    assert write_figure(results, tmp_path / "main.svg").stat().st_size > 0
-
-
-def test_main_figure_refuses_other_endings_and_several_benchmarks(tmp_path, make_run):
-    make_run(tmp_path / "a", benchmark="one")
-    make_run(tmp_path / "b", benchmark="two")
-    results = load_results([tmp_path])
-    with pytest.raises(ReportError, match=r"written as \.svg or \.png"):
-        write_figure(results, tmp_path / "main.pdf")
-    with pytest.raises(ReportError, match="one benchmark, but the results have"):
-        write_figure(results, tmp_path / "main.svg")
-
-
-def test_the_users_matplotlib_settings_change_nothing(runs, tmp_path):
-    import matplotlib
-
-    results = load_results([runs])
-    plain = write_figure(results, tmp_path / "plain.svg").read_bytes()
-    with matplotlib.rc_context({"font.size": 30, "svg.fonttype": "none", "axes.grid": False, "lines.linewidth": 9}):
-        assert write_figure(results, tmp_path / "styled.svg").read_bytes() == plain
+        write_report([make_run(tmp_path / "runs", experiences=1, ood=())], tmp_path / "file" / "out")
 
 
 @pytest.mark.slow
@@ -333,66 +260,3 @@ def test_nothing_sticks_out_of_the_page_in_a_browser(runs, tmp_path, make_run, w
     scroll_width, drawings = map(int, re.search(r"<title>(\d+) (\d+)</title>", output).groups())
     assert scroll_width <= width
     assert drawings == 8 + 4
-
-
-@pytest.mark.parametrize("kind", ["svg", "png"])
-def test_each_figure_of_the_page_can_be_a_file(runs, tmp_path, kind):
-    page = write_report([runs], tmp_path, kind)
-    names = {path.name for path in page.figures}
-    assert f"emoji_domains-cost.{kind}" in names and f"emoji_domains-id-ood.{kind}" in names
-    assert all(path.stat().st_size > 1000 for path in page.figures)
-    assert len(names) == page.html.read_text().count("<figcaption>")
-
-
-def test_a_corruption_is_one_row_of_the_ood_figure_and_a_style_another(tmp_path, make_run):
-    streams = ("ood_fluent_3d", "ood_fog_1", "ood_fog_5", "ood_line_art", "ood_snow_3")
-    make_run(tmp_path, ood=streams)
-    assert _ood_rows(load_results([tmp_path])) == {
-        "fluent_3d": ["ood_fluent_3d"],
-        "fog": ["ood_fog_1", "ood_fog_5"],
-        "line_art": ["ood_line_art"],
-        "snow_3": ["ood_snow_3"],
-    }
-
-
-def test_tensors_keep_the_part_of_their_name_that_tells_them_apart():
-    names = [f"backbone.blocks.{i}.0.conv_pw.weight" for i in range(3)]
-    assert short_tensor_names([*names, "backbone.conv_stem.weight"]) == [
-        *(f"blocks.{i}.0.conv_pw" for i in range(3)),
-        "conv_stem",
-    ]
-    assert short_tensor_names(["w"]) == ["w"]
-
-
-@pytest.mark.parametrize("tensors", [["w"], [f"layers.{i}.weight" for i in range(70)]])
-def test_layers_over_time_show_a_tensor_that_appears_late(tmp_path, make_run, tensors):
-    run = make_run(tmp_path / "run", tensors=tensors)
-    make_run(tmp_path / "short", tensors=tensors, seed=1)
-    values = {"radius": 0.0, "mean_distance": 1.5, "max_distance": 2.0, "boundary_share": 0.5}
-    with (run / "metrics.jsonl").open("a") as file:
-        file.write(json.dumps({"event": "projection", "experience": 3, "tensors": {"late": values}}) + "\n")
-    page = write_report([tmp_path], tmp_path / "out").html.read_text()
-    assert "mean distance" in page and "row-wise L1 norm (weight units)" in page
-
-
-def test_what_a_benchmark_says_of_a_stream_counts_for_more_than_its_name(tmp_path, make_run, result_content):
-    streams = ("ood_set_1", "ood_set_2", "ood_misty", "ood_fog_5", "ood_else")
-    about = {
-        "ood_set_1": {"classes": [0], "left_out": []},
-        "ood_misty": {"corrupted": "test", "corruption": "fog", "severity": 1},
-        "ood_fog_5": {"corrupted": "test"},  # older
-        "ood_else": ["nonsense"],
-    }
-    make_run(tmp_path, ood=streams, data={**result_content(ood=streams)["data"], "ood": about})
-    (result,) = load_results([tmp_path])
-    assert result.corruptions == {"ood_set_2": ("set", 2), "ood_misty": ("fog", 1), "ood_fog_5": ("fog", 5)}
-
-
-def test_corruptions_are_drawn_over_their_severity(tmp_path, make_run):
-    streams = tuple(f"ood_{name}_{severity}" for name in ("fog", "jpeg_compression") for severity in (1, 3, 5))
-    make_run(tmp_path / "run", ood=streams)
-    make_run(tmp_path / "styles", method="ftp")
-    page = write_report([tmp_path / "run", tmp_path / "styles"], tmp_path).html.read_text()
-    assert "Accuracy over the severity of corruptions" in page
-    page = write_report([tmp_path / "styles"], tmp_path).html.read_text()
-    assert "Accuracy over the severity of corruptions" not in page

@@ -10,7 +10,7 @@ from rich.console import Console
 from ftp_cl.study.aggregate import aggregate
 from ftp_cl.study.loading import load_results
 from ftp_cl.study.significance import difference_holds
-from ftp_cl.study.tables import MEASURES, csv_text, markdown, summary_table, terminal_table
+from ftp_cl.study.tables import MEASURES, csv_text, latex, markdown, summary_table, terminal_table
 from ftp_cl.study.write import write_report
 
 
@@ -147,7 +147,7 @@ def test_latex_compiles_what_names_hold(tmp_path, make_run):
     for seed in range(3):
         make_run(tmp_path / f"a{seed}", method="50%_of {x} & $y$\\z", seed=seed, loss=2)
         make_run(tmp_path / f"b{seed}", method="naive", seed=seed, loss=12)
-    text = write_report([tmp_path], tmp_path / "out").latex.read_text()
+    text = latex(table_of(tmp_path))
     assert r"50\%\_of \{x\} \& \$y\$\textbackslash{}z" in text
     assert r"\textbf{" in text and r"$\pm$" in text and r"accuracy (\%)" in text
     rows = [line for line in text.splitlines() if line.endswith(r"\\")]

@@ -7,7 +7,9 @@ import pytest
 from rich.console import Console
 
 from ftp_cl.runs.text import latex_text, markdown_text, printable
-from ftp_cl.study.tables import terminal_table
+from ftp_cl.study.aggregate import aggregate
+from ftp_cl.study.loading import load_results
+from ftp_cl.study.tables import csv_text, latex, summary_table, terminal_table
 from ftp_cl.study.write import write_report
 
 
@@ -30,8 +32,7 @@ def test_only_what_steers_is_escaped(text, shown):
 @pytest.mark.parametrize("mark", ["=", "+", "-", "@", "\t=", "\r=", "\uff1d"])
 def test_a_spreadsheet_computes_no_name_and_reads_numbers_as_numbers(tmp_path, make_run, mark):
     make_run(tmp_path / "run", loss=-3, method=f"{mark}1+1", config={"label": f"{mark}HYPERLINK(1)"})
-    report = write_report([tmp_path / "run"], tmp_path / "out").csv.read_text(encoding="utf-8")
-    (row,) = csv.DictReader(io.StringIO(report))
+    (row,) = csv.DictReader(io.StringIO(csv_text(aggregate(load_results([tmp_path])))))
     first = mark.strip() or mark
     assert (row["label"], row["method"]) == (f"'{first}HYPERLINK(1)", f"'{first}1+1")
     assert row["average_forgetting_mean"].startswith("-") and float(row["average_forgetting_mean"]) < 0
@@ -40,7 +41,7 @@ def test_a_spreadsheet_computes_no_name_and_reads_numbers_as_numbers(tmp_path, m
 @pytest.mark.parametrize("label", ["[2em] x", "*x"])
 def test_a_latex_row_gives_the_one_before_no_argument(tmp_path, make_run, label):
     make_run(tmp_path / "run", config={"label": label})
-    rows = write_report([tmp_path / "run"], tmp_path / "out").latex.read_text().splitlines()
+    rows = latex(summary_table(aggregate(load_results([tmp_path])))).splitlines()
     assert rows[rows.index(r"\midrule") + 1].startswith(("{[}2em{]} x &", "{*}x &"))
 
 
