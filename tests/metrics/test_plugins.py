@@ -143,17 +143,6 @@ def test_calibration_error_is_that_of_all_samples_seen_so_far(benchmark):
         assert value == pytest.approx(expected, abs=1e-4)
 
 
-def test_calibration_error_equals_torchmetrics(benchmark):
-    functional = pytest.importorskip("torchmetrics.functional.classification")
-    metrics = ContinualMetrics()
-    play(benchmark, metrics, ("test",))
-    inputs, targets = zip(*(logits(RIGHT["test"], j, 1.0) for j in range(3)), strict=True)
-    expected = functional.multiclass_calibration_error(
-        torch.cat(inputs)[:, 3].softmax(1), torch.cat(targets), num_classes=6, n_bins=15
-    )
-    assert metrics.result()["expected_calibration_error"] == pytest.approx(100 * float(expected), abs=1e-4)
-
-
 def test_values_that_need_what_was_not_evaluated_are_left_out(benchmark):
     metrics = ContinualMetrics()
     assert metrics.result() == {}
