@@ -414,8 +414,8 @@ def test_predictions_may_be_among_some_classes_only():
         mb_task_id=torch.zeros(2, dtype=torch.long),
         experience=SimpleNamespace(origin_stream=SimpleNamespace(name="ood_a"), current_experience=0),
     )
-    for classes, expected in ((None, 0.0), ([1, 2, 7], 50.0), ([1], 100.0)):
-        counts.classes = classes
+    for classes_of, expected in (({"ood_b": [1]}, 0.0), ({"ood_a": [1, 2, 7]}, 50.0), ({"ood_a": [1]}, 100.0)):
+        counts.classes_of = classes_of
         counts.before_eval_exp(strategy)
         counts.after_eval_iteration(strategy)
         assert counts.record.accuracies(0, "ood_a", [0]).tolist() == [expected]
