@@ -3,6 +3,8 @@
 import os
 import re
 
+import nbclient
+
 import ftp_cl
 
 os.environ["TTY_COMPATIBLE"] = "0"  # a kernel is no terminal: no progress bars in the tutorials
@@ -20,6 +22,7 @@ nb_execution_mode = "cache"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 600
 nb_merge_streams = True
+nbclient.NotebookClient.coalesce_streams = True  # myst_nb alone breaks lines where output came in parts
 nb_output_stderr = "remove"
 suppress_warnings = ["mystnb.unknown_mime_type"]
 

@@ -16,7 +16,7 @@ from ftp_cl.runs.config import load_config, load_repeated
 from ftp_cl.runs.output import lasting_output, sentence, without_warnings_of_others
 from ftp_cl.runs.schema import ConfigError, expanded, suggestion
 from ftp_cl.runs.text import printable
-from ftp_cl.runs.torchrun import has_others, is_first
+from ftp_cl.runs.torchrun import has_others, is_first, is_first_here
 
 if TYPE_CHECKING:
     from ftp_cl.study.store import Store
@@ -43,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ImportError) as error:
         if parsed.debug:
             raise
-        print(f"ftp-cl: {sentence(error)}", file=sys.stderr)
+        if isinstance(error, OSError) or is_first_here():  # what else is wrong, is wrong for all
+            print(f"ftp-cl: {sentence(error)}", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
         print("ftp-cl: interrupted.", file=sys.stderr)
@@ -175,7 +176,9 @@ def _evaluate(parsed: argparse.Namespace, overrides: list[str]) -> None:
     from ftp_cl.runs.evaluate import evaluate
     from ftp_cl.runs.files import replace_files
 
-    reached = evaluate(parsed.directory, overrides, print)
+    reached = evaluate(parsed.directory, overrides, print if is_first() else lambda line: None)
+    if not is_first():
+        return
     width = max(map(len, reached))
     for stream, percent in reached.items():
         print(f"{printable(stream):{width}}  {percent:5.1f} %")

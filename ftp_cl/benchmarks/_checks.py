@@ -48,17 +48,20 @@ def check_choices(what: str, values: str | Sequence[str], choices: Sequence[str]
 
 
 def check_domains(
-    train_domains: str | Sequence[str], ood_domains: str | Sequence[str] | None, choices: Sequence[str]
+    train_domains: str | Sequence[str],
+    ood_domains: str | Sequence[str] | None,
+    choices: Sequence[str],
+    what: str = "domain",
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return both as tuples, ``ood_domains`` None being all others; raise ValueError if one is unknown or in both."""
-    train_domains = check_choices("domain", train_domains, choices)
+    train_domains = check_choices(what, train_domains, choices)
     if ood_domains is None:
         return train_domains, tuple(domain for domain in choices if domain not in train_domains)
     if not ood_domains:
         return train_domains, ()
-    ood_domains = check_choices("domain", ood_domains, choices)
+    ood_domains = check_choices(what, ood_domains, choices)
     if both := [domain for domain in ood_domains if domain in train_domains]:
-        raise ValueError(f"The domain {both[0]!r} is in train_domains and in ood_domains: leave it out of one of them.")
+        raise ValueError(f"The {what} {both[0]!r} is in train_{what}s and in ood_{what}s: leave it out of one of them.")
     return train_domains, ood_domains
 
 

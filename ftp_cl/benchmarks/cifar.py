@@ -5,9 +5,10 @@ from __future__ import annotations
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from torchvision.datasets import CIFAR10, CIFAR100
 from torchvision.transforms import Compose, Resize
 
 from ftp_cl.benchmarks._checks import Size, check_choice, check_size, class_indices
@@ -24,49 +25,13 @@ _SIDE = 32
 _SIZES = (32, 512)
 
 
-class _Files(NamedTuple):
-    archive: Archive
-    corrupted: Archive
-    train: tuple[str, ...]
-    test: tuple[str, ...]
-    meta: str
-    label_key: str
-    names_key: str
-
-
-_VARIANTS = {
-    "cifar10": _Files(
-        Archive(
-            "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
-            "c58f30108f718f92721af3b95e74349a",
-            "cifar-10-batches-py",
-        ),
-        Archive(
-            "https://zenodo.org/records/2535967/files/CIFAR-10-C.tar", "56bf5dcef84df0e2308c6dcbcbbd8499", "CIFAR-10-C"
-        ),
-        tuple(f"data_batch_{number}" for number in range(1, 6)),
-        ("test_batch",),
-        "batches.meta",
-        "labels",
-        "label_names",
-    ),
-    "cifar100": _Files(
-        Archive(
-            "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
-            "eb9058c3a382ffc7106e4002c42a8d85",
-            "cifar-100-python",
-        ),
-        Archive(
-            "https://zenodo.org/records/3555552/files/CIFAR-100-C.tar",
-            "11f0ed0f1191edbf9fa23466ae6021d3",
-            "CIFAR-100-C",
-        ),
-        ("train",),
-        ("test",),
-        "meta",
-        "fine_labels",
-        "fine_label_names",
-    ),
+# torchvision's classes say where the data are published and which files they have.
+_PUBLISHED: dict[str, type[CIFAR10]] = {"cifar10": CIFAR10, "cifar100": CIFAR100}
+_LABELS = {"cifar10": "labels", "cifar100": "fine_labels"}
+_ZENODO = "https://zenodo.org/records"
+_CORRUPTED = {
+    "cifar10": Archive(f"{_ZENODO}/2535967/files/CIFAR-10-C.tar", "56bf5dcef84df0e2308c6dcbcbbd8499", "CIFAR-10-C"),
+    "cifar100": Archive(f"{_ZENODO}/3555552/files/CIFAR-100-C.tar", "11f0ed0f1191edbf9fa23466ae6021d3", "CIFAR-100-C"),
 }
 
 
@@ -95,14 +60,15 @@ class Cifar(ArrayDataset):
     """
 
     def __init__(self, root: str | Path, variant: str, split: str, download: bool = False) -> None:
-        check_choice("variant", variant, list(_VARIANTS))
+        check_choice("variant", variant, list(_PUBLISHED))
         check_choice("split", split, ("train", "test"))
         self.root, self.variant, self.split = Path(root), variant, split
-        files = _VARIANTS[variant]
-        folder = require_folder(self.root, files.archive, download)
-        batches = [_read_batch(folder / name, files.label_key) for name in getattr(files, split)]
+        published = _PUBLISHED[variant]
+        archive = Archive(published.url, published.tgz_md5, published.base_folder)
+        folder = require_folder(self.root, archive, download)
+        batches = [_read_batch(folder / name, _LABELS[variant]) for name, _ in getattr(published, f"{split}_list")]
         self.data = np.concatenate([pixels for pixels, _ in batches])
-        self.classes = [str(name) for name in _unpickle(folder / files.meta, files.names_key)]
+        self.classes = [str(name) for name in _unpickle(folder / published.meta["filename"], published.meta["key"])]
         labels = [label for _, labels in batches for label in labels]
         self.targets = class_indices(f"{folder}, {split} files", labels, len(self.classes))
 
@@ -141,12 +107,12 @@ class CorruptedCifar(ArrayDataset):
         classes: Sequence[str],
         download: bool = False,
     ) -> None:
-        check_choice("variant", variant, list(_VARIANTS))
+        check_choice("variant", variant, list(_PUBLISHED))
         if severity not in range(1, 6):
             raise ValueError(f"severity={severity} must be 1 (weak) to 5.")
         self.root, self.variant, self.corruption, self.severity = Path(root), variant, corruption, severity
         self.classes = list(classes)
-        folder = require_folder(self.root, _VARIANTS[variant].corrupted, download)
+        folder = require_folder(self.root, _CORRUPTED[variant], download)
         images = _load_array(folder / f"{corruption}.npy")
         labels = _load_array(folder / "labels.npy")
         if labels.ndim != 1:

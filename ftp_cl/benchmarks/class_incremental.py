@@ -1,8 +1,7 @@
-"""The builder of the class-incremental benchmarks: labelled datasets and a class order -> an Avalanche scenario.
+"""The builder of the class-incremental benchmarks: labelled datasets -> an Avalanche scenario.
 
-A benchmark of this package is a thin function on top of four steps: make the datasets, ``draw_identities`` (what is for
-training, what for validation, how many shots), ``draw_class_order``, and ``class_incremental_scenario``. Where an item
-is its own identity, ``split_classes`` takes the last three.
+A benchmark of this package is a thin function that makes the datasets and hands them to ``split_classes``. What is for
+training, what for validation, and how many shots, ``draw_identities`` draws; the class order, ``draw_class_order``.
 """
 
 from __future__ import annotations
@@ -17,27 +16,11 @@ import numpy as np
 
 from ftp_cl.benchmarks._checks import check_names, class_indices
 from ftp_cl.benchmarks._dataset import LabelledDataset, NamedDataset
-from ftp_cl.benchmarks.scenario import (
-    DescribedScenario,
-    ExperienceData,
-    StreamKind,
-    Transform,
-    make_stream,
-    transform_groups,
-)
+from ftp_cl.benchmarks.scenario import DescribedScenario, ExperienceData, Transform, make_stream, transform_groups
 
 Identity = TypeVar("Identity", int, str)
 
 _LARGEST_RECORD = 10_000
-
-
-@dataclass(frozen=True)
-class StreamData:
-    """What one stream is cut from: ``dataset``, or its items at ``indices`` only; ``kind`` as in ``stream_from``."""
-
-    dataset: LabelledDataset
-    indices: Sequence[int] | None = None
-    kind: StreamKind | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,11 +76,14 @@ def split_classes(
     split: ClassSplit,
     settings: Mapping[str, Any],
     validation: LabelledDataset | None = None,
+    identities: Sequence[int] | Sequence[str] | None = None,
 ) -> DescribedScenario:
     """Cut a training and a test set into streams ``train``, ``test`` and, if asked for, ``validation``.
 
-    A class of which there is nothing to train on is left out of the benchmark, and recorded: some published lists have
-    such classes.
+    Experience i of every stream gets the i-th slice of the class order. The slices are equal, so that n_experiences
+    must divide the number of classes, or with ``first_exp_with_half_classes`` n_experiences - 1 those that experience 0
+    leaves; or of the sizes that n_experiences lists. A class of which there is nothing to train on is left out of the
+    benchmark, and recorded: some published lists have such classes.
 
     Args:
         name: of the benchmark, for its description.
@@ -106,26 +92,30 @@ def split_classes(
         split: how to cut.
         settings: what to record on top of ``split`` and of what was drawn.
         validation: what to validate on where ``split`` draws nothing for it; its class indices mean the same.
+        identities: of each item of ``train``, see ``draw_identities``; None where each item is its own.
 
     Raises:
-        ValueError: as ``draw_identities`` and ``class_incremental_scenario``.
+        ValueError: as ``draw_identities``; if the classes cannot be divided so, or a stream has nothing of an
+            experience's classes; of the stream ``validation``, such experiences are left out.
     """
-    members = {name: indices for name, indices in indices_by_class(train).items() if indices}
+    owners: Sequence[Any] = range(len(train)) if identities is None else identities
+    members = {name: sorted({owners[i] for i in items}) for name, items in indices_by_class(train).items() if items}
     if not members:
         raise ValueError(f"{name} has nothing to train on: none of its {len(train.classes)} classes has an item.")
     present = [train.classes[c] in members for c in range(len(train.classes))]
     class_order = [c for c in draw_class_order(len(present), split.seed, split.fixed_class_order) if present[c]]
     training, drawn = split.draw(members, split.seed)
-    streams = {"train": StreamData(train, _joined(training)), "test": StreamData(test)}
+    slices = _slice_classes(class_order, split.n_experiences, split.first_exp_with_half_classes)
+    labels = range(len(slices)) if split.return_task_id else [0] * len(slices)
+    streams = {"train": (train, _items_of(training, owners)), "test": (test, range(len(test)))}
     if split.validation_fraction is not None:
-        streams["validation"] = StreamData(train, _joined(drawn))
+        streams["validation"] = (train, _items_of(drawn, owners))
     elif validation is not None:
-        streams["validation"] = StreamData(validation)
-    return class_incremental_scenario(
-        streams,
-        class_order,
-        split,
-        train.classes,
+        streams["validation"] = (validation, range(len(validation)))
+    cut = {stream: _cut(stream, *parts, slices, labels, len(present)) for stream, parts in streams.items()}
+    groups = transform_groups(split.train_transform, split.eval_transform)
+    return DescribedScenario(
+        [make_stream(stream, experiences, groups) for stream, experiences in cut.items()],
         {
             "benchmark": name,
             **split.settings(),
@@ -133,6 +123,8 @@ def split_classes(
             "classes_left_out": [name for name in train.classes if name not in members],
             "training_identities": _fit_to_record(training) if split.shots or split.label_percent < 100 else None,
             "validation_identities": _fit_to_record(drawn) if split.validation_fraction is not None else None,
+            "class_order": class_order,
+            "experiences": [{"classes": c, "names": [train.classes[i] for i in c]} for c in slices],
         },
     )
 
@@ -150,13 +142,14 @@ def indices_by_class(dataset: NamedDataset) -> dict[str, list[int]]:
     return dict(zip(dataset.classes, members, strict=True))
 
 
-def _fit_to_record(indices: Mapping[str, Sequence[int]]) -> dict[str, Sequence[int]] | None:
+def _fit_to_record(identities: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[Any]] | None:
     """Return what was drawn, or None where it would swell a result file; the settings give it again."""
-    return dict(indices) if sum(map(len, indices.values())) <= _LARGEST_RECORD else None
+    return dict(identities) if sum(map(len, identities.values())) <= _LARGEST_RECORD else None
 
 
-def _joined(indices: Mapping[str, Sequence[int]]) -> list[int]:
-    return [index for members in indices.values() for index in members]
+def _items_of(identities: Mapping[str, Sequence[Any]], owners: Sequence[Any]) -> list[int]:
+    wanted = {identity for members in identities.values() for identity in members}
+    return [index for index, identity in enumerate(owners) if identity in wanted]
 
 
 def draw_class_order(n_classes: int, seed: int, fixed_class_order: Sequence[int] | None = None) -> list[int]:
@@ -236,42 +229,6 @@ def _check_shares(validation_fraction: float | None, shots: int | None, label_pe
         raise ValueError("shots and label_percent both limit the training items: give one of them.")
 
 
-def class_incremental_scenario(
-    streams: Mapping[str, StreamData],
-    class_order: Sequence[int],
-    split: ClassSplit,
-    class_names: Sequence[str],
-    description: Mapping[str, Any],
-) -> DescribedScenario:
-    """Cut every dataset into the same classes per experience.
-
-    Args:
-        streams: stream name -> its data; Avalanche wants at least ``train`` and ``test``.
-        class_order: the classes as they arrive; experience i gets the i-th slice.
-        split: how many slices, how they are labelled and which transforms apply. The slices are equal, so that
-            n_experiences must divide the number of classes, or with ``first_exp_with_half_classes`` n_experiences - 1
-            those that experience 0 leaves; or of the sizes that n_experiences lists.
-        class_names: name of each class index.
-        description: what to record on top of the class order, the experiences and their sizes.
-
-    Raises:
-        ValueError: if the classes cannot be divided so, or a stream has nothing of an experience's classes; of the
-            stream ``validation``, such experiences are left out.
-    """
-    slices = _slice_classes(class_order, split.n_experiences, split.first_exp_with_half_classes)
-    labels = range(len(slices)) if split.return_task_id else [0] * len(slices)
-    groups = transform_groups(split.train_transform, split.eval_transform)
-    cut = {name: _cut(name, data, slices, labels, len(class_names)) for name, data in streams.items()}
-    return DescribedScenario(
-        [make_stream(name, experiences, groups, streams[name].kind) for name, experiences in cut.items()],
-        {
-            **description,
-            "class_order": list(class_order),
-            "experiences": [{"classes": c, "names": [class_names[i] for i in c]} for c in slices],
-        },
-    )
-
-
 def _slice_classes(class_order: Sequence[int], n_experiences: int | Sequence[int], first_half: bool) -> list[list[int]]:
     if isinstance(n_experiences, Sequence):
         return _slice_by_sizes(class_order, n_experiences, first_half)
@@ -306,11 +263,16 @@ def _slice_by_sizes(class_order: Sequence[int], sizes: Sequence[int], first_half
 
 
 def _cut(
-    name: str, data: StreamData, slices: Sequence[Sequence[int]], task_labels: Sequence[int], n_classes: int
+    name: str,
+    dataset: LabelledDataset,
+    indices: Sequence[int],
+    slices: Sequence[Sequence[int]],
+    task_labels: Sequence[int],
+    n_classes: int,
 ) -> list[ExperienceData]:
-    targets = class_indices(f"The dataset of stream {name!r}", data.dataset.targets, n_classes)
+    targets = class_indices(f"The dataset of stream {name!r}", dataset.targets, n_classes)
     by_class: dict[int, list[int]] = {c: [] for classes in slices for c in classes}
-    for index in range(len(data.dataset)) if data.indices is None else data.indices:
+    for index in indices:
         if targets[index] in by_class:
             by_class[targets[index]].append(index)
     empty = [number for number, classes in enumerate(slices) if not any(by_class[c] for c in classes)]
@@ -319,7 +281,7 @@ def _cut(
         raise ValueError(f"Stream {name!r} has no items of the classes of experience {empty[0]}, {slices[empty[0]]}.")
     return [
         # In the order of the dataset, so that the items do not depend on the class order within an experience.
-        ExperienceData(data.dataset, sorted(index for c in classes for index in by_class[c]), classes, label)
+        ExperienceData(dataset, sorted(index for c in classes for index in by_class[c]), classes, label)
         for classes, label in zip(slices, task_labels, strict=True)
     ]
 

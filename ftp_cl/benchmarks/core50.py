@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ftp_cl.benchmarks._checks import Size, check_choice, check_choices
+from ftp_cl.benchmarks._checks import Size, check_choice, check_choices, check_domains
 from ftp_cl.benchmarks.download import Archive, data_root, require_folder
 from ftp_cl.benchmarks.image_files import ImageFiles, images_in
 from ftp_cl.benchmarks.options import ImageOptions, domain_benchmark, takes
@@ -132,10 +132,7 @@ def core50(
         options: see ``ImageOptions``.
     """
     root = data_root(dataset_root, "core50")
-    trained = check_choices("session", train_sessions, CORE50_SESSIONS)
-    others = check_choices("session", ood_sessions, CORE50_SESSIONS) if ood_sessions else ()
-    if both := [session for session in others if session in trained]:
-        raise ValueError(f"The session {both[0]!r} is in train_sessions and in ood_sessions: leave it out of one.")
+    trained, others = check_domains(train_sessions, ood_sessions or (), CORE50_SESSIONS, "session")
 
     def part(session: str, split: str) -> Core50:
         return Core50(root, session, split, object_level, size, download)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from itertools import chain
+from typing import Any, NamedTuple
 
 from ftp_cl.benchmarks._checks import class_indices
 from ftp_cl.benchmarks._dataset import NamedDataset
@@ -12,8 +13,7 @@ from ftp_cl.benchmarks.class_incremental import Split, indices_by_class
 from ftp_cl.benchmarks.scenario import DescribedScenario, ExperienceData, make_stream, transform_groups
 
 
-@dataclass(frozen=True)
-class Domain:
+class Domain(NamedTuple):
     """One domain: what to train on, and what to test on; both have the same classes."""
 
     train: NamedDataset
@@ -32,70 +32,41 @@ class DomainSplit(Split):
 
 
 def split_domains(
-    name: str, domains: Mapping[str, Domain], split: DomainSplit, settings: Mapping[str, Any]
+    name: str, domains: Mapping[str, tuple[NamedDataset, NamedDataset]], split: DomainSplit, settings: Mapping[str, Any]
 ) -> DescribedScenario:
     """Make streams ``train``, ``test`` and, if asked for, ``validation`` with one experience per domain.
 
     Args:
         name: of the benchmark, for its description.
-        domains: in order of arrival.
+        domains: in order of arrival; each as ``Domain``.
         split: how to cut.
         settings: what to record on top of ``split``.
 
     Raises:
         ValueError: as ``draw_identities``, or for domains whose classes differ or that lack data to train or test on.
     """
-    classes = next(iter(domains.values())).train.classes
-    for domain, data in domains.items():
-        if list(data.train.classes) != list(classes) or list(data.test.classes) != list(classes):
+    names = list(next(iter(domains.values()))[0].classes)
+    classes = list(range(len(names)))
+    streams: dict[str, list[ExperienceData]] = {"train": [], "test": [], "validation": []}
+    for number, (domain, (train, test)) in enumerate(domains.items()):
+        if list(train.classes) != names or list(test.classes) != names:
             raise ValueError(f"The classes of the domain {domain} are not those of the first domain.")
-        for part, dataset in (("train", data.train), ("test", data.test)):
+        for part, dataset in (("train", train), ("test", test)):
             if not len(dataset):
                 raise ValueError(f"The domain {domain} has nothing to {part} on.")
-        class_indices(f"The test data of the domain {domain}", data.test.targets, len(classes))
-    drawn = [_draw(domain.train, split) for domain in domains.values()]
-    streams = {
-        "train": _experiences([d.train for d in domains.values()], [training for training, _ in drawn], split),
-        "test": _experiences(
-            [d.test for d in domains.values()], [list(range(len(d.test))) for d in domains.values()], split
-        ),
-    }
-    if split.validation_fraction is not None:
-        streams["validation"] = _experiences(
-            [d.train for d in domains.values()], [validation for _, validation in drawn], split
-        )
+        class_indices(f"The test data of the domain {domain}", test.targets, len(names))
+        # A domain may lack a class (DomainNet's do), which is then neither drawn from nor counted as too small.
+        present = {name: indices for name, indices in indices_by_class(train).items() if indices}
+        training, validation = (chain(*part.values()) for part in split.draw(present, split.seed))
+        label = number if split.return_task_id else 0
+        for stream, dataset, indices in (("train", train, training), ("validation", train, validation)):
+            streams[stream].append(ExperienceData(dataset, sorted(indices), classes, label))
+        streams["test"].append(ExperienceData(test, range(len(test)), classes, label))
+    if split.validation_fraction is None:
+        del streams["validation"]
     groups = transform_groups(split.train_transform, split.eval_transform)
+    described = [{"domain": domain, "classes": list(classes), "names": list(names)} for domain in domains]
     return DescribedScenario(
         [make_stream(stream, experiences, groups) for stream, experiences in streams.items()],
-        {
-            "benchmark": name,
-            **split.settings(),
-            **settings,
-            "experiences": [
-                {"domain": domain, "classes": list(range(len(classes))), "names": list(classes)} for domain in domains
-            ],
-        },
+        {"benchmark": name, **split.settings(), **settings, "experiences": described},
     )
-
-
-def _draw(dataset: NamedDataset, split: DomainSplit) -> tuple[list[int], list[int]]:
-    """Return the indices to train on and to validate on."""
-    # A domain may lack a class (DomainNet's do), which is then neither drawn from nor counted as too small.
-    present = {name: indices for name, indices in indices_by_class(dataset).items() if indices}
-    training, validation = split.draw(present, split.seed)
-    return _sorted(training), _sorted(validation)
-
-
-def _sorted(indices: Mapping[str, Sequence[int]]) -> list[int]:
-    return sorted(index for members in indices.values() for index in members)
-
-
-def _experiences(
-    datasets: Sequence[NamedDataset], indices: Sequence[Sequence[int]], split: DomainSplit
-) -> list[ExperienceData]:
-    return [
-        ExperienceData(
-            dataset, chosen, list(range(len(dataset.classes))), task_label=number if split.return_task_id else 0
-        )
-        for number, (dataset, chosen) in enumerate(zip(datasets, indices, strict=True))
-    ]

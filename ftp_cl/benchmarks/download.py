@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from torchvision.datasets.utils import check_integrity, download_url, extract_archive
@@ -53,19 +54,8 @@ def require_folder(root: Path, archive: Archive, download: bool) -> Path:
     Raises:
         FileNotFoundError: if it is missing and may not or cannot be downloaded.
     """
-    folder = root / archive.folder
-    if folder.is_dir():
-        return folder
-    reason = ""
-    if download and archive.md5 is not None:
-        try:
-            _fetch(root, archive)
-            return folder
-        except (OSError, RuntimeError) as error:
-            reason = f" (downloading it failed: {' '.join(str(error).split())})"
-    raise FileNotFoundError(
-        f"{folder} is missing{reason}: get {archive.filename} from {archive.url} and extract it in {root}."
-    )
+    fetch = partial(_fetch, root, archive) if download and archive.md5 is not None else None
+    return _require(root / archive.folder, fetch, f"get {archive.filename} from {archive.url} and extract it in {root}")
 
 
 def require_file(folder: Path, name: str, url: str, md5: str, download: bool) -> Path:
@@ -74,33 +64,40 @@ def require_file(folder: Path, name: str, url: str, md5: str, download: bool) ->
     Raises:
         FileNotFoundError: if it is missing and may not or cannot be downloaded.
     """
-    path = folder / name
-    if path.is_file():
+    fetch = partial(_fetch_file, folder, name, url, md5) if download else None
+    return _require(folder / name, fetch, f"get it from {url}")
+
+
+def _require(path: Path, fetch: Callable[[], None] | None, advice: str) -> Path:
+    if path.exists():
         return path
     reason = ""
-    if download:
+    if fetch is not None:
         try:
-            with _complete(folder) as partial:
-                download_url(url, str(partial), name, md5)
-                os.replace(partial / name, path)
+            fetch()
             return path
         except (OSError, RuntimeError) as error:
             reason = f" (downloading it failed: {' '.join(str(error).split())})"
-    raise FileNotFoundError(f"{path} is missing{reason}: get it from {url}.")
+    raise FileNotFoundError(f"{path} is missing{reason}: {advice}.")
+
+
+def _fetch_file(folder: Path, name: str, url: str, md5: str | None) -> None:
+    with _complete(folder) as incomplete:
+        download_url(url, str(incomplete), name, md5)
+        os.replace(incomplete / name, folder / name)
 
 
 def _fetch(root: Path, archive: Archive) -> None:
-    with _complete(root) as partial:
-        if not check_integrity(root / archive.filename, archive.md5):
-            download_url(archive.url, str(partial), archive.filename, archive.md5)
-            os.replace(partial / archive.filename, root / archive.filename)
-        extract_archive(str(root / archive.filename), str(partial))
-        os.replace(partial / archive.folder, root / archive.folder)
+    if not check_integrity(root / archive.filename, archive.md5):
+        _fetch_file(root, archive.filename, archive.url, archive.md5)
+    with _complete(root) as incomplete:
+        extract_archive(str(root / archive.filename), str(incomplete))
+        os.replace(incomplete / archive.folder, root / archive.folder)
 
 
 @contextlib.contextmanager
 def _complete(folder: Path) -> Iterator[Path]:
     """A place for what is not complete yet, in the folder that it belongs to; it goes with what is left there."""
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".partial-") as partial:
-        yield Path(partial)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".partial-") as incomplete:
+        yield Path(incomplete)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ftp_cl.benchmarks._checks import Size, check_domains
-from ftp_cl.benchmarks.emoji_domains import CLASSES, DOMAINS, EmojiDomains
+from ftp_cl.benchmarks.emoji_domains import DOMAINS, EmojiDomains
 from ftp_cl.benchmarks.emoji_words import WORDINGS, EmojiText
-from ftp_cl.benchmarks.options import SplitOptions, TextOptions, domain_benchmark, takes
+from ftp_cl.benchmarks.options import SplitOptions, TextOptions, class_benchmark, domain_benchmark, takes
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -46,12 +46,17 @@ def split_emoji(
         fixed_class_order: the 20 class indices in order of arrival, instead of the order drawn.
         options: see ``SplitOptions``.
     """
-
-    def make(domains: str | Sequence[str], part: str) -> EmojiDomains:
-        return EmojiDomains(domains, part, size)
-
-    domains = check_domains(train_domains, ood_domains, DOMAINS)
-    return _split("split_emoji", make, domains, n_experiences, shots, seed, fixed_class_order, {"size": size}, options)
+    return _split(
+        "split_emoji",
+        lambda domains, part: EmojiDomains(domains, part, size),
+        check_domains(train_domains, ood_domains, DOMAINS),
+        {"size": size},
+        n_experiences=n_experiences,
+        shots=shots,
+        seed=seed,
+        fixed_class_order=fixed_class_order,
+        **options,
+    )
 
 
 @takes(TextOptions, validation_fraction=0.2)
@@ -77,61 +82,31 @@ def emoji_text(
         options: see ``TextOptions``; a shot is an emoji, in every training wording.
     """
     tables = {name: options.pop(name) for name in ("tokenizer", "max_length")}  # type: ignore[misc]
-
-    def make(domains: str | Sequence[str], part: str) -> EmojiText:
-        return EmojiText(domains, part, **tables)
-
-    domains, shots = check_domains(train_domains, ood_domains, WORDINGS), options.pop("shots")
-    return _split("emoji_text", make, domains, n_experiences, shots, seed, fixed_class_order, tables, options)
+    return _split(
+        "emoji_text",
+        lambda domains, part: EmojiText(domains, part, **tables),
+        check_domains(train_domains, ood_domains, WORDINGS),
+        tables,
+        n_experiences=n_experiences,
+        seed=seed,
+        fixed_class_order=fixed_class_order,
+        **options,
+    )
 
 
 def _split(
     name: str,
     make: Callable[[str | Sequence[str], str], EmojiDomains | EmojiText],
     domains: tuple[Sequence[str], Sequence[str]],
-    n_experiences: int | Sequence[int],
-    shots: int | None,
-    seed: int,
-    fixed_class_order: Sequence[int] | None,
     settings: Mapping[str, Any],
-    options: Mapping[str, Any],
+    **options: Any,
 ) -> DescribedScenario:
     """Cut what ``make(domains, part)`` gives, so that no emoji is in two of training, validation and test."""
-    # Importing Avalanche takes seconds, which users of EmojiDomains alone need not wait.
-    from ftp_cl.benchmarks.class_incremental import ClassSplit, StreamData, class_incremental_scenario, draw_class_order
-    from ftp_cl.benchmarks.scenario import OOD
-
-    split = ClassSplit(n_experiences, seed, shots=shots, **options)
-    train_domains, ood_domains = domains
-    class_order = draw_class_order(len(CLASSES), seed, fixed_class_order)
-    source = make(train_domains, "train")
-    training, validation = split.draw(_identities_by_class(source), seed)
-    is_validated = split.validation_fraction is not None
-    streams = {
-        "train": StreamData(source, _indices(source, training)),
-        "test": StreamData(make(train_domains, "test")),
-        **({"validation": StreamData(source, _indices(source, validation))} if is_validated else {}),
-        **{f"ood_{domain}": StreamData(make(domain, "test"), kind=OOD) for domain in ood_domains},
-    }
-    return class_incremental_scenario(
-        streams,
-        class_order,
-        split,
-        CLASSES,
-        {
-            "benchmark": name,
-            "n_experiences": n_experiences,
-            "train_domains": list(train_domains),
-            "ood_domains": list(ood_domains),
-            "shots": shots,
-            "seed": seed,
-            **settings,
-            "validation_fraction": split.validation_fraction,
-            "return_task_id": split.return_task_id,
-            "training_identities": training if shots else None,
-            "validation_identities": validation if is_validated else None,
-        },
-    )
+    (trained, others), train = domains, make(domains[0], "train")
+    settings = {"train_domains": list(trained), "ood_domains": list(others), **settings}
+    ood = {domain: make(domain, "test") for domain in others}
+    test, identities = make(trained, "test"), train.identities
+    return class_benchmark(name, train, test, settings, ood, identities=identities, **options)
 
 
 @takes(SplitOptions, validation_fraction=0.2)
@@ -164,16 +139,3 @@ def emoji_styles(
     settings = {"ood_domains": list(others), "size": size}
     ood = {name: EmojiDomains(name, "test", size) for name in others}
     return domain_benchmark("emoji_styles", domains, settings, ood, seed=seed, shots=shots, **options)
-
-
-def _identities_by_class(dataset: EmojiDomains | EmojiText) -> dict[str, list[str]]:
-    """Return class name -> emoji names; each once, in whichever styles it is drawn."""
-    by_class: dict[str, set[str]] = {name: set() for name in CLASSES}
-    for target, identity in zip(dataset.targets, dataset.identities, strict=True):
-        by_class[CLASSES[target]].add(identity)
-    return {name: sorted(identities) for name, identities in by_class.items()}
-
-
-def _indices(dataset: EmojiDomains | EmojiText, identities: dict[str, list[str]]) -> list[int]:
-    wanted = {identity for members in identities.values() for identity in members}
-    return [index for index, identity in enumerate(dataset.identities) if identity in wanted]

@@ -109,7 +109,8 @@ class EmojiDomains(RebuildableDataset):
         self.domains = [name for name, _ in entries]
         self.identities = [entry.identity for _, entry in entries]
         self.targets = [CLASSES.index(entry.class_name) for _, entry in entries]
-        self.data = _read_images([entry.path for _, entry in entries], size)
+        found = [drawings(name, split)[entry.class_name][entry.identity] for name, entry in entries]
+        self.data = np.stack([_on_white(drawing, size) for drawing in found])
 
     def image_identity(self, index: int) -> tuple[str, str]:
         """Return the name of the emoji, the same in every style and size."""
@@ -157,18 +158,13 @@ def drawings(domain: str, split: str) -> dict[str, dict[str, Image.Image]]:
     return found
 
 
-def _read_images(paths: Sequence[str], size: Size) -> np.ndarray:
-    """Decode ``paths`` into a uint8 array [N, size, size, 3], on white."""
-    images = np.empty((len(paths), side_of(size), side_of(size), 3), np.uint8)
-    with _open_archive() as archive:
-        for position, path in enumerate(paths):
-            drawing = Image.open(io.BytesIO(archive.read(path))).convert("RGBA")
-            ground = Image.new("RGBA", drawing.size, "white")
-            ground.alpha_composite(drawing)
-            image = ground.convert("RGB")
-            if callable(size):
-                image = size(image)
-            elif size != _STORED_SIZE:
-                image = image.resize((size, size), Image.Resampling.LANCZOS)
-            images[position] = np.asarray(image)
-    return images
+def _on_white(drawing: Image.Image, size: Size) -> np.ndarray:
+    """Return a drawing as uint8 [size, size, 3]."""
+    ground = Image.new("RGBA", drawing.size, "white")
+    ground.alpha_composite(drawing)
+    image = ground.convert("RGB")
+    if callable(size):
+        image = size(image)
+    elif size != _STORED_SIZE:
+        image = image.resize((size, size), Image.Resampling.LANCZOS)
+    return np.asarray(image)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
+from torchvision.datasets import FashionMNIST
 
 from ftp_cl.benchmarks._checks import Size, check_choice, check_size, class_indices
 from ftp_cl.benchmarks._dataset import ArrayDataset
@@ -21,27 +22,12 @@ if TYPE_CHECKING:
 
     from ftp_cl.benchmarks.scenario import DescribedScenario
 
-FASHION_CLASSES = (
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
-)
-"""The ten classes; a target is a position in this tuple."""
+FASHION_CLASSES = tuple(FashionMNIST.classes)
+"""The ten classes, from "T-shirt/top" to "Ankle boot"; a target is a position in this tuple."""
 
-_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"
-_CHECKSUMS = {
-    "train-images-idx3-ubyte": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-    "train-labels-idx1-ubyte": "25c81989df183df01b3e8a0aad5dffbe",
-    "t10k-images-idx3-ubyte": "bef4ecab320f06d8554ea6380940ec79",
-    "t10k-labels-idx1-ubyte": "bb300cfdad3c16e7a12a480ee83cd310",
-}
+# torchvision's class says where the files are published.
+_URL = FashionMNIST.mirrors[0]
+_CHECKSUMS = dict(FashionMNIST.resources)
 _PREFIXES = {"train": "train", "test": "t10k"}
 _SIZES = (28, 512)
 _LARGEST_FILE = 60_000 * 28 * 28 + 16
@@ -97,7 +83,7 @@ def _read_idx(folder: Path, name: str, download: bool) -> np.ndarray:
     """Return the array of a file in the idx format of MNIST: its magic number, its shape, then bytes."""
     path = folder / name
     if not path.is_file():
-        path = require_file(folder, f"{name}.gz", f"{_URL}/{name}.gz", _CHECKSUMS[name], download)
+        path = require_file(folder, f"{name}.gz", f"{_URL}{name}.gz", _CHECKSUMS[f"{name}.gz"], download)
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             content = file.read(_LARGEST_FILE + 1)
@@ -109,7 +95,7 @@ def _read_idx(folder: Path, name: str, download: bool) -> np.ndarray:
             raise ValueError(f"its magic number is {shape[0]}")
         return np.frombuffer(content, np.uint8, offset=4 * len(shape)).reshape(shape[1:])
     except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise ValueError(f"{path} cannot be read ({error}): get it again from {_URL}/{name}.gz.") from None
+        raise ValueError(f"{path} cannot be read ({error}): get it again from {_URL}{name}.gz.") from None
 
 
 @takes(ClassOptions)

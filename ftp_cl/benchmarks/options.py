@@ -152,6 +152,8 @@ def class_benchmark(
     settings: Mapping[str, Any],
     ood: Mapping[str, NamedDataset] | None = None,
     validation: LabelledDataset | None = None,
+    *,
+    identities: Sequence[str] | None = None,
     **options: Any,
 ) -> "DescribedScenario":
     """Return what ``split_classes`` makes, with OOD streams of the datasets in ``ood`` and of corruptions.
@@ -163,13 +165,14 @@ def class_benchmark(
         settings: what to record.
         ood: name -> dataset, as for ``with_ood``.
         validation: what to validate on unless a share of ``train`` is set aside.
+        identities: of the items of ``train``, as for ``split_classes``.
         options: the fields of ``ClassSplit``, and the options of corruptions.
     """
     # Importing Avalanche takes seconds, which users of the datasets alone need not wait.
     from ftp_cl.benchmarks.class_incremental import ClassSplit, split_classes
 
     corruptions = _corruptions(options)
-    split = split_classes(name, train, test, ClassSplit(**options), settings, validation)
+    split = split_classes(name, train, test, ClassSplit(**options), settings, validation, identities)
     return _with_unseen(split, ood or {}, **corruptions)
 
 
@@ -189,10 +192,10 @@ def domain_benchmark(
         ood: name -> dataset, as for ``with_ood``.
         options: the fields of ``DomainSplit``, and the options of corruptions.
     """
-    from ftp_cl.benchmarks.domain_incremental import Domain, DomainSplit, split_domains
+    from ftp_cl.benchmarks.domain_incremental import DomainSplit, split_domains
 
-    corruptions, made = _corruptions(options), {domain: Domain(*parts) for domain, parts in domains.items()}
-    return _with_unseen(split_domains(name, made, DomainSplit(**options), settings), ood, **corruptions)
+    corruptions = _corruptions(options)
+    return _with_unseen(split_domains(name, domains, DomainSplit(**options), settings), ood, **corruptions)
 
 
 def _corruptions(options: dict[str, Any]) -> dict[str, Any]:

@@ -16,9 +16,10 @@ same, which is what the cited papers do; on experiences of unequal size only the
 test samples. All formulas are in this one file because they share this notation and one check of what they read.
 """
 
+import inspect
 from collections.abc import Callable, Sequence
 from numbers import Integral
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -31,27 +32,46 @@ FirstRows: TypeAlias = Sequence[int | None] | None
 Needed: TypeAlias = Callable[[NDArray[np.intp], NDArray[np.intp], int], NDArray[np.bool_]]
 
 _SEEN: Needed = lambda i, f, last: i >= f  # noqa: E731
+_FIRST: Needed = lambda i, f, last: i == f  # noqa: E731
 
 # Accuracies that were computed in float32 may exceed 100 by rounding.
 _ROUNDING = 1e-4
 
+Function = TypeVar("Function", bound=Callable[..., Any])
 
+_SEEN_ROWS = "row f_j of each column and those below"
+_ARGUMENTS = {
+    "accuracy_matrix": "[R, C], percent. Reads {reads}.",
+    "baseline": "b, accuracy on each experience before any training, percent, shape (C,). Only the columns with\n"
+    "        f_j > 1 are read.",
+    "joint": "a*, percent, shape (C,): entry k is the accuracy on experience k of a reference model that was trained\n"
+    "        on the data of all experiences up to and with k together.",
+    "sizes": "weight of each column, shape (C,), of which those are used that a mean is over; default: all the same.",
+    "first_rows": "of each column, see the module; default: row j, and the matrix is square.",
+}
+_REFUSED = """Raises:
+    ValueError: the matrix is not in percent, misses an entry that is read, or is not square and there are no
+        first_rows; or another argument does not fit it."""
+
+
+def _metric(reads: str, returns: str) -> Callable[[Function], Function]:
+    """Let the documentation of a metric tell what all have in common."""
+
+    def decorate(function: Function) -> Function:
+        described = [f"    {name}: {_ARGUMENTS[name]}" for name in inspect.signature(function).parameters]
+        text, *source = (inspect.getdoc(function) or "").partition("\n\nSource:")
+        parts = [text, "\n".join(["Args:", *described]).format(reads=reads), f"Returns:\n    {returns}", _REFUSED]
+        function.__doc__ = "\n\n".join(parts) + "".join(source)
+        return function
+
+    return decorate
+
+
+@_metric("the last row", "Percent.")
 def average_accuracy(
     accuracy_matrix: AccuracyMatrix, sizes: ArrayLike | None = None, first_rows: FirstRows = None
 ) -> float:
     """Mean of the last row: (1/T) sum_j a_Tj.
-
-    Args:
-        accuracy_matrix: [R, C], percent. Reads the last row.
-        sizes: weight of each column, shape (C,); default: all the same.
-        first_rows: of each column, see the module; default: row j, and the matrix is square.
-
-    Returns:
-        Percent.
-
-    Raises:
-        ValueError: the matrix is not square and there are no first_rows, it misses an entry that is read, is not in
-            percent, or sizes or first_rows do not fit.
 
     Source:
         ACC of Lopez-Paz and Ranzato, "Gradient Episodic Memory for Continual Learning", NeurIPS 2017, arXiv 1706.08840.
@@ -60,51 +80,31 @@ def average_accuracy(
     return _mean(matrix[-1], _weights(sizes, first < len(matrix)))
 
 
+@_metric(_SEEN_ROWS, "Percent, shape (R,).")
 def accuracy_after_each_experience(
     accuracy_matrix: AccuracyMatrix, sizes: ArrayLike | None = None, first_rows: FirstRows = None
 ) -> FloatArray:
     """Mean accuracy over the experiences seen so far, after each training: (1/i) sum_{j<=i} a_ij.
 
     With ``first_rows`` the sum runs over f_j <= i; a row before any of the columns was trained on is NaN.
-
-    Args:
-        accuracy_matrix: [R, C], percent. Reads row f_j of each column and those below.
-        sizes: weight of each column, shape (C,); default: all the same.
-        first_rows: as `average_accuracy`.
-
-    Returns:
-        Percent, shape (R,).
-
-    Raises:
-        ValueError: as `average_accuracy`.
     """
     matrix, first = _read(accuracy_matrix, first_rows, needed=_SEEN)
     return np.array([_mean(row, _weights(sizes, first <= i)) for i, row in enumerate(matrix)])
 
 
+@_metric(_SEEN_ROWS, "Percent.")
 def average_incremental_accuracy(
     accuracy_matrix: AccuracyMatrix, sizes: ArrayLike | None = None, first_rows: FirstRows = None
 ) -> float:
-    """Mean of `accuracy_after_each_experience` over the trainings.
-
-    Args:
-        accuracy_matrix: [R, C], percent. Reads row f_j of each column and those below.
-        sizes: weight of each column within a row, shape (C,); default: all the same. Rows always count the same.
-        first_rows: as `average_accuracy`.
-
-    Returns:
-        Percent.
-
-    Raises:
-        ValueError: as `average_accuracy`.
+    """Mean of `accuracy_after_each_experience` over the trainings, which count the same whatever ``sizes`` says.
 
     Source:
-        Rebuffi et al., "iCaRL: Incremental Classifier and Representation Learning", CVPR 2017,
-        arXiv 1611.07725.
+        Rebuffi et al., "iCaRL: Incremental Classifier and Representation Learning", CVPR 2017, arXiv 1611.07725.
     """
     return float(np.nanmean(accuracy_after_each_experience(accuracy_matrix, sizes, first_rows)))
 
 
+@_metric("row f_j of each column", "Percent.")
 def learning_accuracy(
     accuracy_matrix: AccuracyMatrix, sizes: ArrayLike | None = None, first_rows: FirstRows = None
 ) -> float:
@@ -112,25 +112,15 @@ def learning_accuracy(
 
     With ``first_rows`` just after it was first trained on: a_{f_j, j}.
 
-    Args:
-        accuracy_matrix: [R, C], percent. Reads row f_j of each column.
-        sizes: weight of each column, shape (C,); default: all the same.
-        first_rows: as `average_accuracy`.
-
-    Returns:
-        Percent.
-
-    Raises:
-        ValueError: as `average_accuracy`.
-
     Source:
         LA of Riemer et al., "Learning to Learn without Forgetting by Maximizing Transfer and Minimizing Interference",
         ICLR 2019, arXiv 1810.11910.
     """
-    matrix, first = _read(accuracy_matrix, first_rows, needed=lambda i, f, last: i == f)
+    matrix, first = _read(accuracy_matrix, first_rows, needed=_FIRST)
     return _mean(_in_rows(matrix, first), _weights(sizes, first < len(matrix)))
 
 
+@_metric(_SEEN_ROWS, "Percentage points, one for each column with f_j < R, in order: shape (T - 1,).")
 def forgetting_per_experience(accuracy_matrix: AccuracyMatrix, first_rows: FirstRows = None) -> FloatArray:
     """For each experience but the last: its best accuracy before the end minus its accuracy at the end.
 
@@ -138,17 +128,7 @@ def forgetting_per_experience(accuracy_matrix: AccuracyMatrix, first_rows: First
     trained on before the last training. The maximum runs over every row before the last, as in the paper, so over
     entries above the diagonal too where they were evaluated (accuracy before an experience was trained on); missing
     ones are left out. It is negative where the last training raised the accuracy above all earlier values.
-
-    Args:
-        accuracy_matrix: [R, C], percent. Reads row f_j of each column and those below.
-        first_rows: as `average_accuracy`.
-
-    Returns:
-        Percentage points, one for each column with f_j < R, in order: shape (T - 1,).
-
-    Raises:
-        ValueError: as `average_accuracy`; or no experience was trained on before the last training (T = 1), so that
-            nothing can be forgotten yet.
+    One experience (T = 1) is refused: nothing can be forgotten yet.
 
     Source:
         Chaudhry et al., "Riemannian Walk for Incremental Learning", ECCV 2018, arXiv 1801.10112 (f_j^k, k = T).
@@ -158,6 +138,7 @@ def forgetting_per_experience(accuracy_matrix: AccuracyMatrix, first_rows: First
     return np.nanmax(old[:-1], axis=0) - old[-1]
 
 
+@_metric(_SEEN_ROWS, "Percentage points; lower is better.")
 def average_forgetting(
     accuracy_matrix: AccuracyMatrix, sizes: ArrayLike | None = None, first_rows: FirstRows = None
 ) -> float:
@@ -166,26 +147,16 @@ def average_forgetting(
     Code derived from "Learning to Prompt" (L2P) lets the maximum include the last row, so it never goes below 0;
     here, as in the paper, it does not.
 
-    Args:
-        accuracy_matrix: [R, C], percent. Reads row f_j of each column and those below.
-        sizes: weight of each column, shape (C,), of which those with f_j < R are used; default: all the same.
-        first_rows: as `average_accuracy`.
-
-    Returns:
-        Percentage points; lower is better.
-
-    Raises:
-        ValueError: as `forgetting_per_experience`; sizes do not fit.
-
     Source:
         Chaudhry et al., "Riemannian Walk for Incremental Learning", ECCV 2018, arXiv 1801.10112 (F_k, k = T).
     """
     forgetting = forgetting_per_experience(accuracy_matrix, first_rows)
-    matrix, first = _read(accuracy_matrix, first_rows)
+    matrix, first = _read(accuracy_matrix, first_rows, needed=_SEEN)
     old = first < len(matrix) - 1
     return _mean(forgetting, _weights(sizes, old)[old])
 
 
+@_metric(_SEEN_ROWS, "Percentage points; lower is better.")
 def stepwise_forgetting(
     accuracy_matrix: AccuracyMatrix, sizes: ArrayLike | None = None, first_rows: FirstRows = None
 ) -> float:
@@ -195,18 +166,7 @@ def stepwise_forgetting(
 
     It counts a loss when it happens and a later recovery as negative forgetting, where the maximum-based definition
     looks at the end of the stream only. For T = 2 both are the same; for more they differ, often by a factor of
-    several, so numbers under the two definitions cannot be compared.
-
-    Args:
-        accuracy_matrix: [R, C], percent. Reads row f_j of each column and those below.
-        sizes: weight of each column within a step, shape (C,); default: all the same. Steps always count the same.
-        first_rows: as `average_accuracy`.
-
-    Returns:
-        Percentage points; lower is better.
-
-    Raises:
-        ValueError: as `forgetting_per_experience`; sizes do not fit.
+    several, so numbers under the two definitions cannot be compared. Steps count the same whatever ``sizes`` says.
 
     Source:
         Released code of Smith et al., "CODA-Prompt: COntinual Decomposed Attention-based Prompting for Rehearsal-Free
@@ -218,6 +178,7 @@ def stepwise_forgetting(
     return float(np.nanmean([_mean(matrix[i - 1] - matrix[i], _weights(sizes, first < i)) for i in rows]))
 
 
+@_metric("row f_j of each column and the last", "Percentage points; higher is better.")
 def backward_transfer(
     accuracy_matrix: AccuracyMatrix, sizes: ArrayLike | None = None, first_rows: FirstRows = None
 ) -> float:
@@ -225,35 +186,17 @@ def backward_transfer(
 
     With ``first_rows`` the mean of a_Rj - a_{f_j, j} over f_j < R: what later trainings did to an experience.
 
-    Args:
-        accuracy_matrix: [R, C], percent. Reads row f_j of each column and the last.
-        sizes: weight of each column, shape (C,), of which those with f_j < R are used; default: all the same.
-        first_rows: as `average_accuracy`.
-
-    Returns:
-        Percentage points; higher is better.
-
-    Raises:
-        ValueError: as `forgetting_per_experience`; sizes do not fit.
-
     Source:
         BWT of Lopez-Paz and Ranzato, "Gradient Episodic Memory for Continual Learning", NeurIPS 2017, arXiv 1706.08840.
     """
-    matrix, first = _read(
-        accuracy_matrix,
-        first_rows,
-        needed=lambda i, f, last: (i == f) | ((i == last) & (f <= last)),
-        name="backward transfer",
-        before_last=True,
-    )
+    needed: Needed = lambda i, f, last: (i == f) | ((i == last) & (f <= last))  # noqa: E731
+    matrix, first = _read(accuracy_matrix, first_rows, needed, name="backward transfer", before_last=True)
     return _mean(matrix[-1] - _in_rows(matrix, first), _weights(sizes, first < len(matrix) - 1))
 
 
+@_metric("the row before f_j of each column", "Percentage points; higher is better.")
 def forward_transfer(
-    accuracy_matrix: AccuracyMatrix,
-    baseline: ArrayLike,
-    sizes: ArrayLike | None = None,
-    first_rows: FirstRows = None,
+    accuracy_matrix: AccuracyMatrix, baseline: ArrayLike, sizes: ArrayLike | None = None, first_rows: FirstRows = None
 ) -> float:
     """Forward transfer: (1/(T-1)) sum_{j>1} (a_{j-1,j} - b_j): what earlier experiences teach about an unseen one.
 
@@ -261,20 +204,6 @@ def forward_transfer(
 
     In class-incremental learning a_{j-1,j} is 0 as a rule, since the classes of experience j are unknown: there the
     number says little.
-
-    Args:
-        accuracy_matrix: [R, C], percent. Reads the row before f_j of each column.
-        baseline: b, accuracy on each experience before any training, percent, shape (C,). Only the columns with
-            f_j > 1 are read.
-        sizes: weight of each column, shape (C,), of which those with f_j > 1 are used; default: all the same.
-        first_rows: as `average_accuracy`.
-
-    Returns:
-        Percentage points; higher is better.
-
-    Raises:
-        ValueError: as `average_accuracy`; no experience was first trained on after the first training (T = 1); or the
-            baseline does not fit.
 
     Source:
         FWT of Lopez-Paz and Ranzato, "Gradient Episodic Memory for Continual Learning", NeurIPS 2017, arXiv 1706.08840.
@@ -289,51 +218,27 @@ def forward_transfer(
     return _mean(_in_rows(matrix, first - 1) - before_training, _weights(sizes, later))
 
 
+@_metric("row f_k of each column", "Percentage points, one for each column that was trained on, in order: shape (T,).")
 def intransigence_per_experience(
     accuracy_matrix: AccuracyMatrix, joint: ArrayLike, first_rows: FirstRows = None
 ) -> FloatArray:
     """I_k = a*_k - a_kk: how far learning experience k fell short of a model trained on experiences 1 to k jointly.
 
-    Args:
-        accuracy_matrix: [R, C], percent. Reads row f_k of each column.
-        joint: a*, shape (C,), percent: entry k is the accuracy on experience k of the reference model that was trained
-            on the data of all experiences up to and with k together.
-        first_rows: as `average_accuracy`.
-
-    Returns:
-        Percentage points, one for each column that was trained on, in order: shape (T,); lower is better, negative
-        where learning in sequence beat the reference.
-
-    Raises:
-        ValueError: as `average_accuracy`; or the reference does not fit.
-
     Source:
         Chaudhry et al., "Riemannian Walk for Incremental Learning", ECCV 2018, arXiv 1801.10112 (I_k).
     """
-    matrix, first = _read(accuracy_matrix, first_rows, needed=lambda i, f, last: i == f)
+    matrix, first = _read(accuracy_matrix, first_rows, needed=_FIRST)
     trained = first < len(matrix)
     return (_percent_vector(joint, trained, "joint") - _in_rows(matrix, first))[trained]
 
 
+@_metric("row f_k of each column", "Percentage points; lower is better.")
 def intransigence(
     accuracy_matrix: AccuracyMatrix, joint: ArrayLike, sizes: ArrayLike | None = None, first_rows: FirstRows = None
 ) -> float:
-    """Mean of `intransigence_per_experience`; Chaudhry et al. report its last entry, I_T.
-
-    Args:
-        accuracy_matrix: [R, C], percent. Reads row f_k of each column.
-        joint: accuracy of the jointly trained reference on each experience, percent, shape (C,).
-        sizes: weight of each column, shape (C,); default: all the same.
-        first_rows: as `average_accuracy`.
-
-    Returns:
-        Percentage points; lower is better.
-
-    Raises:
-        ValueError: as `intransigence_per_experience`; sizes do not fit.
-    """
+    """Mean of `intransigence_per_experience`; Chaudhry et al. report its last entry, I_T."""
     shortfall = intransigence_per_experience(accuracy_matrix, joint, first_rows)
-    matrix, first = _read(accuracy_matrix, first_rows)
+    matrix, first = _read(accuracy_matrix, first_rows, needed=_FIRST)
     trained = first < len(matrix)
     return _mean(shortfall, _weights(sizes, trained)[trained])
 
@@ -341,7 +246,7 @@ def intransigence(
 def _read(
     accuracy_matrix: AccuracyMatrix,
     first_rows: FirstRows,
-    needed: Needed = lambda i, f, last: np.zeros((last + 1, len(f)), dtype=np.bool_),
+    needed: Needed,
     name: str = "this metric",
     before_last: bool = False,
 ) -> tuple[FloatArray, NDArray[np.intp]]:

@@ -19,9 +19,7 @@ _Cells = Mapping[tuple[int, ...], tuple[int, int]]
 class _Counts:
     """Sums over the samples of one experience; enough for accuracy and calibration, whatever their number."""
 
-    correct: int = 0
-    total: int = 0
-    gaps: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    gaps: NDArray[np.float64]
     cells: dict[tuple[int, ...], tuple[int, int]] = field(default_factory=dict)
 
 
@@ -66,12 +64,8 @@ class EvaluationRecord:
         Raises:
             ValueError: as `calibration_gaps`; nothing is added then.
         """
-        counts = self._counts[row, stream, experience]
-        gaps = calibration_gaps(confidence, correct, self.bins)
-        counts.correct += int(np.count_nonzero(correct))
-        counts.total += len(np.asarray(correct))
-        counts.gaps = counts.gaps + gaps
-        right = np.asarray(correct)
+        counts, right = self._counts[row, stream, experience], np.asarray(correct)
+        counts.gaps = counts.gaps + calibration_gaps(confidence, right, self.bins)
         kinds, kind_of = np.unique(
             np.zeros((len(right), 0), dtype=np.int64) if cells is None else cells, axis=0, return_inverse=True
         )
@@ -86,17 +80,18 @@ class EvaluationRecord:
 
     def accuracies(self, row: int, stream: str, experiences: Sequence[int]) -> NDArray[np.float64]:
         """Return the accuracy on each experience, percent, shape (len(experiences),); NaN where not evaluated."""
-        counts = [self._counts.get((row, stream, experience), _Counts()) for experience in experiences]
-        return np.array([100 * c.correct / c.total if c.total else np.nan for c in counts])
+        found = [self.accuracy(row, stream, [experience]) for experience in experiences]
+        return np.array([np.nan if accuracy is None else accuracy for accuracy in found], np.float64)
 
     def sizes(self, row: int, stream: str, experiences: Sequence[int]) -> list[int]:
         """Return the number of samples evaluated of each experience."""
-        return [self._counts.get((row, stream, experience), _Counts()).total for experience in experiences]
+        cells = [self._cells(row, stream, [experience]) for experience in experiences]
+        return [sum(samples for _, samples in found.values()) for found in cells]
 
     def accuracy(self, row: int, stream: str, experiences: Sequence[int]) -> float | None:
         """Return the accuracy over all samples of the experiences, percent; None if none was evaluated."""
-        counts = self._evaluated(row, stream, experiences)
-        return 100 * sum(c.correct for c in counts) / sum(c.total for c in counts) if counts else None
+        cells = self._cells(row, stream, experiences).values()
+        return 100 * sum(right for right, _ in cells) / sum(samples for _, samples in cells) if cells else None
 
     def matched_accuracies(
         self, row: int, stream: str, experiences: Sequence[int], reference: str, reference_experiences: Sequence[int]
@@ -134,8 +129,8 @@ class EvaluationRecord:
         if not counts:
             return None
         gaps = np.sum([c.gaps for c in counts], axis=0)
-        return float(100 * np.abs(gaps).sum() / sum(c.total for c in counts))
+        return float(100 * np.abs(gaps).sum() / sum(self.sizes(row, stream, experiences)))
 
     def _evaluated(self, row: int, stream: str, experiences: Sequence[int]) -> list[_Counts]:
         found = (self._counts.get((row, stream, experience)) for experience in experiences)
-        return [counts for counts in found if counts is not None and counts.total]
+        return [counts for counts in found if counts is not None and counts.cells]

@@ -49,13 +49,12 @@ class PredictionCounts(PluginMetric[dict[str, float]]):
 
     Attributes:
         record: of the last evaluation of each experience in each row.
-        classes: predictions are among these from now on; None for all.
+        classes_of: stream -> the classes that predictions in it are among; of other streams they are among all.
     """
-
-    classes: Sequence[int] | None = None
 
     def __init__(self, bins: int = 15) -> None:
         super().__init__()
+        self.classes_of: Mapping[str, Sequence[int]] = {}
         self.record = EvaluationRecord(bins)
 
     def __str__(self) -> str:
@@ -85,9 +84,10 @@ class PredictionCounts(PluginMetric[dict[str, float]]):
     def after_eval_iteration(self, strategy: Any) -> None:
         """Count the predictions of a batch."""
         scores, labels = strategy.mb_output.detach().float(), strategy.mb_y
-        if self.classes is not None:
+        classes = self.classes_of.get(strategy.experience.origin_stream.name)
+        if classes is not None:
             others = torch.ones(scores.shape[1], dtype=torch.bool, device=scores.device)
-            others[[label for label in self.classes if label < len(others)]] = False
+            others[[label for label in classes if label < len(others)]] = False
             scores = scores.masked_fill(others, -torch.inf)
         predicted = scores.argmax(dim=1)
         # Rounding may lift a softmax above 1; a model that has diverged to NaN is confident of nothing.

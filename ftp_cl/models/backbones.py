@@ -13,7 +13,7 @@ from ftp_cl.models.hub import hub_weights
 from ftp_cl.models.lora import add_lora
 from ftp_cl.models.preprocessing import Preprocessing, check_name, preprocessing_of, recorded_size
 from ftp_cl.models.small_maps import quicken_small_maps
-from ftp_cl.models.weights import check_patches, load_by_name, load_in_order, read_tensors
+from ftp_cl.models.weights import check_patches, check_safetensors, load_by_name, load_in_order, read_tensors
 
 RANDOM, SAVED = "random", "saved"
 
@@ -234,7 +234,7 @@ def _timm_backbone(name: str, weights: str | Path | None, timm_options: dict[str
 def _from_hub(name: str, timm_options: dict[str, Any], revision: str | None) -> Any:
     path, _ = hub_weights(name, revision)
     _warn_of_activation(name)
-    read_tensors(path, name)  # whether the file is whole; timm reads it again, and converts it for its model
+    check_safetensors(path)  # timm, which converts them for its model, has no sentence for a damaged file
     source = {"file": str(path), "custom_load": False}
     # With its classifier, because without one timm would load what fits and say nothing of the rest.
     model = _timm_model(name, timm_options, pretrained=True, pretrained_cfg_overlay=source)

@@ -10,10 +10,8 @@ from huggingface_hub import constants, hf_hub_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
-    HfHubHTTPError,
     HFValidationError,
     LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
@@ -64,24 +62,31 @@ def hub_weights(architecture: str, revision: str | None = None) -> tuple[Path, s
         raise FileNotFoundError(
             f"there is no repository {repository} at {constants.ENDPOINT}, or it is private: {_local(architecture)}"
         ) from None
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError) as error:
-        if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
-            raise _no_file(named, file, architecture) from None
-        folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type="model")
-        reason = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"{constants.ENDPOINT} gave no answer"
-        raise FileNotFoundError(
-            f"{file} of {named} is not in the cache ({folder}) and {reason}: download it where there is a network, "
-            f"or {_local(architecture)}"
-        ) from None
-    except EntryNotFoundError:
-        raise _no_file(named, file, architecture) from None
     except HFValidationError as error:
         raise ValueError(f"revision={revision!r} is malformed: {' '.join(str(error).split())}") from None
+    except Exception as error:  # also those of the HTTP library, which is another from version to version
+        if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
+            words = f"{named} has no {file}, and other files are not loaded: {_local(architecture)}"
+            raise FileNotFoundError(words) from None
+        if isinstance(error, OSError) and error.errno is not None:  # a full disk
+            raise
+        folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type="model")
+        raise FileNotFoundError(
+            f"{file} of {named} is not in the cache ({folder}) and {_reason(error)}: download it where there is a "
+            f"network, or {_local(architecture)}"
+        ) from None
     return path, path.relative_to(Path(constants.HF_HUB_CACHE)).parts[2]
 
 
-def _no_file(repository: str, file: str, architecture: str) -> FileNotFoundError:
-    return FileNotFoundError(f"{repository} has no {file}, and other files are not loaded: {_local(architecture)}")
+def _reason(error: Exception) -> str:
+    """Why nothing came from the hub."""
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    cause = error.__cause__ if isinstance(error, LocalEntryNotFoundError) and error.__cause__ else error
+    status = getattr(getattr(cause, "response", None), "status_code", None)
+    if status is None:
+        return f"{constants.ENDPOINT} gave no whole answer ({type(cause).__name__})"
+    return f"{constants.ENDPOINT} answered with status {status}{' (is HF_TOKEN right?)' if status == 401 else ''}"
 
 
 def _local(architecture: str) -> str:

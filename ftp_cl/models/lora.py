@@ -1,5 +1,6 @@
 """LoRA (Hu et al. 2022, arXiv 2106.09685) on a backbone: peft's layers in place, everything else frozen."""
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,3 +35,15 @@ def add_lora(
     except (ValueError, TypeError) as error:
         words = " ".join(str(error).split())
         raise ValueError(f"lora={{rank: {rank}, targets: {targets}}} does not fit the model: {words}") from error
+
+
+def merged(backbone: nn.Module) -> nn.Module:
+    """Return a copy of a backbone in which adapters of ``add_lora`` are added to the weights below; itself without."""
+    names = [name for name, module in backbone.named_modules() if hasattr(module, "base_layer")]
+    backbone = copy.deepcopy(backbone) if names else backbone
+    for name in names:
+        layer: Any = backbone.get_submodule(name)
+        layer.merge()
+        parent, _, own = name.rpartition(".")
+        setattr(backbone.get_submodule(parent), own, layer.base_layer)
+    return backbone

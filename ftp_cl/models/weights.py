@@ -67,11 +67,22 @@ def _is_named_tensor(entry: tuple[object, object]) -> bool:
     return isinstance(entry[0], str) and isinstance(entry[1], Tensor)
 
 
-def _read_safetensors(path: Path) -> object:
+def check_safetensors(path: Path) -> None:
+    """Check that a safetensors file is whole, by its header.
+
+    Raises:
+        ValueError: It is not.
+    """
     try:
-        return safetensors.torch.load_file(path)
+        with safetensors.safe_open(path, "pt"):
+            pass
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
+
+
+def _read_safetensors(path: Path) -> object:
+    check_safetensors(path)
+    return safetensors.torch.load_file(path)
 
 
 def _read_torch(path: Path, architecture: str) -> object:

@@ -498,7 +498,8 @@ class FTP:
         for parameter in adapter.written:
             if parameter.grad is not None:
                 check_kind(adapter.name, parameter, parameter.grad)
-        factor, state = adapter.factors()[0], self._states.get(adapter.name)
+        factor = adapter.factors()[0]
+        state: Any = self._states.get(adapter.name)
         sharding = self._shardings.get(adapter.name)
         weights, gradient = adapter.rows(local(factor.detach())), adapter.gradient()
         known = isinstance(state, FactorState) and state.belongs_to(factor)

@@ -1,7 +1,7 @@
 """Methods that keep weights near an anchor, by other means than FTP: penalties, SPD, fixed radius, TPGM, WiSE-FT."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
@@ -321,17 +321,12 @@ class WiSEFT(AnchoredPlugin):
         refuse_hidden(strategy.experience, "WiSEFT")
         super().before_training_exp(strategy, **kwargs)
 
+    @torch.no_grad()
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Interpolate in place what this experience has trained."""
         if self._parts.end(strategy.experience) and self._begun:
-            interpolate(self.weights, self.anchor_weights, self.alpha)
-
-
-@torch.no_grad()
-def interpolate(weights: Mapping[str, nn.Parameter], anchor: Mapping[str, Tensor], alpha: float) -> None:
-    """Replace each tensor by (1 - alpha) W0 + alpha W; see `WiSEFT`."""
-    for name, weight in weights.items():
-        weight.copy_(torch.lerp(anchor[name], weight, alpha))
+            for name, weight in self.weights.items():
+                weight.copy_(torch.lerp(self.anchor_weights[name], weight, self.alpha))
 
 
 def _split(dataset: Any, share: float) -> tuple[Any, Any]:

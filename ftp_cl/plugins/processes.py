@@ -1,8 +1,25 @@
 """The processes that train together, as torch.distributed has them; a process alone is all there are."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+
+@contextmanager
+def with_others() -> Iterator[None]:
+    """For what processes do together, also as a decorator: tells what torch's RuntimeError means there.
+
+    Raises:
+        ConnectionError: another process is gone.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        words = "another process of this run has ended or cannot be reached; resume=true goes on from the checkpoint"
+        raise ConnectionError(words) from error
 
 
 def count() -> int:
@@ -27,7 +44,8 @@ def joined(part: Tensor, size: int) -> Tensor:
     whole = part.new_zeros((size, *part.shape[1:]))
     own = share(size)
     whole[own] = part[: own.stop - own.start]
-    dist.all_reduce(whole)
+    with with_others():
+        dist.all_reduce(whole)
     return whole
 
 
@@ -38,7 +56,8 @@ def average(tensors: list[Tensor]) -> None:
         by_type.setdefault(tensor.dtype, []).append(tensor)
     for group in by_type.values():
         flat = torch.cat([tensor.flatten() for tensor in group])
-        dist.all_reduce(flat)
+        with with_others():
+            dist.all_reduce(flat)
         flat /= count()
         for tensor, mean in zip(group, flat.split([tensor.numel() for tensor in group]), strict=True):
             tensor.copy_(mean.view_as(tensor))

@@ -41,11 +41,12 @@ _ABOUT_FILES = re.compile(
 )
 
 
-def load_config(overrides: Sequence[str]) -> DictConfig:
+def load_config(overrides: Sequence[str], benchmark: Mapping[str, Any] | None = None) -> DictConfig:
     """Compose and check the configuration of one run.
 
     Args:
         overrides: Hydra's, as on the command line: `method=ftp`, `train.epochs=5`, `+model.img_size=64`.
+        benchmark: keys of the benchmark that is chosen, taken as they stand where `overrides` do not give them.
 
     Raises:
         ConfigError: for an unknown group, choice or key, or a value of the wrong type or range.
@@ -61,8 +62,13 @@ def load_config(overrides: Sequence[str]) -> DictConfig:
         except Exception as error:  # Hydra asserts, or recurses without end, where words are malformed
             raise ConfigError(_explain(error, overrides)) from error
     drop_descriptions(config)
+    if benchmark is not None:
+        given = {parsed(word).key_or_group for word in overrides}
+        own = {key: value for key, value in benchmark.items() if f"benchmark.{key}" not in given}
+        OmegaConf.update(config, "benchmark", literal({**plain(config.benchmark), **own}), merge=False, force_add=True)
     check(config)
-    leave_size_to_model(config, overrides)
+    if benchmark is None:
+        leave_size_to_model(config, overrides)
     return config
 
 

@@ -180,10 +180,15 @@ class RunDirectory:
             model: its final weights.
             classes: names of the classes, by their numbers; None for numbers without one.
         """
+        from ftp_cl.models.ensemble import TwoBackbones  # takes a while
+        from ftp_cl.models.lora import merged
+
         files = {self.weights_path: save(_tensors(model), {CLASSES: json.dumps(list(classes))})}
         backbone = getattr(model, "backbone", None)
+        if isinstance(backbone, TwoBackbones):  # the second is as it came
+            backbone = backbone.first
         if isinstance(backbone, nn.Module) and hasattr(backbone, "pretrained_cfg"):
-            files[self.path / BACKBONE_FILE] = save(_tensors(backbone))
+            files[self.path / BACKBONE_FILE] = save(_tensors(merged(backbone)))
         replace_files(files)
 
     def write_result(self, result: dict[str, Any]) -> None:

@@ -52,6 +52,7 @@ class Engine:
         self._is_scaled = False
         self._parts, self._weight = 1, 1.0
         self._kept: float | None = None
+        self._others: Tensor
         self.is_in_iteration = False
 
     def prepare(self, model: nn.Module, channels_last: bool | None, gradient_checkpointing: bool | None) -> None:
@@ -104,20 +105,25 @@ class Engine:
         """
         own = share(size)
         self._parts = max(1, min(self.accumulate, own.stop - own.start))
-        if count() * self._parts == 1:
-            yield self._mixed(batch)
-        else:
-            is_empty = own.start == own.stop
-            for part in zip(*(values.tensor_split(self._parts) for values in batch), strict=True):
+        is_empty = own.start == own.stop
+        whole = self._mixed(batch)
+        split = (values.tensor_split(self._parts) for values in whole)
+        for *part, others in zip(*split, strict=True) if self._parts > 1 else [whole]:
+            self._others = others
+            if count() * self._parts > 1:
                 self._weight = 0.0 if is_empty else len(part[0]) * self._parts * count() / size
-                yield self._mixed(list(part))
+            yield part
         self._weight, self._kept = 1.0, None
 
     def _mixed(self, batch: list[Tensor]) -> list[Tensor]:
+        """The batch, its images mixed with others, and the labels of these."""
+        images, labels = batch[:2]
         if self._mixup is None:
-            return batch
+            return [*batch, labels]
+        if not images.is_floating_point():
+            raise ConfigError(f"train.mixup is for images, and this benchmark gives numbers of {images.dtype}.")
         self._kept = float(torch.distributions.Beta(self._mixup, self._mixup).sample())
-        return [self._kept * batch[0] + (1 - self._kept) * batch[0].roll(1, 0), *batch[1:]]
+        return [self._kept * images + (1 - self._kept) * images.roll(1, 0), *batch[1:], labels.roll(1, 0)]
 
     def begin(self) -> None:
         """The forward pass of an iteration comes next."""
@@ -127,8 +133,7 @@ class Engine:
         """The loss of a part: with mixup of both labels, and as much as its share of the batch."""
         loss = criterion()
         if self._kept is not None:
-            labels = strategy.mbatch[1]
-            strategy.mbatch[1] = labels.roll(1, 0)
+            labels, strategy.mbatch[1] = strategy.mbatch[1], self._others
             loss = self._kept * loss + (1 - self._kept) * criterion()
             strategy.mbatch[1] = labels
         return loss if self._weight == 1 else self._weight * loss

@@ -12,6 +12,7 @@ from avalanche.distributed import DistributedHelper
 from omegaconf import DictConfig
 
 from ftp_cl.plugins import processes
+from ftp_cl.plugins.processes import with_others
 from ftp_cl.runs.config import ConfigError
 from ftp_cl.runs.torchrun import has_others
 
@@ -85,6 +86,7 @@ def device_of(name: str) -> torch.device:
     return device
 
 
+@with_others()
 def agreed(value: Any) -> Any:
     """The first process's value, on every process."""
     if processes.count() == 1:
@@ -94,6 +96,7 @@ def agreed(value: Any) -> Any:
     return values[0]
 
 
+@with_others()
 def any_of(flag: bool) -> bool:
     """Whether it is so on some process."""
     if processes.count() == 1:
@@ -103,12 +106,14 @@ def any_of(flag: bool) -> bool:
     return bool(flags)
 
 
+@with_others()
 def together() -> None:
     """Wait until all processes are here."""
     if processes.count() > 1:
         dist.barrier(group=_hosts)
 
 
+@with_others()
 def same_random_numbers(device: torch.device) -> None:
     """Let all processes go on with the first one's generator, from which dropout on a CPU draws for each share."""
     if processes.count() > 1 and device.type == "cpu":
@@ -117,6 +122,7 @@ def same_random_numbers(device: torch.device) -> None:
         torch.set_rng_state(state)
 
 
+@with_others()
 def same_weights(model: torch.nn.Module) -> None:
     """Let all processes go on with the first one's weights; what GPUs compute twice may differ in its last bits."""
     if processes.count() > 1:

@@ -155,7 +155,6 @@ class Evaluation:
         counts: a metric of the strategy.
         record: takes an event for each evaluation.
         workers: processes that load images; 0: this one.
-        ood_classes: predictions in an OOD stream are among its own classes.
 
     Raises:
         ConfigError: there is no such stream, two of its experiences have the same number, or none is trained on.
@@ -168,7 +167,6 @@ class Evaluation:
         counts: Counts,
         record: RunDirectory,
         workers: int = 0,
-        ood_classes: bool = False,
     ) -> None:
         if stream not in benchmark.streams:
             raise ConfigError(
@@ -177,8 +175,6 @@ class Evaluation:
         self._streams, self._stream, self._counts, self._record = benchmark.streams, stream, counts, record
         self._workers = workers
         self._class_names = benchmark.description.get("class_names", [])
-        described = getattr(benchmark, "description", {}).get("ood", {}) if ood_classes else {}
-        self._ood_classes = {name: about["classes"] for name, about in described.items()}
         trained = [[ExperienceKey.of(experience)] for experience in benchmark.train_stream]
         tests = [ExperienceKey.of(experience) for experience in self._streams[stream]]
         self.numbers = sorted(test.number for test in tests)
@@ -218,11 +214,7 @@ class Evaluation:
         seen = [number for number in self.numbers if self._is_seen(number, row)]
         accuracies, references = {}, {}
         for name in names:
-            if isinstance(self._counts, PredictionCounts):
-                self._counts.classes = self._ood_classes.get(name)
             numbers = self._evaluate(strategy, name, row)
-            if isinstance(self._counts, PredictionCounts):
-                self._counts.classes = None
             of_seen = numbers if is_whole(self._streams[name]) else [n for n in numbers if self._is_seen(n, row)]
             accuracy = self._counts.record.accuracy(self._counts.row, name, of_seen)
             if accuracy is not None:

@@ -51,10 +51,11 @@ def with_models_keys(config: DictConfig) -> DictConfig:
 def _images(architecture: str, model: dict[str, Any], benchmark: dict[str, Any]) -> dict[str, Any]:
     given = {key: model.get(key) for key in (*_RESIZING, *_NORMALISATION)}
     if ":" in benchmark["name"] or "size" not in entry("benchmark", benchmark["name"]).keys:
-        if without := [f"model.{key}" for key in _RESIZING if given[key] is not None]:
+        without = [f"model.{key}" for key in _RESIZING if given[key] is not None]
+        if without and not model.get("start"):  # of an earlier run, it had its effect there
             raise ConfigError(f"{without[0]} has no effect: benchmark={benchmark['name']} makes its images itself.")
         found = models_preprocessing(architecture, **given)
-        return {key: list(getattr(found, key)) for key in _NORMALISATION}
+        return {**dict.fromkeys(_RESIZING), **{key: list(getattr(found, key)) for key in _NORMALISATION}}
     size, img_size = benchmark["size"], model.get("img_size")
     if None not in (size, img_size) and size != img_size:
         raise ConfigError(f"benchmark.size={size} and model.img_size={img_size} differ: give one of them.")

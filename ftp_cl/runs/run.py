@@ -65,12 +65,7 @@ def run(config: DictConfig, directory: Path) -> Path:
         SystemExit: status 143, after SIGTERM.
     """
     with joined(config):
-        try:
-            return _carry_out(config, directory)
-        except ConfigError:
-            if rank() > 0:  # the first process says it
-                raise SystemExit(1) from None
-            raise
+        return _carry_out(config, directory)
 
 
 def _carry_out(config: DictConfig, directory: Path) -> Path:
@@ -112,12 +107,11 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
         if config.threads is not None and config.threads > (cores := os.cpu_count() or 1):
             progress.say(f"  threads={config.threads} are more than the {cores} cores here, which makes a run slower.")
         recorder = Recorder(record, progress)
-        counts = counts_for(benchmark)
+        counts = counts_for(benchmark, config.eval.ood_classes)
         engine = Engine(config, device_of(config.device), progress.say)
-        own_classes = config.eval.ood_classes == "own"
         if not isinstance(counts, PredictionCounts):
-            _refuse_for_pixels(config, own_classes)
-        evaluation = Evaluation(benchmark, config.eval.stream, counts, record, engine.workers, own_classes)
+            _refuse_for_pixels(config)
+        evaluation = Evaluation(benchmark, config.eval.stream, counts, record, engine.workers)
         select = config.train.select and BestEpoch(benchmark, counts, record, engine.workers)
         known = class_names(benchmark.description)
         strategy = _build_strategy(config, recorder, counts, engine, select, known)
@@ -204,11 +198,9 @@ def _build_strategy(
     return call_with(resumable(kind), {**arguments, **options}, "strategy")
 
 
-def _refuse_for_pixels(config: DictConfig, own_classes: bool) -> None:
+def _refuse_for_pixels(config: DictConfig) -> None:
     """Refuse what counts images."""
-    several = count() > 1
-    asked = {"eval.ood_classes=own": own_classes, "train.accumulate": config.train.accumulate, "torchrun": several}
-    for key, value in asked.items():
+    for key, value in {"train.accumulate": config.train.accumulate, "torchrun": count() > 1}.items():
         if value:
             raise ConfigError(f"{key} is for a class of each image, and this benchmark has pixels.")
 

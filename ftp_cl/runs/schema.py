@@ -126,7 +126,7 @@ class Train(_Keys):
     )
     accumulate: Count | None = _key(
         "number of parts in which a batch goes through the model before one step. It saves memory; gradients are the "
-        "same but for rounding and BatchNorm's statistics"
+        "same but for rounding, BatchNorm's statistics, and what methods compute as a mean over images"
     )
     clip_norm: Positive | None = _key("largest norm of all gradients together; larger ones are scaled down")
     schedule: Literal["cosine", "constant", "cosine_per_epoch"] = _key(
@@ -296,6 +296,22 @@ _KINDS_OF: dict[str, Any] = {
 _KINDS = {key: kind for keys, kind in _KINDS_OF.items() for key in keys.split()}
 """Of keys of benchmarks, models and methods whose default does not tell it; a method's crop is in pixels."""
 
+_OF_MODELS = {
+    "model.start": (
+        "a path, or null",
+        "null",
+        "directory of an earlier run with `save_weights=true`, whose model, weights and head this one begins with; the "
+        "other keys of the model are that run's. See [models.md](models.md#from-an-earlier-run)",
+    ),
+    "model.head": (
+        "cosine, linear or saved",
+        "cosine",
+        "of `efficientnet_lite0`, `timm` and the like. cosine: a vector for each class, which begins as the mean of "
+        "its images' features; saved: the head that is in `model.weights=path`, a `weights.safetensors` of a run",
+    ),
+}
+"""Keys of models that the table has beside those of every run: values, default, meaning."""
+
 _KIND_OF_DEFAULT: dict[type, Any] = {bool: bool, int: Index, float: Finite, str: str, list: list}
 
 
@@ -445,4 +461,5 @@ def table_of_keys() -> str:
             field, kind = kind.model_fields[name], get_type_hints(kind, include_extras=True)[name]
         shown = value if isinstance(value, str) else json.dumps(value)
         rows.append(f"| `{key}` | {_words(kind)} | {shown} | {field.description} |".replace("|  |", "| |"))
+    rows += [f"| `{key}` | {' | '.join(told)} |" for key, told in _OF_MODELS.items()]
     return "\n".join(rows)

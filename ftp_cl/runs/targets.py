@@ -17,12 +17,29 @@ from ftp_cl.runs.config import ConfigError
 Counts: TypeAlias = PredictionCounts | MaskCounts | NormalCounts
 
 
-def counts_for(benchmark: Any) -> Counts:
-    """The metric that a benchmark's targets are counted with, as its description tells."""
+def counts_for(benchmark: Any, ood_classes: str | None = None) -> Counts:
+    """The metric that a benchmark's targets are counted with, as its description tells.
+
+    Args:
+        benchmark: of Avalanche.
+        ood_classes: "own": predictions in an OOD stream are among its own classes.
+
+    Raises:
+        ConfigError: pixels have no classes of their own in an OOD stream.
+    """
     target = benchmark.description.get("target")
+    if target is not None and ood_classes is not None:
+        raise ConfigError(
+            f"eval.ood_classes={ood_classes} is for a class of each image, and this benchmark has pixels."
+        )
     if target == "masks":
         return MaskCounts(len(benchmark.description["class_names"]))
-    return NormalCounts() if target == "normals" else PredictionCounts()
+    if target == "normals":
+        return NormalCounts()
+    counts = PredictionCounts()
+    if ood_classes is not None:
+        counts.classes_of = {name: about["classes"] for name, about in benchmark.description.get("ood", {}).items()}
+    return counts
 
 
 def evaluator_for(counts: Counts) -> EvaluationPlugin:

@@ -13,3 +13,8 @@ def has_others() -> bool:
 def is_first() -> bool:
     """Whether this process writes and prints; one alone does."""
     return not has_others() or os.environ["RANK"] == "0"
+
+
+def is_first_here() -> bool:
+    """Whether this process is the first on its machine."""
+    return not has_others() or os.environ.get("LOCAL_RANK", "0") == "0"

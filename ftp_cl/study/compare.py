@@ -5,11 +5,14 @@ import io
 import itertools
 import json
 import os
+import signal
 import statistics
+import threading
 import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +165,7 @@ def _carry_out(
     in_turns = sorted(jobs, key=lambda job: job.seed)
     in_time = itertools.takewhile(lambda job: end is None or time.monotonic() < end, in_turns)
     parallel = Parallel(min(workers, len(jobs)), return_as="generator_unordered", pre_dispatch=workers, batch_size=1)
-    ended = parallel(delayed(_run)(job, runs) for job in in_time)
+    ended = parallel(delayed(_run)(job, runs, os.getpid()) for job in in_time)
     for number, (job, result, error) in enumerate(ended, 1):
         where = f"{number} of {len(jobs)}: {job.setting}, {job.method}, seed {job.seed}"
         if result is None:
@@ -180,8 +183,24 @@ def _say(console: Console, line: str) -> None:
     console.print(printable(line), highlight=False, markup=False)
 
 
-def _run(job: _Job, runs: Path) -> tuple[_Job, dict[str, Any] | None, str | None]:
+@cache
+def end_with(parent: int) -> None:
+    """Let this worker get SIGTERM once the process that started it is gone: joblib's would go on for long."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        while True:  # the first ends a run, after which joblib begins the next that it was given
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(2)
+
+    if parent != os.getpid():
+        threading.Thread(target=watch, daemon=True).start()
+
+
+def _run(job: _Job, runs: Path, parent: int) -> tuple[_Job, dict[str, Any] | None, str | None]:
     """In a worker: the job's result, or a sentence on what went wrong."""
+    end_with(parent)
     name = ",".join([*job.overrides, f"seed={job.seed}"]).replace("/", "_")
     directory = runs / job.setting / job.method / ("tuning" if job.tunes else "reported") / name
     try:

@@ -6,6 +6,9 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from avalanche.evaluation.metrics import accuracy_metrics
+from avalanche.training import Naive
+from avalanche.training.plugins import EvaluationPlugin
 from PIL import Image
 from torch.utils.data import Dataset
 
@@ -29,6 +32,39 @@ class Squares(Dataset):
 @pytest.fixture
 def squares():
     return Squares
+
+
+@pytest.fixture
+def one_sentence():
+    """Check that a call is refused in one sentence that has these parts."""
+
+    def check(call, *parts):
+        with pytest.raises((ValueError, FileNotFoundError)) as raised:
+            call()
+        message = str(raised.value)
+        assert all(part in message for part in parts) and "\n" not in message, message
+
+    return check
+
+
+@pytest.fixture
+def make_naive():
+    """Naive that trains a model with SGD and measures the accuracy on a stream."""
+
+    def make(model):
+        return Naive(
+            model=model,
+            optimizer=torch.optim.SGD(model.parameters(), lr=0.01),
+            evaluator=EvaluationPlugin(accuracy_metrics(stream=True)),
+        )
+
+    return make
+
+
+@pytest.fixture
+def sizes():
+    """The number of items of each experience of each stream of a benchmark."""
+    return lambda benchmark: benchmark.description["stream_sizes"]
 
 
 @pytest.fixture(autouse=True)

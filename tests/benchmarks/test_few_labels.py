@@ -9,13 +9,11 @@ import pytest
 import torch
 from avalanche.benchmarks import class_incremental_benchmark, nc_benchmark, ni_benchmark
 from avalanche.benchmarks.utils import as_classification_dataset
-from avalanche.training import Naive
 from PIL import Image
 from torch.utils.data import Subset, TensorDataset
 from torchvision.transforms.functional import to_tensor
 
 from ftp_cl.benchmarks import Digits, domainnet, few_labels, hidden_labels, split_digits, split_emoji, with_ood
-from ftp_cl.models import small_cnn
 
 
 @pytest.fixture(scope="module")
@@ -111,28 +109,16 @@ AVALANCHE = {
 
 
 @pytest.mark.parametrize("kind", sorted(AVALANCHE))
-def test_avalanches_own_benchmarks_work_too(kind):
+def test_avalanches_own_benchmarks_work_too(make_naive, kind):
     benchmark = AVALANCHE[kind](tensors())
     few = few_labels(benchmark, per_class=2)
     for whole, kept in zip(benchmark.train_stream, few.train_stream, strict=True):
         assert sorted(kept.classes_in_this_experience) == sorted(whole.classes_in_this_experience)
         assert getattr(kept, "task_labels", None) == getattr(whole, "task_labels", None)
-    model = torch.nn.Linear(3, 4)
-    strategy = Naive(
-        model=model, optimizer=torch.optim.SGD(model.parameters(), 0.01), criterion=torch.nn.CrossEntropyLoss(),
-        evaluator=None,
-    )  # fmt: skip
+    strategy = make_naive(torch.nn.Linear(3, 4))
     for experience in few.train_stream:
         strategy.train(experience)
     strategy.eval(few.streams["test"])
-
-
-def test_transforms_are_those_of_the_benchmark():
-    benchmark = AVALANCHE["nc"](tensors(), train_transform=lambda x: x + 100, eval_transform=lambda x: x - 100)
-    few = few_labels(benchmark, per_class=2)
-    for stream in ("train", "unlabelled"):
-        dataset = few.streams[stream][0].dataset
-        assert min(x[0].min() for x in dataset.train()) >= 100 and max(x[0].max() for x in dataset.eval()) < 0
 
 
 def test_images_are_copied_pixel_by_pixel(squares):
@@ -311,14 +297,3 @@ def test_a_benchmark_that_has_unlabelled_images_is_refused(digits):
     for function in (few_labels, hidden_labels):
         with pytest.raises(ValueError, match="has a stream 'unlabelled' already"):
             function(few, per_class=2)
-
-
-def test_models_train_on_what_is_left(digits):
-    few = few_labels(digits, per_class=4)
-    model = small_cnn()
-    strategy = Naive(
-        model=model, optimizer=torch.optim.Adam(model.parameters(), 0.01), criterion=torch.nn.CrossEntropyLoss(),
-        train_mb_size=8, evaluator=None,
-    )  # fmt: skip
-    strategy.train(few.train_stream[0])
-    assert strategy.clock.train_iterations == 3

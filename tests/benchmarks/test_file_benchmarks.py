@@ -3,10 +3,8 @@
 import json
 import pickle
 
-import numpy as np
 import pytest
 import yaml
-from PIL import Image
 
 from ftp_cl.benchmarks import (
     DomainNet,
@@ -19,20 +17,6 @@ from ftp_cl.benchmarks import (
     split_imagenet_r,
     split_tiny_imagenet,
 )
-from ftp_cl.benchmarks.image_files import read_image
-
-
-def sizes(benchmark):
-    return benchmark.description["stream_sizes"]
-
-
-def one_sentence(call, *parts):
-    with pytest.raises((ValueError, FileNotFoundError)) as raised:
-        call()
-    message = str(raised.value)
-    assert all(part in message for part in parts), message
-    assert "\n" not in message
-
 
 # ---- ImageNet-R ------------------------------------------------------------------------------------------------------
 
@@ -50,7 +34,7 @@ def lists(imagenet_r_tree):
     return folder
 
 
-def test_imagenet_r_draws_a_fifth_of_each_class_for_testing(imagenet_r_tree):
+def test_imagenet_r_draws_a_fifth_of_each_class_for_testing(imagenet_r_tree, sizes):
     benchmark = split_imagenet_r(2, dataset_root=imagenet_r_tree, size=32, seed=1)
     assert sizes(benchmark) == {"train": [16, 16], "test": [4, 4]}
     assert benchmark.train_stream[0].dataset[0][0].shape == (3, 32, 32)
@@ -62,7 +46,7 @@ def test_imagenet_r_draws_a_fifth_of_each_class_for_testing(imagenet_r_tree):
     assert test.paths != ImageNetR(imagenet_r_tree, "test", split_seed=5).paths
 
 
-def test_imagenet_r_follows_lists_and_takes_their_classes(imagenet_r_tree, lists):
+def test_imagenet_r_follows_lists_and_takes_their_classes(imagenet_r_tree, lists, sizes):
     train = ImageNetR(imagenet_r_tree, "train", lists)
     assert train.classes == ["n12267677", "n01443537", "n01494475", "n01484850"]
     assert all(train.classes[t] == path.split("/")[0] for path, t in zip(train.paths, train.targets, strict=True))
@@ -78,7 +62,7 @@ def edit(path, change):
     path.write_text(yaml.safe_dump(content))
 
 
-def test_wrong_lists_of_imagenet_r_are_named(imagenet_r_tree, lists):
+def test_wrong_lists_of_imagenet_r_are_named(imagenet_r_tree, lists, one_sentence):
     def build():
         return ImageNetR(imagenet_r_tree, "train", lists)
 
@@ -97,72 +81,21 @@ def test_wrong_lists_of_imagenet_r_are_named(imagenet_r_tree, lists):
     one_sentence(build, "imagenet-r_test.yaml is missing", "CODA-Prompt")
 
 
-def test_missing_imagenet_r_says_what_where_and_whence(tmp_path):
+def test_missing_imagenet_r_says_what_where_and_whence(tmp_path, one_sentence):
     call = lambda: split_imagenet_r(dataset_root=tmp_path, download=False)  # noqa: E731
     one_sentence(call, f"{tmp_path}/imagenet-r is missing", "imagenet-r.tar", "hendrycks/imagenet-r.tar")
-
-
-# ---- images ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("mode", ["L", "CMYK"])
-def test_images_of_other_modes_become_rgb(imagenet_r_tree, image_writer, mode):
-    image_writer(imagenet_r_tree / "imagenet-r" / "n01443537" / "art_0.jpg", mode=mode)
-    dataset = ImageNetR(imagenet_r_tree, "train", size=32)
-    assert all(dataset[i][0].mode == "RGB" and dataset[i][0].size == (32, 32) for i in range(len(dataset)))
-
-
-def test_sixteen_bits_become_eight_and_what_is_transparent_white(tmp_path):
-    ramp = np.tile(np.linspace(0, 65535, 64).astype(np.uint16), (64, 1))
-    expected = np.tile((ramp[0] // 257).astype(np.uint8), (64, 1))
-    for name in ("ramp.png", "ramp.tif"):
-        Image.fromarray(ramp).save(tmp_path / name)
-        assert (np.asarray(read_image(tmp_path / name))[..., 0] == expected).all()
-
-    for kind in (np.int32, np.uint16):  # integers that hold 8 bits
-        Image.fromarray(np.arange(256, dtype=kind).reshape(16, 16)).save(tmp_path / "few.tif")
-        assert (np.asarray(read_image(tmp_path / "few.tif"))[..., 0].ravel() == np.arange(256)).all()
-
-    drawing = np.zeros((16, 16, 4), np.uint8)
-    drawing[4:8, 4:8, 3] = 255
-    Image.fromarray(drawing).save(tmp_path / "drawing.png")
-    found = np.asarray(read_image(tmp_path / "drawing.png"))
-    assert (found[4:8, 4:8] == 0).all() and found.sum() == 255 * 3 * (256 - 16)
-    grey = Image.fromarray(drawing[..., 0]).convert("P")
-    grey.save(tmp_path / "palette.png", transparency=0)
-    assert np.asarray(read_image(tmp_path / "palette.png")).min() == 255
-
-    Image.fromarray(ramp.astype(np.float32)).save(tmp_path / "floats.tif")
-    Image.fromarray(ramp.astype(np.int32) * 2).save(tmp_path / "large.tif")
-    one_sentence(lambda: read_image(tmp_path / "floats.tif"), "floats.tif cannot be read", "floating point")
-    one_sentence(lambda: read_image(tmp_path / "large.tif"), "0 to 131070, are not those of 8 or 16 bits")
-
-
-def test_truncated_images_are_named(imagenet_r_tree):
-    dataset = ImageNetR(imagenet_r_tree, "train")
-    path = imagenet_r_tree / "imagenet-r" / dataset.paths[5]
-    path.write_bytes(path.read_bytes()[:400])
-    one_sentence(lambda: dataset[5], str(path), "cannot be read", "truncated")
-    path.write_bytes(b"no image at all")
-    one_sentence(lambda: dataset[5], str(path), "cannot be read")
-    path.unlink()
-    one_sentence(lambda: dataset[5], str(path), "is missing")
-
-
-def test_images_are_decoded_only_when_read(domainnet_tree):
-    for path in (domainnet_tree / "real").rglob("*.jpg"):
-        path.write_bytes(b"x")
-    assert sum(sizes(domainnet(2, dataset_root=domainnet_tree))["train"]) == 80
-
-
-def test_image_as_it_is_stored_without_a_size(imagenet_r_tree):
-    assert ImageNetR(imagenet_r_tree, "test", size=None)[0][0].size == (40, 36)
 
 
 # ---- DomainNet -------------------------------------------------------------------------------------------------------
 
 
-def test_domainnet_trains_on_one_domain_with_the_others_as_ood_streams(domainnet_tree):
+def test_images_are_decoded_only_when_read(domainnet_tree, sizes):
+    for path in (domainnet_tree / "real").rglob("*.jpg"):
+        path.write_bytes(b"x")
+    assert sum(sizes(domainnet(2, dataset_root=domainnet_tree))["train"]) == 80
+
+
+def test_domainnet_trains_on_one_domain_with_the_others_as_ood_streams(domainnet_tree, sizes):
     benchmark = domainnet(2, dataset_root=domainnet_tree, size=32)
     others = ["clipart", "infograph", "painting", "quickdraw", "sketch"]
     assert list(benchmark.streams) == ["train", "test", *(f"ood_{d}" for d in others)]
@@ -174,7 +107,7 @@ def test_domainnet_trains_on_one_domain_with_the_others_as_ood_streams(domainnet
 
 
 @pytest.mark.parametrize(("percent", "expected"), [(1, 1), (5, 1), (10, 2), (20, 4), (50, 10), (100, 20)])
-def test_share_of_labels_is_per_class_and_nested(domainnet_tree, percent, expected):
+def test_share_of_labels_is_per_class_and_nested(domainnet_tree, percent, expected, sizes):
     options = {"dataset_root": domainnet_tree, "ood_domains": (), "seed": 4}
     benchmark = domainnet(1, label_percent=percent, **options)
     assert sizes(benchmark)["train"] == [4 * expected]
@@ -184,7 +117,7 @@ def test_share_of_labels_is_per_class_and_nested(domainnet_tree, percent, expect
         assert all(kept[name] == more[name][:expected] for name in kept)
 
 
-def test_domainnet_by_domains_has_all_classes_in_every_experience(domainnet_tree):
+def test_domainnet_by_domains_has_all_classes_in_every_experience(domainnet_tree, sizes):
     benchmark = domainnet_domains(["real", "sketch"], dataset_root=domainnet_tree, size=32, validation_fraction=0.5)
     assert sizes(benchmark)["train"] == [40, 4] and sizes(benchmark)["test"] == [12, 8]
     assert sizes(benchmark)["validation"] == [40, 4]
@@ -195,7 +128,7 @@ def test_domainnet_by_domains_has_all_classes_in_every_experience(domainnet_tree
     assert benchmark.train_stream[1].dataset[0][0].shape == (3, 32, 32)
 
 
-def test_classes_that_a_list_lacks_are_left_out_and_recorded(domainnet_tree):
+def test_classes_that_a_list_lacks_are_left_out_and_recorded(domainnet_tree, sizes):
     lines = (domainnet_tree / "painting_train.txt").read_text().splitlines(keepends=True)
     (domainnet_tree / "painting_train.txt").write_text("".join(line for line in lines if not line.endswith(" 1\n")))
     benchmark = domainnet(3, dataset_root=domainnet_tree, train_domains="painting", ood_domains="real")
@@ -205,7 +138,7 @@ def test_classes_that_a_list_lacks_are_left_out_and_recorded(domainnet_tree):
     assert benchmark.description["ood"]["ood_real"]["left_out"] == ["airplane"]
 
 
-def test_a_class_that_the_first_domain_lacks_keeps_its_ood_images(domainnet_tree):
+def test_a_class_that_the_first_domain_lacks_keeps_its_ood_images(domainnet_tree, sizes):
     for part in ("train", "test"):
         path = domainnet_tree / f"painting_{part}.txt"
         lines = path.read_text().splitlines(keepends=True)
@@ -217,7 +150,7 @@ def test_a_class_that_the_first_domain_lacks_keeps_its_ood_images(domainnet_tree
     assert benchmark.description["ood"]["ood_sketch"] == {"classes": [0, 1, 2, 3], "left_out": []}
 
 
-def test_an_image_in_two_lists_is_named(domainnet_tree, imagenet_r_tree, lists):
+def test_an_image_in_two_lists_is_named(domainnet_tree, imagenet_r_tree, lists, one_sentence):
     line = (domainnet_tree / "real_train.txt").read_text().splitlines()[0]
     with (domainnet_tree / "real_test.txt").open("a") as file:
         file.write(f"{line}\n")
@@ -255,19 +188,19 @@ def test_pickled_domainnet_is_small_and_equal(domainnet_tree):
         ("real/airplane/none.jpg 1", ("1 of the 81 images", "real_train.txt", "real/airplane/none.jpg")),
     ],
 )
-def test_wrong_lines_of_lists_are_named(domainnet_tree, line, parts):
+def test_wrong_lines_of_lists_are_named(domainnet_tree, line, parts, one_sentence):
     with (domainnet_tree / "real_train.txt").open("a") as file:
         file.write(line + "\n")
     one_sentence(lambda: DomainNet(domainnet_tree, "real", "train"), *parts)
 
 
-def test_list_with_damaged_bytes_is_named(domainnet_tree):
+def test_list_with_damaged_bytes_is_named(domainnet_tree, one_sentence):
     path = domainnet_tree / "real_train.txt"
     path.write_bytes(path.read_bytes()[:30] + b"\xff\xfe" + path.read_bytes()[30:])
     one_sentence(lambda: DomainNet(domainnet_tree, "real", "train"), "real_train.txt is no text file (byte 30")
 
 
-def test_lists_that_contradict_each_other_are_named(domainnet_tree):
+def test_lists_that_contradict_each_other_are_named(domainnet_tree, one_sentence):
     path = domainnet_tree / "real_test.txt"
     text = path.read_text()
     path.write_text(
@@ -278,7 +211,7 @@ def test_lists_that_contradict_each_other_are_named(domainnet_tree):
     )
 
 
-def test_missing_list_says_what_where_and_whence(domainnet_tree):
+def test_missing_list_says_what_where_and_whence(domainnet_tree, one_sentence):
     (domainnet_tree / "quickdraw_test.txt").unlink()
     call = lambda: domainnet(2, dataset_root=domainnet_tree)  # noqa: E731
     one_sentence(call, "quickdraw_test.txt is missing", "https://ai.bu.edu/M3SDA/", f"in {domainnet_tree}")
@@ -300,14 +233,14 @@ def test_missing_list_says_what_where_and_whence(domainnet_tree):
         ({"size": 4}, "the nearest is 8"),
     ],
 )
-def test_wrong_arguments_raise_one_clear_sentence(domainnet_tree, options, part):
+def test_wrong_arguments_raise_one_clear_sentence(domainnet_tree, options, part, one_sentence):
     one_sentence(lambda: domainnet(dataset_root=domainnet_tree, **{"n_experiences": 2, **options}), part)
 
 
 # ---- the others ------------------------------------------------------------------------------------------------------
 
 
-def test_tiny_imagenet_reads_its_annotations(tiny_imagenet_tree):
+def test_tiny_imagenet_reads_its_annotations(tiny_imagenet_tree, one_sentence, sizes):
     benchmark = split_tiny_imagenet(2, dataset_root=tiny_imagenet_tree, corruptions=["fog"], severities=[1])
     assert sizes(benchmark) == {"train": [10, 10], "test": [4, 4], "ood_fog_1": [4, 4]}
     assert benchmark.streams["ood_fog_1"][0].dataset[0][0].shape == (3, 64, 64)
@@ -319,7 +252,7 @@ def test_tiny_imagenet_reads_its_annotations(tiny_imagenet_tree):
     one_sentence(lambda: split_tiny_imagenet(2, dataset_root=tiny_imagenet_tree), "val_annotations.txt, line 9")
 
 
-def test_core50_has_sessions_as_experiences_and_unseen_sessions_as_ood(core50_tree):
+def test_core50_has_sessions_as_experiences_and_unseen_sessions_as_ood(core50_tree, one_sentence, sizes):
     benchmark = core50(["s1", "s2"], "s3", dataset_root=core50_tree, size=16)
     assert sizes(benchmark) == {"train": [200, 200], "test": [50, 50], "ood_s3": [250]}
     assert benchmark.description["experiences"][1]["domain"] == "s2"
@@ -337,7 +270,7 @@ def test_core50_tests_on_the_end_of_each_film(core50_tree):
     assert all(path.endswith("_004.png") for path in Core50(core50_tree, "s1", "test").paths)
 
 
-def test_fashion_mnist_reads_plain_and_compressed_files(fashion_tree):
+def test_fashion_mnist_reads_plain_and_compressed_files(fashion_tree, one_sentence, sizes):
     benchmark = split_fashion_mnist(dataset_root=fashion_tree, download=False)
     assert sizes(benchmark) == {"train": [8] * 5, "test": [4] * 5}
     assert benchmark.train_stream[0].dataset[0][0].shape == (3, 32, 32)
@@ -351,13 +284,13 @@ def test_fashion_mnist_reads_plain_and_compressed_files(fashion_tree):
     )
 
 
-def test_a_damaged_file_of_fashion_mnist_is_named(fashion_tree):
+def test_a_damaged_file_of_fashion_mnist_is_named(fashion_tree, one_sentence):
     path = fashion_tree / "FashionMNIST" / "raw" / "train-images-idx3-ubyte.gz"
     path.write_bytes(path.read_bytes()[:12] + b"\xff" * 20 + path.read_bytes()[32:])
     one_sentence(lambda: split_fashion_mnist(dataset_root=fashion_tree, download=False), f"{path.name} cannot be read")
 
 
-def test_folders_of_ones_own(tmp_path, image_writer):
+def test_folders_of_ones_own(tmp_path, image_writer, one_sentence, sizes):
     for part, count in (("train", 3), ("test", 2), ("ood_night", 1)):
         for name in ("cat", "dog") if part != "ood_night" else ("dog", "owl"):
             for k in range(count):

@@ -129,6 +129,51 @@ def test_what_is_no_file_is_named_and_never_waited_for(tmp_path, image_writer, d
         DomainNet(domainnet_tree, "real", "train")
 
 
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+def test_images_of_other_modes_become_rgb(imagenet_r_tree, image_writer, mode):
+    image_writer(imagenet_r_tree / "imagenet-r" / "n01443537" / "art_0.jpg", mode=mode)
+    dataset = ImageNetR(imagenet_r_tree, "train", size=32)
+    assert all(dataset[i][0].mode == "RGB" and dataset[i][0].size == (32, 32) for i in range(len(dataset)))
+
+
+def test_sixteen_bits_become_eight_and_what_is_transparent_white(tmp_path, one_sentence):
+    ramp = np.tile(np.linspace(0, 65535, 64).astype(np.uint16), (64, 1))
+    expected = np.tile((ramp[0] // 257).astype(np.uint8), (64, 1))
+    for name in ("ramp.png", "ramp.tif"):
+        Image.fromarray(ramp).save(tmp_path / name)
+        assert (np.asarray(read_image(tmp_path / name))[..., 0] == expected).all()
+
+    for kind in (np.int32, np.uint16):  # integers that hold 8 bits
+        Image.fromarray(np.arange(256, dtype=kind).reshape(16, 16)).save(tmp_path / "few.tif")
+        assert (np.asarray(read_image(tmp_path / "few.tif"))[..., 0].ravel() == np.arange(256)).all()
+
+    drawing = np.zeros((16, 16, 4), np.uint8)
+    drawing[4:8, 4:8, 3] = 255
+    Image.fromarray(drawing).save(tmp_path / "drawing.png")
+    found = np.asarray(read_image(tmp_path / "drawing.png"))
+    assert (found[4:8, 4:8] == 0).all() and found.sum() == 255 * 3 * (256 - 16)
+
+    Image.fromarray(ramp.astype(np.float32)).save(tmp_path / "floats.tif")
+    Image.fromarray(ramp.astype(np.int32) * 2).save(tmp_path / "large.tif")
+    one_sentence(lambda: read_image(tmp_path / "floats.tif"), "floats.tif cannot be read", "floating point")
+    one_sentence(lambda: read_image(tmp_path / "large.tif"), "0 to 131070, are not those of 8 or 16 bits")
+
+
+def test_truncated_images_are_named(imagenet_r_tree, one_sentence):
+    dataset = ImageNetR(imagenet_r_tree, "train")
+    path = imagenet_r_tree / "imagenet-r" / dataset.paths[5]
+    path.write_bytes(path.read_bytes()[:400])
+    one_sentence(lambda: dataset[5], str(path), "cannot be read", "truncated")
+    path.write_bytes(b"no image at all")
+    one_sentence(lambda: dataset[5], str(path), "cannot be read")
+    path.unlink()
+    one_sentence(lambda: dataset[5], str(path), "is missing")
+
+
+def test_image_as_it_is_stored_without_a_size(imagenet_r_tree):
+    assert ImageNetR(imagenet_r_tree, "test", size=None)[0][0].size == (40, 36)
+
+
 def test_sixteen_bits_that_may_be_fewer_are_refused(tmp_path):
     ramp = np.linspace(0, 1, 64)[None].repeat(8, 0)
     for largest, name in ((4095, "12.png"), (1023, "10.tif"), (16383, "14.png")):

@@ -12,18 +12,7 @@ from PIL import Image
 from ftp_cl.benchmarks import GroceryStore, domain_folder, few_labels, grocery_store
 
 
-def sizes(benchmark):
-    return benchmark.description["stream_sizes"]
-
-
-def one_sentence(call, *parts):
-    with pytest.raises((ValueError, FileNotFoundError)) as raised:
-        call()
-    message = str(raised.value)
-    assert all(part in message for part in parts) and "\n" not in message, message
-
-
-def test_groceries_come_class_by_class_with_product_pictures_as_ood(grocery_tree):
+def test_groceries_come_class_by_class_with_product_pictures_as_ood(grocery_tree, sizes):
     benchmark = grocery_store(2, dataset_root=grocery_tree, size=16, fixed_class_order=[3, 0, 1, 2])
     assert sizes(benchmark) == {"train": [6, 6], "test": [4, 4], "validation": [1, 2], "ood_iconic": [2, 2]}
     assert benchmark.description["experiences"][0] == {"classes": [3, 0], "names": ["Leek", "Pink-Lady"]}
@@ -36,7 +25,9 @@ def test_groceries_come_class_by_class_with_product_pictures_as_ood(grocery_tree
     assert few_labels(benchmark, per_class=1, seed=0).description["stream_sizes"]["unlabelled"] == [4, 4]
 
 
-def test_an_experience_whose_classes_the_published_validation_list_lacks_is_left_out_of_that_stream(grocery_tree):
+def test_an_experience_whose_classes_the_published_validation_list_lacks_is_left_out_of_that_stream(
+    grocery_tree, one_sentence
+):
     benchmark = grocery_store(4, dataset_root=grocery_tree, size=16, fixed_class_order=[3, 0, 1, 2])  # of 3 it has none
     assert [e.current_experience for e in benchmark.streams["validation"]] == [1, 2, 3]
     (grocery_tree / "dataset" / "val.txt").write_text("")
@@ -76,13 +67,13 @@ def test_a_byte_order_mark_before_a_list_of_groceries_is_no_part_of_it(grocery_t
         ("classes.csv", "Kiwi,1", "Kiwi,0", ["classes.csv, line 3", "0 to 3"]),
     ],
 )
-def test_lists_of_groceries_that_are_wrong_are_named(grocery_tree, path, old, new, parts):
+def test_lists_of_groceries_that_are_wrong_are_named(grocery_tree, path, old, new, parts, one_sentence):
     file = grocery_tree / "dataset" / path
     file.write_text(file.read_text().replace(old, new, 1))
     one_sentence(lambda: grocery_store(2, dataset_root=grocery_tree), *parts)
 
 
-def test_another_layout_of_groceries_says_what_was_expected_and_what_is_there(grocery_tree):
+def test_another_layout_of_groceries_says_what_was_expected_and_what_is_there(grocery_tree, one_sentence):
     one_sentence(
         lambda: grocery_store(2, dataset_root=grocery_tree / "dataset"),
         "dataset/dataset/classes.csv is missing",
@@ -94,7 +85,7 @@ def test_another_layout_of_groceries_says_what_was_expected_and_what_is_there(gr
     one_sentence(lambda: grocery_store(2, dataset_root=grocery_tree / "none"), "none there is nothing")
 
 
-def test_domains_come_one_by_one_and_the_others_are_ood(domains_tree):
+def test_domains_come_one_by_one_and_the_others_are_ood(domains_tree, sizes):
     benchmark = domain_folder(domains_tree, ["photo", "sketch"], size=16)
     # Of 5, 6 and 7 images one is for testing; the OOD stream has all images of the two classes and of the third.
     assert sizes(benchmark) == {"train": [15, 15], "test": [3, 3], "ood_art": [18]}
@@ -114,7 +105,7 @@ def test_test_images_of_domains_are_none_to_train_on_and_the_same_for_every_seed
     assert images(0, "test") == images(5, "test")
 
 
-def test_domains_class_by_class(domains_tree):
+def test_domains_class_by_class(domains_tree, one_sentence, sizes):
     options = {"size": 16, "fixed_class_order": [2, 0, 1, 3]}
     benchmark = domain_folder(domains_tree, ["photo", "sketch"], n_experiences=[3, 1], **options)
     # horse: 6 + 5 to train on, dog 4 + 4, elephant 5; zebra 6. art has no zebra.
@@ -122,7 +113,7 @@ def test_domains_class_by_class(domains_tree):
     one_sentence(lambda: domain_folder(domains_tree, "photo", **options), "fixed_class_order and first_exp")
 
 
-def test_domains_that_cannot_be_used_are_named(domains_tree, image_writer):
+def test_domains_that_cannot_be_used_are_named(domains_tree, image_writer, one_sentence):
     one_sentence(lambda: domain_folder(domains_tree, "foto"), "Unknown domain 'foto': did you mean 'photo'?")
     one_sentence(lambda: domain_folder(domains_tree, "photo", "real"), "Unknown domain 'real': choose from art, photo")
     one_sentence(lambda: domain_folder(domains_tree, "art", "art"), "'art' is in train_domains and in ood_domains")
@@ -133,7 +124,7 @@ def test_domains_that_cannot_be_used_are_named(domains_tree, image_writer):
     one_sentence(lambda: domain_folder(domains_tree, "amazon"), "amazon holds a single folder, images", "move them up")
 
 
-def test_classes_of_training_domains_that_differ_in_capitals_only_are_refused(domains_tree):
+def test_classes_of_training_domains_that_differ_in_capitals_only_are_refused(domains_tree, one_sentence):
     (domains_tree / "photo" / "dog").rename(domains_tree / "photo" / "Dog")
     one_sentence(lambda: domain_folder(domains_tree, ["art", "photo"]), "art, photo", "'Dog' and 'dog'", "one name")
 
@@ -146,7 +137,7 @@ def test_a_domain_is_found_by_its_name_however_its_letters_are_composed(domains_
         assert list(benchmark.streams) == ["train", "test", f"ood_{composed}"]
 
 
-def test_pixels_of_16_bits_are_scaled_to_8_and_floats_are_refused(domains_tree):
+def test_pixels_of_16_bits_are_scaled_to_8_and_floats_are_refused(domains_tree, one_sentence):
     for path in list((domains_tree / "photo").rglob("*.jpg")):
         path.unlink()
         Image.fromarray(np.full((16, 16), 257 * 100, np.uint16)).save(path.with_suffix(".png"))

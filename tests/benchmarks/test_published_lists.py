@@ -6,18 +6,6 @@ import pytest
 
 from ftp_cl.benchmarks import DomainNet, ImageNet, domainnet, imagenet
 
-
-def sizes(benchmark):
-    return benchmark.description["stream_sizes"]
-
-
-def one_sentence(call, *parts):
-    with pytest.raises((ValueError, FileNotFoundError)) as raised:
-        call()
-    message = str(raised.value)
-    assert all(part in message for part in parts) and "\n" not in message, message
-
-
 # ---- ImageNet --------------------------------------------------------------------------------------------------------
 
 # Twelve of ImageNet's classes; in the order of text, folder 10 would come before folder 2.
@@ -42,7 +30,7 @@ def imagenet_tree(tmp_path, image_writer):
     return tmp_path
 
 
-def test_folders_of_imagenet_v2_are_numbers(imagenet_tree):
+def test_folders_of_imagenet_v2_are_numbers(imagenet_tree, sizes):
     benchmark = imagenet(imagenet_tree, [6, 6], size=16, fixed_class_order=range(12))
     # Class 2 is in the first experience and class 10 in the second, with as many images as their number.
     assert sizes(benchmark) == {
@@ -56,7 +44,7 @@ def test_folders_of_imagenet_v2_are_numbers(imagenet_tree):
     assert pickle.loads(pickle.dumps(dataset)).paths == dataset.paths
 
 
-def test_numbers_beyond_a_part_of_the_classes_are_imagenets_own(imagenet_tree, image_writer):
+def test_numbers_beyond_a_part_of_the_classes_are_imagenets_own(imagenet_tree, image_writer, sizes):
     image_writer(imagenet_tree / "imagenetv2-matched-frequency-format-val" / "999" / "1.jpeg")
     for part in ("train", "val"):
         for wnid in WNIDS[:10]:
@@ -69,7 +57,7 @@ def test_numbers_beyond_a_part_of_the_classes_are_imagenets_own(imagenet_tree, i
     assert sizes(benchmark)["ood_v2"] == [10]
 
 
-def test_sets_that_do_not_map_to_the_classes_are_named(imagenet_tree, image_writer):
+def test_sets_that_do_not_map_to_the_classes_are_named(imagenet_tree, image_writer, one_sentence):
     image_writer(imagenet_tree / "train" / "n09999999" / "1.JPEG")
     one_sentence(lambda: imagenet(imagenet_tree), "1 are in one of them only, the first is n09999999")
     image_writer(imagenet_tree / "val" / "n09999999" / "1.JPEG")
@@ -110,7 +98,7 @@ def split_lists(domainnet_tree):
     return folder
 
 
-def test_domainnet_follows_the_lists_of_the_released_code(domainnet_tree, split_lists):
+def test_domainnet_follows_the_lists_of_the_released_code(domainnet_tree, split_lists, sizes):
     options = {"dataset_root": domainnet_tree, "split_lists": split_lists, "ood_domains": ["sketch"], "size": 16}
     benchmark = domainnet(1, **options)
     assert sizes(benchmark) == {"train": [64], "test": [12], "validation": [16], "ood_sketch": [8]}
@@ -122,7 +110,7 @@ def test_domainnet_follows_the_lists_of_the_released_code(domainnet_tree, split_
     assert pickle.loads(pickle.dumps(dataset)).paths == dataset.paths
 
 
-def test_lists_that_are_missing_or_name_what_is_missing_are_named(domainnet_tree, split_lists):
+def test_lists_that_are_missing_or_name_what_is_missing_are_named(domainnet_tree, split_lists, one_sentence):
     call = lambda **more: domainnet(1, dataset_root=domainnet_tree, split_lists=split_lists, **more)  # noqa: E731
     one_sentence(lambda: call(label_percent=7), "real_train_7_percent_split.txt is missing", "1, 5, 10, 20, 50 and 100")
     one_sentence(lambda: call(train_domains="clipart"), "clipart_train_100_percent_split.txt is missing")

@@ -22,9 +22,6 @@ from avalanche.benchmarks.utils import (
     as_classification_dataset,
 )
 from avalanche.benchmarks.utils.transform_groups import DefaultTransformGroups
-from avalanche.evaluation.metrics import accuracy_metrics
-from avalanche.training import Naive
-from avalanche.training.plugins import EvaluationPlugin
 from torch.utils.data import TensorDataset
 from torchvision.transforms.functional import to_tensor
 
@@ -186,7 +183,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_corrupted_streams_of_every_kind_are_evaluated(squares, kind):
+def test_corrupted_streams_of_every_kind_are_evaluated(squares, make_naive, kind):
     pytest.importorskip("imagecorruptions")
     benchmark = KINDS[kind](squares)
     stream = "valid" if kind == "validation" else "test"
@@ -201,13 +198,7 @@ def test_corrupted_streams_of_every_kind_are_evaluated(squares, kind):
             assert hasattr(mine, attribute) == hasattr(theirs, attribute)
             if hasattr(mine, attribute):
                 assert np.array_equal(np.sort(list(np.ravel(_plain(mine, attribute)))), _plain(theirs, attribute))
-    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 4))
-    strategy = Naive(
-        model=model,
-        optimizer=torch.optim.SGD(model.parameters(), lr=0.01),
-        evaluator=EvaluationPlugin(accuracy_metrics(stream=True)),
-    )
-    results = strategy.eval(copies)
+    results = make_naive(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 4))).eval(copies)
     assert any("ood_contrast_1_stream" in name for name in results)
 
 

@@ -120,7 +120,7 @@ def test_train_stream_starts_with_train_transform_and_others_with_eval_transform
         assert (dataset.train()[0][0], dataset.eval()[0][0]) == ("training", "evaluation")
 
 
-@pytest.mark.parametrize("n_experiences", [1, 2, 4, 5, 10, 20])
+@pytest.mark.parametrize("n_experiences", [1, 4, 20])
 def test_all_classes_arrive_once_whatever_the_number_of_experiences(n_experiences):
     benchmark = split_emoji(n_experiences, size=8, ood_domains="line_art")
     for stream in benchmark.streams.values():
@@ -150,13 +150,6 @@ def test_shots_do_not_depend_on_class_order_or_training_styles():
     two_styles = split_emoji(size=8, ood_domains=(), shots=3, seed=1, train_domains=("blob", "noto"))
     assert identities(reference, "train") == identities(reversed_order, "train") == identities(two_styles, "train")
     assert len(drawn(two_styles, "train")) == 2 * len(drawn(reference, "train"))
-
-
-def test_fixed_class_order_is_kept():
-    order = [*range(10, 20), *range(10)]
-    benchmark = split_emoji(2, size=8, ood_domains=(), fixed_class_order=order)
-    assert benchmark.train_stream[0].classes_in_this_experience == list(range(10, 20))
-    assert benchmark.description["class_order"] == order
 
 
 def test_description_says_what_was_drawn_and_fits_a_json_file(benchmark):
@@ -197,29 +190,20 @@ def test_data_loader_with_two_workers_gives_the_items_in_order(benchmark):
         ({"n_experiences": 3}, "n_experiences=3 does not divide the 20 classes evenly: use one of 1, 2, 4, 5, 10, 20."),
         ({"n_experiences": 0}, "n_experiences=0"),
         ({"train_domains": "nto"}, "Unknown domain 'nto': did you mean 'noto'?"),
-        ({"train_domains": ()}, "No domain was given"),
-        ({"train_domains": ("noto", "noto")}, "'noto' is given twice"),
         ({"ood_domains": ("blob", "blob")}, "'blob' is given twice"),
         ({"ood_domains": "sketch"}, "Unknown domain 'sketch'"),
         ({"ood_domains": ("blob", "noto")}, "'noto' is in train_domains and in ood_domains"),
         ({"shots": 0}, "shots=0 is no number of images to train on"),
-        ({"shots": -2}, "shots=-2"),
         ({"shots": 8}, "Class 'bird' has 6 training identities beside 1 for validation, fewer than the 8 asked for"),
         ({"seed": -1}, "seed=-1 must be a whole number"),
-        ({"size": 2}, "the nearest is 8"),
-        ({"validation_fraction": 0.0}, "validation_fraction=0.0 must lie between 0 and 1"),
         ({"validation_fraction": 1.0}, "validation_fraction=1.0 must lie between 0 and 1"),
         ({"validation_fraction": 0.97}, "'bird' has 0 training identities beside 7 for validation"),
         ({"fixed_class_order": range(19)}, "missing [19], repeated or unknown none"),
-        ({"fixed_class_order": [0, *range(19)]}, "missing [19], repeated or unknown [0]"),
         ({"fixed_class_order": [20, *range(1, 20)]}, "missing [0], repeated or unknown [20]"),
     ],
 )
-def test_wrong_arguments_raise_one_clear_sentence(arguments, message):
-    with pytest.raises(ValueError) as raised:
-        split_emoji(**{"size": 8, "ood_domains": (), **arguments})
-    assert message in str(raised.value)
-    assert "\n" not in str(raised.value)
+def test_wrong_arguments_raise_one_clear_sentence(arguments, message, one_sentence):
+    one_sentence(lambda: split_emoji(**{"size": 8, "ood_domains": (), **arguments}), message)
 
 
 # ---- emoji_styles ---------------------------------------------------------------------------------------------------
@@ -264,12 +248,10 @@ def test_without_a_validation_stream_its_emoji_are_trained_on():
 
 
 def test_experiences_may_have_sizes_of_their_own():
-    benchmark = split_emoji([12, 1, 7], fixed_class_order=list(reversed(range(20))))
-    assert [e["classes"] for e in benchmark.description["experiences"]] == [
-        [*range(19, 7, -1)],
-        [7],
-        [*range(6, -1, -1)],
-    ]
+    order = [*reversed(range(20))]
+    benchmark = split_emoji([12, 1, 7], size=8, ood_domains=(), fixed_class_order=order)
+    assert [e.classes_in_this_experience for e in benchmark.test_stream] == [order[:12], order[12:13], order[13:]]
+    assert benchmark.description["class_order"] == order
     for wrong in ([12, 7], [20, 0], [10.0, 10], [12, 9], []):
         with pytest.raises(ValueError, match=r"must list how many classes each experience has, at least 1, and 20 tog"):
-            split_emoji(wrong)
+            split_emoji(wrong, size=8, ood_domains=())

@@ -8,7 +8,7 @@ import pytest
 import safetensors.torch
 import timm
 import torch
-from huggingface_hub import constants
+from huggingface_hub import constants, file_download
 
 from ftp_cl.models import pretrained
 from ftp_cl.models.hub import hub_weights
@@ -16,6 +16,7 @@ from ftp_cl.models.hub import hub_weights
 COMMIT, OLDER = "0123456789abcdef0123456789abcdef01234567", "f" * 40
 NAME = "test_vit.r160_in1k"
 GATED, MISSING, PICKLED = "test_vit2.r160_in1k", "test_vit3.r160_in1k", "test_resnet.r160_in1k"
+BROKEN, DENIED, CUT = "test_convnext.r160_in1k", "test_efficientnet.r160_in1k", "test_byobnet.r160_in1k"
 
 
 def whole(seed=0):
@@ -48,6 +49,7 @@ def mirror(cache, monkeypatch):
             asked.append(self.path)
             *_, repository, _, revision, file = self.path.split("/")
             refusals = {GATED: (403, "GatedRepo"), MISSING: (404, "RepoNotFound"), PICKLED: (404, "EntryNotFound")}
+            refusals |= {BROKEN: (500, ""), DENIED: (401, "")}
             if repository in refusals:
                 return self.refuse(*refusals[repository])
             revision = {COMMIT: "main", OLDER: "v1"}.get(revision, revision)
@@ -63,7 +65,10 @@ def mirror(cache, monkeypatch):
 
         def do_GET(self):
             if content := self.do_HEAD():
-                self.wfile.write(content)
+                if CUT in self.path:
+                    self.close_connection = True
+                else:
+                    self.wfile.write(content)
 
         def refuse(self, status, code):
             self.send_response(status)
@@ -135,9 +140,13 @@ def test_without_a_network_the_file_the_cache_and_the_way_out_are_named(cache, m
         (GATED, PermissionError, f"timm/{GATED} is gated: accept its terms at http"),
         (MISSING, FileNotFoundError, f"there is no repository timm/{MISSING} at http"),
         (PICKLED, FileNotFoundError, f"timm/{PICKLED} has no model.safetensors, and other files are not loaded"),
+        (BROKEN, FileNotFoundError, f"model.safetensors of timm/{BROKEN} is not in the cache .* with status 500: down"),
+        (DENIED, FileNotFoundError, r"answered with status 401 \(is HF_TOKEN right\?\)"),
+        (CUT, FileNotFoundError, r"gave no whole answer \(RemoteProtocolError\)"),
     ],
 )
-def test_gated_missing_and_pickled_weights_are_refused_in_one_sentence(mirror, name, error, message):
+def test_what_cannot_be_had_is_told_in_one_sentence(mirror, monkeypatch, name, error, message):
+    monkeypatch.setattr(file_download.time, "sleep", lambda seconds: None)  # between attempts
     with pytest.raises(error, match=message) as raised:
         pretrained(name)
     assert "\n" not in str(raised.value)

@@ -178,23 +178,6 @@ def test_a_size_that_is_no_multiple_of_the_patches_is_warned_of(size, warns):
     assert [str(w.message) for w in caught] == [said] * warns
 
 
-def test_a_vit_of_full_size_works_at_64_pixels(tmp_path):
-    safetensors.torch.save_file(
-        timm.create_model("vit_tiny_patch16_224", pretrained=False).state_dict(), tmp_path / "vit.safetensors"
-    )
-    model = pretrained("vit_tiny_patch16_224", weights=tmp_path / "vit.safetensors", img_size=64)
-    assert model.features(torch.rand(2, 3, 64, 64)).shape == (2, 192)
-
-
-@pytest.mark.parametrize(
-    ("name", "mean"),
-    [("vit_tiny_patch16_224.augreg_in21k_ft_in1k", [0.5, 0.5, 0.5]), ("resnet10t.c3_in1k", [0.485, 0.456, 0.406])],
-)
-def test_images_are_normalised_as_timm_records_for_the_name(name, mean):
-    normalization = pretrained(name, weights="random").normalization
-    torch.testing.assert_close(normalization.mean.flatten(), torch.tensor(mean))
-
-
 def test_features_may_be_longer_than_timm_says_of_the_last_stage():
     model = pretrained("lcnet_035", weights="random")
     assert model.features(torch.rand(2, 3, 32, 32)).shape == (2, model.num_features)
@@ -292,15 +275,10 @@ def test_a_missing_file_is_reported_as_such(tmp_path):
         pretrained(ARCHITECTURE, weights=tmp_path / "absent.pt")
 
 
-@pytest.mark.parametrize("name", ["resnet81", "hf-hub:timm/resnet18", "efficientnet_lite00"])
+@pytest.mark.parametrize("name", ["resnet81", "hf-hub:timm/resnet18", "efficientnet_lite00.*did you mean efficientnet"])
 def test_an_unknown_name_is_refused(name):
-    with pytest.raises(ValueError, match=f"there is no model '{name}'"):
-        pretrained(name, weights="random")
-
-
-def test_an_unknown_name_brings_the_nearest_ones():
-    with pytest.raises(ValueError, match=r"did you mean .*efficientnet_lite0"):
-        pretrained("efficientnet_light0")
+    with pytest.raises(ValueError, match=f"there is no model '{name}"):
+        pretrained(name.partition(".")[0], weights="random")
 
 
 @pytest.mark.parametrize("option", ["num_classes", "in_chans", "pretrained", "checkpoint_path"])

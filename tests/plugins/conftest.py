@@ -54,11 +54,11 @@ def vector_classifier():
 
 @pytest.fixture
 def make_strategy():
-    def make(model, *plugins, batch_size=100, epochs=5, optimizer=None):
-        return Naive(
+    def make(model, *plugins, kind=Naive, batch_size=100, epochs=5, optimizer=None, **options):
+        return kind(
             model=model, optimizer=optimizer or torch.optim.SGD(model.parameters(), lr=0.1),
-            criterion=nn.CrossEntropyLoss(), train_mb_size=batch_size, train_epochs=epochs, eval_mb_size=50,
-            plugins=list(plugins), evaluator=None,
+            train_mb_size=batch_size, train_epochs=epochs, eval_mb_size=50, plugins=list(plugins), evaluator=None,
+            **{"criterion": nn.CrossEntropyLoss(), **options},
         )  # fmt: skip
 
     return make

@@ -5,14 +5,12 @@ import math
 import pytest
 import torch
 from avalanche.benchmarks import nc_benchmark, split_online_stream
-from avalanche.benchmarks.utils import as_classification_dataset
 from avalanche.core import SupervisedPlugin
 from avalanche.models import IncrementalClassifier
-from avalanche.training import Cumulative, Naive
+from avalanche.training import Cumulative
 from avalanche.training import JointTraining as AvalancheJointTraining
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, multi_margin_loss
-from torch.utils.data import TensorDataset
 
 from ftp_cl.models import LinearHead
 from ftp_cl.models.heads import live_classes
@@ -39,24 +37,6 @@ def per_image(logits, loss=cross_entropy):
     return torch.stack(
         [loss(row[None, of], torch.tensor([place])) for row, (of, place) in zip(logits, places, strict=True)]
     )
-
-
-def test_current_images_compete_with_current_classes_and_stored_ones_with_the_others():
-    torch.manual_seed(0)
-    logits, targets = torch.randn(4, 5), torch.tensor([1, 4, 0, 2])
-    criterion = SeparatedCriterion(nn.CrossEntropyLoss(reduction="none"))
-    criterion.begin([4, 1])
-    loss = criterion(logits, targets)
-    current, others = torch.tensor([1, 4]), torch.tensor([0, 2, 3])
-    expected = [
-        cross_entropy(logits[0, current], torch.tensor(0)),
-        cross_entropy(logits[1, current], torch.tensor(1)),
-        cross_entropy(logits[2, others], torch.tensor(0)),
-        cross_entropy(logits[3, others], torch.tensor(1)),
-    ]
-    torch.testing.assert_close(loss, torch.stack(expected))
-    criterion.begin([])
-    torch.testing.assert_close(criterion(logits, targets), cross_entropy(logits, targets, reduction="none"))
 
 
 @pytest.mark.parametrize("classes", [[0, 1], [2, 7]])
@@ -158,60 +138,49 @@ def test_binary_losses_are_over_the_logits_of_the_group(batch):
 # ---- in a strategy --------------------------------------------------------------------------------------------------
 
 
-def stream(**options):
-    torch.manual_seed(0)
-    targets = torch.arange(4).repeat(10)
-    dataset = TensorDataset(torch.randn(40, 6) + targets[:, None], targets)
-    dataset.targets = targets.tolist()
-    data = as_classification_dataset(dataset)
-    options = {"task_labels": False, "fixed_class_order": [2, 0, 3, 1], **options}
-    return nc_benchmark(data, data, n_experiences=2, **options)
+@pytest.fixture
+def trained(make_strategy):
+    """A function that trains, and returns the groups that competed in each iteration, and the losses."""
+
+    def train(experiences, *plugins, model=None, **options):
+        groups, losses = [], []
+
+        class Watch(SupervisedPlugin):
+            def before_backward(self, strategy, **kwargs):
+                groups.append(strategy._criterion.current)
+                losses.append(strategy.loss.item())
+
+        make_strategy(model or nn.Linear(6, 4), *plugins, Watch(), epochs=1, **options).train(experiences)
+        return groups, losses
+
+    return train
 
 
-def trained(kind, experiences, *plugins, model=None, criterion=None):
-    """The groups that competed in each iteration, and the losses."""
-    model = model or nn.Linear(6, 4)
-    groups, losses = [], []
-
-    class Watch(SupervisedPlugin):
-        def before_backward(self, strategy, **kwargs):
-            groups.append(strategy._criterion.current)
-            losses.append(strategy.loss.item())
-
-    strategy = kind(
-        model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1), train_mb_size=20, evaluator=None,
-        criterion=criterion or nn.CrossEntropyLoss(), plugins=[*plugins, Watch()],
-    )  # fmt: skip
-    strategy.train(experiences)
-    return groups, losses
-
-
-def test_what_is_trained_on_counts_and_not_the_experience_alone():
-    benchmark = stream()
-    assert trained(Naive, benchmark.train_stream, SeparatedSoftmax())[0] == [[0, 2], [1, 3]]
-    everything = [0, 1, 2, 3]
+def test_what_is_trained_on_counts_and_not_the_experience_alone(benchmark, trained):
+    stream, everything = benchmark.train_stream, [0, 1, 2, 3]
+    assert trained(stream, SeparatedSoftmax())[0] == [[0, 1], [2, 3]]
     for order in ([SeparatedSoftmax(), JointTraining()], [JointTraining(), SeparatedSoftmax()]):
-        assert trained(Naive, benchmark.train_stream, *order)[0] == [everything] * 2
-    assert trained(AvalancheJointTraining, benchmark.train_stream, SeparatedSoftmax())[0] == [everything] * 2
-    assert trained(Cumulative, benchmark.train_stream, SeparatedSoftmax())[0] == [[0, 2], everything, everything]
+        assert trained(stream, *order)[0] == [everything]
+    assert trained(stream, SeparatedSoftmax(), kind=AvalancheJointTraining)[0] == [everything]
+    assert trained(stream, SeparatedSoftmax(), kind=Cumulative)[0] == [[0, 1], everything]
 
 
 @pytest.mark.parametrize("boundaries", [True, False])
-def test_a_mini_experience_stands_for_the_experience_that_it_was_cut_from(boundaries):
-    online = split_online_stream(stream().train_stream, experience_size=1, access_task_boundaries=boundaries)
-    groups, losses = trained(Naive, online, SeparatedSoftmax())
-    assert groups == ([[0, 2]] * 20 + [[1, 3]] * 20 if boundaries else [[]] * 40)
+def test_a_mini_experience_stands_for_the_experience_that_it_was_cut_from(benchmark, trained, boundaries):
+    online = split_online_stream(benchmark.train_stream, experience_size=1, access_task_boundaries=boundaries)
+    groups, losses = trained(online, SeparatedSoftmax())
+    assert groups == ([[0, 1]] * 24 + [[2, 3]] * 16 if boundaries else [[]] * 40)
     assert min(losses) > 0
 
 
 @pytest.mark.parametrize("make_head", [IncrementalClassifier, LinearHead])
-def test_in_a_head_that_grows_smoothing_is_over_trained_classes(make_head):
+def test_in_a_head_that_grows_smoothing_is_over_trained_classes(data, trained, make_head):
     model = nn.Sequential(make_head(6, 4))
     for weight in model.parameters():
         nn.init.zeros_(weight)
-    classes = stream(fixed_class_order=[3, 0, 1, 2]).train_stream[0]  # four columns, two of them masked
+    stream = nc_benchmark(data(), data(), 2, task_labels=False, fixed_class_order=[3, 0, 1, 2]).train_stream
     criterion = nn.CrossEntropyLoss(label_smoothing=0.1)
-    _, losses = trained(Naive, classes, SeparatedSoftmax(), model=model, criterion=criterion)
+    _, losses = trained(stream[0], SeparatedSoftmax(), model=model, criterion=criterion)  # two of four columns masked
     assert losses[0] == pytest.approx(math.log(2))
     strategy_criterion = SeparatedCriterion(criterion)
     strategy_criterion.begin([1], live_classes(model))

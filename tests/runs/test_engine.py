@@ -142,6 +142,28 @@ def test_mixup_is_the_loss_of_mixed_images_for_both_labels():
     assert torch.equal(strategy.mbatch[1], labels)
 
 
+def test_mixup_of_a_batch_in_parts_is_that_of_the_whole():
+    images, labels, net = torch.rand(7, 3), torch.tensor([0, 1, 2, 0, 1, 2, 2]), torch.nn.Linear(3, 3)
+    gradients = []
+    for parts in (1, 3):
+        engine = Engine(load_config(["train.mixup=0.4", f"train.accumulate={parts}"]), torch.device("cpu"), print)
+        net.zero_grad()
+        torch.manual_seed(1)
+        for part in engine.parts([images, labels], 7):
+            strategy = types.SimpleNamespace(mbatch=part)
+            logits = net(part[0])
+            loss = engine.loss(strategy, lambda logits=logits, of=strategy: cross_entropy(logits, of.mbatch[1]))
+            engine.backward(loss, False)
+        gradients.append(net.weight.grad.clone())
+    torch.testing.assert_close(gradients[1], gradients[0])
+
+
+def test_tokens_are_not_mixed():
+    engine = Engine(load_config(["train.mixup=0.4"]), torch.device("cpu"), print)
+    with pytest.raises(ConfigError, match=r"train\.mixup is for images, and this benchmark gives .*int64"):
+        next(engine.parts([torch.tensor([[3, 4]]), torch.tensor([1])], 1))
+
+
 @pytest.mark.parametrize("backend", ["aot_eager", "none there is"])
 def test_a_model_is_compiled_or_the_run_says_once_why_not(trained, monkeypatch, capsys, backend):
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))

@@ -3,6 +3,11 @@
 import json
 
 import pytest
+import torch
+from safetensors.torch import save_file
+
+from ftp_cl.runs.config import ConfigError, load_config, plain
+from ftp_cl.runs.evaluate import _check_classes, _configuration
 
 DIGITS = [
     "benchmark=split_digits",
@@ -14,7 +19,8 @@ DIGITS = [
 
 
 def test_the_weights_of_a_run_reach_what_the_run_measured_at_its_end(ftp_cl, tmp_path):
-    assert ftp_cl("run", *DIGITS, "method=naive", "save_weights=true", "out=first")[0] == 0
+    """On its own benchmark, whose keys are the run's: images of 12 pixels here, and two experiences."""
+    assert ftp_cl("run", *DIGITS, "+benchmark.size=12", "method=naive", "save_weights=true", "out=first")[0] == 0
     result = json.loads((tmp_path / "first" / "result.json").read_text())
     status, output, error = ftp_cl("evaluate", "first", "--json", "numbers.json")
     assert status == 0, error
@@ -24,6 +30,23 @@ def test_the_weights_of_a_run_reach_what_the_run_measured_at_its_end(ftp_cl, tmp
     sizes, last = result["data"]["stream_sizes"]["test"], result["accuracy_matrix"][-1]
     mean = sum(size * accuracy for size, accuracy in zip(sizes, last, strict=True)) / sum(sizes)
     assert numbers["test"] == pytest.approx(mean, abs=1e-5)
+    assert _configuration(tmp_path / "first", ["+benchmark.size=10"]).benchmark.size == 10
+    assert "size" not in _configuration(tmp_path / "first", ["benchmark=split_digits"]).benchmark
+
+
+def test_of_a_strangers_run_no_code_is_run_and_no_interpolation_read(tmp_path):
+    config = plain(load_config(DIGITS))
+    config["benchmark"] |= {"name": "os:getcwd"}
+    (tmp_path / "result.json").write_text(json.dumps({"config": config}))
+    with pytest.raises(ConfigError, match=r"runs code which it names: add benchmark=own benchmark\.name=os:getcwd if"):
+        _configuration(tmp_path, [])
+    assert _configuration(tmp_path, ["benchmark=emoji_styles"]).benchmark.name == "emoji_styles"
+    folder = plain(load_config(["benchmark=image_folder", "benchmark.dataset_root=/d"]))
+    folder["benchmark"]["dataset_root"] = "${oc.env:HOME}"
+    folder["eval"]["ood_classes"] = "own"
+    (tmp_path / "result.json").write_text(json.dumps({"config": folder}))
+    config = _configuration(tmp_path, ["seed=7"])
+    assert config.benchmark.dataset_root == "${oc.env:HOME}" and (config.eval.ood_classes, config.seed) == ("own", 7)
 
 
 @pytest.mark.parametrize(
@@ -36,3 +59,14 @@ def test_the_weights_of_a_run_reach_what_the_run_measured_at_its_end(ftp_cl, tmp
 def test_a_run_that_cannot_be_evaluated_says_why(words, said, ftp_cl, refused):
     assert ftp_cl("run", *DIGITS, *words, "out=first")[0] == 0
     assert said in refused("evaluate", "first")
+
+
+def test_classes_that_a_run_lacks_are_told_and_none_in_common_refused(tmp_path):
+    save_file({"a": torch.zeros(1)}, tmp_path / "weights.safetensors", {"classes": json.dumps(["cat", None, "dog"])})
+    said, run = [], str(tmp_path)
+    _check_classes(run, {"cat", "dog"}, said.append)
+    assert not said
+    _check_classes(run, {"cat", "cow", "hen"}, said.append)
+    assert said[0].endswith("classes; it lacks 'cow' and 1 more, whose images count as wrong.")
+    with pytest.raises(ConfigError, match=r"none of the .* classes; it lacks 'cow', for instance, and has 'cat'"):
+        _check_classes(run, {"cow"}, said.append)

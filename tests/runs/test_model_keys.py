@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from ftp_cl.runs import model_keys
 from ftp_cl.runs.config import load_config, load_repeated, plain
@@ -91,6 +92,15 @@ def test_the_commit_of_the_weights_stands_in_the_configuration(monkeypatch):
 def test_keys_that_do_not_fit_are_refused(words, message):
     with pytest.raises(ValueError, match=message):
         resolved(*words)
+
+
+def test_a_model_of_an_earlier_run_may_see_images_that_a_benchmark_makes_itself(tmp_path):
+    (tmp_path / "result.json").write_text(json.dumps({"config": plain(resolved(*VIT, "model.mean=[0,0,0]"))}))
+    save_file({"a": torch.zeros(1)}, tmp_path / "weights.safetensors", {"classes": "[]"})
+    config = resolved(f"model.start={tmp_path}", "benchmark=split_digits")
+    assert (config.model.interpolation, config.model.crop, config.model.mean) == (None, None, [0, 0, 0])
+    assert model_keys.with_preprocessing(plain(config.benchmark), config) == plain(config.benchmark)
+    assert with_models_keys(config) == config
 
 
 @pytest.fixture

@@ -81,6 +81,16 @@ def test_a_signal_to_one_stops_both_and_they_go_on_where_they_were(tmp_path, met
     assert_the_same(tmp_path / "two", tmp_path / "one")
 
 
+@pytest.mark.slow
+def test_a_process_that_is_killed_ends_the_other_with_a_sentence(tmp_path):
+    process = started(tmp_path / "two", "method=naive", "train.epochs=200", "checkpoint.every_iterations=2")
+    wait_for(lambda: list((tmp_path / "two").glob("checkpoints/*.pt")), process)
+    os.kill(second_of(process), signal.SIGKILL)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode != 0
+    assert "ftp-cl: another process of this run has ended or cannot be reached; resume=true goes on" in output
+
+
 def wait_for(condition, process: subprocess.Popen) -> None:
     while not condition():
         assert process.poll() is None, process.stdout.read()
@@ -133,3 +143,9 @@ def test_what_several_processes_cannot_do_is_refused(torchrun, monkeypatch, tmp_
 
 def test_a_sweep_is_not_started_by_torchrun(torchrun, refused):
     assert "torchrun starts several processes for one run" in refused("run", "-m", "seed=0,1")
+
+
+def test_what_is_wrong_for_all_is_said_once(torchrun, monkeypatch, ftp_cl, refused):
+    assert "method=nonsense is unknown" in refused("run", "method=nonsense")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert ftp_cl("run", "method=nonsense") == (2, "", "")

@@ -7,8 +7,11 @@ import safetensors.torch
 import timm
 import torch
 
-from ftp_cl.models import CosineHead, LinearHead, pretrained
-from ftp_cl.runs.start import load_weights
+from ftp_cl.models import CosineHead, LinearHead, TwoBackbones, pretrained
+from ftp_cl.runs.config import load_config, plain
+from ftp_cl.runs.directory import RunDirectory
+from ftp_cl.runs.engine import MODEL_KEYS
+from ftp_cl.runs.start import load_weights, started_model
 
 WITHOUT_MODEL = [
     *("benchmark=split_digits", "benchmark.n_experiences=2", "train.epochs=1", "train.batch_size=64", "method=naive"),
@@ -53,9 +56,6 @@ def test_a_run_without_weights_says_how_to_get_them(ftp_cl, refused):
 
 
 def test_saved_weights_load_into_pretrained_with_their_head_and_into_timm(tmp_path):
-    from ftp_cl.runs.config import load_config
-    from ftp_cl.runs.directory import RunDirectory
-
     model = pretrained("test_vit", weights="random", head="linear")
     model.head.activate([0, 1, 2])
     RunDirectory(tmp_path, load_config([])).write_weights(model, ["a", "b", "c"])
@@ -70,3 +70,31 @@ def test_saved_weights_load_into_pretrained_with_their_head_and_into_timm(tmp_pa
     (tmp_path / "weights.safetensors").write_bytes(b"x" * 100)
     with pytest.raises(ValueError, match=r"weights\.safetensors cannot be read"):
         load_weights(model, str(tmp_path), ["a"])
+
+
+@pytest.mark.parametrize("kind", ["lora", "two"])
+def test_what_a_run_trained_is_in_timms_names_with_adapters_and_beside_a_frozen_backbone(tmp_path, kind):
+    torch.manual_seed(0)
+    model = pretrained("test_vit", weights="random", lora={"rank": 2} if kind == "lora" else None).eval()
+    for name, weight in model.backbone.named_parameters():
+        torch.nn.init.normal_(weight, std=0.1) if "lora_B" in name else None
+    images = torch.rand(2, 3, 160, 160)
+    expected = model.features(images)
+    if kind == "two":
+        model.backbone = TwoBackbones(model.backbone, pretrained("test_vit", weights="random").backbone)
+    RunDirectory(tmp_path, load_config([])).write_weights(model, ["a"])
+    plain = timm.create_model("test_vit", num_classes=0, checkpoint_path=str(tmp_path / "backbone.safetensors")).eval()
+    torch.testing.assert_close(plain(model.normalization(images)), expected)
+
+
+def test_a_run_whose_head_was_read_from_a_file_can_be_started_from(tmp_path):
+    for kind in ("cosine", "linear"):
+        model = pretrained("test_vit", weights="random", head=kind)
+        model.head.activate([0, 1])
+        RunDirectory(tmp_path, load_config([])).write_weights(model, ["a", "b"])
+        keys = plain(load_config(["model=timm", "model.architecture=test_vit", "model.head=saved"]).model)
+        keys = {key: value for key, value in keys.items() if key not in MODEL_KEYS}
+        started = started_model({**keys, "weights": "gone.safetensors", "start": str(tmp_path)}, ["a", "b"])
+        assert type(started.head) is type(model.head)
+        for name, value in model.head.state_dict().items():
+            assert torch.equal(started.head.state_dict()[name], value), name

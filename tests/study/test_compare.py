@@ -1,5 +1,9 @@
 """The comparison: equal budgets, nothing run twice, tables that follow from the results."""
 
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -332,3 +336,45 @@ def test_a_curve_tells_its_area_and_how_wide_its_best_is():
     assert width(rates, means) == pytest.approx(1.0)
     assert width([1e-5, 1e-4, 1e-3], [60.0, 50.0, 59.0]) == 0, "a second range does not count"
     assert (area([1e-4], [60.0]), width([1e-4], [60.0])) == (60, 0)
+
+
+WORK = """
+import os, pathlib, signal, sys, time
+from joblib import Parallel, delayed
+
+def work(number, parent):  # as a run, which leaves by SystemExit
+    from ftp_cl.study.compare import end_with
+    end_with(parent)
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        (pathlib.Path(sys.argv[1]) / str(os.getpid())).touch()
+        time.sleep(120)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+Parallel(2, pre_dispatch=4)(delayed(work)(number, os.getpid()) for number in range(4))
+"""
+
+
+def test_workers_end_soon_after_who_started_them(tmp_path):
+    """As after a signal to `ftp-cl compare` alone."""
+    (tmp_path / "pids").mkdir()
+    (tmp_path / "parent.py").write_text(WORK)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    parent = subprocess.Popen([sys.executable, tmp_path / "parent.py", tmp_path / "pids"], env=environment)
+    while len(workers := [path.name for path in (tmp_path / "pids").iterdir()]) < 2:
+        assert parent.poll() is None
+        time.sleep(0.1)
+    parent.terminate()
+    parent.wait()
+    end = time.monotonic() + 60
+    while any(map(is_alive, workers)):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def is_alive(process):
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

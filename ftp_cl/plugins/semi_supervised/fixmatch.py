@@ -28,9 +28,14 @@ class FixMatch(SemiSupervisedPlugin):
             thousand that is their plain mean (`WeightAverage`). None evaluates the last weights.
         options: as ``SemiSupervisedPlugin``.
 
+    Attributes:
+        thresholds: those of each class in the experience, where a method has such; None for ``threshold`` alone.
+
     Raises:
         ValueError: if ``threshold`` is not in [0, 1], and as ``SemiSupervisedPlugin``.
     """
+
+    thresholds: Any = None
 
     def __init__(
         self,
@@ -61,6 +66,15 @@ class FixMatch(SemiSupervisedPlugin):
     def strong_loss(self, logits: Tensor, labels: Tensor, used: Tensor) -> Tensor:
         """Return the loss of the strong views' logits."""
         return pseudo_label_loss(logits, labels, used)
+
+    def method_state(self) -> dict[str, Any]:
+        """Return the state of the thresholds, if there are any."""
+        return {} if self.thresholds is None else self.thresholds.state_dict()
+
+    def restore_method_state(self, state: dict[str, Any]) -> None:
+        """Take in the state of the thresholds, if there are any."""
+        if self.thresholds is not None:
+            self.thresholds.load_state_dict(state)
 
     def unlabelled_loss(self, strategy: Any, batch: UnlabelledBatch) -> UnlabelledLoss:
         """Answer the weak views, choose, and return the loss of the strong ones."""

@@ -20,14 +20,12 @@ class FreeMatch(FixMatch):
         options: as ``FixMatch``, but for ``threshold``.
 
     Attributes:
-        thresholds: those of the experience; None before the first.
+        thresholds: the `AdaptiveThresholds` of the experience; None before the first.
 
     Raises:
         ValueError: if ``fairness`` is negative, ``momentum`` is not in [0, 1), ``threshold`` is given, and as
             ``FixMatch``.
     """
-
-    thresholds: AdaptiveThresholds | None = None
 
     def __init__(self, *, fairness: float = 0.01, momentum: float = 0.999, **options: Any) -> None:
         super().__init__(**options)
@@ -44,22 +42,11 @@ class FreeMatch(FixMatch):
         """Start with thresholds of 1 / classes."""
         self.thresholds = AdaptiveThresholds(n_classes, self.momentum)
 
-    def method_state(self) -> dict[str, Any]:
-        """Return the state of the thresholds."""
-        return {} if self.thresholds is None else self.thresholds.state_dict()
-
-    def restore_method_state(self, state: dict[str, Any]) -> None:
-        """Take in the state of the thresholds."""
-        assert self.thresholds is not None
-        self.thresholds.load_state_dict(state)
-
     def accept(self, probabilities: Tensor, batch: UnlabelledBatch) -> Tensor:
         """Return which answers reach the threshold of their class, this batch taken into account."""
-        assert self.thresholds is not None
         return self.thresholds.accept(probabilities)
 
     def strong_loss(self, logits: Tensor, labels: Tensor, used: Tensor) -> Tensor:
         """Return the loss of FixMatch and the weighted fairness loss."""
-        assert self.thresholds is not None
         fairness = fairness_loss(logits, used, self.thresholds.mean_probability, self.thresholds.label_share)
         return super().strong_loss(logits, labels, used) + self.fairness * fairness

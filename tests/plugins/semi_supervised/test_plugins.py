@@ -348,13 +348,6 @@ def test_a_teacher_of_a_multi_task_model_is_one():
         strategy.train(experience)
 
 
-def test_heads_that_grow_are_averaged(benchmark):
-    strategy = make_strategy(MeanTeacher(view=WEAK, ratio=1))
-    for experience in benchmark.train_stream:
-        strategy.train(experience)
-    assert strategy.model.head.num_classes == 10
-
-
 # ---- state ---------------------------------------------------------------------------------------------------------
 
 
