@@ -94,5 +94,5 @@ def without_warnings_of_others() -> Iterator[None]:
             if not (_OF_QPSOLVERS in packages or ("avalanche" in packages and deprecated)):
                 show(message, category, filename, *place, **named)
 
-        warnings.showwarning = show_others  # type: ignore[assignment]
+        warnings.showwarning = show_others
         yield
