@@ -258,8 +258,9 @@ def _warn_of_activation(name: str) -> None:
 def _warn_of_remainder(name: str, model: Any, img_size: Any) -> None:
     """Warn of an image size that is no multiple of the patches: a convolution leaves the last pixels out."""
     patches = getattr(model, "patch_embed", None)
-    side = getattr(patches, "patch_size", (1,))[0]
-    rest = img_size % side if isinstance(img_size, int) and isinstance(side, int) else 0
+    size = getattr(patches, "patch_size", None)
+    side = size[0] if isinstance(size, tuple) else 1  # stems of several convolutions, as XCiT's, have a number, and pad
+    rest = img_size % side if isinstance(img_size, int) else 0
     if rest and not getattr(patches, "dynamic_img_pad", False) and img_size != recorded_size(name):
         warnings.warn(
             f"{name} cuts images into patches of {side} pixels, and leaves {rest} of {img_size} out at two edges: use "

@@ -63,8 +63,12 @@ def load_config(overrides: Sequence[str], benchmark: Mapping[str, Any] | None = 
             raise ConfigError(_explain(error, overrides)) from error
     drop_descriptions(config)
     if benchmark is not None:
-        given = {parsed(word).key_or_group for word in overrides}
-        own = {key: value for key, value in benchmark.items() if f"benchmark.{key}" not in given}
+        given = [f"{parsed(word).key_or_group}." for word in overrides]  # benchmark.colours.road., too
+        own = {
+            key: value
+            for key, value in benchmark.items()
+            if not any(word.startswith(f"benchmark.{key}.") for word in given)
+        }
         OmegaConf.update(config, "benchmark", literal({**plain(config.benchmark), **own}), merge=False, force_add=True)
     check(config)
     if benchmark is None:

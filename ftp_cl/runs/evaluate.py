@@ -98,4 +98,5 @@ def _configuration(run: Path, overrides: Sequence[str]) -> DictConfig:
         of_run["benchmark"] = name
     words = [f"{key}={value}" for key, value in of_run.items() if key not in given and value is not None]
     own = plain(recorded.benchmark) if is_same else None
-    return load_config([*words, "method=naive", f"+model.start={run}", *overrides], own)
+    start = str(run).replace("'", r"\'")
+    return load_config([*words, "method=naive", f"+model.start='{start}'", *overrides], own)

@@ -64,6 +64,7 @@ def device_of(name: str) -> torch.device:
 
     Raises:
         ConfigError: it cannot be used here, or processes would have to share one GPU.
+        OSError: of several processes, this one's cannot be used; the others' may, so that each has to tell.
     """
     several = has_others()
     if name == "auto":
@@ -82,7 +83,8 @@ def device_of(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ConfigError(f"device={name} cannot be used here: {str(error).splitlines()[0]}") from error
+        kind = OSError if several else ConfigError
+        raise kind(f"device={name} cannot be used here: {str(error).splitlines()[0]}") from error
     return device
 
 

@@ -88,11 +88,11 @@ def without_warnings_of_others() -> Iterator[None]:
     with warnings.catch_warnings():
         show = warnings.showwarning
 
-        def show_others(message: Warning | str, category: type[Warning], filename: str, *place: Any) -> None:
+        def show_others(message: Any, category: type[Warning], filename: str, *place: Any, **named: Any) -> None:
             packages = Path(filename).parts
             deprecated = issubclass(category, DeprecationWarning) or str(message).startswith(_INDEXING)
             if not (_OF_QPSOLVERS in packages or ("avalanche" in packages and deprecated)):
-                show(message, category, filename, *place)
+                show(message, category, filename, *place, **named)
 
-        warnings.showwarning = show_others  # type: ignore[assignment]
+        warnings.showwarning = show_others
         yield

@@ -112,14 +112,15 @@ def _relative_to_naive(groups: Sequence[Group]) -> list[Measure]:
     naive = next((group for group in groups if group.method == "naive" and group.results[0].corruptions), None)
     if naive is None:
         return []
-    of_runs = [_by_corruption(run) for run in naive.results]
+    wanted = sorted(naive.results[0].corruptions.values())
+    of_runs = [_by_corruption(run) for run in naive.results if sorted(run.corruptions.values()) == wanted]
     reference = {name: np.mean([run[name] for run in of_runs], axis=0).tolist() for name in of_runs[0]}
+    is_perfect = any(min(values) >= 100 for values in reference.values())
 
     def read(run: Result) -> float | None:
-        own = _by_corruption(run)
-        sizes, wanted = ({name: len(values) for name, values in found.items()} for found in (own, reference))
-        is_perfect = any(min(values) >= 100 for values in reference.values())
-        return None if sizes != wanted or is_perfect else mean_corruption_error(own, reference)
+        if is_perfect or sorted(run.corruptions.values()) != wanted:
+            return None
+        return mean_corruption_error(_by_corruption(run), reference)
 
     return [Measure("mean_corruption_error", f"mean corruption error (%), {naive.label} = 100", "lower", read)]
 
@@ -197,7 +198,7 @@ def _rich_table(tables: Mapping[str, SummaryTable], measures: Sequence[Measure])
 
     rich_table = Table(box=box.SIMPLE, padding=(0, 1))
     rich_table.add_column("method", overflow="fold")
-    titles = {table.titles for table in tables.values()}
+    titles = {table.titles[: len(MEASURES)] for table in tables.values()}
     for measure in measures:
         title = titles.copy().pop()[MEASURES.index(measure)] if len(titles) == 1 else measure.title
         rich_table.add_column(re.sub(r" (?![^(]*\))", "\n", title), justify="right", no_wrap=True)

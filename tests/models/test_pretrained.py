@@ -178,6 +178,11 @@ def test_a_size_that_is_no_multiple_of_the_patches_is_warned_of(size, warns):
     assert [str(w.message) for w in caught] == [said] * warns
 
 
+@pytest.mark.parametrize("name", ["xcit_nano_12_p16_224", "efficientvit_m0"])
+def test_a_stem_that_gives_the_side_of_its_patches_as_a_number_is_taken(name):
+    assert isinstance(pretrained(name, weights="random").backbone.patch_embed.patch_size, int)
+
+
 def test_features_may_be_longer_than_timm_says_of_the_last_stage():
     model = pretrained("lcnet_035", weights="random")
     assert model.features(torch.rand(2, 3, 32, 32)).shape == (2, model.num_features)

@@ -34,6 +34,19 @@ def test_the_weights_of_a_run_reach_what_the_run_measured_at_its_end(ftp_cl, tmp
     assert "size" not in _configuration(tmp_path / "first", ["benchmark=split_digits"]).benchmark
 
 
+def test_a_directory_may_be_named_by_overrides(tmp_path):
+    run = tmp_path / "benchmark=split_digits,method=ftp it's"
+    run.mkdir()
+    (run / "result.json").write_text(json.dumps({"config": plain(load_config(DIGITS))}))
+    assert _configuration(run, []).model.start == str(run)
+
+
+def test_a_part_of_a_key_that_is_given_is_not_that_of_the_run():
+    words = ["benchmark=mask_folder", "benchmark.dataset_root=/d", "+benchmark.colours.road=[1,2,3]"]
+    recorded = {"dataset_root": "/old", "colours": {"road": [0, 0, 0]}}
+    assert load_config(words, recorded).benchmark.colours == {"road": [1, 2, 3]}
+
+
 def test_of_a_strangers_run_no_code_is_run_and_no_interpolation_read(tmp_path):
     config = plain(load_config(DIGITS))
     config["benchmark"] |= {"name": "os:getcwd"}

@@ -3,16 +3,23 @@
 import os
 import subprocess
 import sys
+import warnings
 
 import pytest
 
-from ftp_cl.runs.output import lasting_output, sentence
+from ftp_cl.runs.output import lasting_output, sentence, without_warnings_of_others
 
 
 def test_escape_codes_and_directions_do_not_reach_the_terminal():
     assert sentence(ValueError("two\nlines \x1b[2J")) == r"two lines \x1b[2J"
     assert sentence(OSError(28, "No space left on device", "/x/\x1by")) == r"/x/\x1by: No space left on device."
     assert sentence(KeyError("k")) == "KeyError: 'k'" and sentence(FileNotFoundError("no file x")) == "no file x"
+
+
+def test_a_warning_that_hydra_shows_again_by_keywords_is_shown():
+    with pytest.warns(UserWarning, match="of a plugin"), without_warnings_of_others():
+        shown = {"message": UserWarning("of a plugin"), "category": UserWarning, "filename": "plugin.py", "lineno": 1}
+        warnings.showwarning(**shown)
 
 
 def closed_pipe():

@@ -149,3 +149,13 @@ def test_what_is_wrong_for_all_is_said_once(torchrun, monkeypatch, ftp_cl, refus
     assert "method=nonsense is unknown" in refused("run", "method=nonsense")
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert ftp_cl("run", "method=nonsense") == (2, "", "")
+
+
+def test_a_device_that_one_process_cannot_use_is_said_by_this_one(torchrun, monkeypatch, refused):
+    def busy(*_, **__):
+        raise RuntimeError("busy")
+
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch, "zeros", busy)
+    assert "device=cuda:1 cannot be used here: busy" in refused("run", *SHORT, "method=naive", "device=cuda")

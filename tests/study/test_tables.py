@@ -207,3 +207,6 @@ def test_corruptions_have_a_mean_error_relative_to_the_best_plain_fine_tuning(tm
     cells = {label: own[-1].text for label, own, _ in table.rows}
     assert cells["ftp"].startswith(f"{sum(expected) / 2:.1f} ±") and cells["naive"].startswith("100.0 ±")
     assert "naive = 100" in write_report([tmp_path], tmp_path / "report").html.read_text()
+    make_run(tmp_path / "naive2", method="naive", seed=2, ood=streams[:2])
+    cells = {label: own[-1].text for label, own, _ in table_of(tmp_path).rows}
+    assert cells["naive"].endswith("(n = 2)"), "a run on fewer corruptions takes no part"

@@ -59,8 +59,8 @@ def _cropped(normals: Tensor, top: int, left: int, height: int, width: int) -> T
 
 
 @_normals(v2.functional.pad)
-def _padded(normals: Tensor, padding: Sequence[int], fill: Any = None, padding_mode: str = "constant") -> Tensor:
-    return v2.functional.pad(normals, list(padding))
+def _padded(normals: Tensor, padding: int | Sequence[int], fill: Any = None, padding_mode: str = "constant") -> Tensor:
+    return v2.functional.pad(normals, padding if isinstance(padding, int) else list(padding))
 
 
 @_normals(v2.functional.resize)

@@ -71,6 +71,12 @@ def test_borders_that_a_shift_brings_in_have_no_normals():
     assert isinstance(Normals(target), Normals)
 
 
+def test_padding_may_be_one_number():
+    normals = Normals(torch.ones(3, 2, 2))
+    assert v2.functional.pad(normals, 1).sum(dim=(1, 2)).tolist() == [4, 4, 4]
+    assert v2.functional.pad(normals, 1).shape == (3, 4, 4)
+
+
 def test_normals_upside_down_point_the_other_way_in_y_alone():
     _, after = JointTransform(v2.RandomVerticalFlip(p=1))(torch.rand(3, 6, 8), normals())
     expected = normals().numpy()[:, ::-1] * np.array([1, -1, 1], np.float32)[:, None, None]
