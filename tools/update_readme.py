@@ -11,14 +11,13 @@ import csv
 import sys
 from pathlib import Path
 
-from ftp_cl.study.rows import RUNS_FILE
 
 from ftp_cl.runs.schema import table_of_keys
 from ftp_cl.study.aggregate import Spread
 from ftp_cl.study.loading import load_results
 from ftp_cl.study.plan import load_plan
 from ftp_cl.study.plan_tables import differences, mean_over_settings
-from ftp_cl.study.store import Store
+from ftp_cl.study.store import RUNS_FILE, Store
 
 ROOT = Path(__file__).parents[1]
 MEASURES = {"average_accuracy": "accuracy", "ood_average": "OOD"}
