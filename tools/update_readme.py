@@ -11,7 +11,6 @@ import csv
 import sys
 from pathlib import Path
 
-
 from ftp_cl.runs.schema import table_of_keys
 from ftp_cl.study.aggregate import Spread
 from ftp_cl.study.loading import load_results
