@@ -22,7 +22,7 @@ _NEW: dict[str, dict[str, tuple[str, str]]] = {
         **_now_in("ftp_cl.study.loading", "ReportError", "Result", "load_results"),
         **_now_in("ftp_cl.study.write", "ReportPaths", "write_figure", "write_report"),
         **_now_in("ftp_cl.study.tables", "terminal_table"),
-        **_now_in("ftp_cl.runs.schema", "TensorProjection"),
+        **_now_in("ftp_cl.runs.records", "TensorProjection"),
     },
     "ftp_cl.study.groups": _now_in("ftp_cl.study.aggregate", "Group", "Spread", "aggregate"),
 }

@@ -1,7 +1,8 @@
 """Puts generated tables into README.md, docs/configuration.md and results/findings.md, between markers.
 
 `python tools/update_readme.py --demo demo` takes the table of a finished demo. `--results` takes the comparison with
-one set of values for all settings from results/defaults, and what rows of FTP are ahead of and behind in each setting.
+one set of values for all settings from results/defaults, split CIFAR-100 from results/cifar100, and what rows of FTP
+are ahead of and behind in each setting.
 `--configuration` takes the table of keys from the schema.
 """
 
@@ -11,14 +12,26 @@ import sys
 from pathlib import Path
 
 from ftp_cl.runs.schema import table_of_keys
+from ftp_cl.study.aggregate import Spread
 from ftp_cl.study.loading import load_results
 from ftp_cl.study.plan import load_plan
 from ftp_cl.study.plan_tables import differences, mean_over_settings
-from ftp_cl.study.store import Store
+from ftp_cl.study.store import RUNS_FILE, Store
 
 ROOT = Path(__file__).parents[1]
 MEASURES = {"average_accuracy": "accuracy", "ood_average": "OOD"}
-METHODS = {"naive": "fine-tuning", "lda": "frozen features + LDA", "ftp": "FTP"}
+METHODS = {
+    "naive": "fine-tuning",
+    "lda": "frozen features + LDA",
+    "ftp": "FTP",
+    "ftp_ranpac": "FTP in the first task, then RanPAC",
+    "naive, backbone rate 3e-5": "fine-tuning, backbone rate 3e-5",
+}
+OF_STREAMS = {
+    "average_accuracy": "accuracy",
+    "average_incremental_accuracy": "incremental accuracy",
+    "average_forgetting": "forgetting",
+}
 
 
 def show_demo(demo: Path) -> str:
@@ -34,6 +47,16 @@ def show_mean() -> str:
     """The mean over all settings of results/defaults, and what FTP is ahead by."""
     heads, rows = mean_over_settings(load_plan("defaults"), Store(ROOT / "results" / "defaults"))
     return _markdown([["method", *heads], *([METHODS[name], *rows[name]] for name in rows)])
+
+
+def show_cifar100() -> str:
+    """Mean and deviation over the seeds of results/cifar100, the highest accuracy first."""
+    rows = [["method", *OF_STREAMS.values(), "n"]]
+    runs = Store(ROOT / "results" / "cifar100").frame(RUNS_FILE)
+    for (name,), of_row in sorted(runs.group_by("row"), key=lambda item: -item[1]["average_accuracy"].mean()):
+        cells = [Spread.of(of_row[measure].to_list()).text() for measure in OF_STREAMS]
+        rows.append([METHODS[name], *cells, str(of_row.height)])
+    return _markdown(rows)
 
 
 def show_findings(plan: str) -> str:
@@ -80,6 +103,7 @@ def main() -> None:
         insert("keys", table_of_keys(), "docs/configuration.md")
     if arguments.results:
         insert("mean", show_mean())
+        insert("cifar100", show_cifar100())
         for plan in ("defaults", "comparison", "few_labels"):
             insert(plan, show_findings(plan), "results/findings.md")
 

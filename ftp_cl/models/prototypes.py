@@ -164,9 +164,9 @@ class RandomProjectionHead(PrototypeHead):
         """(G + lambda I)^-1 C, [M, classes], with one matrix beside G."""
         ridge = self.ridge.clamp_min(_ROUNDING * self.gram.trace())
         # A factor by columns, which LAPACK takes, is found in place.
-        factor, failed = self.gram.clone().mT, torch.empty((), dtype=torch.int32, device=self.gram.device)
+        factor = self.gram.clone().mT
         factor.diagonal().add_(ridge)
-        torch.linalg.cholesky_ex(factor, out=(factor, failed))
+        torch.linalg.cholesky(factor, out=factor)
         half = torch.linalg.solve_triangular(factor, self.class_sums.T, upper=False)  # cholesky_solve would copy it
         return torch.linalg.solve_triangular(factor.mT, half, upper=True)
 

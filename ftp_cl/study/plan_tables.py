@@ -100,7 +100,8 @@ def _section(plan: Plan, setting: str, runs: pl.DataFrame, tuning: Sequence[Mapp
     lines = [f"## {setting}\n", f"{experiment_description(plan.experiment(setting))}\n"]
     if (tuned := plan.tuning_settings(setting)) != (setting,) and not plan.tuned_together:
         lines.append(f"All methods have the values that were chosen in {', '.join(tuned)}.\n")
-    heads, rows = _compared(runs, plan.references, list(_MEASURES))
+    shown = [measure for measure, column in _MEASURES.items() if runs[column].is_not_null().any()]
+    heads, rows = _compared(runs, plan.references, shown)
     lines += _heads(["method", *heads, "train s", "MiB", "n", "trials", "chosen on validation"])
     for name, cells in rows.items():
         of_row = runs.filter(row=name)
