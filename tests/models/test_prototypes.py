@@ -76,7 +76,8 @@ def test_of_lambdas_that_differ_by_rounding_the_largest_is_taken():
 
 
 def test_ranpac_with_a_lambda_below_rounding_is_the_least_fit_to_the_images_that_it_knows():
-    features = 1e4 * torch.randn(150, 20, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)  # of the head's projection, too
+    features = 1e4 * torch.randn(150, 20)
     known, new = features[:100], features[100:]
     targets = torch.arange(100) % 3
     head = RandomProjectionHead(20, 400)
@@ -84,7 +85,9 @@ def test_ranpac_with_a_lambda_below_rounding_is_the_least_fit_to_the_images_that
     head.ridge.fill_(1e-12)
     hidden, seen = ((part.double() @ head.projection.double()).relu() for part in (new, known))
     expected = hidden @ torch.linalg.pinv(seen) @ one_hot(targets).double()
-    torch.testing.assert_close(head(new), expected.float(), rtol=0, atol=1e-3)
+    torch.testing.assert_close(
+        head(new), expected.float(), rtol=0, atol=1e-2
+    )  # without the floor it is off by hundreds
 
 
 def test_ranpac_meets_no_order_of_the_classes():
