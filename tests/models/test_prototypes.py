@@ -85,9 +85,8 @@ def test_ranpac_with_a_lambda_below_rounding_is_the_least_fit_to_the_images_that
     head.ridge.fill_(1e-12)
     hidden, seen = ((part.double() @ head.projection.double()).relu() for part in (new, known))
     expected = hidden @ torch.linalg.pinv(seen) @ one_hot(targets).double()
-    torch.testing.assert_close(
-        head(new), expected.float(), rtol=0, atol=1e-2
-    )  # without the floor it is off by hundreds
+    # 20 draws were off by 0.6e-3 to 1.1e-3, and by hundreds without the floor.
+    torch.testing.assert_close(head(new), expected.float(), rtol=0, atol=2e-3)
 
 
 def test_ranpac_meets_no_order_of_the_classes():
