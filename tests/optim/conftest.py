@@ -71,3 +71,21 @@ def assert_same_weights():
             assert torch.equal(a, b), name
 
     return check
+
+
+@pytest.fixture
+def tied_adapters():
+    """A tiny causal model whose adapters peft's ensure_weight_tying ties: two parameters over one memory."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=9,
+        hidden_size=4,
+        intermediate_size=4,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        tie_word_embeddings=True,
+    )
+    tied = LoraConfig(r=2, target_modules=["embed_tokens", "lm_head"], ensure_weight_tying=True)
+    return get_peft_model(LlamaForCausalLM(config), tied)

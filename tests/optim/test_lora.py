@@ -8,7 +8,6 @@ import pytest
 import torch
 from peft import AdaLoraConfig, IA3Config, LoHaConfig, LoKrConfig, LoraConfig, get_peft_model
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from ftp_cl.optim import FTP, next_adapter
 from ftp_cl.projection import LiteralState, literal_step
@@ -162,22 +161,11 @@ def test_tied_adapters_have_one_ball_and_vote_together():
     assert radius == pytest.approx(state.radius, rel=1e-9) and radius > 0.01
 
 
-def test_a_tied_adapter_is_excluded_by_any_of_its_names():
-    """As peft's ensure_weight_tying ties them: two parameters over one memory."""
-    config = LlamaConfig(
-        vocab_size=9,
-        hidden_size=4,
-        intermediate_size=4,
-        num_hidden_layers=1,
-        num_attention_heads=1,
-        tie_word_embeddings=True,
-    )
-    tied = LoraConfig(r=2, target_modules=["embed_tokens", "lm_head"], ensure_weight_tying=True)
-    model = get_peft_model(LlamaForCausalLM(config), tied)
-    names = {name for name in FTP(model).projected_names() if "lora" in name}
+def test_a_tied_adapter_is_excluded_by_any_of_its_names(tied_adapters):
+    names = {name for name in FTP(tied_adapters).projected_names() if "lora" in name}
     assert names == {"model.embed_tokens.lora_embedding_A.default"}
     for pattern in ("*lm_head*", "*embed_tokens*"):
-        assert not any("lora" in name for name in FTP(model, exclude=pattern).projected_names())
+        assert not any("lora" in name for name in FTP(tied_adapters, exclude=pattern).projected_names())
 
 
 # ---- several adapters, merging, deletion ---------------------------------------------------------------------------

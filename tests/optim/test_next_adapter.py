@@ -4,7 +4,6 @@ import pytest
 import torch
 from peft import LoHaConfig, LoraConfig, PeftModel, VeraConfig, get_peft_model
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from ftp_cl.optim import FTP, next_adapter
 
@@ -99,17 +98,8 @@ def test_what_is_kept_with_an_adapter_is_set_to_0_with_it(left_free, merge):
     torch.testing.assert_close(output_of(model), output)
 
 
-def test_of_tied_adapters_both_changes_are_kept():
-    config = LlamaConfig(
-        vocab_size=9,
-        hidden_size=4,
-        intermediate_size=4,
-        num_hidden_layers=1,
-        num_attention_heads=1,
-        tie_word_embeddings=True,
-    )
-    tied = LoraConfig(r=2, target_modules=["embed_tokens", "lm_head"], ensure_weight_tying=True)
-    model = get_peft_model(LlamaForCausalLM(config), tied)
+def test_of_tied_adapters_both_changes_are_kept(tied_adapters):
+    model = tied_adapters
     nn.init.normal_(model.base_model.model.model.embed_tokens.lora_embedding_A["default"])
     ids = torch.arange(9).view(1, -1)
     output = model.eval()(ids).logits.detach()
