@@ -62,7 +62,7 @@ def test_two_processes_equal_one(tmp_path, method):
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     assert_the_same(tmp_path / "two", tmp_path / "one")
-    assert output.count("on what was seen") == 2  # the first process prints
+    assert output.count("on the experiences so far") == 2  # the first process prints
 
 
 @pytest.mark.slow
