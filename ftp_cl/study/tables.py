@@ -63,7 +63,12 @@ MEASURES = (
     Measure("average_accuracy", "average accuracy (%)", "higher", lambda run: run.average_accuracy, main=True),
     Measure("ood_average", "OOD average (%)", "higher", lambda run: run.ood_average, main=True),
     Measure(
-        "average_forgetting", "forgetting (pp)", "lower", lambda run: run.average_forgetting, main=True, note=_FORGETTING
+        "average_forgetting",
+        "forgetting (pp)",
+        "lower",
+        lambda run: run.average_forgetting,
+        main=True,
+        note=_FORGETTING,
     ),
     Measure("backward_transfer", "backward transfer (pp)", "higher", lambda run: run.backward_transfer),
     Measure("learning_accuracy", "learning accuracy (%)", "higher", lambda run: run.learning_accuracy),
