@@ -9,7 +9,7 @@ ahead of and behind in each setting, and what a step costs from docs/speed.md.
 import argparse
 import re
 import sys
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from ftp_cl.runs.schema import table_of_keys
@@ -130,12 +130,15 @@ def show_findings(plan: str) -> str:
     return _markdown([heads, *([*key, *(", ".join(cell) for cell in cells)] for key, cells in sorted(found.items()))])
 
 
-def _differences(plan: str) -> Iterator[tuple[str, str, str, str, tuple[float, float, float], int]]:
+@cache
+def _differences(plan: str) -> list[tuple[str, str, str, str, tuple[float, float, float], int]]:
     """Each two rows in both orders: setting, row, other row, measure, (mean, low, high), number of seeds."""
+    found = []
     for setting, row, other, key, (mean, low, high), n in each_difference(Store(ROOT / "results" / plan)):
         if measure := MEASURES.get(key):
-            yield setting, row, other, measure, (mean, low, high), n
-            yield setting, other, row, measure, (-mean, -high, -low), n
+            found.append((setting, row, other, measure, (mean, low, high), n))
+            found.append((setting, other, row, measure, (-mean, -high, -low), n))
+    return found
 
 
 def _bold(ends: tuple[float, float, float]) -> str:

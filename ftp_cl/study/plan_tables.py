@@ -73,11 +73,12 @@ def differences(results: Store) -> str:
 
 def each_difference(results: Store) -> Iterator[tuple[str, str, str, str, tuple[float, float, float], int]]:
     """Setting, row, reference, measure, mean and ends of the paired difference's 95 % interval, number of seeds."""
-    runs = results.frame(RUNS_FILE)
-    for (setting,), of_setting in runs.group_by("setting", maintain_order=True):
-        for name, reference in itertools.combinations(of_setting["row"].unique(maintain_order=True), 2):
-            for measure in _MEASURES.values():
-                pairs = paired(_values(of_setting, name, measure), _values(of_setting, reference, measure))
+    for (setting,), runs in results.frame(RUNS_FILE).group_by("setting", maintain_order=True):
+        names = runs["row"].unique(maintain_order=True).to_list()
+        values = {name: [_values(runs, name, measure) for measure in _MEASURES.values()] for name in names}
+        for name, reference in itertools.combinations(names, 2):
+            for measure, *both in zip(_MEASURES.values(), values[name], values[reference], strict=True):
+                pairs = paired(*both)
                 if len(pairs) > 1:
                     ends = (float(np.mean(pairs)), *paired_interval(pairs))
                     yield str(setting), name, reference, measure, ends, len(pairs)
