@@ -1,7 +1,5 @@
 """The builder of the domain-incremental benchmarks: the same classes in every experience, another domain in each."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain

@@ -1,7 +1,5 @@
 """MiB: class-incremental segmentation whose losses know what the background of a mask may be."""
 
-from __future__ import annotations
-
 import copy
 import math
 from typing import Any
