@@ -1,6 +1,7 @@
 """split_text and text_domains: any table of texts and labels as a stream of classes, or of domains."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -10,6 +11,8 @@ from ftp_cl.benchmarks.text_tables import TextTable, parts_of, read_columns
 
 if TYPE_CHECKING:
     from ftp_cl.benchmarks.scenario import DescribedScenario
+
+logger = logging.getLogger(__name__)
 
 _OOD = "ood_"
 
@@ -47,6 +50,7 @@ def split_text(
     train = TextTable(root, "train", **tables)
     test = TextTable(root, "test", **tables, classes=train.classes)
     ood = {name.removeprefix(_OOD): TextTable(root, name, **tables) for name in settings["ood_parts"]}
+    _tell_of_known([train], {"test": test, **ood})
     order = {"fixed_class_order": fixed_class_order, "first_exp_with_half_classes": first_exp_with_half_classes}
     split: dict[str, Any] = {"n_experiences": n_experiences, "seed": seed, **order, **options}
     return class_benchmark("split_text", train, test, settings, ood, **split)
@@ -89,14 +93,27 @@ def text_domains(
         return TextTable(root, part, **tables, classes=classes, where=(domain, name))
 
     ood = {name.removeprefix(_OOD): TextTable(root, name, **tables) for name in settings["ood_parts"]}
-    return domain_benchmark(
-        "text_domains",
-        {name: (table("train", name), table("test", name)) for name in trained},
-        {**settings, "ood_domains": list(others)},
-        {**{name: table("test", name) for name in others}, **ood},
-        seed=seed,
-        **options,
+    domains = {name: (table("train", name), table("test", name)) for name in trained}
+    unseen = {**{name: table("test", name) for name in others}, **ood}
+    _tell_of_known(
+        [train for train, _ in domains.values()], {**{n: test for n, (_, test) in domains.items()}, **unseen}
     )
+    return domain_benchmark(
+        "text_domains", domains, {**settings, "ood_domains": list(others)}, unseen, seed=seed, **options
+    )
+
+
+def _tell_of_known(trained: Iterable[TextTable], tested: Mapping[str, TextTable]) -> None:
+    """Warn of texts that stand in the tables to train on and to test on."""
+    known = {text for table in trained for text in table.texts}
+    for name, table in tested.items():
+        if count := sum(text in known for text in table.texts):
+            logger.warning(
+                "%d of the %d texts to test on in %s are among those to train on: what they tell is memory.",
+                count,
+                len(table.texts),
+                name,
+            )
 
 
 def _open(root: str | Path, text: str, label: str, options: Any) -> tuple[Path, dict[str, Any], dict[str, Any]]:

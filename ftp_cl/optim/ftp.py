@@ -280,7 +280,13 @@ class FTP:
     def __getstate__(self) -> dict[str, Any]:
         """Hooks do not travel: torch drops them when an optimizer is copied or pickled, so a copy is unattached."""
         states = {name: state.state_dict() for name, state in self._states.items()}
-        unattached = {"_optimizer": None, "_given": None, "_handles": [], "_loading": None, "_step": None}
+        unattached: dict[str, Any] = {
+            "_optimizer": None,
+            "_given": None,
+            "_handles": [],
+            "_loading": None,
+            "_step": None,
+        }
         return {**self.__dict__, **unattached, "_states": (states, self._states.given)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -370,8 +376,8 @@ class FTP:
 
     def distances(self) -> dict[str, Tensor]:
         """Row-wise L1 distance of the current weights from the anchor, per tensor, shape [anchored rows], on CPU."""
-        active = readings.active(self._tracked, self._states)
-        return {name: readings.distance(self._tracked, name, *tensor).cpu() for name, *tensor, _ in active}
+        found = readings.active(self._tracked, self._states)
+        return {name: readings.distance(self._tracked, name, weights, own).cpu() for name, weights, own, _ in found}
 
     def skipped(self) -> dict[str, int]:
         """Steps in which something was not finite, for tensors that have any."""
