@@ -82,7 +82,11 @@ def assert_the_same(two: Path, one: Path) -> None:
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
-OPTIONS = {"fixmatch": ["labels.per_class=20", "method.ratio=1"], "ewc": ["method.ewc_lambda=10"]}
+OPTIONS = {
+    "fixmatch": ["labels.per_class=20", "method.ratio=1"],
+    "ewc": ["method.ewc_lambda=10"],
+    "ranpac": ["method.projection_size=500"],
+}
 
 
 @pytest.mark.slow
