@@ -21,13 +21,6 @@ from ftp_cl.projection.radius import SKIPPED, VALUE
 class States(dict[str, Any]):
     """A `TensorState` of each tensor that has been projected, by name; of an adapter, a `FactorState`.
 
-    Args:
-        tracked: the parameters.
-        method: of FTP.
-        storage: of anchors and changes.
-        round_anchor: whether an anchor may be rounded to the dtype that `storage` asks for.
-        told: what the user has been told.
-
     Attributes:
         given: anchors by name; of other tensors, the anchor is the weights before their first step.
     """
@@ -46,8 +39,6 @@ class States(dict[str, Any]):
         values = check_anchor(anchor, {n: p for n, p in projected.items() if n not in adapters.by_name()}, complete)
         check_given_anchor(values, adapters, self._tracked.names)
         return values
-
-    # ---- before a step ----------------------------------------------------------------------------------------------
 
     def of(self, name: str, parameter: nn.Parameter) -> TensorState | None:
         """The state that fits the parameter; None, with a warning, while there are no finite weights to stay near."""
@@ -105,8 +96,6 @@ class States(dict[str, Any]):
         self._told.of_skips([name for name, line in numbers.items() if line[SKIPPED]])
         return numbers
 
-    # ---- saved ------------------------------------------------------------------------------------------------------
-
     def saved(self) -> dict[str, Any]:
         """Those of sharded tensors as distributed tensors."""
         tensors = {name: state.state_dict() for name, state in self.items()}
@@ -116,11 +105,7 @@ class States(dict[str, Any]):
         return {"version": 1, "tensors": tensors}
 
     def parse(self, state_dict: Mapping[str, Any]) -> dict[str, TensorState | FactorState]:
-        """The inverse of `saved`; nothing is changed.
-
-        Raises:
-            ValueError: as `FTP.load_state_dict`.
-        """
+        """The inverse of `saved`, checked as `FTP.load_state_dict` says; nothing is changed."""
         known = isinstance(state_dict, Mapping) and state_dict.keys() == {"version", "tensors"}
         if not known or number(state_dict["version"]) != 1 or not isinstance(state_dict["tensors"], Mapping):
             raise ValueError("This is no state dict of FTP (version 1).")

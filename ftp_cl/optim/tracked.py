@@ -16,10 +16,6 @@ from ftp_cl.projection import Sharding
 class Tracked:
     """A model's parameters by canonical name, as they were taken last.
 
-    Args:
-        method: of FTP.
-        told: what the user has been told.
-
     Attributes:
         names: of each parameter; the first one of a tied parameter.
         excluded: names of those that are not projected.
@@ -44,17 +40,7 @@ class Tracked:
     def take(
         self, parameters: NamedParameters | None, exclude: Exclude | None = None, known: Collection[str] = ()
     ) -> None:
-        """Take the parameters anew.
-
-        Args:
-            parameters: the model or its named parameters; None: the model given before.
-            exclude: replaces the previous choice; None keeps it.
-            known: names of adapters that have been bounded before.
-
-        Raises:
-            ValueError: if `exclude` does not fit these parameters, two of them have one name, or one cannot be
-                projected.
-        """
+        """As `FTP.track`. `known`: names of adapters that have been bounded before."""
         parameters = self.model if parameters is None else parameters
         if parameters is None:
             raise ValueError("FTP was given named parameters, not a model: pass the current ones to track().")
