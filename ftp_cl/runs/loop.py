@@ -160,14 +160,7 @@ class Evaluation:
         ConfigError: there is no such stream, two of its experiences have the same number, or none is trained on.
     """
 
-    def __init__(
-        self,
-        benchmark: Any,
-        stream: str,
-        counts: Counts,
-        record: RunDirectory,
-        workers: int = 0,
-    ) -> None:
+    def __init__(self, benchmark: Any, stream: str, counts: Counts, record: RunDirectory, workers: int = 0) -> None:
         if stream not in benchmark.streams:
             raise ConfigError(
                 f"eval.stream={stream} is no stream of the benchmark: use {', '.join(benchmark.streams)}."

@@ -140,9 +140,7 @@ def mean_over_settings(plan: Plan, results: Store) -> tuple[list[str], dict[str,
     """
     runs = _runs_of(plan, results).filter(pl.col("setting").is_in(plan.mean_over))
     means = runs.group_by("row", "seed", maintain_order=True).agg(
-        pl.len(),
-        *(pl.col(measure).mean() for measure in _MEASURES.values()),
-        pl.col("^metric$").first(),
+        pl.len(), *(pl.col(measure).mean() for measure in _MEASURES.values()), pl.col("^metric$").first()
     )
     means = means.filter(pl.col("len") == len(plan.mean_over))
     # What is chosen on validation images sees no other styles.

@@ -4,15 +4,18 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from ftp_cl.cli import main
 from ftp_cl.runs.config import ConfigError, load_config
 from ftp_cl.runs.group import METHODS
 from ftp_cl.runs.run import run
@@ -24,14 +27,49 @@ SHORT = [
 ROOT = Path(__file__).parents[2]
 
 
-def started(directory: Path, *overrides: str, **options) -> subprocess.Popen:
+def started(directory: Path, *overrides: str) -> subprocess.Popen:
     """Two processes, as a user starts them."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "ftp_cl"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [*torchrun, "run", *SHORT, *overrides, f"out={directory}"]
-    return subprocess.Popen(
-        command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options
-    )
+    return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def forked(directory: Path, *overrides: str) -> tuple[list[int], Path]:
+    """Run in two processes that need import nothing; returns their numbers, and where they print."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    given = {"WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+    output = directory.with_suffix(".log")
+    output.write_text("")
+    children = [os.fork() or run_as(rank, given, output, *SHORT, *overrides, f"out={directory}") for rank in (0, 1)]
+    return children, output
+
+
+def succeed(children: list[int], output: Path) -> str:
+    """Wait until both have; returns what they have printed."""
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0], output.read_text()
+    return output.read_text()
+
+
+def run_as(rank: int, given: dict, output: Path, *words: str):
+    """End this process with the status of the run that it carries out."""
+    status = 1
+    signal.alarm(300)
+    try:
+        for stream in (1, 2):
+            os.dup2(os.open(output, os.O_WRONLY | os.O_APPEND), stream)
+        os.environ.update({name: str(value) for name, value in {**given, "RANK": rank, "LOCAL_RANK": rank}.items()})
+        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+        status = main(["run", *words])
+    except SystemExit as leaving:
+        status = leaving.code
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        os._exit(status)
 
 
 def assert_the_same(two: Path, one: Path) -> None:
@@ -50,34 +88,45 @@ def assert_the_same(two: Path, one: Path) -> None:
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
-OPTIONS = {"fixmatch": ["labels.per_class=20", "method.ratio=1"], "ewc": ["method.ewc_lambda=10"]}
+OPTIONS = {
+    "fixmatch": ["labels.per_class=20", "method.ratio=1"],
+    "ewc": ["method.ewc_lambda=10"],
+    "ranpac": ["method.projection_size=500"],
+}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["ftp", *METHODS])
 def test_two_processes_equal_one(tmp_path, method):
     options = [f"method={method}", *OPTIONS.get(method, [])]
-    process = started(tmp_path / "two", *options)
+    output = succeed(*forked(tmp_path / "two", *options))
     run(load_config([*SHORT, *options]), tmp_path / "one")
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
     assert_the_same(tmp_path / "two", tmp_path / "one")
     assert output.count("on the experiences so far") == 2  # the first process prints
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["ftp_replay", "fixmatch"])
-def test_a_signal_to_one_stops_both_and_they_go_on_where_they_were(tmp_path, method):
+@pytest.mark.parametrize(("method", "by_torchrun"), [("ftp_replay", True), ("fixmatch", False)])
+def test_a_signal_to_one_stops_both_and_they_go_on_where_they_were(tmp_path, method, by_torchrun):
     options = [f"method={method}", *OPTIONS.get(method, []), "train.epochs=3", "checkpoint.every_iterations=2"]
-    process = started(tmp_path / "two", *options)
-    wait_for(lambda: list((tmp_path / "two").glob("checkpoints/*.pt")), process)
-    os.kill(second_of(process), signal.SIGTERM)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode != 0 and not (tmp_path / "two" / "result.json").exists(), output
-    process = started(tmp_path / "two", *options, "resume=true")
+    checkpoints = (tmp_path / "two").glob
+    if by_torchrun:
+        process = started(tmp_path / "two", *options)
+        wait_for(lambda: list(checkpoints("checkpoints/*.pt")), process)
+        os.kill(second_of(process), signal.SIGTERM)
+        output, _ = process.communicate(timeout=300)
+        assert process.returncode != 0, output
+    else:
+        (first, second), output = forked(tmp_path / "two", *options)
+        while not list(checkpoints("checkpoints/*.pt")):
+            time.sleep(0.01)
+        os.kill(second, signal.SIGTERM)
+        statuses = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in (first, second)]
+        assert statuses == [143, 143], output.read_text()
+    assert not (tmp_path / "two" / "result.json").exists(), output
+    output = succeed(*forked(tmp_path / "two", *options, "resume=true"))
     run(load_config([*SHORT, *options]), tmp_path / "one")
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0 and "resumed at experience 1, epoch" in output, output
+    assert "resumed at experience 1, epoch" in output
     assert_the_same(tmp_path / "two", tmp_path / "one")
 
 
@@ -111,10 +160,8 @@ def second_of(process: subprocess.Popen) -> int:
 def test_workers_load_the_share_of_each_process_and_last_batches_may_be_too_small_for_all(tmp_path):
     """Of 505 images in the first experience, 36 batches of 14 leave one, which one process trains on."""
     options = ["method=naive", "train.augmentation=shift", "loader.workers=1", "train.batch_size=14"]
-    process = started(tmp_path / "two", *options)
+    succeed(*forked(tmp_path / "two", *options))
     run(load_config([*SHORT, *options]), tmp_path / "one")
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
     assert_the_same(tmp_path / "two", tmp_path / "one")
 
 
