@@ -219,8 +219,8 @@ class Evaluation:
 
     @property
     def unit(self) -> str:
-        """What percentages are, where they are no accuracies."""
-        words = {"accuracy": "", "mean_iou": "mean IoU ", "within_11.25": "within 11.25 degrees "}
+        """What percentages are."""
+        words = {"accuracy": "accuracy", "mean_iou": "mean IoU", "within_11.25": "within 11.25 degrees"}
         return words[metric_of(self._counts)]
 
     def of_pixels(self) -> dict[str, Any]:
@@ -276,8 +276,8 @@ def train_and_evaluate(
         rows.append(evaluation.accuracies(strategy, i))
         checkpoints.end_if_asked()
         if seen := evaluation.on_seen(rows[i], i):
-            where = f"after experience {i + 1} of {len(benchmark.train_stream)}"
-            progress.say(f"  {where}: {statistics.fmean(seen):.1f} % {evaluation.unit}on what was seen")
+            where = f"{progress.name}, experience {i + 1} of {len(benchmark.train_stream)}"
+            progress.say(f"{where}: {statistics.fmean(seen):.1f} % {evaluation.unit} on the experiences so far")
         table = projection_table(strategy)
         if table:
             record.add_event("projection", experience=i, tensors=table)

@@ -102,7 +102,7 @@ def test_two_processes_equal_one(tmp_path, method):
     output = succeed(*forked(tmp_path / "two", *options))
     run(load_config([*SHORT, *options]), tmp_path / "one")
     assert_the_same(tmp_path / "two", tmp_path / "one")
-    assert output.count("on what was seen") == 2  # the first process prints
+    assert output.count("on the experiences so far") == 2  # the first process prints
 
 
 @pytest.mark.slow
