@@ -1,9 +1,12 @@
 """Two processes that train together equal one, with the same batches; what they cannot do they refuse."""
 
 import contextlib
+import itertools
 import json
+import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,6 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from ftp_cl.runs.checkpoints import Checkpoints
 from ftp_cl.runs.config import ConfigError, load_config
 from ftp_cl.runs.group import METHODS
 from ftp_cl.runs.run import run
@@ -50,25 +54,63 @@ def assert_the_same(two: Path, one: Path) -> None:
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
-OPTIONS = {"fixmatch": ["labels.per_class=20", "method.ratio=1"], "ewc": ["method.ewc_lambda=10"]}
+OPTIONS = {"fixmatch": ["labels.per_class=20", "method.ratio=1", "train.epochs=2"], "ewc": ["method.ewc_lambda=10"]}
+
+
+def forked(directory: Path, *overrides: str, killed_after: int | None = None) -> list[int | None]:
+    """How two processes end that are forked from this one, which has imported everything: torchrun's would do it anew.
+
+    `killed_after`: iterations, after which the second process gets SIGKILL.
+    """
+    config = load_config([*SHORT, *overrides])
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+
+    def work(rank: int) -> None:
+        given = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+        os.environ.update({name: str(value) for name, value in given.items()})
+        if rank == 1 and killed_after is not None:
+            done, whole = itertools.count(1), Checkpoints.iteration_done
+
+            def iteration_done(*args):
+                whole(*args)
+                if next(done) == killed_after:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            Checkpoints.iteration_done = iteration_done
+        run(config, directory)
+
+    processes = [multiprocessing.get_context("fork").Process(target=work, args=(rank,)) for rank in range(2)]
+    try:
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(300)
+    finally:
+        for process in processes:
+            process.kill()
+    return [process.exitcode for process in processes]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["ftp", *METHODS])
-def test_two_processes_equal_one(tmp_path, method):
+def test_two_processes_equal_one_also_when_one_was_killed(tmp_path, method):
     options = [f"method={method}", *OPTIONS.get(method, [])]
-    process = started(tmp_path / "two", *options)
     run(load_config([*SHORT, *options]), tmp_path / "one")
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
+    assert forked(tmp_path / "two", *options) == [0, 0]
     assert_the_same(tmp_path / "two", tmp_path / "one")
-    assert output.count("on what was seen") == 2  # the first process prints
+    # It is killed in the second experience, where methods have something to keep of the first.
+    cut, in_second = tmp_path / "cut", 7 if method == "fixmatch" else 12
+    assert forked(cut, *options, "checkpoint.every_iterations=2", killed_after=in_second) == [1, -signal.SIGKILL]
+    assert list(cut.glob("checkpoints/*.pt")) and not (cut / "result.json").exists()
+    assert forked(cut, *options, "resume=true") == [0, 0]
+    assert_the_same(cut, tmp_path / "one")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["ftp_replay", "fixmatch"])
-def test_a_signal_to_one_stops_both_and_they_go_on_where_they_were(tmp_path, method):
-    options = [f"method={method}", *OPTIONS.get(method, []), "train.epochs=3", "checkpoint.every_iterations=2"]
+def test_a_signal_to_one_stops_both_and_they_go_on_where_they_were(tmp_path):
+    options = ["method=ftp_replay", "train.epochs=3", "checkpoint.every_iterations=2"]
     process = started(tmp_path / "two", *options)
     wait_for(lambda: list((tmp_path / "two").glob("checkpoints/*.pt")), process)
     os.kill(second_of(process), signal.SIGTERM)
@@ -78,6 +120,7 @@ def test_a_signal_to_one_stops_both_and_they_go_on_where_they_were(tmp_path, met
     run(load_config([*SHORT, *options]), tmp_path / "one")
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0 and "resumed at experience 1, epoch" in output, output
+    assert output.count("on what was seen") == 2  # the first process prints
     assert_the_same(tmp_path / "two", tmp_path / "one")
 
 
@@ -111,10 +154,8 @@ def second_of(process: subprocess.Popen) -> int:
 def test_workers_load_the_share_of_each_process_and_last_batches_may_be_too_small_for_all(tmp_path):
     """Of 505 images in the first experience, 36 batches of 14 leave one, which one process trains on."""
     options = ["method=naive", "train.augmentation=shift", "loader.workers=1", "train.batch_size=14"]
-    process = started(tmp_path / "two", *options)
     run(load_config([*SHORT, *options]), tmp_path / "one")
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
+    assert forked(tmp_path / "two", *options) == [0, 0]
     assert_the_same(tmp_path / "two", tmp_path / "one")
 
 
