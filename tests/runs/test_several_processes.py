@@ -54,7 +54,12 @@ def assert_the_same(two: Path, one: Path) -> None:
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
-OPTIONS = {"fixmatch": ["labels.per_class=20", "method.ratio=1", "train.epochs=2"], "ewc": ["method.ewc_lambda=10"]}
+OPTIONS = {
+    "ewc": ["method.ewc_lambda=10"],
+    "fixmatch": ["labels.per_class=20", "method.ratio=1", "train.epochs=2"],
+    "lda": ["method.features=all", "method.drift=true"],
+    "ranpac": ["method.features=all", "method.projection_size=500"],
+}
 
 
 def forked(directory: Path, *overrides: str, killed_after: int | None = None) -> list[int | None]:
