@@ -12,6 +12,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from ftp_cl.cli import main
+from ftp_cl.runs.catalogue import experiment_description
 from ftp_cl.runs.config import ConfigError, load_config
 from ftp_cl.runs.data import benchmark_of
 from ftp_cl.study.compare import chosen, compare
@@ -62,6 +63,7 @@ def test_every_trial_of_a_shipped_plan_is_a_valid_configuration(name, quick):
     assert plan.references and len(plan.seeds) >= 3
     for setting in plan.settings:
         load_config([f"+experiment={plan.experiment(setting)}"])
+        assert experiment_description(plan.experiment(setting)).endswith(".")  # begins its table
     for method in plan.methods:
         trials = method.trials(plan.trials)
         assert len(set(trials)) == (plan.trials if method.space else 1)
