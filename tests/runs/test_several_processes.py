@@ -20,6 +20,7 @@ from ftp_cl.runs.checkpoints import Checkpoints
 from ftp_cl.runs.config import ConfigError, load_config
 from ftp_cl.runs.group import METHODS
 from ftp_cl.runs.run import run
+from ftp_cl.runs.termination import Termination
 
 SHORT = [
     *("benchmark=split_digits", "benchmark.n_experiences=2", "model=small_cnn", "train.epochs=1"),
@@ -105,9 +106,9 @@ def test_two_processes_equal_one_also_when_one_was_killed(tmp_path, method):
     run(load_config([*SHORT, *options]), tmp_path / "one")
     assert forked(tmp_path / "two", *options) == [0, 0]
     assert_the_same(tmp_path / "two", tmp_path / "one")
-    # It is killed in the second experience, where methods have something to keep of the first.
-    cut, in_second = tmp_path / "cut", 7 if method == "fixmatch" else 12
-    assert forked(cut, *options, "checkpoint.every_iterations=2", killed_after=in_second) == [1, -signal.SIGKILL]
+    # In the second experience methods have something to keep of the first; APER trains on that one only.
+    cut, iterations = tmp_path / "cut", {"aper": 7, "fixmatch": 7}.get(method, 12)
+    assert forked(cut, *options, "checkpoint.every_iterations=2", killed_after=iterations) == [1, -signal.SIGKILL]
     assert list(cut.glob("checkpoints/*.pt")) and not (cut / "result.json").exists()
     assert forked(cut, *options, "resume=true") == [0, 0]
     assert_the_same(cut, tmp_path / "one")
@@ -137,6 +138,16 @@ def test_a_process_that_is_killed_ends_the_other_with_a_sentence(tmp_path):
     output, _ = process.communicate(timeout=300)
     assert process.returncode != 0
     assert "ftp-cl: another process of this run has ended or cannot be reached; resume=true goes on" in output
+
+
+def test_a_process_that_fails_because_another_ended_is_not_ended_itself_before_it_has_said_so():
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(ConnectionError), Termination(always_waits=True):
+            raise ConnectionError
+        assert signal.getsignal(signal.SIGTERM) is not before
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def wait_for(condition, process: subprocess.Popen) -> None:
