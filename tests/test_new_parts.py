@@ -69,20 +69,24 @@ FILES = {
 def call(tmp_path_factory):
     """The command line of a copy of the package that has the new files; returns what it printed."""
     folder = tmp_path_factory.mktemp("copy")
-    shutil.copytree(ROOT / "ftp_cl", folder / "ftp_cl", ignore=shutil.ignore_patterns("configs", "__pycache__"))
+    # With what Python and Numba have compiled, but not what they are writing just now.
+    without = shutil.ignore_patterns("configs", "*.pyc.*", "tmp*")
+    shutil.copytree(ROOT / "ftp_cl", folder / "ftp_cl", ignore=without)
     shutil.copytree(ROOT / "configs", folder / "ftp_cl" / "configs")
     for name, text in FILES.items():
         (folder / "ftp_cl" / name).write_text(text)
     environment = {**os.environ, "PYTHONPATH": str(folder)}
 
-    def start(*words):
-        command = [sys.executable, "-m", "ftp_cl.cli", *words]
+    def start(*commands):
+        """One after the other in one process, as far as they succeed."""
+        code = f"import sys; from ftp_cl.cli import main; sys.exit(next(filter(None, map(main, {commands!r})), 0))"
+        command = [sys.executable, "-c", code]
         return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
-    def run(*words):
-        process = start(*words)
+    def run(*commands, status=0):
+        process = start(*commands)
         printed = process.communicate()[0].decode()
-        assert process.returncode == 0, printed
+        assert process.returncode == status, printed
         return printed
 
     run.folder, run.start = folder, start
@@ -95,25 +99,23 @@ def result(call, name):
 
 @pytest.mark.slow
 def test_list_and_refusals_know_the_new_files(call):
-    printed = call("list")
+    job = ["run", "--cfg", "job", "method=shrink"]
+    printed = call(["list"], [*job, "method.most=5", "with=ftp"], [*job, "method.strenth=1"], status=2)
     assert all(word in printed for word in ("Weights shrink.", "Few digits.", "Tiny."))
-    assert "name: ftp_shrink" in call("run", "--cfg", "job", "method=shrink", "method.most=5", "with=ftp")
-    process = call.start("run", "--cfg", "job", "method=shrink", "method.strenth=1")
-    assert "did you mean method.strength?" in process.communicate()[0].decode() and process.returncode == 2
+    assert "name: ftp_shrink" in printed and "did you mean method.strength?" in printed
 
 
 @pytest.mark.slow
 def test_a_new_method_resumes_after_a_kill_to_the_last_digit(call):
     words = ["run", *DIGITS, *QUICK, "method=shrink", "with=ftp", "checkpoint.every_iterations=3", "train.epochs=3"]
-    call(*words, "out=whole")
-    process = call.start(*words, "out=killed")
+    process = call.start([*words, "out=whole"], [*words, "out=killed"])
     events, deadline = call.folder / "killed" / "metrics.jsonl", time.monotonic() + 120
     while not (events.exists() and '"eval"' in events.read_text()) and time.monotonic() < deadline:
         time.sleep(0.01)  # the first experience is evaluated: its checkpoint is written
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (call.folder / "killed" / "result.json").exists()
-    assert "resumed at" in call(*words, "out=killed", "resume=true")
+    assert "resumed at" in call([*words, "out=killed", "resume=true"])
     whole, killed = result(call, "whole"), result(call, "killed")
     assert whole["method"] == "ftp_shrink" and whole["projection"]
     assert killed["accuracy_matrix"] == whole["accuracy_matrix"] and killed["projection"] == whole["projection"]
@@ -122,18 +124,15 @@ def test_a_new_method_resumes_after_a_kill_to_the_last_digit(call):
 @pytest.mark.slow
 def test_a_new_backend_runs_and_is_named_where_one_is_unknown(call):
     words = ["run", *DIGITS, *QUICK, "method=ftp"]
-    call(*words, "method.backend=slow", "out=slow")
-    call(*words, "method.backend=torch", "out=torch")
+    backends = ("slow", "torch", "slwo")
+    printed = call(*([*words, f"method.backend={name}", f"out={name}"] for name in backends), status=2)
     assert (call.folder / "slow_steps").read_text()
     assert result(call, "slow")["accuracy_matrix"] == result(call, "torch")["accuracy_matrix"]
-    process = call.start(*words, "method.backend=slwo")
-    assert "available are 'auto', 'numba', 'slow', 'torch'" in process.communicate()[0].decode()
+    assert "available are 'auto', 'numba', 'slow', 'torch'" in printed
 
 
 @pytest.mark.slow
 def test_compare_and_report_know_a_new_method_benchmark_and_model(call):
-    call("run", "benchmark=two_digits", "model=tiny", "method=shrink", *QUICK, "out=rows/run")
-    assert result(call, "rows/run")["benchmark"] == "two_digits" and result(call, "rows/run")["model"] == "tiny"
     quick = ["train.epochs=1", "benchmark.size=16"]
     plan = {
         **{"settings": ["shots_2"], "trials": 2, "tuning_seeds": [100], "seeds": [0], "references": ["ncm"]},
@@ -143,8 +142,12 @@ def test_compare_and_report_know_a_new_method_benchmark_and_model(call):
         },
     }
     (call.folder / "plan.yaml").write_text(yaml.safe_dump(plan))
-    call("compare", "--plan", "plan.yaml", "--results", "rows", "--workers", "1")
+    call(
+        ["run", "benchmark=two_digits", "model=tiny", "method=shrink", *QUICK, "out=rows/run"],
+        ["compare", "--plan", "plan.yaml", "--results", "rows", "--workers", "1"],
+        ["report", "rows", "--out", "report"],
+    )
+    assert result(call, "rows/run")["benchmark"] == "two_digits" and result(call, "rows/run")["model"] == "tiny"
     assert "| shrink |" in (call.folder / "rows" / "README.md").read_text()
-    call("report", "rows", "--out", "report")
     text = (call.folder / "report" / "report.md").read_text().replace("\\_", "_")
     assert "two_digits" in text and "split_emoji, shots_2" in text and "shrink" in text

@@ -1,21 +1,22 @@
 """Puts generated tables into README.md, docs/configuration.md and results/findings.md, between markers.
 
 `python tools/update_readme.py --demo demo` takes the table of a finished demo. `--results` takes the comparison with
-one set of values for all settings from results/defaults, split CIFAR-100 from results/cifar100, and what rows of FTP
-are ahead of and behind in each setting.
+one set of values for all settings from results/defaults, split CIFAR-100 from results/cifar100, what rows of FTP are
+ahead of and behind in each setting, and what a step costs from docs/speed.md.
 `--configuration` takes the table of keys from the schema.
 """
 
 import argparse
-import csv
+import re
 import sys
+from functools import cache
 from pathlib import Path
 
 from ftp_cl.runs.schema import table_of_keys
 from ftp_cl.study.aggregate import Spread
 from ftp_cl.study.loading import load_results
 from ftp_cl.study.plan import load_plan
-from ftp_cl.study.plan_tables import differences, mean_over_settings
+from ftp_cl.study.plan_tables import each_difference, mean_over_settings
 from ftp_cl.study.store import RUNS_FILE, Store
 
 ROOT = Path(__file__).parents[1]
@@ -32,6 +33,30 @@ OF_STREAMS = {
     "average_incremental_accuracy": "incremental accuracy",
     "average_forgetting": "forgetting",
 }
+
+# What README says of wins and losses: plan, setting, row, what it is compared with, and this in words.
+COMPARED = [
+    ("comparison", "robust", "ftp", "naive", "fine-tuning, one task"),
+    ("comparison", "domain_incremental", "ftp", "naive", "fine-tuning, one style after another"),
+    ("text", "text", "ftp, 1e-4", "naive, 1e-4", "fine-tuning, [names of emoji](results/text/README.md), untuned"),
+    ("comparison", "robust_digits", "ftp", "naive_warmup", "fine-tuning with warm-up, digits, one task"),
+    ("comparison", "class_incremental", "ftp", "lda", "frozen features + LDA, classes in 5 tasks"),
+    ("comparison", "class_incremental_10", "ftp", "lda", "the same, 10 tasks"),
+    ("comparison", "robust", "ftp", "naive_warmup", "fine-tuning with warm-up, one task"),
+    (
+        "vit_rates",
+        "photographs",
+        "ftp, 1e-5",
+        "naive, 1e-5",
+        "fine-tuning, [ViT](docs/transformers.md), untuned, rate 1e-5",
+    ),
+]
+VERDICTS = {(True, False): "Wins", (True, True): "Wins and loses", (False, True): "Loses", (False, False): "Undecided"}
+COSTS = """\
+**What it costs.** On a CPU with Numba (`.[fast]`), an optimizer step takes {numba:.1f} times as long as fused AdamW's,
+in one pass {numba, one pass:.1f} times; in plain torch {torch, hooks:.1f} times. No forward or backward pass is added:
+whole iterations took {iterations:.2f} times as long ([docs/speed.md](docs/speed.md)). On a GPU it has not been
+measured yet."""
 
 
 def show_demo(demo: Path) -> str:
@@ -59,21 +84,69 @@ def show_cifar100() -> str:
     return _markdown(rows)
 
 
+def show_wins_and_losses() -> str:
+    """The comparisons of `COMPARED`, a line each, and what FTP's default values lose to tuned ones."""
+    lines = []
+    for plan, *names, words in COMPARED:
+        found = [(measure, ends, n) for *rows, measure, ends, n in _differences(plan) if rows == names]
+        verdict = VERDICTS[any(ends[1] > 0 for _, ends, _ in found), any(ends[2] < 0 for _, ends, _ in found)]
+        numbers = ", ".join(f"{measure} {_bold(ends)}" for measure, ends, _ in found)
+        seeds = found[0][-1]
+        lines.append((verdict, f"against {words}: {numbers}{'' if seeds == 10 else f' ({seeds} seeds)'}."))
+    (name, *_), rows = mean_over_settings(load_plan("recommended"), Store(ROOT / "results" / "recommended"))
+    default = f"validation {name} {rows['published'][1]}"
+    lines.append(("Loses", f"with default values against [tuned ones](results/recommended/README.md): {default}."))
+    lines.sort(key=lambda line: list(VERDICTS.values()).index(line[0]))
+    return "\n".join(f"- **{verdict}** {text}" for verdict, text in lines)
+
+
+def show_costs() -> str:
+    """The smallest and the largest multiples in the tables of docs/speed.md."""
+    steps, iterations = _multiples("models"), _multiples("iterations")
+    whole = [number for head, numbers in iterations.items() if head != "TPGM" for number in numbers]
+    ranges = {head: (min(all_of), max(all_of)) for head, all_of in {**steps, "iterations": whole}.items() if all_of}
+    return re.sub(
+        r"\{(.+?)(:.+?)\}", lambda found: " to ".join(f"{{{found[2]}}}".format(end) for end in ranges[found[1]]), COSTS
+    )
+
+
+def _multiples(table: str) -> dict[str, list[float]]:
+    """The cells such as 1.95x of a table of docs/speed.md, by the head of their column."""
+    _, _, rest = (ROOT / "docs" / "speed.md").read_text().partition(f"<!-- {table}: begin -->")
+    lines = [line.strip("|").split("|") for line in rest.partition("<!--")[0].splitlines() if line.startswith("|")]
+    columns = {head.strip(): [cell.strip() for cell in cells] for head, *cells in zip(*lines, strict=True)}
+    return {head: [float(cell[:-1]) for cell in cells if cell.endswith("x")] for head, cells in columns.items()}
+
+
 def show_findings(plan: str) -> str:
     """What each row with FTP is ahead of, level with and behind in each setting, among the rows without FTP."""
     found: dict[tuple[str, str, str], list[list[str]]] = {}
-    for line in csv.DictReader(differences(Store(ROOT / "results" / plan)).splitlines()):
-        ends = [float(line[end]) for end in ("difference", "low", "high")]
-        row, other, measure = line["row"], line["reference"], MEASURES.get(line["measure"])
-        if "ftp" in other:
-            row, other, ends = other, row, [-ends[0], -ends[2], -ends[1]]
-        if "ftp" not in row or "ftp" in other or measure is None:
-            continue
-        text = f"{other} {ends[0]:+.1f} [{ends[1]:.1f}, {ends[2]:.1f}]"
-        place = 0 if ends[1] > 0 else 2 if ends[2] < 0 else 1
-        found.setdefault((line["setting"], row, measure), [[], [], []])[place].append(other if place == 1 else text)
+    for setting, row, other, measure, ends, _ in _differences(plan):
+        if "ftp" in row and "ftp" not in other:
+            place = 0 if ends[1] > 0 else 2 if ends[2] < 0 else 1
+            text = other if place == 1 else f"{other} {_interval(ends)}"
+            found.setdefault((setting, row, measure), [[], [], []])[place].append(text)
     heads = ["setting", "row", "measure", "ahead of", "level with", "behind"]
     return _markdown([heads, *([*key, *(", ".join(cell) for cell in cells)] for key, cells in sorted(found.items()))])
+
+
+@cache
+def _differences(plan: str) -> list[tuple[str, str, str, str, tuple[float, float, float], int]]:
+    """Each two rows in both orders: setting, row, other row, measure, (mean, low, high), number of seeds."""
+    found = []
+    for setting, row, other, key, (mean, low, high), n in each_difference(Store(ROOT / "results" / plan)):
+        if measure := MEASURES.get(key):
+            found.append((setting, row, other, measure, (mean, low, high), n))
+            found.append((setting, other, row, measure, (-mean, -high, -low), n))
+    return found
+
+
+def _bold(ends: tuple[float, float, float]) -> str:
+    return _interval(ends) if ends[1] <= 0 <= ends[2] else f"**{_interval(ends)}**"
+
+
+def _interval(ends: tuple[float, float, float]) -> str:
+    return f"{ends[0]:+.1f} [{ends[1]:.1f}, {ends[2]:.1f}]"
 
 
 def _markdown(rows: list[list[str]]) -> str:
@@ -104,6 +177,8 @@ def main() -> None:
     if arguments.results:
         insert("mean", show_mean())
         insert("cifar100", show_cifar100())
+        insert("wins", show_wins_and_losses())
+        insert("costs", show_costs())
         for plan in ("defaults", "comparison", "few_labels"):
             insert(plan, show_findings(plan), "results/findings.md")
 

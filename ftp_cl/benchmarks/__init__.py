@@ -1,7 +1,5 @@
 """Streams for continual learning with unseen domains: datasets, and Avalanche benchmarks made from them."""
 
-from __future__ import annotations
-
 import importlib
 from typing import TYPE_CHECKING, Any
 

@@ -1,7 +1,5 @@
 """Checks of arguments that datasets and benchmarks share: a failure is one sentence that names the nearest choice."""
 
-from __future__ import annotations
-
 import difflib
 import operator
 import unicodedata

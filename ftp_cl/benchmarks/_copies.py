@@ -1,7 +1,5 @@
 """Copies of the items of an Avalanche dataset, from which nothing leads back to where they came from."""
 
-from __future__ import annotations
-
 import copy
 import pickle
 from collections.abc import Iterator, Sequence

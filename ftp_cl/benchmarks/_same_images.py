@@ -1,7 +1,5 @@
 """Whether two streams show the same images, in whatever size, style or split they are read."""
 
-from __future__ import annotations
-
 import copy
 import hashlib
 from collections.abc import Hashable, Iterable, Iterator

@@ -3,8 +3,6 @@
 Avalanche has no public way to either; the pinned version keeps them in a tree with the raw datasets at its leaves.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial

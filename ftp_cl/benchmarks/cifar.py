@@ -1,11 +1,9 @@
 """split_cifar10 and split_cifar100, with the published CIFAR-10-C and CIFAR-100-C as OOD streams."""
 
-from __future__ import annotations
-
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 from torchvision.datasets import CIFAR10, CIFAR100
@@ -17,8 +15,6 @@ from ftp_cl.benchmarks.download import Archive, data_root, require_folder
 from ftp_cl.benchmarks.options import ClassOptions, Transform, class_benchmark, takes
 
 if TYPE_CHECKING:
-    from typing import Unpack
-
     from ftp_cl.benchmarks.scenario import DescribedScenario
 
 _SIDE = 32
@@ -198,7 +194,7 @@ def split_cifar10(
     dataset_root: str | Path | None = None,
     download: bool = True,
     **options: Unpack[ClassOptions],
-) -> DescribedScenario:
+) -> "DescribedScenario":
     """CIFAR-10 in experiences of a few classes, with CIFAR-10-C or corruptions made here as OOD streams.
 
     Everything is as in ``split_cifar100``, with 10 classes and ``cifar-10-batches-py/`` and ``CIFAR-10-C/`` below
@@ -219,7 +215,7 @@ def split_cifar100(
     dataset_root: str | Path | None = None,
     download: bool = True,
     **options: Unpack[ClassOptions],
-) -> DescribedScenario:
+) -> "DescribedScenario":
     """CIFAR-100 in experiences of a few classes, with CIFAR-100-C or corruptions made here as OOD streams.
 
     The streams are ``train``, ``test``, ``validation`` if asked for, and one ``ood_<corruption>_<severity>`` per
@@ -243,7 +239,7 @@ def split_cifar100(
 
 def _split_cifar(
     variant: str, source: str, size: Size, dataset_root: str | Path | None, download: bool, **options: Any
-) -> DescribedScenario:
+) -> "DescribedScenario":
     for transform in ("train_transform", "eval_transform"):
         options[transform] = _resized(size, options[transform])
     check_choice("corruption_source", source, ("published", "made"))

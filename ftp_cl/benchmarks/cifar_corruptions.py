@@ -9,8 +9,6 @@ Source: Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Com
 2019, arXiv 1903.12261; constants: make_cifar_c.py of the repository hendrycks/robustness.
 """
 
-from __future__ import annotations
-
 import importlib.resources
 from collections.abc import Callable
 from functools import lru_cache

@@ -4,8 +4,6 @@ A benchmark of this package is a thin function that makes the datasets and hands
 training, what for validation, and how many shots, ``draw_identities`` draws; the class order, ``draw_class_order``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate

@@ -1,7 +1,5 @@
 """ImageNet-C's corruptions as OOD streams of any benchmark of images."""
 
-from __future__ import annotations
-
 import copy
 import hashlib
 import importlib

@@ -1,10 +1,8 @@
 """split_digits: scikit-learn's 8 x 8 digits as a stream, to try a whole experiment in seconds."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 import torch
@@ -14,8 +12,6 @@ from ftp_cl.benchmarks._dataset import RebuildableDataset
 from ftp_cl.benchmarks.options import SplitOptions, class_benchmark, takes
 
 if TYPE_CHECKING:
-    from typing import Unpack
-
     from ftp_cl.benchmarks.scenario import DescribedScenario
 
 CLASSES = ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
@@ -97,7 +93,7 @@ def split_digits(
     shots: int | None = None,
     fixed_class_order: Sequence[int] | None = None,
     **options: Unpack[SplitOptions],
-) -> DescribedScenario:
+) -> "DescribedScenario":
     """Handwritten 8 x 8 digits, a few per experience, with inverted images as OOD stream: experiments in seconds.
 
     The streams are ``train``, ``validation``, ``test`` and ``ood_inverted`` (the test images, dark on bright). Images

@@ -1,23 +1,14 @@
 """The builder of the domain-incremental benchmarks: the same classes in every experience, another domain in each."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
 from ftp_cl.benchmarks._checks import class_indices
 from ftp_cl.benchmarks._dataset import NamedDataset
 from ftp_cl.benchmarks.class_incremental import Split, indices_by_class
 from ftp_cl.benchmarks.scenario import DescribedScenario, ExperienceData, make_stream, transform_groups
-
-
-class Domain(NamedTuple):
-    """One domain: what to train on, and what to test on; both have the same classes."""
-
-    train: NamedDataset
-    test: NamedDataset
 
 
 @dataclass(frozen=True)
@@ -38,7 +29,7 @@ def split_domains(
 
     Args:
         name: of the benchmark, for its description.
-        domains: in order of arrival; each as ``Domain``.
+        domains: in order of arrival: what to train on, and what to test on; both have the same classes.
         split: how to cut.
         settings: what to record on top of ``split``.
 

@@ -1,7 +1,5 @@
 """Fetching published archives; a failure is one sentence: which file, where it belongs, where it is published."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import tempfile

@@ -1,7 +1,5 @@
 """EmojiDomains: 612 emoji in seven art styles, an image dataset for domain shift that ships with the package."""
 
-from __future__ import annotations
-
 import csv
 import io
 import zipfile

@@ -1,7 +1,5 @@
 """EmojiText: the emoji of EmojiDomains in words, a text dataset for domain shift that ships with the package."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Sequence
 from functools import cache

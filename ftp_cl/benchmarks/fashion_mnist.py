@@ -1,12 +1,10 @@
 """split_fashion_mnist: ten kinds of clothing, small enough for experiments on a laptop."""
 
-from __future__ import annotations
-
 import gzip
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 from PIL import Image
@@ -18,8 +16,6 @@ from ftp_cl.benchmarks.download import data_root, require_file
 from ftp_cl.benchmarks.options import ClassOptions, class_benchmark, takes
 
 if TYPE_CHECKING:
-    from typing import Unpack
-
     from ftp_cl.benchmarks.scenario import DescribedScenario
 
 FASHION_CLASSES = tuple(FashionMNIST.classes)
@@ -107,7 +103,7 @@ def split_fashion_mnist(
     dataset_root: str | Path | None = None,
     download: bool = True,
     **options: Unpack[ClassOptions],
-) -> DescribedScenario:
+) -> "DescribedScenario":
     """Fashion-MNIST in experiences of a few classes, with corruptions as OOD streams.
 
     The streams are ``train``, ``test``, ``validation`` if asked for, and one ``ood_<corruption>_<severity>`` per

@@ -1,13 +1,11 @@
 """grocery_store: 81 kinds of fruit, vegetables and cartons, photographed in shops; product pictures as OOD stream."""
 
-from __future__ import annotations
-
 import csv
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from ftp_cl.benchmarks._checks import Size, check_choice
 from ftp_cl.benchmarks.download import data_root
@@ -15,8 +13,6 @@ from ftp_cl.benchmarks.image_files import ImageFiles, check_files, read_lines
 from ftp_cl.benchmarks.options import ClassOptions, class_benchmark, takes
 
 if TYPE_CHECKING:
-    from typing import Unpack
-
     from ftp_cl.benchmarks.scenario import DescribedScenario
 
 _REPOSITORY = "https://github.com/marcusklasson/GroceryStoreDataset"
@@ -111,7 +107,7 @@ def grocery_store(
     size: Size = 224,
     dataset_root: str | Path | None = None,
     **options: Unpack[ClassOptions],
-) -> DescribedScenario:
+) -> "DescribedScenario":
     """GroceryStoreDataset, 81 kinds of groceries in experiences, with one product picture per class as OOD stream.
 
     The streams are ``train``, ``test``, ``validation``, ``ood_iconic``, and one ``ood_<corruption>_<severity>`` per

@@ -1,7 +1,5 @@
 """data_identity: what data a benchmark has, so that a run that goes on can tell whether they are still the same."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Sequence

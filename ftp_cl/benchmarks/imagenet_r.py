@@ -1,10 +1,8 @@
 """split_imagenet_r: 200 classes of ImageNet as art, cartoons, toys and sketches."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import yaml
 
@@ -14,8 +12,6 @@ from ftp_cl.benchmarks.image_files import ImageFiles, check_files, class_folders
 from ftp_cl.benchmarks.options import ClassOptions, class_benchmark, takes
 
 if TYPE_CHECKING:
-    from typing import Unpack
-
     from ftp_cl.benchmarks.scenario import DescribedScenario
 
 _ARCHIVE = Archive(
@@ -142,7 +138,7 @@ def split_imagenet_r(
     dataset_root: str | Path | None = None,
     download: bool = True,
     **options: Unpack[ClassOptions],
-) -> DescribedScenario:
+) -> "DescribedScenario":
     """ImageNet-R, 200 classes as art, cartoons and sketches, in experiences, with corruptions as OOD streams.
 
     The streams are ``train``, ``test``, ``validation`` if asked for, and one ``ood_<corruption>_<severity>`` per

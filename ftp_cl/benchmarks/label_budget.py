@@ -1,7 +1,5 @@
 """few_labels: any benchmark with few labelled images, and the others beside them without labels."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral

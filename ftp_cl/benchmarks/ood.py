@@ -1,7 +1,5 @@
 """Out-of-distribution (OOD) streams for any benchmark: other datasets of the same classes."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Experiences, streams and scenarios of Avalanche, made from labelled datasets and indices into them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any

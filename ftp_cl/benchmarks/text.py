@@ -1,19 +1,18 @@
 """split_text and text_domains: any table of texts and labels as a stream of classes, or of domains."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from ftp_cl.benchmarks._checks import check_domains
 from ftp_cl.benchmarks.options import TextOptions, class_benchmark, domain_benchmark, takes
 from ftp_cl.benchmarks.text_tables import TextTable, parts_of, read_columns
 
 if TYPE_CHECKING:
-    from typing import Unpack
-
     from ftp_cl.benchmarks.scenario import DescribedScenario
+
+logger = logging.getLogger(__name__)
 
 _OOD = "ood_"
 
@@ -29,7 +28,7 @@ def split_text(
     fixed_class_order: Sequence[int] | None = None,
     first_exp_with_half_classes: bool = False,
     **options: Unpack[TextOptions],
-) -> DescribedScenario:
+) -> "DescribedScenario":
     """Texts of your own, some classes per experience; task-incremental with ``return_task_id``.
 
     The streams are ``train``, ``test``, ``validation`` if asked for, and one per part ``ood_<name>``, which may have a
@@ -51,6 +50,7 @@ def split_text(
     train = TextTable(root, "train", **tables)
     test = TextTable(root, "test", **tables, classes=train.classes)
     ood = {name.removeprefix(_OOD): TextTable(root, name, **tables) for name in settings["ood_parts"]}
+    _tell_of_known([train], {"test": test, **ood})
     order = {"fixed_class_order": fixed_class_order, "first_exp_with_half_classes": first_exp_with_half_classes}
     split: dict[str, Any] = {"n_experiences": n_experiences, "seed": seed, **order, **options}
     return class_benchmark("split_text", train, test, settings, ood, **split)
@@ -67,7 +67,7 @@ def text_domains(
     text: str = "text",
     label: str = "label",
     **options: Unpack[TextOptions],
-) -> DescribedScenario:
+) -> "DescribedScenario":
     """Texts of your own, domain by domain: all classes in every experience, unseen domains as OOD streams.
 
     The streams are ``train``, ``test``, ``validation`` if asked for, one ``ood_<domain>`` per domain that is tested on
@@ -93,14 +93,27 @@ def text_domains(
         return TextTable(root, part, **tables, classes=classes, where=(domain, name))
 
     ood = {name.removeprefix(_OOD): TextTable(root, name, **tables) for name in settings["ood_parts"]}
-    return domain_benchmark(
-        "text_domains",
-        {name: (table("train", name), table("test", name)) for name in trained},
-        {**settings, "ood_domains": list(others)},
-        {**{name: table("test", name) for name in others}, **ood},
-        seed=seed,
-        **options,
+    domains = {name: (table("train", name), table("test", name)) for name in trained}
+    unseen = {**{name: table("test", name) for name in others}, **ood}
+    _tell_of_known(
+        [train for train, _ in domains.values()], {**{n: test for n, (_, test) in domains.items()}, **unseen}
     )
+    return domain_benchmark(
+        "text_domains", domains, {**settings, "ood_domains": list(others)}, unseen, seed=seed, **options
+    )
+
+
+def _tell_of_known(trained: Iterable[TextTable], tested: Mapping[str, TextTable]) -> None:
+    """Warn of texts that stand in the tables to train on and to test on."""
+    known = {text for table in trained for text in table.texts}
+    for name, table in tested.items():
+        if count := sum(text in known for text in table.texts):
+            logger.warning(
+                "%d of the %d texts to test on in %s are among those to train on: what they tell is memory.",
+                count,
+                len(table.texts),
+                name,
+            )
 
 
 def _open(root: str | Path, text: str, label: str, options: Any) -> tuple[Path, dict[str, Any], dict[str, Any]]:

@@ -1,7 +1,5 @@
 """TextTable: a table of texts and labels, from CSV, Parquet or a directory that `datasets` has saved."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,10 +1,8 @@
 """split_tiny_imagenet: 200 classes of ImageNet at 64 pixels."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from ftp_cl.benchmarks._checks import Size, check_choice
 from ftp_cl.benchmarks.download import Archive, data_root, require_folder
@@ -12,8 +10,6 @@ from ftp_cl.benchmarks.image_files import ImageFiles, check_files, images_in, re
 from ftp_cl.benchmarks.options import ClassOptions, class_benchmark, takes
 
 if TYPE_CHECKING:
-    from typing import Unpack
-
     from ftp_cl.benchmarks.scenario import DescribedScenario
 
 _ARCHIVE = Archive(
@@ -88,7 +84,7 @@ def split_tiny_imagenet(
     dataset_root: str | Path | None = None,
     download: bool = True,
     **options: Unpack[ClassOptions],
-) -> DescribedScenario:
+) -> "DescribedScenario":
     """Tiny ImageNet, 200 classes at 64 pixels, in experiences, with corruptions as OOD streams.
 
     The streams are ``train``, ``test`` (the published validation part, as usual), ``validation`` if asked for, and one

@@ -1,7 +1,5 @@
 """Texts as token ids: tokenised once, when a dataset is made."""
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Hashable, Sequence
 from typing import Any

@@ -3,8 +3,6 @@
 Nothing but the plugins imports Avalanche.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Any
 
 from ftp_cl.metrics.accuracy_matrix import (

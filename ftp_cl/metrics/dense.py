@@ -1,7 +1,5 @@
 """Metrics of a prediction for each pixel: functions of a confusion matrix, and of angles between normals."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable
 
 import numpy as np

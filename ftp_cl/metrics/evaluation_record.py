@@ -1,7 +1,5 @@
 """What was measured when: accuracy and calibration of every experience of every stream, after every training."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

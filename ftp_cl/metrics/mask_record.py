@@ -1,7 +1,5 @@
 """Avalanche plugins that count pixels by stream and experience: mean IoU in place of accuracy."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Angles between predicted and true normals by stream and experience: the share within 11.25 degrees as accuracy."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Any
 

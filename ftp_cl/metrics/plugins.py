@@ -1,7 +1,5 @@
 """Avalanche metric plugins on the pure functions of this package."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar

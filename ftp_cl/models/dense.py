@@ -1,7 +1,5 @@
 """Models of a target for each pixel: a pretrained encoder of timm with a decoder of segmentation-models-pytorch."""
 
-from __future__ import annotations
-
 import importlib
 import warnings
 from difflib import get_close_matches

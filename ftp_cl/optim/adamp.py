@@ -51,13 +51,5 @@ class AdamP(DropIn, torch.optim.AdamW):
         method: Literal["paper", "exact", "one_pass"] = "paper",
         **options: Any,
     ) -> None:
-        super().__init__(
-            params,
-            lr=lr,
-            betas=betas,
-            eps=eps,
-            weight_decay=weight_decay,
-            amsgrad=amsgrad,
-            **options,
-        )
+        super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad, **options)
         self._start_projection(k, exclude_set or set(), backend, method)

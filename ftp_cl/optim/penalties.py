@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from torch import Tensor
 
 from ftp_cl.optim.adapter_kinds import Adapter
+from ftp_cl.optim.adapters import memory_of
 from ftp_cl.projection.rows import as_rows, dense_rows
 
 
@@ -27,10 +28,10 @@ def l2_of_adapters(adapters: Iterable[Adapter]) -> Tensor | float:
     For dW = s B A it is s^2 / 2 times the sum of B^T B * A A^T, elementwise.
 
     Args:
-        adapters: those whose change is one product of two factors.
+        adapters: those whose change is one product of two factors; tied ones, over one memory, count once.
     """
     terms = []
-    for adapter in adapters:
+    for adapter in {memory_of(adapter.factors()[0]) or adapter: adapter for adapter in adapters}.values():
         ((left, right),) = adapter.pairs()
         terms.append(0.5 * adapter.scale**2 * ((left.mT @ left) * (right @ right.mT)).sum())
     return sum(terms, 0.0)

@@ -1,4 +1,4 @@
-"""Which of torch's step hooks are those of the outermost step.
+"""torch's step hooks: which are those of the outermost step, and when gradients are there that come from within it.
 
 An optimizer whose `step` calls `super().step()` runs them twice, one step within the other, if torch has put hooks on
 the parent class as well, which it does once one of that class is made. What follows a step must wait for the outer one:
@@ -7,8 +7,11 @@ it may still change weights.
 
 import inspect
 import sys
+from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
+import torch
 from torch.optim import Optimizer
 
 
@@ -47,3 +50,24 @@ def _caller() -> FrameType | None:
 def has_step_of(kind: type[Optimizer], base: type[Optimizer]) -> bool:
     """Whether a class has not changed the `step` of one of its bases."""
     return inspect.unwrap(kind.step) is inspect.unwrap(base.step)
+
+
+def begin_with(
+    closure: Callable[[], Any], begin: Callable[[], None], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a step whose closure begins it: its first evaluation is of the weights before the step."""
+    begun = False
+
+    def closure_then_begin() -> Any:
+        nonlocal begun
+        with torch.enable_grad():
+            loss = closure()
+        if not begun:
+            begun = True
+            with torch.no_grad():
+                begin()
+        return loss
+
+    if len(args) > 1:
+        return (args[0], closure_then_begin), kwargs
+    return args, {**kwargs, "closure": closure_then_begin}

@@ -27,10 +27,7 @@ class APER(TwoBackbonesClassifier):
     """
 
     def __init__(
-        self,
-        classifier: Literal["ncm", "lda", "ranpac"] = "ncm",
-        shrinkage: float = 0.5,
-        projection_size: int = 10000,
+        self, classifier: Literal["ncm", "lda", "ranpac"] = "ncm", shrinkage: float = 0.5, projection_size: int = 10000
     ) -> None:
         super().__init__(classifier, "first", shrinkage=shrinkage, projection_size=projection_size)
 

@@ -1,7 +1,5 @@
 """Cross-entropy over pixels, in which the classes of an experience compete as its masks tell them apart."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 

@@ -5,13 +5,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ftp_cl.models import (
-    ContinualClassifier,
-    CosineHead,
-    LinearDiscriminantHead,
-    NearestMeanHead,
-    RandomProjectionHead,
-)
+from ftp_cl.models import ContinualClassifier, CosineHead, LinearDiscriminantHead, NearestMeanHead, RandomProjectionHead
 from ftp_cl.models.heads import classes_of
 from ftp_cl.models.imprinting import class_features
 from ftp_cl.models.prototypes import ClassMeansHead, PrototypeHead

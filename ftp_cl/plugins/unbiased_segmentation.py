@@ -1,7 +1,5 @@
 """MiB: class-incremental segmentation whose losses know what the background of a mask may be."""
 
-from __future__ import annotations
-
 import copy
 import math
 from typing import Any
@@ -32,7 +30,7 @@ class UnbiasedSegmentation(SupervisedPlugin[Any]):
         initialize: let new rows begin as the background's.
 
     Raises:
-        ValueError: for a negative strength.
+        ValueError: for a negative strength; at the first experience, beside a plugin that replays images.
         TypeError: at the first experience, if the model is no `DenseModel` for masks.
     """
 
@@ -50,6 +48,11 @@ class UnbiasedSegmentation(SupervisedPlugin[Any]):
         if not isinstance(strategy.model, DenseModel) or strategy.model.outputs != "masks":
             raise TypeError(f"UnbiasedSegmentation needs a DenseModel for masks, not {type(strategy.model).__name__}.")
         refuse_inner_updates(strategy, "UnbiasedSegmentation")
+        if replaying := [type(p).__name__ for p in strategy.plugins if hasattr(p, "storage_policy")]:
+            raise ValueError(
+                f"UnbiasedSegmentation would read earlier classes in the masks that {replaying[0]} replays as "
+                "background: use one of the two."
+            )
         self._earlier = earlier_classes(strategy)
         if self._parts.begin(strategy.experience) or self.teacher is None:
             self.teacher = copy.deepcopy(strategy.model) if self._earlier else None

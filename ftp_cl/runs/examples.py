@@ -1,7 +1,5 @@
 """Pictures of what a run predicts: image, truth and prediction, of the best and the worst class of each stream."""
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 from typing import Any

@@ -160,14 +160,7 @@ class Evaluation:
         ConfigError: there is no such stream, two of its experiences have the same number, or none is trained on.
     """
 
-    def __init__(
-        self,
-        benchmark: Any,
-        stream: str,
-        counts: Counts,
-        record: RunDirectory,
-        workers: int = 0,
-    ) -> None:
+    def __init__(self, benchmark: Any, stream: str, counts: Counts, record: RunDirectory, workers: int = 0) -> None:
         if stream not in benchmark.streams:
             raise ConfigError(
                 f"eval.stream={stream} is no stream of the benchmark: use {', '.join(benchmark.streams)}."
@@ -226,8 +219,8 @@ class Evaluation:
 
     @property
     def unit(self) -> str:
-        """What percentages are, where they are no accuracies."""
-        words = {"accuracy": "", "mean_iou": "mean IoU ", "within_11.25": "within 11.25 degrees "}
+        """What percentages are."""
+        words = {"accuracy": "accuracy", "mean_iou": "mean IoU", "within_11.25": "within 11.25 degrees"}
         return words[metric_of(self._counts)]
 
     def of_pixels(self) -> dict[str, Any]:
@@ -284,7 +277,7 @@ def train_and_evaluate(
         checkpoints.end_if_asked()
         if seen := evaluation.on_seen(rows[i], i):
             where = f"after experience {i + 1} of {len(benchmark.train_stream)}"
-            progress.say(f"  {where}: {statistics.fmean(seen):.1f} % {evaluation.unit}on what was seen")
+            progress.say(f"  {where}: {statistics.fmean(seen):.1f} % {evaluation.unit} on the experiences so far")
         table = projection_table(strategy)
         if table:
             record.add_event("projection", experience=i, tensors=table)

@@ -15,12 +15,7 @@ from torch import nn
 
 from ftp_cl.metrics.mask_record import MaskCounts
 from ftp_cl.metrics.plugins import PredictionCounts
-from ftp_cl.plugins import (
-    FreezeBatchNorm,
-    FreshOptimizer,
-    LearningRateSchedule,
-    SemiSupervisedPlugin,
-)
+from ftp_cl.plugins import FreezeBatchNorm, FreshOptimizer, LearningRateSchedule, SemiSupervisedPlugin
 from ftp_cl.plugins.processes import count, rank
 from ftp_cl.runs.best_epoch import BestEpoch
 from ftp_cl.runs.build import is_import_path, methods_plugins, own_plugins, own_strategy

@@ -4,7 +4,7 @@ import csv
 import io
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,16 +66,22 @@ def differences(results: Store) -> str:
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["setting", "row", "reference", "measure", "difference", "low", "high", "n"])
-    runs = results.frame(RUNS_FILE)
-    for (setting,), of_setting in runs.group_by("setting", maintain_order=True):
-        for name, reference in itertools.combinations(of_setting["row"].unique(maintain_order=True), 2):
-            for measure in _MEASURES.values():
-                pairs = paired(_values(of_setting, name, measure), _values(of_setting, reference, measure))
-                if len(pairs) > 1:
-                    ends = (np.mean(pairs), *paired_interval(pairs))
-                    names = [csv_cell(printable(text)) for text in (setting, name, reference)]
-                    writer.writerow([*names, measure, *(f"{end:.2f}" for end in ends), len(pairs)])
+    for *names, measure, ends, n in each_difference(results):
+        writer.writerow([*(csv_cell(printable(name)) for name in names), measure, *(f"{end:.2f}" for end in ends), n])
     return buffer.getvalue()
+
+
+def each_difference(results: Store) -> Iterator[tuple[str, str, str, str, tuple[float, float, float], int]]:
+    """Setting, row, reference, measure, mean and ends of the paired difference's 95 % interval, number of seeds."""
+    for (setting,), runs in results.frame(RUNS_FILE).group_by("setting", maintain_order=True):
+        names = runs["row"].unique(maintain_order=True).to_list()
+        values = {name: [_values(runs, name, measure) for measure in _MEASURES.values()] for name in names}
+        for name, reference in itertools.combinations(names, 2):
+            for measure, *both in zip(_MEASURES.values(), values[name], values[reference], strict=True):
+                pairs = paired(*both)
+                if len(pairs) > 1:
+                    ends = (float(np.mean(pairs)), *paired_interval(pairs))
+                    yield str(setting), name, reference, measure, ends, len(pairs)
 
 
 def _runs_of(plan: Plan, results: Store) -> pl.DataFrame:
@@ -134,9 +140,7 @@ def mean_over_settings(plan: Plan, results: Store) -> tuple[list[str], dict[str,
     """
     runs = _runs_of(plan, results).filter(pl.col("setting").is_in(plan.mean_over))
     means = runs.group_by("row", "seed", maintain_order=True).agg(
-        pl.len(),
-        *(pl.col(measure).mean() for measure in _MEASURES.values()),
-        pl.col("^metric$").first(),
+        pl.len(), *(pl.col(measure).mean() for measure in _MEASURES.values()), pl.col("^metric$").first()
     )
     means = means.filter(pl.col("len") == len(plan.mean_over))
     # What is chosen on validation images sees no other styles.

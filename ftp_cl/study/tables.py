@@ -38,6 +38,7 @@ class Measure:
         digits: decimals.
         main: shown in a narrow terminal too.
         is_time: depends on the machine, so it is compared on one kind of machine only.
+        note: what belongs beneath a table that has numbers of it.
     """
 
     key: str
@@ -47,6 +48,11 @@ class Measure:
     digits: int = 1
     main: bool = False
     is_time: bool = False
+    note: str = ""
+
+
+_FORGETTING = "Forgetting (pp, percentage points) is maximum-based (Chaudhry et al., 2018)."
+_ROBUSTNESS = "OOD / ID divides the mean over the OOD streams by that on the same classes of the test stream."
 
 
 def _step_milliseconds(result: Result) -> float | None:
@@ -56,10 +62,24 @@ def _step_milliseconds(result: Result) -> float | None:
 MEASURES = (
     Measure("average_accuracy", "average accuracy (%)", "higher", lambda run: run.average_accuracy, main=True),
     Measure("ood_average", "OOD average (%)", "higher", lambda run: run.ood_average, main=True),
-    Measure("average_forgetting", "forgetting (pp)", "lower", lambda run: run.average_forgetting, main=True),
+    Measure(
+        "average_forgetting",
+        "forgetting (pp)",
+        "lower",
+        lambda run: run.average_forgetting,
+        main=True,
+        note=_FORGETTING,
+    ),
     Measure("backward_transfer", "backward transfer (pp)", "higher", lambda run: run.backward_transfer),
     Measure("learning_accuracy", "learning accuracy (%)", "higher", lambda run: run.learning_accuracy),
-    Measure("relative_robustness", "relative robustness (OOD / ID)", "higher", lambda run: run.relative_robustness, 2),
+    Measure(
+        "relative_robustness",
+        "relative robustness (OOD / ID)",
+        "higher",
+        lambda run: run.relative_robustness,
+        digits=2,
+        note=_ROBUSTNESS,
+    ),
     Measure("train_seconds", "train time (s)", "lower", lambda run: run.train_seconds, main=True, is_time=True),
     Measure("step_milliseconds", "step (ms)", "lower", _step_milliseconds, is_time=True),
 )
@@ -103,7 +123,12 @@ def summary_table(groups: Sequence[Group]) -> SummaryTable:
     cells = zip(*columns, strict=True)
     rows = [(group.marked_label, list(own), len(group.results)) for group, own in zip(groups, cells, strict=True)]
     metric = groups[0].results[0].metric
-    notes = [named(note, metric) for note in _notes(groups, same_machine)]
+    with_numbers = [
+        measure
+        for measure, column in zip(measures, columns, strict=True)
+        if any(cell.text != MISSING for cell in column)
+    ]
+    notes = [named(note, metric) for note in _notes(groups, with_numbers, same_machine)]
     return SummaryTable(tuple(named(measure.title, metric) for measure in measures), rows, notes)
 
 
@@ -211,7 +236,8 @@ def _rich_table(tables: Mapping[str, SummaryTable], measures: Sequence[Measure])
             texts = [Text(cell.text, style="bold" if cell.best else "") for cell in shown]
             rich_table.add_row(Text(f"  {label}"), *texts, str(n))
         rich_table.add_section()
-    notes = dict.fromkeys(note for table in tables.values() for note in table.notes)
+    hidden = {measure.note for measure in MEASURES if measure not in measures}
+    notes = dict.fromkeys(note for table in tables.values() for note in table.notes if note not in hidden)
     rich_table.caption = Text("\n".join(notes))
     rich_table.caption_justify = "left"
     return rich_table
@@ -244,13 +270,12 @@ def _cell_text(spread: Spread | None, digits: int, runs: int) -> str:
     return text if spread.n == runs else f"{text} (n = {spread.n})"
 
 
-def _notes(groups: Sequence[Group], same_machine: bool) -> list[str]:
-    notes = [
-        "Mean ± standard deviation (n - 1 in the denominator) over n seeds; pp: percentage points. Forgetting is "
-        "maximum-based (Chaudhry et al., 2018). OOD / ID is the OOD average over the accuracy on the same classes of "
-        "the test stream, weighted alike; it is left out where that is not known.",
-        RULE,
-    ]
+def _notes(groups: Sequence[Group], with_numbers: Sequence[Measure], same_machine: bool) -> list[str]:
+    notes = []
+    if any(len(group.results) > 1 for group in groups):
+        notes.append("Mean ± standard deviation (n - 1 in the denominator) over n seeds.")
+        notes += [RULE] if len(groups) > 1 else []
+    notes += [measure.note for measure in with_numbers if measure.note]
     if (metric := groups[0].results[0].metric) in _MEANINGS:
         notes.append(_MEANINGS[metric])
     if any(len(group.results) == 1 for group in groups):

@@ -169,3 +169,17 @@ def test_few_labels_hide_those_of_texts(text_files, options):
     benchmark = few_labels(split_text(text_files, 2, **options), per_class=2, seed=0)
     assert [len(e.dataset) for e in benchmark.train_stream] == [4, 4]
     assert [len(e.dataset) for e in benchmark.streams["unlabelled"]] == [20, 20]
+
+
+def test_texts_that_are_trained_and_tested_on_are_told_with_their_number(text_files, options, tmp_path, caplog):
+    split_text(text_files, **options), text_domains(text_files, **options)
+    assert not caplog.text
+    shutil.copytree(text_files, tmp_path, dirs_exist_ok=True)
+    train, test = (pl.read_csv(tmp_path / f"{part}.csv") for part in ("train", "test"))
+    pl.concat([test, train.filter(pl.col("domain") == "red").head(2)]).write_csv(tmp_path / "test.csv")
+    split_text(tmp_path, **options)
+    assert "2 of the 18 texts to test on in test are among those to train on" in caplog.text
+    caplog.clear()
+    text_domains(tmp_path, **options)
+    assert "2 of the 6 texts to test on in red are among those to train on" in caplog.text
+    assert len(caplog.records) == 1

@@ -1,4 +1,4 @@
-"""Run by test_distributed.py, in several processes: torchrun --nproc-per-node 2 processes.py NAME."""
+"""Run by test_distributed.py, in several processes: torchrun --nproc-per-node 2 processes.py FOLDER CASES."""
 
 import sys
 
@@ -205,21 +205,24 @@ def refused():
             raise AssertionError("not refused")
 
 
+CASES = {
+    "torch": lambda folder: data_parallel("torch"),
+    "auto": lambda folder: data_parallel("auto"),
+    "sharded": sharded,
+    "adapters": lambda folder: adapters(),
+    "early": lambda folder: early(),
+    "hybrid": lambda folder: hybrid(),
+    "resumed": resumed,
+    "refused": lambda folder: refused(),
+}
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     try:
-        {
-            "torch": lambda: data_parallel("torch"),
-            "auto": lambda: data_parallel("auto"),
-            "sharded": lambda: sharded(sys.argv[2]),
-            "adapters": adapters,
-            "early": early,
-            "hybrid": hybrid,
-            "resumed": lambda: resumed(sys.argv[2]),
-            "refused": refused,
-        }[sys.argv[1]]()
-        print("held", flush=True)
+        for case in sys.argv[2:]:
+            CASES[case](sys.argv[1])
+            print(f"held {case}\n", end="", flush=True)
         dist.barrier()
     finally:
         dist.destroy_process_group()

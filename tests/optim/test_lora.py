@@ -10,6 +10,8 @@ from peft import AdaLoraConfig, IA3Config, LoHaConfig, LoKrConfig, LoraConfig, g
 from torch import nn
 
 from ftp_cl.optim import FTP, next_adapter
+from ftp_cl.optim.adapter_kinds import adapters_in
+from ftp_cl.optim.penalties import l2_of_adapters
 from ftp_cl.projection import LiteralState, literal_step
 
 
@@ -159,6 +161,15 @@ def test_tied_adapters_have_one_ball_and_vote_together():
         torch.testing.assert_close(inner.tokens.get_delta_weight("default"), expected, rtol=1e-9, atol=1e-9)
     (radius,) = ftp.radii().values()
     assert radius == pytest.approx(state.radius, rel=1e-9) and radius > 0.01
+
+
+def test_l2_sp_counts_the_change_of_tied_adapters_once(tied_adapters):
+    adapters, layer = list(adapters_in(tied_adapters)), tied_adapters.base_model.model.lm_head
+    for factor in adapters[0].factors():
+        nn.init.normal_(factor)
+    change = layer.get_delta_weight("default").detach()
+    assert len(adapters) == 2 and change.any()
+    torch.testing.assert_close(l2_of_adapters(adapters).detach(), change.square().sum() / 2)
 
 
 def test_a_tied_adapter_is_excluded_by_any_of_its_names(tied_adapters):

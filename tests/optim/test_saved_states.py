@@ -175,8 +175,8 @@ def test_moments_of_another_shape_are_not_taken_by_the_compiled_loops(moments):
     ftp = FTP(model, backend="numba").attach(optimizer)
     model.weight.grad = torch.ones(1, 5)
     optimizer.step()
-    (update,), state = ftp._updates_of(optimizer), optimizer.state[model.weight]
-    numba = [backend for backend in ftp._backends if backend.name == "numba"]
+    (update,), state = ftp._step.updates_of(optimizer, ftp.k), optimizer.state[model.weight]
+    numba = [backend for backend in ftp._step._backends if backend.name == "numba"]
     assert not FusedStep(optimizer, [update], numba).left
     state.update(moments)
     assert FusedStep(optimizer, [update], numba).left == [update]

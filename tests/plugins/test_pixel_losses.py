@@ -5,9 +5,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from avalanche.training.plugins import ReplayPlugin
 from torch import nn
 
-from ftp_cl.models.dense import MaskHead
+from ftp_cl.models.dense import DenseModel, MaskHead
 from ftp_cl.plugins.pixel_loss import NormalLoss, PixelCrossEntropy
 from ftp_cl.plugins.unbiased_segmentation import UnbiasedSegmentation, begin_as_background, unbiased_distillation
 
@@ -116,3 +117,9 @@ def test_new_classes_share_the_backgrounds_probability_and_others_keep_theirs():
     torch.testing.assert_close(after[:, 1], before[:, 1])
     for label in (0, 2, 3):
         torch.testing.assert_close(after[:, label], before[:, 0] / 3)
+
+
+def test_replayed_masks_are_refused_beside_mib():
+    strategy = SimpleNamespace(model=DenseModel(MaskHead(3), nn.Identity(), "masks", 1), plugins=[ReplayPlugin(10)])
+    with pytest.raises(ValueError, match="masks that ReplayPlugin replays as background"):
+        UnbiasedSegmentation().before_training_exp(strategy)

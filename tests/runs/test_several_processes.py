@@ -3,19 +3,20 @@
 import contextlib
 import itertools
 import json
-import multiprocessing
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from ftp_cl.cli import main
 from ftp_cl.runs.checkpoints import Checkpoints
 from ftp_cl.runs.config import ConfigError, load_config
 from ftp_cl.runs.group import METHODS
@@ -29,14 +30,71 @@ SHORT = [
 ROOT = Path(__file__).parents[2]
 
 
-def started(directory: Path, *overrides: str, **options) -> subprocess.Popen:
+def started(directory: Path, *overrides: str) -> subprocess.Popen:
     """Two processes, as a user starts them."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "ftp_cl"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [*torchrun, "run", *SHORT, *overrides, f"out={directory}"]
-    return subprocess.Popen(
-        command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options
-    )
+    return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def forked(directory: Path, *overrides: str, killed_after: int | None = None) -> tuple[list[int], Path]:
+    """Run in two processes that need import nothing; returns their numbers, and where they print.
+
+    `killed_after`: iterations, after which the second kills itself.
+    """
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    given = {"WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+    output = directory.with_suffix(".log")
+    output.write_text("")
+    words = [*SHORT, *overrides, f"out={directory}"]
+    return [os.fork() or run_as(rank, given, output, words, rank and killed_after) for rank in (0, 1)], output
+
+
+def statuses(children: list[int]) -> list[int]:
+    """How they end."""
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+
+
+def succeed(children: list[int], output: Path) -> str:
+    """Wait until both have; returns what they have printed."""
+    assert statuses(children) == [0, 0], output.read_text()
+    return output.read_text()
+
+
+def run_as(rank: int, given: dict, output: Path, words: list[str], killed_after: int | None):
+    """End this process with the status of the run that it carries out."""
+    status = 1
+    signal.alarm(300)
+    try:
+        for stream in (1, 2):
+            os.dup2(os.open(output, os.O_WRONLY | os.O_APPEND), stream)
+        os.environ.update({name: str(value) for name, value in {**given, "RANK": rank, "LOCAL_RANK": rank}.items()})
+        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+        if killed_after:
+            kill_after(killed_after)
+        status = main(["run", *words])
+    except SystemExit as leaving:
+        status = leaving.code
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        os._exit(status)
+
+
+def kill_after(iterations: int) -> None:
+    """Let this process kill itself then."""
+    done, whole = itertools.count(1), Checkpoints.iteration_done
+
+    def iteration_done(*args):
+        whole(*args)
+        if next(done) == iterations:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Checkpoints.iteration_done = iteration_done
 
 
 def assert_the_same(two: Path, one: Path) -> None:
@@ -61,83 +119,50 @@ OPTIONS = {
     "lda": ["method.features=all", "method.drift=true"],
     "ranpac": ["method.features=all", "method.projection_size=500"],
 }
-
-
-def forked(directory: Path, *overrides: str, killed_after: int | None = None) -> list[int | None]:
-    """How two processes end that are forked from this one, which has imported everything: torchrun's would do it anew.
-
-    `killed_after`: iterations, after which the second process gets SIGKILL.
-    """
-    config = load_config([*SHORT, *overrides])
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-
-    def work(rank: int) -> None:
-        given = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
-        os.environ.update({name: str(value) for name, value in given.items()})
-        if rank == 1 and killed_after is not None:
-            done, whole = itertools.count(1), Checkpoints.iteration_done
-
-            def iteration_done(*args):
-                whole(*args)
-                if next(done) == killed_after:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-            Checkpoints.iteration_done = iteration_done
-        run(config, directory)
-
-    processes = [multiprocessing.get_context("fork").Process(target=work, args=(rank,)) for rank in range(2)]
-    try:
-        for process in processes:
-            process.start()
-        for process in processes:
-            process.join(300)
-    finally:
-        for process in processes:
-            process.kill()
-    return [process.exitcode for process in processes]
+# In the second experience, where methods have something to keep of the first; APER trains on the first only.
+KILLED_AFTER = {"aper": 7, "fixmatch": 7}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["ftp", *METHODS])
 def test_two_processes_equal_one_also_when_one_was_killed(tmp_path, method):
+    one, two, cut = tmp_path / "one", tmp_path / "two", tmp_path / "cut"
     options = [f"method={method}", *OPTIONS.get(method, [])]
-    run(load_config([*SHORT, *options]), tmp_path / "one")
-    assert forked(tmp_path / "two", *options) == [0, 0]
-    assert_the_same(tmp_path / "two", tmp_path / "one")
-    # In the second experience methods have something to keep of the first; APER trains on that one only.
-    cut, iterations = tmp_path / "cut", {"aper": 7, "fixmatch": 7}.get(method, 12)
-    assert forked(cut, *options, "checkpoint.every_iterations=2", killed_after=iterations) == [1, -signal.SIGKILL]
-    assert list(cut.glob("checkpoints/*.pt")) and not (cut / "result.json").exists()
-    assert forked(cut, *options, "resume=true") == [0, 0]
-    assert_the_same(cut, tmp_path / "one")
+    run(load_config([*SHORT, *options]), one)
+    output = succeed(*forked(two, *options))
+    assert_the_same(two, one)
+    assert output.count("on the experiences so far") == 2  # the first process prints
+    iterations = KILLED_AFTER.get(method, 12)
+    children, output = forked(cut, *options, "checkpoint.every_iterations=2", killed_after=iterations)
+    assert statuses(children) == [2, -signal.SIGKILL] and not (cut / "result.json").exists(), output.read_text()
+    words = "ftp-cl: another process of this run has ended or cannot be reached; resume=true goes on"
+    assert words in output.read_text()
+    assert "resumed at experience" in succeed(*forked(cut, *options, "resume=true"))
+    assert_the_same(cut, one)
 
 
 @pytest.mark.slow
-def test_a_signal_to_one_stops_both_and_they_go_on_where_they_were(tmp_path):
-    options = ["method=ftp_replay", "train.epochs=3", "checkpoint.every_iterations=2"]
-    process = started(tmp_path / "two", *options)
-    wait_for(lambda: list((tmp_path / "two").glob("checkpoints/*.pt")), process)
-    os.kill(second_of(process), signal.SIGTERM)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode != 0 and not (tmp_path / "two" / "result.json").exists(), output
-    process = started(tmp_path / "two", *options, "resume=true")
+@pytest.mark.parametrize(("method", "by_torchrun"), [("ftp_replay", True), ("fixmatch", False)])
+def test_a_signal_to_one_stops_both_and_they_go_on_where_they_were(tmp_path, method, by_torchrun):
+    options = [f"method={method}", *OPTIONS.get(method, []), "train.epochs=3", "checkpoint.every_iterations=2"]
+    checkpoints = (tmp_path / "two").glob
+    if by_torchrun:
+        process = started(tmp_path / "two", *options)
+        wait_for(lambda: list(checkpoints("checkpoints/*.pt")), process)
+        os.kill(second_of(process), signal.SIGTERM)
+        output, _ = process.communicate(timeout=300)
+        assert process.returncode != 0, output
+    else:
+        (first, second), output = forked(tmp_path / "two", *options)
+        while not list(checkpoints("checkpoints/*.pt")):
+            time.sleep(0.01)
+        os.kill(second, signal.SIGTERM)
+        assert statuses([first, second]) == [143, 143], output.read_text()
+    assert not (tmp_path / "two" / "result.json").exists(), output
+    output = succeed(*forked(tmp_path / "two", *options, "resume=true"))
     run(load_config([*SHORT, *options]), tmp_path / "one")
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0 and "resumed at experience 1, epoch" in output, output
-    assert output.count("on what was seen") == 2  # the first process prints
+    assert "resumed at experience 1, epoch" in output
     assert_the_same(tmp_path / "two", tmp_path / "one")
-
-
-@pytest.mark.slow
-def test_a_process_that_is_killed_ends_the_other_with_a_sentence(tmp_path):
-    process = started(tmp_path / "two", "method=naive", "train.epochs=200", "checkpoint.every_iterations=2")
-    wait_for(lambda: list((tmp_path / "two").glob("checkpoints/*.pt")), process)
-    os.kill(second_of(process), signal.SIGKILL)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode != 0
-    assert "ftp-cl: another process of this run has ended or cannot be reached; resume=true goes on" in output
 
 
 def test_a_process_that_fails_because_another_ended_is_not_ended_itself_before_it_has_said_so():
@@ -170,8 +195,8 @@ def second_of(process: subprocess.Popen) -> int:
 def test_workers_load_the_share_of_each_process_and_last_batches_may_be_too_small_for_all(tmp_path):
     """Of 505 images in the first experience, 36 batches of 14 leave one, which one process trains on."""
     options = ["method=naive", "train.augmentation=shift", "loader.workers=1", "train.batch_size=14"]
+    succeed(*forked(tmp_path / "two", *options))
     run(load_config([*SHORT, *options]), tmp_path / "one")
-    assert forked(tmp_path / "two", *options) == [0, 0]
     assert_the_same(tmp_path / "two", tmp_path / "one")
 
 

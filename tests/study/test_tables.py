@@ -99,6 +99,16 @@ def test_missing_numbers_are_a_dash(tmp_path, make_run):
     assert n == 1
 
 
+def test_the_notes_are_about_what_the_table_shows(tmp_path, make_run):
+    make_run(tmp_path / "a", experiences=1, ood=())
+    (note,) = table_of(tmp_path / "a").notes
+    assert note.startswith("One seed shows no spread")
+    make_run(tmp_path / "b")
+    assert [note.split()[0] for note in table_of(tmp_path / "b").notes] == ["Forgetting", "OOD", "One"]
+    narrow, wide = (str(terminal_table(load_results([tmp_path / "b"]), width=width).caption) for width in (60, 200))
+    assert "OOD / ID" in wide and "OOD / ID" not in narrow and "Forgetting" in narrow
+
+
 def test_a_number_that_some_seeds_lack_tells_its_own_n(tmp_path, make_run):
     make_run(tmp_path / "a", seed=0)
     make_run(tmp_path / "b", seed=1, ood=())

@@ -1,7 +1,5 @@
 """Images and masks in files: read when they are needed, and checked before anything is trained."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Datasets of images with masks: what they have in common, and masks that show a part of the classes."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """EmojiScenes: seeded scenes of overlapping emoji with masks, made from the drawings that ship with the package."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np

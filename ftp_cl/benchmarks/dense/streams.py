@@ -1,7 +1,5 @@
 """Streams of images with masks: classes or domains one after another, unseen domains and corruptions as OOD streams."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

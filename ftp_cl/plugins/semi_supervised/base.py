@@ -16,12 +16,7 @@ from ftp_cl.plugins.last_model import LastModel
 from ftp_cl.plugins.processes import count, joined
 from ftp_cl.plugins.semi_supervised.batches import UnlabelledBatch, UnlabelledBatches, View
 from ftp_cl.plugins.semi_supervised.weight_average import WeightAverage
-from ftp_cl.plugins.stages import (
-    classes_trained_on,
-    experiences_trained_on,
-    matching,
-    refuse_inner_updates,
-)
+from ftp_cl.plugins.stages import classes_trained_on, experiences_trained_on, matching, refuse_inner_updates
 from ftp_cl.plugins.stages import joined as joined_data
 
 _STREAM = "unlabelled"

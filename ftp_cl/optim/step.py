@@ -1,0 +1,118 @@
+"""FTP's part of one optimizer step: which tensors it is about, votes before it and projections after it."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from ftp_cl.optim.adapter_kinds import Adapter
+from ftp_cl.optim.checks import check_k, check_kind
+from ftp_cl.optim.fused_adam import FusedStep, can_fuse
+from ftp_cl.optim.sharding import local
+from ftp_cl.optim.skips import SkipWatch
+from ftp_cl.optim.states import States
+from ftp_cl.optim.tracked import Tracked
+from ftp_cl.projection import Backend, Part, Rule, Scaler, Update, parts_of
+
+
+class Step:
+    """The step in progress.
+
+    Attributes:
+        updates: what is projected in it, tensor by tensor; empty between steps.
+    """
+
+    def __init__(self, tracked: Tracked, states: States, backends: Sequence[Backend]) -> None:
+        self._tracked, self._states, self._backends = tracked, states, backends
+        self._skips = SkipWatch()
+        self.updates: list[Update] = []
+        self._parts: list[Part] = []
+        self._fused: FusedStep | None = None
+
+    def begin(self, optimizer: Optimizer, rule: Rule, k: float, alone: bool) -> None:
+        """Collect votes. `alone`: nobody else's hook comes in between, so that AdamW's update may be taken along."""
+        waiting = self.updates = list(self.updates_of(optimizer, k))
+        if alone and can_fuse(optimizer):
+            backends = [backend for backend in self._backends if hasattr(backend, "adam")]
+            self._fused = FusedStep(optimizer, waiting, backends)
+            waiting = self._fused.left
+            try:
+                self._fused.run(rule)
+            except BaseException:
+                self._fused.give_back()
+                raise
+        self._parts = parts_of(waiting, self._backends)
+        for part in self._parts:
+            part.vote(rule)
+
+    def end(self, optimizer: Optimizer, rule: Rule) -> list[str]:
+        """Project; returns the names of tensors that are known by now to have had a skipped step."""
+        done = [] if self._fused is None else self._fused.parts
+        parts = self._parts
+        self.forget()
+        scaler = Scaler(getattr(optimizer, "grad_scale", None), getattr(optimizer, "found_inf", None))
+        if scaler.found_inf is not None and scaler.found_inf.is_cpu and scaler.found_inf.numpy() > 0:
+            return []  # a fused optimizer under GradScaler has left this step out
+        done += [(part.updates, part.project(rule, scaler)) for part in parts]
+        return self._skips.names(done)
+
+    def forget(self) -> None:
+        """End without a projection; gradients that were taken along are given back."""
+        if self._fused is not None:
+            self._fused.give_back()
+        for update in self.updates:
+            update.gradient = update.weights  # what is remembered of a step is not to keep its gradients alive
+        self.updates, self._parts, self._fused = [], [], None
+
+    def updates_of(self, optimizer: Optimizer, k: float) -> Iterator[Update]:
+        """One for each parameter that is projected in this step, or adapter; their states are made."""
+        tracked, states = self._tracked, self._states
+        begun: set[Adapter] = set()
+        for group in optimizer.param_groups:
+            if not group.get("ftp", True):
+                continue
+            check_k(group_k := group.get("ftp_k", k))
+            group_k = float(group_k)
+            for parameter in group["params"]:
+                gradient = parameter.grad
+                if gradient is None:
+                    continue
+                weights = parameter
+                if tracked.shardings:
+                    weights, gradient = local(parameter), local(gradient)
+                update = tracked.found.get(id(parameter))
+                if (
+                    update is None
+                    or not update.state.follows(weights)
+                    or update.state is not states.get(update.name)
+                    or gradient.layout is not torch.strided
+                ):
+                    name = tracked.name_of(parameter, states)
+                    weights, gradient = local(parameter), local(gradient)  # what was just found may be spread
+                    if (adapter := tracked.adapters.of(parameter)) is not None:
+                        if adapter not in begun:
+                            begun.add(adapter)
+                            yield self._of_adapter(adapter, group, group_k)
+                        continue
+                    if name in tracked.excluded:
+                        continue
+                    check_kind(name, weights, gradient)
+                    state = states.of(name, parameter)
+                    if state is None:
+                        continue
+                    update = Update(name, weights, gradient, state, group, group_k, tracked.shardings.get(name))
+                    tracked.found[id(parameter)] = update
+                update.weights, update.gradient, update.group, update.k = weights, gradient, group, group_k
+                yield update
+
+    def _of_adapter(self, adapter: Adapter, group: dict[str, Any], k: float) -> Update:
+        """Of an adapter that has a gradient."""
+        adapter.check_step()
+        for parameter in adapter.written:
+            if parameter.grad is not None:
+                check_kind(adapter.name, parameter, parameter.grad)
+        sharding = self._tracked.shardings.get(adapter.name)
+        rows, gradient = adapter.rows(local(adapter.factors()[0].detach())), adapter.gradient()
+        state = self._states.of_adapter(adapter, rows, sharding)
+        return Update(adapter.name, rows, gradient, state, group, k, sharding, adapter)
