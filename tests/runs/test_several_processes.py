@@ -82,6 +82,7 @@ def run_as(rank: int, given: dict, output: Path, words: list[str], killed_after:
         traceback.print_exc()
     finally:
         sys.stdout.flush()
+        sys.stderr.flush()
         os._exit(status)
 
 
