@@ -30,7 +30,10 @@ def main() -> None:
     if target_folder.exists():
         parser.error(f"{target_folder} exists: remove it first, since classes that it holds would be trained on, too.")
     for part, folder in {"train": "train", "test": "test", "iconic": "ood_iconic"}.items():
-        dataset = GroceryStore(arguments.source.expanduser(), part)
+        try:
+            dataset = GroceryStore(arguments.source.expanduser(), part)
+        except (OSError, ValueError) as error:
+            parser.error(str(error))
         of_class = defaultdict(list)
         for index, target in enumerate(dataset.targets):
             of_class[target].append(dataset.root / dataset.paths[index])
@@ -42,6 +45,7 @@ def main() -> None:
             place.mkdir(parents=True, exist_ok=True)
             for photograph in photographs:
                 shutil.copy(photograph, place)
+    print(f"{target_folder} is ready for benchmark=image_folder.")
 
 
 if __name__ == "__main__":

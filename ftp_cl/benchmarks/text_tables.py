@@ -120,10 +120,10 @@ def _is_saved(root: Path) -> bool:
 
 
 def _read(path: Path) -> pl.DataFrame:
+    if not path.exists():
+        raise FileNotFoundError(f"There is no file or directory {path}.")
     if path.suffix not in _READERS:
         raise ValueError(f"{path} is no table that is read here: use .csv or .parquet, or a directory of them.")
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}.")
     try:
         return _READERS[path.suffix](path)
     except pl.exceptions.PolarsError as error:

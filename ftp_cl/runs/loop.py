@@ -276,8 +276,8 @@ def train_and_evaluate(
         rows.append(evaluation.accuracies(strategy, i))
         checkpoints.end_if_asked()
         if seen := evaluation.on_seen(rows[i], i):
-            where = f"after experience {i + 1} of {len(benchmark.train_stream)}"
-            progress.say(f"  {where}: {statistics.fmean(seen):.1f} % {evaluation.unit} on the experiences so far")
+            where = f"{progress.name}, experience {i + 1} of {len(benchmark.train_stream)}"
+            progress.say(f"{where}: {statistics.fmean(seen):.1f} % {evaluation.unit} on the experiences so far")
         table = projection_table(strategy)
         if table:
             record.add_event("projection", experience=i, tensors=table)

@@ -27,17 +27,17 @@ class RunProgress(Progress):
             transient=True,
             disable=not console.is_terminal,
         )
-        self._name, self._experiences = printable(name), experiences
-        self._bar = self.add_task(self._name, total=None, unit="iterations")
+        self.name, self._experiences = printable(name), experiences
+        self._bar = self.add_task(self.name, total=None, unit="iterations")
 
     def start_experience(self, number: int, iterations: int) -> None:
         """Begin the bar of one experience; `number` counts from 0."""
-        description = f"{self._name}, experience {number + 1} of {self._experiences}"
+        description = f"{self.name}, experience {number + 1} of {self._experiences}"
         self.reset(self._bar, total=iterations, description=description, unit="iterations")
 
     def start_evaluation(self, streams: int) -> None:
         """Begin the bar of an evaluation of so many OOD streams."""
-        self.reset(self._bar, total=streams, description=f"{self._name}, evaluation", unit="OOD streams")
+        self.reset(self._bar, total=streams, description=f"{self.name}, evaluation", unit="OOD streams")
 
     def step(self) -> None:
         """One iteration or stream is done."""

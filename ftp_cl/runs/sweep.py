@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import sys
 import uuid
@@ -29,9 +30,12 @@ from ftp_cl.runs.config import (
 from ftp_cl.runs.directory import RUNS, run_directory
 from ftp_cl.runs.files import replace_files
 from ftp_cl.runs.output import lasting_output, sentence, without_warnings_of_others
-from ftp_cl.runs.schema import expanded
+from ftp_cl.runs.schema import expanded, suggestion
 from ftp_cl.runs.status import ERROR_FILE
 from ftp_cl.runs.text import printable
+
+PLUGINS = {"joblib": "joblib", "submitit_slurm": "slurm", "submitit_local": "slurm", "ray": "ray", "optuna": "optuna"}
+"""Hydra's launchers and sweepers that an extra of ours brings."""
 
 SWEEP_VARIABLE = "FTP_CL_SWEEP"
 """Has the name of the sweep that a run belongs to."""
@@ -64,10 +68,23 @@ def run_many(overrides: list[str]) -> int:
         try:
             main()
         except (HydraException, OmegaConfBaseException) as error:
-            raise ConfigError(" ".join(str(error).split())) from error
+            raise ConfigError(_without_plugin(" ".join(str(error).split()))) from error
         except Exception as error:  # whatever a launcher or sweeper raises when its jobs fail
             ended = sentence(error)
     return _report_failures(_failures(Path.cwd(), sweep), ended)
+
+
+def _without_plugin(message: str) -> str:
+    """Hydra's message, or what to install where it lacks a launcher or sweeper."""
+    found = re.match(
+        r"In 'hydra/config': Could not find 'hydra/(\w+)/(\w+)' Available options in \S+ (.*) Config", message
+    )
+    if found is None:
+        return message
+    kind, name, there = found.groups()
+    if name in PLUGINS:
+        return f"hydra/{kind}={name} needs pip install 'ftp-cl[{PLUGINS[name]}]'."
+    return f"hydra/{kind}={name} is unknown{suggestion(name, there.split())}"
 
 
 def check_each_value(overrides: Sequence[str]) -> None:

@@ -112,8 +112,9 @@ def test_numbers_as_labels_are_in_the_order_of_numbers(tmp_path, tiny_bert):
     [
         ({"text": "txt"}, r"Unknown column of .*train.csv 'txt': did you mean 'text'\?"),
         ({"label": "name"}, r"Unknown column of .*train.csv 'name': choose from text, label, domain"),
-        ({"dataset_root": "nowhere.csv"}, "There is no file nowhere.csv"),
-        ({"dataset_root": "nowhere.txt"}, "no table that is read here: use .csv or .parquet"),
+        ({"dataset_root": "nowhere.csv"}, "There is no file or directory nowhere.csv"),
+        ({"dataset_root": "/nowhere"}, "There is no file or directory /nowhere"),
+        ({"dataset_root": __file__}, "no table that is read here: use .csv or .parquet"),
         ({"tokenizer": "/nowhere"}, "There is no tokenizer '/nowhere'"),
         ({"max_length": 2}, "max_length=2 must be a whole number of at least 4"),
     ],

@@ -10,6 +10,7 @@ import pytest
 from ftp_cl.runs.directory import run_directory
 from ftp_cl.runs.lock import DirectoryLock
 from ftp_cl.runs.status import LOCK_FILE, is_locked
+from ftp_cl.runs.sweep import PLUGINS
 
 QUICK = [
     *("benchmark=split_digits", "benchmark.n_experiences=2", "model=small_cnn", "method=naive"),
@@ -60,6 +61,13 @@ def test_a_sweep_whose_runs_all_fail_says_so_wherever_they_go(ftp_cl, tmp_path, 
 def test_a_wrong_value_stops_a_sweep_before_anything_runs(refused, tmp_path, word):
     refused("run", "-m", *QUICK, word)
     assert not results(tmp_path / "runs")
+
+
+def test_a_launcher_that_is_not_installed_names_its_extra_and_an_unknown_one_those_that_are_there(refused, monkeypatch):
+    words = [*QUICK, "hydra/launcher=nope"]
+    assert "hydra/launcher=nope is unknown; there are basic" in refused("run", "-m", *words)
+    monkeypatch.setitem(PLUGINS, "nope", "slurm")
+    assert "hydra/launcher=nope needs pip install 'ftp-cl[slurm]'" in refused("run", "-m", *words)
 
 
 def test_two_processes_never_write_one_directory(ftp_cl, refused, tmp_path):
