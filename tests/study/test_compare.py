@@ -323,15 +323,20 @@ def test_curves_are_told_apart_by_the_names_of_their_rows(tmp_path, plan_file, r
     rows = {
         "naive": {"overrides": ["method=naive"], "each": each},
         "naive, linear": {"overrides": ["method=naive", "model.head=linear"], "each": each},
+        "frozen": {"overrides": ["method=linear_probe"]},  # a level line
     }
     plan = load_plan(plan_file(methods=rows, references=["naive, 0.25"], figures={"rates": ["shots_2"]}))
     results = Store(tmp_path)
-    for method, accuracy in zip(plan.methods, (50.0, 40.0, 55.0, 45.0), strict=True):
-        config = {"optimizer": {"backbone_lr": float(method.name.split(", ")[-1])}}
-        results.add_run("shots_2", method.name, row_content(0, accuracy, config))
+    accuracies = {"naive": (50.0, 40.0), "naive, linear": (55.0, 45.0)}
+    for name, (low, high) in accuracies.items():
+        for rate, accuracy in ((0.25, low), (0.5, high)):
+            config = {"optimizer": {"backbone_lr": rate}}
+            results.add_run("shots_2", f"{name}, {rate}", row_content(0, accuracy, config))
+    results.add_run("shots_2", "frozen", row_content(0, 48.0, {"optimizer": {"backbone_lr": None}}))
     tables = write_tables(plan, results).read_text()
     assert "| naive | average accuracy (%) | 50.0 | 0.25 | 45.0 | 0.0 |" in tables
     assert "| naive, linear | average accuracy (%) | 55.0 | 0.25 | 50.0 | 0.0 |" in tables
+    assert "| frozen | average accuracy (%) | 48.0 | | | |" in tables
     figure = (tmp_path / "rates.svg").read_text()
     assert "naive, linear" in figure and "mathdefault" not in figure
 
