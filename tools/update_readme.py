@@ -38,7 +38,8 @@ OF_STREAMS = {
 COMPARED = [
     ("comparison", "robust", "ftp", "naive", "fine-tuning, one task"),
     ("comparison", "domain_incremental", "ftp", "naive", "fine-tuning, one style after another"),
-    ("text", "text", "ftp, 1e-4", "naive, 1e-4", "fine-tuning, [names of emoji](results/text/README.md), untuned"),
+    ("text", "text", "ftp on lora, 1e-2", "lora, 1e-2", "LoRA, [names of emoji](docs/text.md), untuned, rate 1e-2"),
+    ("text", "text", "ftp on lora, 1e-3", "naive, 1e-5", "fine-tuning at its best rate, names of emoji"),
     ("comparison", "robust_digits", "ftp", "naive_warmup", "fine-tuning with warm-up, digits, one task"),
     ("comparison", "class_incremental", "ftp", "lda", "frozen features + LDA, classes in 5 tasks"),
     ("comparison", "class_incremental_10", "ftp", "lda", "the same, 10 tasks"),

@@ -1,5 +1,6 @@
 """The processes that train together, as torch.distributed has them; a process alone is all there are."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -7,17 +8,28 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+# What NCCL says of its own process: CUDA failed (a full memory, too), a wrong call, a wrong argument.
+_OF_THIS_PROCESS = re.compile("ncclUnhandledCudaError|ncclInvalidUsage|ncclInvalidArgument")
+
+
+def _means_another(error: RuntimeError) -> bool:
+    if isinstance(error, dist.DistError):
+        return not _OF_THIS_PROCESS.search(str(error))
+    return "gloo/transport/" in str(error)  # gloo's have no type, but name the place in its source
+
 
 @contextmanager
 def with_others() -> Iterator[None]:
-    """For what processes do together, also as a decorator: tells what torch's RuntimeError means there.
+    """For what processes do together, also as a decorator: tells which of torch's errors mean that another is gone.
 
     Raises:
-        ConnectionError: another process is gone.
+        ConnectionError: another process is gone. This one's own errors pass: a full memory, a wrong tensor.
     """
     try:
         yield
     except RuntimeError as error:
+        if not _means_another(error):
+            raise
         words = "another process of this run has ended or cannot be reached; resume=true goes on from the checkpoint"
         raise ConnectionError(words) from error
 

@@ -16,7 +16,7 @@ from ftp_cl.plugins.processes import with_others
 from ftp_cl.runs.config import ConfigError
 from ftp_cl.runs.torchrun import has_others
 
-METHODS = ("naive", "l2_sp", "ewc", "replay", "lda", "ranpac", "lda_ensemble", "fixmatch")
+METHODS = ("naive", "l2_sp", "ewc", "replay", "lda", "ranpac", "lda_ensemble", "fixmatch", "aper")
 """Those for which several processes were shown to equal one; each also with FTP, and FTP alone."""
 
 # Of the hosts, beside that of the devices: what processes agree on does not wait for a GPU.

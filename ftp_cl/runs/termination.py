@@ -15,7 +15,8 @@ class Termination:
     moment. Outside the main thread, where Python delivers no signals, it does nothing.
 
     Args:
-        always_waits: never raise there: other processes are to end at the same moment.
+        always_waits: never raise there: other processes are to end at the same moment. After an error the signal is
+            ignored from then on.
 
     Attributes:
         waits: somebody will look at `arrived` soon.
@@ -36,7 +37,8 @@ class Termination:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._before is not None:
+        # torchrun sends SIGTERM when another process has ended; this one, if it fails of that, has yet to say so.
+        if self._before is not None and not (self._always_waits and kind is not None):
             signal.signal(signal.SIGTERM, self._before)
 
     def exit(self) -> None:

@@ -84,7 +84,10 @@ def _pseudo_labels(plan: Plan, chosen: _Chosen) -> tuple[str, Figure] | None:
 
 
 def _rates(plan: Plan, chosen: _Chosen) -> tuple[str, Figure] | None:
-    """Accuracy and OOD average against the rate; a table of best mean, area under the curve and width of each."""
+    """Accuracy and OOD average against the rate; a table of best mean, area under the curve and width of each.
+
+    A method without a rate of the backbone is a level line.
+    """
     curves = {method.name: method.curve for method in plan.methods}
     found: dict[str, list[Result]] = defaultdict(list)
     for of_setting in chosen.values():
@@ -102,6 +105,11 @@ def _rates(plan: Plan, chosen: _Chosen) -> tuple[str, Figure] | None:
         every_rate: set[float] = set()
         for (curve, results), look in zip(found.items(), looks(len(found)), strict=True):
             spreads = _over_rates(results, key)
+            if not spreads:
+                level = np.mean([getattr(result, key) for result in results])
+                axes.axhline(level, color=look.colour, linestyle=":")
+                lines.append(f"| {curve} | {title} | {level:.1f} | | | |")
+                continue
             rates, means = list(spreads), [spread.mean for spread in spreads.values()]
             draw_spreads(axes, rates, list(spreads.values()), look)
             best = int(np.argmax(means))
@@ -122,7 +130,8 @@ def _rates(plan: Plan, chosen: _Chosen) -> tuple[str, Figure] | None:
 def _over_rates(results: Sequence[Result], key: str) -> dict[float, Spread]:
     values: dict[float, list[float]] = defaultdict(list)
     for result in results:
-        values[float(result.config["optimizer"]["backbone_lr"])].append(getattr(result, key))
+        if (rate := result.config["optimizer"]["backbone_lr"]) is not None:
+            values[float(rate)].append(getattr(result, key))
     return {rate: Spread.of(values[rate]) for rate in sorted(values)}
 
 

@@ -63,7 +63,6 @@ def test_published_corruptions_are_the_rows_of_their_severity(cifar_tree):
 
 
 def test_corruptions_can_be_made_before_images_are_resized(cifar_tree):
-    pytest.importorskip("imagecorruptions")
     root = cifar_tree()
     small = build(root, corruptions="contrast", severities=5, corruption_source="made")
     large = build(root, corruptions="contrast", severities=5, corruption_source="made", size=64)

@@ -15,8 +15,6 @@ from torchvision.transforms.functional import to_tensor
 from ftp_cl.benchmarks import CORRUPTIONS, CorruptedDataset, corrupt, split_digits, split_emoji, with_corruptions
 from ftp_cl.benchmarks import corruptions as module
 
-pytest.importorskip("imagecorruptions", reason="the extra `corruptions` is not installed")
-
 
 @pytest.fixture(scope="module")
 def image():

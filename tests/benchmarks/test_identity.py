@@ -102,7 +102,6 @@ def test_seed_labels_and_corruptions_count():
     few = [data_identity(few_labels(split_digits(2, size=32), per_class=n)) for n in (2, 2, 3)]
     assert few[0] == few[1] and few[0]["unlabelled"] != few[2]["unlabelled"]
     assert few[0]["unlabelled"]["covers"] == ["class indices", "values"] and few[0]["test"] == first["test"]
-    pytest.importorskip("imagecorruptions")
     corrupted = data_identity(with_corruptions(split_digits(2, size=32), ["fog"], [1, 2]))
     assert corrupted["test"] == first["test"]
     assert len({corrupted[name]["digest"] for name in ("test", "ood_fog_1", "ood_fog_2")}) == 3

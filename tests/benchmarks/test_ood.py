@@ -108,7 +108,6 @@ def test_benchmarks_without_a_classes_timeline_are_matched_by_their_items(square
     plain = benchmark_from_datasets(train=parts, test=parts)
     stream = with_ood(plain, other=squares("dc"), class_names="abcd", eval_transform=to_tensor).streams["ood_other"]
     assert [e.current_experience for e in stream] == [1] and {t for _, t in items(stream)} == {2, 3}
-    pytest.importorskip("imagecorruptions")
     assert len(with_corruptions(plain, "contrast", 1).streams["ood_contrast_1"]) == 2
 
 

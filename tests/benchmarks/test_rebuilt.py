@@ -184,7 +184,6 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_corrupted_streams_of_every_kind_are_evaluated(squares, make_naive, kind):
-    pytest.importorskip("imagecorruptions")
     benchmark = KINDS[kind](squares)
     stream = "valid" if kind == "validation" else "test"
     corrupted = with_corruptions(benchmark, ["contrast"], severities=[1], stream=stream)
@@ -208,7 +207,6 @@ def _plain(experience, attribute):
 
 
 def test_several_rebuilt_in_turn(squares):
-    pytest.importorskip("imagecorruptions")
     data = squares("abcd", per_class=6)
     benchmark = nc_benchmark(
         data, squares("abcd"), 2, False, seed=0, class_ids_from_zero_from_first_exp=True, **TRANSFORMS

@@ -41,7 +41,8 @@ def assert_ends_alike(resumed, whole, resumed_ftp, whole_ftp):
 
 
 def bert(tmp_path, _):
-    transformers = pytest.importorskip("transformers")
+    import transformers
+
     torch.manual_seed(0)
     config = transformers.BertConfig(
         vocab_size=11, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8
@@ -54,7 +55,7 @@ def bert(tmp_path, _):
 
 def llama(tmp_path, folder, lora=None):
     """TRL's trainer, whose data are texts."""
-    trl = pytest.importorskip("trl")
+    import trl
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -69,7 +70,8 @@ def llama(tmp_path, folder, lora=None):
 
 
 def llama_with_lora(tmp_path, folder):
-    peft = pytest.importorskip("peft")
+    import peft
+
     trainer, options = llama(
         tmp_path, folder, peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj"], lora_dropout=0.1)
     )
@@ -134,7 +136,8 @@ def test_radii_go_back_with_the_best_weights_and_a_new_model_is_projected(tmp_pa
 
 
 def test_accelerate(tmp_path):
-    accelerate = pytest.importorskip("accelerate")
+    import accelerate
+
     batches = list(DataLoader(make_data(), batch_size=4))
 
     def prepare():
@@ -164,7 +167,8 @@ def test_accelerate(tmp_path):
 
 @pytest.mark.filterwarnings("ignore")
 def test_lightning(tmp_path):
-    lightning = pytest.importorskip("lightning")
+    import lightning
+
     from ftp_cl.integrations import FTPCallback
 
     class Module(lightning.LightningModule):
@@ -205,7 +209,6 @@ def test_lightning(tmp_path):
 
 
 def test_lightnings_wrapper_is_its_optimizer():
-    pytest.importorskip("lightning")
     from lightning.pytorch.core.optimizer import LightningOptimizer
 
     model = make_net()

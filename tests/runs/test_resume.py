@@ -139,8 +139,6 @@ NEEDS_UNLABELLED = ("pseudo_label", "mean_teacher", "match")
     [pytest.param(method, marks=() if method in QUICK_METHODS else pytest.mark.slow) for method in METHODS],
 )
 def test_every_method_learns_and_resumes_to_the_same_bytes(tmp_path, monkeypatch, method):
-    if method in ("gem", "ftp_gem"):
-        pytest.importorskip("quadprog")
     epochs = 2 if "lp_ft" in method else 1  # one for the head, one for everything
     overrides = [*SHORT, f"method={method}", f"train.epochs={epochs}", "checkpoint.every_iterations=2"]
     if any(name in method for name in NEEDS_UNLABELLED):

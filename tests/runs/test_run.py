@@ -1,6 +1,5 @@
 """One run: what it writes, and that the numbers follow from each other."""
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -15,8 +14,6 @@ from ftp_cl.study.loading import load_results
 from ftp_cl.study.write import write_report
 
 QUICK = ["benchmark=split_digits", "model=small_cnn", "train.epochs=1", "train.batch_size=64"]
-
-SOLVER = importlib.util.find_spec("quadprog")
 
 
 def test_summary_follows_from_the_matrix_and_events_tell_the_same(quick_run, tmp_path):
@@ -96,8 +93,8 @@ def test_validation_stream_can_stand_in_for_the_test_stream(quick_run):
     assert test["accuracy_matrix"] != validation["accuracy_matrix"]
 
 
-@pytest.mark.skipif(SOLVER is not None, reason="quadprog is installed")
-def test_a_method_that_cannot_run_here_says_what_it_needs(refused):
+def test_a_method_that_cannot_run_here_says_what_it_needs(refused, monkeypatch):
+    monkeypatch.setitem(sys.modules, "quadprog", None)
     assert "pip install 'ftp-cl[gem]'" in refused("run", "method=gem", "benchmark=split_digits", "model=small_cnn")
 
 

