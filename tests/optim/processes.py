@@ -4,7 +4,9 @@ import os
 import signal
 import traceback
 
+import peft  # noqa: F401  # here, so that no process has to
 import torch
+import torch._dynamo
 import torch.distributed as dist
 import torch.distributed.checkpoint.state_dict
 import torch.distributed.fsdp
