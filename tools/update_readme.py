@@ -25,6 +25,7 @@ METHODS = {
     "naive": "fine-tuning",
     "lda": "frozen features + LDA",
     "ftp": "FTP",
+    "ranpac": "frozen features + RanPAC",
     "ftp_ranpac": "FTP in the first task, then RanPAC",
     "naive, backbone rate 3e-5": "fine-tuning, backbone rate 3e-5",
 }
@@ -38,6 +39,8 @@ OF_STREAMS = {
 COMPARED = [
     ("comparison", "robust", "ftp", "naive", "fine-tuning, one task"),
     ("comparison", "domain_incremental", "ftp", "naive", "fine-tuning, one style after another"),
+    ("cifar100", "class_incremental", "ftp", "naive, backbone rate 3e-5", "fine-tuning, split CIFAR-100, untuned"),
+    ("cifar100", "class_incremental", "ftp", "lda", "frozen features + LDA, the same"),
     ("text", "text", "ftp on lora, 1e-2", "lora, 1e-2", "LoRA, [names of emoji](docs/text.md), untuned, rate 1e-2"),
     ("text", "text", "ftp on lora, 1e-3", "naive, 1e-5", "fine-tuning at its best rate, names of emoji"),
     ("comparison", "robust_digits", "ftp", "naive_warmup", "fine-tuning with warm-up, digits, one task"),
