@@ -1,8 +1,6 @@
 """The command line: what it prints, and that mistakes get one sentence and exit status 2."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
@@ -163,13 +161,6 @@ def test_wrong_keys_are_found_before_anything_is_loaded(refused, monkeypatch):
     monkeypatch.setattr(run, "benchmark_of", lambda config: pytest.fail("loaded"))
     for word in ("method.k=much", "benchmark.n_experiences=two", "model.head=5", "+train.epoch=3", "optimizer.lr=0"):
         refused("run", *QUICK, word)
-
-
-@pytest.mark.slow
-def test_warnings_of_avalanche_on_its_own_code_are_not_shown(tmp_path):
-    command = [sys.executable, "-m", "ftp_cl.cli", "run", *QUICK, "method=replay"]
-    finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert finished.returncode == 0 and finished.stderr == ""
 
 
 def test_debug_shows_the_traceback(ftp_cl):

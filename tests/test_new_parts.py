@@ -1,5 +1,6 @@
 """One Python file and one YAML file are a new method, benchmark or model, one file a backend: all commands know it."""
 
+import itertools
 import json
 import os
 import shutil
@@ -65,9 +66,35 @@ FILES = {
 }
 
 
+SERVER = """
+import json, os, sys, traceback
+from ftp_cl.cli import main
+import ftp_cl.runs.run, ftp_cl.study.write
+
+for line in sys.stdin:
+    commands, output = json.loads(line)
+    if not (child := os.fork()):
+        for stream in (1, 2):
+            os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
+        status = 1
+        try:
+            status = next(filter(None, map(main, commands)), 0)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            os._exit(status)
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
 @pytest.fixture(scope="module")
 def call(tmp_path_factory):
-    """The command line of a copy of the package that has the new files; returns what it printed."""
+    """The command line of a copy of the package that has the new files; returns what it printed.
+
+    One process imports the copy, which takes longer than all runs here; it forks for each call.
+    """
     folder = tmp_path_factory.mktemp("copy")
     # With what Python and Numba have compiled, but not what they are writing just now.
     without = shutil.ignore_patterns("configs", "*.pyc.*", "tmp*")
@@ -75,22 +102,30 @@ def call(tmp_path_factory):
     shutil.copytree(ROOT / "configs", folder / "ftp_cl" / "configs")
     for name, text in FILES.items():
         (folder / "ftp_cl" / name).write_text(text)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     environment = {**os.environ, "PYTHONPATH": str(folder)}
+    server = subprocess.Popen([sys.executable, "-c", SERVER], cwd=folder, env=environment, **pipes)
+    outputs = (folder / f"output_{number}" for number in itertools.count())
 
     def start(*commands):
-        """One after the other in one process, as far as they succeed."""
-        code = f"import sys; from ftp_cl.cli import main; sys.exit(next(filter(None, map(main, {commands!r})), 0))"
-        command = [sys.executable, "-c", code]
-        return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        """One after the other, as far as they succeed; returns the number of the process, and where it prints."""
+        output = next(outputs)
+        print(json.dumps([commands, str(output)]), file=server.stdin, flush=True)
+        return int(server.stdout.readline()), output
+
+    def end():
+        return int(server.stdout.readline())
 
     def run(*commands, status=0):
-        process = start(*commands)
-        printed = process.communicate()[0].decode()
-        assert process.returncode == status, printed
+        _, output = start(*commands)
+        found, printed = end(), output.read_text()
+        assert found == status, printed
         return printed
 
-    run.folder, run.start = folder, start
-    return run
+    run.folder, run.start, run.end = folder, start, end
+    yield run
+    server.stdin.close()
+    server.wait()
 
 
 def result(call, name):
@@ -108,12 +143,12 @@ def test_list_and_refusals_know_the_new_files(call):
 @pytest.mark.slow
 def test_a_new_method_resumes_after_a_kill_to_the_last_digit(call):
     words = ["run", *DIGITS, *QUICK, "method=shrink", "with=ftp", "checkpoint.every_iterations=3", "train.epochs=3"]
-    process = call.start([*words, "out=whole"], [*words, "out=killed"])
+    process, _ = call.start([*words, "out=whole"], [*words, "out=killed"])
     events, deadline = call.folder / "killed" / "metrics.jsonl", time.monotonic() + 120
     while not (events.exists() and '"eval"' in events.read_text()) and time.monotonic() < deadline:
         time.sleep(0.01)  # the first experience is evaluated: its checkpoint is written
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    os.kill(process, signal.SIGKILL)
+    assert call.end() == -signal.SIGKILL
     assert not (call.folder / "killed" / "result.json").exists()
     assert "resumed at" in call([*words, "out=killed", "resume=true"])
     whole, killed = result(call, "whole"), result(call, "killed")

@@ -41,7 +41,13 @@ COMPARED = [
     ("comparison", "domain_incremental", "ftp", "naive", "fine-tuning, one style after another"),
     ("cifar100", "class_incremental", "ftp", "naive, backbone rate 3e-5", "fine-tuning, split CIFAR-100, untuned"),
     ("cifar100", "class_incremental", "ftp", "lda", "frozen features + LDA, the same"),
-    ("text", "text", "ftp on lora, 1e-2", "lora, 1e-2", "LoRA, [names of emoji](docs/text.md), untuned, rate 1e-2"),
+    (
+        "text",
+        "text",
+        "ftp on lora, 1e-2",
+        "lora, 1e-2",
+        "LoRA at 1e-2, where it collapses, [names of emoji](docs/text.md)",
+    ),
     ("text", "text", "ftp on lora, 1e-3", "naive, 1e-5", "fine-tuning at its best rate, names of emoji"),
     ("comparison", "robust_digits", "ftp", "naive_warmup", "fine-tuning with warm-up, digits, one task"),
     ("comparison", "class_incremental", "ftp", "lda", "frozen features + LDA, classes in 5 tasks"),
@@ -159,7 +165,7 @@ def _markdown(rows: list[list[str]]) -> str:
 
 def insert(name: str, text: str, file: str = "README.md") -> None:
     """Replace what stands between the two markers of that name."""
-    page, begin, end = ROOT / file, f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    page, begin, end = ROOT / file, f"<!--{name}-->", f"<!--/{name}-->"
     before, _, rest = page.read_text().partition(begin)
     _, found, after = rest.partition(end)
     if not found:

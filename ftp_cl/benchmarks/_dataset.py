@@ -1,7 +1,5 @@
 """What the datasets here have in common: they are pickled as the arguments that they were made with."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol
@@ -56,7 +54,7 @@ class RebuildableDataset(Dataset[tuple[Any, int]]):
     def __len__(self) -> int:
         return len(self.targets)
 
-    def __reduce__(self) -> tuple[Callable[..., RebuildableDataset], tuple[Any, ...]]:
+    def __reduce__(self) -> tuple[Callable[..., "RebuildableDataset"], tuple[Any, ...]]:
         return _make, (type(self), self.constructor_arguments())
 
 

@@ -80,10 +80,8 @@ class DomainNet(ImageFiles):
 def _list_of(root: Path, domain: str, split: str, split_lists: Path | None, percent: float) -> Path:
     published = root / f"{domain}_{split}.txt"
     if split_lists is None:
-        found, advice = (
-            [published],
-            f"get {published.name} and {domain}.zip from {_PAGE} and extract the archive in {root}",
-        )
+        found = [published]
+        advice = f"get {published.name} and {domain}.zip from {_PAGE} and extract the archive in {root}"
     elif split == "test":
         found = [split_lists / published.name, published]
         advice = f"get it from {_REFERENCE}, datasets/domainnet, or from {_PAGE}"
@@ -238,16 +236,13 @@ def _share_classes(datasets: Sequence[DomainNet]) -> None:
     named: dict[int, tuple[str, DomainNet]] = {}
     for dataset in datasets:
         for target in set(dataset.targets):
-            name, (before, other) = (
-                dataset.classes[target],
-                named.setdefault(target, (dataset.classes[target], dataset)),
-            )
+            name = dataset.classes[target]
+            before, other = named.setdefault(target, (name, dataset))
             if name != before:
                 raise ValueError(
                     f"Class {target} is {before} in the {other.split} lists of {', '.join(other.domain)}, but {name} "
                     f"in the {dataset.split} lists of {', '.join(dataset.domain)}."
                 )
+    classes = [named[c][0] if c in named else f"(class {c})" for c in range(max(named, default=-1) + 1)]
     for dataset in datasets:
-        dataset.classes = [
-            named[target][0] if target in named else f"(class {target})" for target in range(max(named, default=-1) + 1)
-        ]
+        dataset.classes = list(classes)

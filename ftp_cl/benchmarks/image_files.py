@@ -1,7 +1,5 @@
 """Datasets of image files that are decoded when they are read, for data sets too large for memory."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -78,7 +76,7 @@ class ImageFiles(RebuildableDataset):
         """Return the path of an image in the published data."""
         return type(self).__name__, self.paths[index]
 
-    def stored_image(self, index: int) -> StoredImage:
+    def stored_image(self, index: int) -> "StoredImage":
         """Return the image of an item undecoded and without its path, which may tell the class."""
         path = self.root / self.paths[index]
         _check_file(path)

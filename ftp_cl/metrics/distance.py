@@ -1,7 +1,5 @@
 """How far weights have moved."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -9,7 +7,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def distance_from_anchor(weights: Mapping[str, Tensor], anchors: Mapping[str, Tensor]) -> dict[str, float]:
+def distance_from_anchor(weights: Mapping[str, "Tensor"], anchors: Mapping[str, "Tensor"]) -> dict[str, float]:
     """Return the Euclidean distance of each weight tensor from its anchor.
 
     d = ||W - W0||_2 over all entries of the tensor. Where a tensor has grown along dimension 0 (a head with new

@@ -3,8 +3,6 @@
 The latter gives the columns of the accuracy matrix and their first rows.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +21,7 @@ class ExperienceKey:
     content: tuple[frozenset[int], frozenset[int]] | None = None
 
     @classmethod
-    def of(cls, experience: Any) -> ExperienceKey:
+    def of(cls, experience: Any) -> "ExperienceKey":
         """That of an experience, whatever it hides from training."""
         experience = experience.logging()
         experience = getattr(experience, "origin_experience", None) or experience

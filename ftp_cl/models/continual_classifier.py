@@ -47,7 +47,8 @@ class Normalization(nn.Module):
         """
         channels = len(self.mean)
         if images.ndim != 4 or images.shape[1] != channels:
-            raise ValueError(f"the model takes images [B, {channels}, H, W], got {list(images.shape)}")
+            hint = "; for texts use model=text" if images.ndim == 2 else ""
+            raise ValueError(f"the model takes images [B, {channels}, H, W], got {list(images.shape)}{hint}")
         if not images.is_floating_point():
             raise ValueError(f"the model takes float images in [0, 1], got {images.dtype}")
         return (images - self.mean) / self.std

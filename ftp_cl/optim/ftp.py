@@ -1,4 +1,7 @@
-"""FTP on any torch optimizer, through torch's own step hooks."""
+"""FTP on any torch optimizer, through torch's own step hooks.
+
+One class for users, a fifth of which is its documentation; what it does is in the modules beside it.
+"""
 
 import math
 import weakref

@@ -143,6 +143,8 @@ def load_repeated(result: Path, overrides: Sequence[str], trust: bool = False) -
     """
     from ftp_cl.runs.files import read_file  # takes a while
 
+    if not Path(result).exists():
+        raise ConfigError(f"There is no {result}, which each finished run has.")
     try:
         recorded = literal(json.loads(read_file(result))["config"])
         # Keys that are newer than the result have their defaults.

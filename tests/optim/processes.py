@@ -1,9 +1,15 @@
-"""Run by test_distributed.py, in several processes: torchrun --nproc-per-node 2 processes.py FOLDER CASES."""
+"""What test_distributed.py runs in several processes that it forks."""
 
-import sys
+import os
+import signal
+import traceback
 
+import peft  # noqa: F401  # here, so that no process has to
 import torch
+import torch._dynamo
 import torch.distributed as dist
+import torch.distributed.checkpoint.state_dict
+import torch.distributed.fsdp
 from torch import nn
 
 from ftp_cl.optim import FTP
@@ -216,13 +222,20 @@ CASES = {
     "refused": lambda folder: refused(),
 }
 
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo")
+
+def hold(rank, size, port, cases, folder):
+    """In a forked process, which ends here: with status 0 if all of these hold."""
+    status = 1
+    signal.alarm(300)
     try:
-        for case in sys.argv[2:]:
-            CASES[case](sys.argv[1])
-            print(f"held {case}\n", end="", flush=True)
+        values = {"RANK": rank, "WORLD_SIZE": size, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+        os.environ.update({name: str(value) for name, value in values.items()})
+        dist.init_process_group("gloo")
+        for case in cases:
+            CASES[case](folder)
         dist.barrier()
+        status = 0
+    except BaseException:
+        traceback.print_exc()
     finally:
-        dist.destroy_process_group()
+        os._exit(status)

@@ -74,6 +74,12 @@ def test_a_run_that_cannot_be_evaluated_says_why(words, said, ftp_cl, refused):
     assert said in refused("evaluate", "first")
 
 
+def test_what_is_no_finished_run_is_named(refused, tmp_path):
+    (tmp_path / "runs").mkdir()
+    assert "There is no runs/result.json, which each finished run has." in refused("evaluate", "runs")
+    assert "There is no first/result.json" in refused("run", *DIGITS, "model.start=first")
+
+
 def test_classes_that_a_run_lacks_are_told_and_none_in_common_refused(tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "weights.safetensors", {"classes": json.dumps(["cat", None, "dog"])})
     said, run = [], str(tmp_path)

@@ -56,8 +56,8 @@ def test_a_list_ends_quietly_when_nobody_reads_and_needs_ascii_only():
 
 
 @pytest.mark.slow
-def test_a_run_finishes_on_a_terminal_that_knows_ascii_only(tmp_path):
-    words = ["run", "benchmark=split_digits", "benchmark.n_experiences=1", "model=small_cnn", "method=naive"]
+def test_a_run_finishes_on_a_terminal_that_knows_ascii_only_without_avalanches_warnings_on_its_own_code(tmp_path):
+    words = ["run", "benchmark=split_digits", "benchmark.n_experiences=2", "model=small_cnn", "method=replay"]
     words += ["train.epochs=1", "train.batch_size=64", "threads=1", "eval.ood_every=never", "label='größer'"]
     command = [sys.executable, "-m", "ftp_cl.cli", *words, "out=run"]
     environment = {**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}

@@ -23,6 +23,7 @@ from ftp_cl.study.significance import paired_interval
 from ftp_cl.study.store import Store
 
 SMALL = ["benchmark.size=16", "train.epochs=1", "benchmark.ood_domains=[twemoji]"]
+SMALL += ["model=small_cnn", "model.in_channels=3"]
 
 PLAN = {
     "settings": ["shots_2"],
@@ -77,11 +78,11 @@ def test_every_trial_of_a_shipped_plan_is_a_valid_configuration(name, quick):
     sorted(
         experiment
         for experiment in {plan.experiment(setting) for plan in map(load_plan, PLANS) for setting in plan.settings}
-        if experiment.startswith(("compare_", "few_labels_")) and experiment != "compare_text"
-    ),  # of the images that ship
+        if experiment.startswith(("compare_", "few_labels_")) and not experiment.endswith(("_text", "_lite2"))
+    ),  # of the images that ship; _lite2 has the images of another one
 )
-def test_the_data_of_every_setting_can_be_made_for_every_seed(experiment):
-    for seed in (0, 1, 2, 100):
+def test_the_data_of_every_setting_can_be_made_to_report_and_to_tune(experiment):
+    for seed in (0, 100):
         benchmark, _ = benchmark_of(load_config([f"+experiment={experiment}", "benchmark.size=8", f"seed={seed}"]))
         assert all(len(experience.dataset) for experience in benchmark.train_stream)
 
@@ -185,7 +186,7 @@ def test_tuned_together_one_trial_is_chosen_by_the_mean_over_settings(tmp_path, 
     tuning = results.tuning()
     assert chosen(plan, naive, "robust", tuning) == chosen(plan, naive, "shots_2", tuning) == third
     text = write_tables(plan, results).read_text()
-    assert f"| naive | 3 | 49.5 | 47.5 | 45.0 | {', '.join(f'`{word}`' for word in third[4:])} |" in text
+    assert f"| naive | 3 | 49.5 | 47.5 | 45.0 | {', '.join(f'`{word}`' for word in third[1 + len(SMALL) :])} |" in text
 
 
 # ---- running --------------------------------------------------------------------------------------------------------

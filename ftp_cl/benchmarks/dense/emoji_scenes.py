@@ -1,7 +1,5 @@
 """emoji_scenes: segmentation of emoji in scenes, under shift of the art style, with data that ship."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -27,7 +25,7 @@ def emoji_scenes(
     corruptions: str | Sequence[str] | None = None,
     severities: int | Sequence[int] = (1, 2, 3, 4, 5),
     fixed_class_order: Sequence[int] | None = None,
-) -> DescribedScenario:
+) -> "DescribedScenario":
     """Scenes of emoji with masks of 20 classes and background; art styles that training never shows as OOD streams.
 
     The streams are ``train``, ``validation`` and ``test`` in the training styles and one ``ood_<domain>`` per other

@@ -1,7 +1,5 @@
 """pascal_context: the multi-task release of PASCAL-Context, with masks, human parts and surface normals."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -135,7 +133,7 @@ def pascal_context(
     resize: Sequence[int] = (256, 256),
     corruptions: str | Sequence[str] | None = None,
     severities: int | Sequence[int] = (1, 2, 3, 4, 5),
-) -> DescribedScenario:
+) -> "DescribedScenario":
     """One target of PASCAL-Context: training on its list ``train``, test on ``val``; corruptions are OOD streams.
 
     Args:

@@ -1,7 +1,5 @@
 """Transforms of an image together with its mask or its surface normals, on torchvision's tv_tensors."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,7 +20,7 @@ class Normals(tv_tensors.TVTensor):
     turns or bends images is refused.
     """
 
-    def __new__(cls, data: Any) -> Normals:
+    def __new__(cls, data: Any) -> "Normals":
         """Wrap a tensor."""
         return cls._to_tensor(data, dtype=None, device=None, requires_grad=None).as_subclass(cls)
 
