@@ -118,8 +118,9 @@ class Checkpoints:
                 state["before"] = torch.frombuffer(bytearray(self._before), dtype=torch.uint8)
             self._files.write(to_bytes(state))
         except CannotSave as error:
-            where = "between experiences only" if position.epoch is not None else "not at all: resume=true begins anew"
-            self._say_once(f"  checkpoints are written {where}, because {error}.")
+            between = "checkpoints are written between experiences only"
+            what = between if position.epoch is not None else "no checkpoints are written, so resume=true begins anew"
+            self._say_once(f"  {what}: {error}.")
         except OSError as error:
             self._say_once(f"  no checkpoint could be written ({error.strerror}); the one before is kept.")
 

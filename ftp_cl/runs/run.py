@@ -96,7 +96,7 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
     set_deterministic(config.deterministic)
     RNGManager.set_random_seeds(config.seed)
     benchmark, hidden = benchmark_of(config)
-    name = f"{config.method.name} on {config.benchmark.name}, seed {config.seed}"
+    name = f"{config.label or config.method.name} on {config.benchmark.name}, seed {config.seed}"
     console = None if rank() == 0 else Console(quiet=True)
     with RunProgress(name, len(benchmark.train_stream), console) as progress, contextlib.ExitStack() as logs:
         if config.threads is not None and config.threads > (cores := os.cpu_count() or 1):

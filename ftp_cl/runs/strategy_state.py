@@ -112,7 +112,7 @@ def _optimizer_state(strategy: SupervisedTemplate, packing: Packing) -> dict[str
     names = {id(parameter): name for name, parameter in strategy.model.named_parameters()}
     groups = [[names.get(id(parameter)) for parameter in group["params"]] for group in strategy.optimizer.param_groups]
     if any(name is None for group in groups for name in group):
-        raise CannotSave("optimizer has parameters that are not the model's")
+        raise CannotSave("the optimizer has parameters that are not the model's")
     # FTP's state rides in there; its plugin saves it.
     state = {key: value for key, value in strategy.optimizer.state_dict().items() if key != STATE_KEY}
     return {"names": groups, "state": packing.pack(state, "optimizer")}

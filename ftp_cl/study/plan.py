@@ -92,6 +92,7 @@ class Plan:
     """The whole comparison.
 
     Attributes:
+        name: as `ftp-cl compare --plan` takes it.
         settings: names.
         prefix: setting `x` is the experiment `<prefix>x` of the configuration.
         methods: the rows.
@@ -106,6 +107,7 @@ class Plan:
         figures: kind, of `FIGURES` -> the settings that it shows.
     """
 
+    name: str
     settings: tuple[str, ...]
     prefix: str
     methods: tuple[ComparedMethod, ...]
@@ -152,7 +154,7 @@ def load_plan(name: str = DEFAULT_PLAN, quick: bool = False, only: Sequence[str]
     try:
         content: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
         smaller = content.pop("quick", {})
-        plan = _plan({**content, **smaller} if quick else content)
+        plan = _plan(name, {**content, **smaller} if quick else content)
     except (KeyError, TypeError, ValueError, AttributeError, OmegaConfBaseException) as error:
         what = f"the key {error} is missing" if isinstance(error, KeyError) else error
         raise ConfigError(f"{path} is no plan of a comparison: {what}.") from error
@@ -164,13 +166,14 @@ def load_plan(name: str = DEFAULT_PLAN, quick: bool = False, only: Sequence[str]
     return replace(plan, settings=tuple(only)) if only else plan
 
 
-def _plan(content: Mapping[str, Any]) -> Plan:
+def _plan(name: str, content: Mapping[str, Any]) -> Plan:
     chosen = content.get("only", list(content["methods"]))
     tuned_together = bool(content.get("tuned_together", False))
     plan = Plan(
+        name=name,
         settings=tuple(content["settings"]),
         prefix=str(content.get("prefix", _EXPERIMENT_PREFIX)),
-        methods=tuple(method for name in chosen for method in _methods(name, content["methods"][name])),
+        methods=tuple(method for row in chosen for method in _methods(row, content["methods"][row])),
         trials=int(content["trials"]),
         tuned_in=_tuned_in(content),
         tuned_together=tuned_together,

@@ -40,7 +40,8 @@ def write_tables(plan: Plan, results: Store) -> Path:
     Raises:
         ConfigError, ReportError: a result is damaged.
     """
-    parts = ["# Results\n", "Made by `make results`. How methods are tuned and seeds chosen: docs/protocol.md.\n"]
+    made = f"Made by `ftp-cl compare --plan {printable(plan.name)}`"
+    parts = ["# Results\n", f"{made}. How methods are tuned and seeds chosen: docs/protocol.md.\n"]
     runs = _runs_of(plan, results)
     tuning = results.tuning()
     found = [setting for setting in plan.settings if setting in runs["setting"]]
