@@ -47,20 +47,45 @@ def normal(name):
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def test_what_is_imported_is_declared():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    requirements = sum(project["optional-dependencies"].values(), project["dependencies"])
-    declared = {normal(re.match(r"[\w.-]+", requirement)[0]) for requirement in requirements}
-    brought = {"triton": "torch", "llvmlite": "numba"}  # in the version that it needs
-    owners = packages_distributions()
-    for file in PACKAGE.rglob("*.py"):
+def modules_imported(files):
+    """Top-level names of other packages, with the file, anywhere in it."""
+    for file in files:
         for node in ast.walk(ast.parse(file.read_text())):
             names = [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
             names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            for module in {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"ftp_cl"}:
-                packages = {normal(name) for name in owners.get(module, [])} | {brought.get(module, module)}
-                # What is not installed here is declared under a name that begins alike: mlflow-skinny.
-                assert packages & declared or any(name.startswith(f"{module}-") for name in declared), (file, module)
+            for name in {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"ftp_cl"}:
+                yield name, file
+
+
+def names_of(requirements):
+    return {normal(re.match(r"[\w.-]+", requirement)[0]) for requirement in requirements}
+
+
+def test_what_is_imported_is_declared():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = names_of(sum(project["optional-dependencies"].values(), project["dependencies"]))
+    brought = {"triton": "torch", "llvmlite": "numba"}  # in the version that it needs
+    owners = packages_distributions()
+    for module, file in modules_imported(PACKAGE.rglob("*.py")):
+        packages = {normal(name) for name in owners.get(module, [])} | {brought.get(module, module)}
+        # What is not installed here is declared under a name that begins alike: mlflow-skinny.
+        assert packages & declared or any(name.startswith(f"{module}-") for name in declared), (file, module)
+
+
+def test_the_job_without_pins_installs_what_its_tests_import():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    job = (ROOT / ".github" / "workflows" / "tests.yml").read_text()
+    extras, others, folders = re.search(r'pip install "\.\[(.+)\]" ?(.*) && .* "not slow" (.+)', job).groups()
+    given = names_of(sum((project["optional-dependencies"][name] for name in extras.split(",")), others.split()))
+    given |= names_of(project["dependencies"])
+    pinned = names_of(re.findall(r"^.+(?===)", (ROOT / "requirements.txt").read_text(), re.MULTILINE))
+    owners = packages_distributions()
+    files = [
+        ROOT / "tests" / "conftest.py",
+        *(file for name in folders.split() for file in (ROOT / name).rglob("*.py")),
+    ]
+    for module, file in modules_imported(files):
+        assert {normal(name) for name in owners.get(module, [])} & pinned <= given, (file, module)
 
 
 def test_every_part_is_listed_here():

@@ -122,7 +122,8 @@ def _rates(plan: Plan, chosen: _Chosen) -> tuple[str, Figure] | None:
             lines.append(f"| {' | '.join([curve, title, *cells])} |")
             every_rate |= spreads.keys()
         axes.set(xscale="log", xlabel="learning rate of the backbone", ylabel=title, ylim=(0, None))
-        label_powers(axes.xaxis, min(every_rate), max(every_rate))
+        if every_rate:
+            label_powers(axes.xaxis, min(every_rate), max(every_rate))
     add_legend(figure, [handle(look) for look in looks(len(found))], list(found))
     return "\n".join(lines) + "\n", figure
 
