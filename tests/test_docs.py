@@ -6,6 +6,7 @@ import inspect
 import re
 import runpy
 import shlex
+import sys
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -168,8 +169,18 @@ def test_the_first_snippets_run():
     assert len(names["benchmark"].streams["unlabelled"]) == 5
 
 
+@pytest.fixture
+def without_my_parts():
+    """The module of that name that other tests import is out of the way."""
+    of_others = sys.modules.pop("my_parts", None)
+    yield
+    sys.modules.pop("my_parts", None)
+    if of_others:
+        sys.modules["my_parts"] = of_others
+
+
 @pytest.mark.slow
-def test_parts_of_ones_own_run_as_the_page_has_them(tmp_path, monkeypatch):
+def test_parts_of_ones_own_run_as_the_page_has_them(tmp_path, monkeypatch, without_my_parts):
     page = ROOT / "docs" / "configuration.md"
     (parts,) = snippets(page)
     (command,) = re.findall(r"ftp-cl (run benchmark=own .*)", text_of(page))
