@@ -58,7 +58,7 @@ VERDICTS = {(True, False): "Wins", (True, True): "Wins and loses", (False, True)
 COSTS = """\
 **What it costs.** On a CPU with Numba (`.[fast]`), an optimizer step takes {numba:.1f} times as long as fused AdamW's,
 in one pass {numba, one pass:.1f} times; in plain torch {torch, hooks:.1f} times. Whole iterations took
-{iterations:.2f} times as long ([docs/speed.md](docs/speed.md)). It has not been measured on a GPU yet."""
+{iterations:.2f} times as long ([docs/speed.md](docs/speed.md)). Not measured on a GPU yet."""
 
 
 def show_demo(demo: Path) -> str:
