@@ -62,8 +62,8 @@ CLIP ViT-B/16 on a few photographs, {n} seeds. From a learning rate of {best} to
 from {at_best} to {at_above} % accuracy. FTP with its default values has {ftp} % at {above}. Each at its best rate,
 {verdict}: {lead} points, {interval}."""
 BOX = """\
-- `ftp-cl list` names {method} methods ({combined} combine with FTP: `with=ftp`), {benchmark} benchmarks and {model}
-  models."""
+- `ftp-cl list` names {method} [methods](configs/method) ({combined} combine with FTP: `with=ftp`), {benchmark}
+  [benchmarks](docs/benchmarks.md) and {model} [models](docs/models.md); weights from the hub or from files."""
 
 
 def show_demo(demo: Path) -> str:
