@@ -181,7 +181,7 @@ def without_my_parts():
 
 @pytest.mark.slow
 def test_parts_of_ones_own_run_as_the_page_has_them(tmp_path, monkeypatch, without_my_parts):
-    page = ROOT / "docs" / "configuration.md"
+    page = ROOT / "docs" / "own_method.md"
     (parts,) = snippets(page)
     (command,) = re.findall(r"ftp-cl (run benchmark=own .*)", text_of(page))
     monkeypatch.chdir(tmp_path)
