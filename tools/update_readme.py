@@ -40,7 +40,7 @@ OF_STREAMS = {
 KINDS = ("method", "benchmark", "model")
 VERDICTS = {(True, False): "Wins", (True, True): "Wins and loses", (False, True): "Loses", (False, False): "Undecided"}
 COSTS = """\
-**What it costs.** On a CPU, a training iteration with FTP takes {iterations:.2f} times as long. The optimizer step alone
+**What it costs.** On a CPU, an iteration with FTP takes {iterations:.2f} times as long. The optimizer step alone
 takes {numba:.1f} times as long as fused AdamW's, {numba, one pass:.1f} with `method="one_pass"`, {torch, hooks:.1f}
 without Numba (`.[fast]`). On a GPU: not measured yet ([speed](docs/speed.md))."""
 CURVES = {
