@@ -40,16 +40,30 @@ OF_STREAMS = {
 KINDS = ("method", "benchmark", "model")
 VERDICTS = {(True, False): "Wins", (True, True): "Wins and loses", (False, True): "Loses", (False, False): "Undecided"}
 COSTS = """\
-**What it costs.** On a CPU, a training iteration takes {iterations:.2f} times as long. The optimizer step alone takes
-{numba:.1f} times as long as fused AdamW's, {numba, one pass:.1f} with `method="one_pass"`, {torch, hooks:.1f} without
-Numba (`.[fast]`). On a GPU: not measured yet ([speed](docs/speed.md))."""
+**What it costs.** On a CPU, an iteration with FTP takes {iterations:.2f} times as long. The optimizer step alone
+takes {numba:.1f} times as long as fused AdamW's, {numba, one pass:.1f} with `method="one_pass"`, {torch, hooks:.1f}
+without Numba (`.[fast]`). On a GPU: not measured yet ([speed](docs/speed.md))."""
+CURVES = {
+    "text": [
+        ("text", "naive", "fine-tuning"),
+        ("text", "ftp", "FTP"),
+        ("text", "lora", "LoRA"),
+        ("text", "ftp on lora", "FTP on LoRA"),
+    ],
+    "transformers": [
+        ("vit_rates", "naive", "fine-tuning"),
+        ("vit_rates", "ftp", "FTP"),
+        ("vit_lora", "lora", "LoRA"),
+        ("vit_lora", "ftp on lora", "FTP on LoRA"),
+    ],
+}
 FIGURE = """\
 CLIP ViT-B/16 on a few photographs, {n} seeds. From a learning rate of {best} to {above}, fine-tuning ("naive") falls
 from {at_best} to {at_above} % accuracy. FTP with its default values has {ftp} % at {above}. Each at its best rate,
 {verdict}: {lead} points, {interval}."""
 BOX = """\
-- `ftp-cl list` names {method} methods ({combined} combine with FTP: `with=ftp`), {benchmark} benchmarks and {model}
-  models."""
+- `ftp-cl list` names {method} [methods](configs/method) ({combined} combine with FTP: `with=ftp`), {benchmark}
+  [benchmarks](docs/benchmarks.md) and {model} [models](docs/models.md); weights from the hub or from files."""
 
 
 def show_demo(demo: Path) -> str:
@@ -94,24 +108,23 @@ def show_compared(page: str, marker: str) -> str:
     return "\n".join(f"- **{verdict}**{colon} {text}" for verdict, text in lines) or "No results are stored yet."
 
 
-def show_rates(*plans: str) -> str:
-    """Mean accuracy and OOD of each curve at each rate, in percent."""
-    cells: dict[str, dict[str, str]] = {}
-    for plan in plans:
-        for method in load_plan(plan).methods if _means(plan) else ():
-            if method.name != method.curve and method.name in _means(plan):
-                both = "{:.1f} / {:.1f}".format(*_means(plan)[method.name])
-                cells.setdefault(method.curve, {})[_rate(method.name)] = both
-    rates = sorted({rate for of_curve in cells.values() for rate in of_curve}, key=float)
-    rows = [[curve, *(of_curve.get(rate, "") for rate in rates)] for curve, of_curve in cells.items()]
-    return _markdown([["accuracy / OOD (%)", *rates], *rows])
+def show_rates(*curves: tuple[str, str, str]) -> str:
+    """Mean accuracy and OOD of curves at each rate, in percent: plan, curve, and this in words."""
+    points = {
+        words: {_rate(row): "{:.1f} / {:.1f}".format(*_means(plan)[row]) for row in _points(plan, curve)}
+        for plan, curve, words in curves
+        if _points(plan, curve)
+    }
+    rates = sorted({rate for of_curve in points.values() for rate in of_curve}, key=float)
+    rows = [[rate, *(of_curve.get(rate, "") for of_curve in points.values())] for rate in rates]
+    return _markdown([["rate", *points], *rows])
 
 
 def show_figure() -> str:
     """What the figure of results/vit_rates shows, in numbers."""
     accuracy = {row: f"{mean:.1f}" for row, (mean, _) in _means("vit_rates").items()}
     best, best_of_ftp = _best("vit_rates", "naive, *"), _best("vit_rates", "ftp, *")
-    rates = [_rate(row) for row in accuracy if row.startswith("naive, ") and f"ftp, {_rate(row)}" in accuracy]
+    rates = [_rate(row) for row in _points("vit_rates", "naive") if f"ftp, {_rate(row)}" in accuracy]
     above = min((rate for rate in rates if float(rate) > float(_rate(best))), key=float)
     found = {tuple(names): (ends, n) for *names, ends, n in _differences("vit_rates")}
     (lead, low, high), n = found["photographs", best_of_ftp, best, "accuracy"]
@@ -192,11 +205,14 @@ def _means(plan: str) -> dict[str, tuple[float, float]]:
     return {row: (accuracy, ood) for row, accuracy, ood in means.select("row", *MEASURES).iter_rows()}
 
 
+def _points(plan: str, curve: str) -> list[str]:
+    """The rows of a curve over the rate."""
+    return [row for row in _means(plan) if re.fullmatch(re.escape(curve) + r", [\d.e-]+", row)]
+
+
 def _best(plan: str, name: str) -> str:
     """The row itself, or for "naive, *" that of this curve with the highest mean accuracy."""
-    if not name.endswith(", *"):
-        return name
-    points = [row for row in _means(plan) if re.fullmatch(re.escape(name[:-1]) + r"[\d.e-]+", row)]
+    points = _points(plan, name.removesuffix(", *")) if name.endswith(", *") else []
     return max(points, key=lambda row: _means(plan)[row][0], default=name)
 
 
@@ -232,8 +248,8 @@ def from_results() -> dict[tuple[str, str], str]:
         ("README.md", "cifar100"): show_cifar100(),
         ("README.md", "costs"): show_costs(),
         ("README.md", "box"): show_box(),
-        ("docs/text.md", "rates"): show_rates("text"),
-        ("docs/transformers.md", "rates"): show_rates("vit_rates", "vit_lora"),
+        ("docs/text.md", "rates"): show_rates(*CURVES["text"]),
+        ("docs/transformers.md", "rates"): show_rates(*CURVES["transformers"]),
     }
     found |= {(page, "figure"): show_figure() for page in ("README.md", "docs/index.md", "docs/transformers.md")}
     found |= {("results/findings.md", plan): show_findings(plan) for plan in ("defaults", "comparison", "few_labels")}
