@@ -28,7 +28,7 @@ class _Stretch:
 
     def __init__(self, context: Any, builder: Any, signature: Any, arguments: Any) -> None:
         self._context, self._builder, self.length = context, builder, arguments[0]
-        kinds = [None if isinstance(kind, types.NoneType) else kind for kind in signature.args[3]]
+        kinds: list[Any] = [None if isinstance(kind, types.NoneType) else kind for kind in signature.args[3]]
         self.tensors: list[Any] = []
         for kind, address in zip(kinds, cgutils.unpack_tuple(builder, arguments[2]), strict=True):
             whole = kind and Elements(context, builder, kind, address)
