@@ -18,7 +18,7 @@ from ftp_cl.study.aggregate import DIVERGED, DIVERGED_NOTE, Spread
 from ftp_cl.study.compare import chosen, trial_means
 from ftp_cl.study.plan import ComparedMethod, Plan
 from ftp_cl.study.significance import paired, paired_interval
-from ftp_cl.study.store import RUNS_FILE, Store
+from ftp_cl.study.store import Store
 from ftp_cl.study.tables import markdown_row, named
 
 _MEASURES = {"accuracy": "average_accuracy", "OOD": "ood_average", "forgetting": "average_forgetting"}
