@@ -13,6 +13,7 @@ import polars as pl
 
 from ftp_cl.runs.catalogue import experiment_description
 from ftp_cl.runs.files import replace_files
+from ftp_cl.runs.records import RUNS_FILE
 from ftp_cl.runs.text import csv_cell, printable
 from ftp_cl.study.aggregate import DIVERGED, DIVERGED_NOTE, Spread
 from ftp_cl.study.compare import chosen, trial_means
