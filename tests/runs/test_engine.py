@@ -85,7 +85,8 @@ def test_gradients_in_float16_are_scaled_in_training_and_in_float32_elsewhere(tr
     difference = sum((weights[name] - exact[name]).float().square().sum() for name in exact)
     assert 0 < difference < 0.01 * sum(value.float().square().sum() for value in exact.values())
     assert watched.dtypes == {torch.float16}
-    assert trained("method=ewc", "+benchmark.shots=26", "precision=fp16-mixed")[1].dtypes == {torch.float16, torch.float32}
+    _, watched = trained("method=ewc", "+benchmark.shots=26", "precision=fp16-mixed")
+    assert watched.dtypes == {torch.float16, torch.float32}
 
 
 def test_workers_give_the_same_batches_whatever_their_number(trained):
