@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import constants
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -76,6 +77,15 @@ def test_the_commit_of_the_weights_stands_in_the_configuration(monkeypatch):
     monkeypatch.setattr(model_keys, "hub_weights", lambda name, revision: (None, f"commit of {name} at {revision}"))
     config = resolved("model=timm", "model.architecture=test_vit", "model.revision=v1")
     assert config.model.revision == "commit of test_vit at v1"
+
+
+def test_data_that_is_missing_is_told_before_the_hub_is_waited_for(monkeypatch, tmp_path):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(model_keys, "hub_weights", lambda *_: pytest.fail("the hub was asked"))
+    with pytest.raises(FileNotFoundError, match=r"nowhere.train.* is missing"):
+        resolved(
+            "model=timm", "model.architecture=test_vit", "benchmark=image_folder", "benchmark.dataset_root=nowhere"
+        )
 
 
 @pytest.mark.parametrize(

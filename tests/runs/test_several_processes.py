@@ -193,9 +193,11 @@ def second_of(process: subprocess.Popen) -> int:
 
 
 @pytest.mark.slow
-def test_workers_load_the_share_of_each_process_and_last_batches_may_be_too_small_for_all(tmp_path):
+@pytest.mark.parametrize("batch_norm", ["frozen", "trained"])
+def test_workers_load_the_share_of_each_process_and_last_batches_may_be_too_small_for_all(tmp_path, batch_norm):
     """Of 505 images in the first experience, 36 batches of 14 leave one, which one process trains on."""
     options = ["method=naive", "train.augmentation=shift", "loader.workers=1", "train.batch_size=14"]
+    options.append(f"train.freeze_batch_norm={str(batch_norm == 'frozen').lower()}")
     succeed(*forked(tmp_path / "two", *options))
     run(load_config([*SHORT, *options]), tmp_path / "one")
     assert_the_same(tmp_path / "two", tmp_path / "one")
