@@ -72,14 +72,15 @@ def hub_weights(architecture: str, revision: str | None = None) -> tuple[Path, s
     return path, path.relative_to(Path(constants.HF_HUB_CACHE)).parts[2]
 
 
-def is_cached(architecture: str, revision: str | None = None) -> bool:
-    """Whether `hub_weights` needs no network for this.
+def needs_network(architecture: str, revision: str | None = None) -> bool:
+    """Whether `hub_weights` has to download this, which without a network fails after half a minute of attempts only.
 
     Raises:
         ValueError: timm knows no weights of this name on the hub.
     """
     repository, file, revision = _place(architecture, revision)
-    return isinstance(try_to_load_from_cache(repository, file, revision=revision), str)
+    cached = try_to_load_from_cache(repository, file, revision=revision)
+    return not isinstance(cached, str) and not constants.HF_HUB_OFFLINE
 
 
 def _place(architecture: str, revision: str | None) -> tuple[str, str, str | None]:

@@ -31,7 +31,8 @@ class UnbiasedSegmentation(SupervisedPlugin[Any]):
         initialize: let new rows begin as the background's.
 
     Raises:
-        ValueError: for a negative strength; at the first experience, beside a plugin that keeps images and their masks: replay, GEM, A-GEM.
+        ValueError: for a negative strength; at the first experience, beside a plugin that keeps images: replay, GEM,
+            A-GEM.
         TypeError: at the first experience, if the model is no `DenseModel` for masks.
     """
 

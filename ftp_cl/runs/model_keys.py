@@ -6,7 +6,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ftp_cl.models import Preprocessing
 from ftp_cl.models.backbones import PACKAGED, models_preprocessing
-from ftp_cl.models.hub import hub_weights, is_cached
+from ftp_cl.models.hub import hub_weights, needs_network
 from ftp_cl.models.preprocessing import recorded_size
 from ftp_cl.runs.build import built
 from ftp_cl.runs.catalogue import entry
@@ -45,7 +45,7 @@ def with_models_keys(config: DictConfig) -> DictConfig:
     for key, value in changes.items():
         OmegaConf.update(config, key, value, force_add=True)
     if architecture not in PACKAGED and model["weights"] is None and not model.get("start"):
-        if not is_cached(architecture, model["revision"]):  # missing data is told at once, the hub may take a minute
+        if "dataset_root" in benchmark and needs_network(architecture, model["revision"]):  # missing data is told first
             built("benchmark", {**with_preprocessing(plain(config.benchmark), config), "seed": config.seed})
         config.model.revision = hub_weights(architecture, model["revision"])[1]
     return config
