@@ -17,7 +17,7 @@ from ftp_cl.runs.engine import MODEL_KEYS
 from ftp_cl.runs.model_keys import with_models_keys
 
 VIT = ["model=timm", "model.architecture=test_vit.r160_in1k", "model.weights=random"]
-FOLDER = ["benchmark=image_folder", "benchmark.dataset_root=nowhere"]
+NOWHERE = ["benchmark=image_folder", "benchmark.dataset_root=nowhere"]
 RESNET = ["model=timm", "model.architecture=test_resnet.r160_in1k", "model.weights=random"]
 
 
@@ -43,7 +43,7 @@ def test_the_models_own_preprocessing_is_the_default_and_stands_in_the_configura
         ([*VIT, "benchmark.size=96"], 96, 96),
         ([*VIT, "+model.img_size=96"], 96, 96),
         ([*RESNET, "benchmark.size=96"], 96, None),
-        ([*RESNET, *FOLDER], 160, None),
+        ([*RESNET, *NOWHERE], 160, None),
     ],
 )
 def test_a_size_that_is_given_is_kept_and_a_model_of_one_size_is_built_for_it(words, size, img_size):
@@ -84,7 +84,7 @@ def test_data_that_is_missing_is_told_before_the_hub_is_waited_for(monkeypatch, 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(model_keys, "hub_weights", lambda *_: pytest.fail("the hub was asked"))
     with pytest.raises(FileNotFoundError, match=r"nowhere.train.* is missing"):
-        resolved("model=timm", "model.architecture=test_vit", *FOLDER)
+        resolved("model=timm", "model.architecture=test_vit", *NOWHERE)
 
 
 @pytest.mark.parametrize(
