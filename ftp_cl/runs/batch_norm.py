@@ -24,7 +24,7 @@ def synchronize(model: nn.Module, images: Callable[[], float | None]) -> None:
     """
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.__class__ = _synchronized(type(module), images)
+            module.__class__ = _synchronized(type(module), images)  # type: ignore[assignment]
 
 
 def _synchronized(kind: type[nn.Module], images: Callable[[], float | None]) -> type[nn.Module]:
