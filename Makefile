@@ -26,7 +26,7 @@ results: .venv/installed
 	$(BIN)/ftp-cl compare --plan few_labels && $(BIN)/ftp-cl compare --plan ablations && $(BIN)/ftp-cl compare --plan rates
 	$(BIN)/ftp-cl compare --plan text
 
-# The tables in README.md and results/findings.md, from a finished demo and from results/.
+# The generated lines and tables in README.md, docs/ and results/findings.md, from a finished demo and from results/.
 readme: demo
 	$(BIN)/python tools/update_readme.py --demo demo --results
 

@@ -14,6 +14,7 @@ REPOSITORY = ""
 
 project = "ftp_cl"
 author = "The ftp_cl authors"
+copyright = author
 version = release = ftp_cl.__version__
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
 myst_enable_extensions = ["dollarmath", "colon_fence"]
@@ -42,7 +43,8 @@ exclude_patterns = ["requirements.txt"]
 def link_outside(app, name, source):
     """Files outside docs/ are no pages of the site: link to the repository, or leave the text alone."""
     link = rf"[\1]({REPOSITORY}\2)" if REPOSITORY else r"\1"
-    source[0] = re.sub(r"(?<!!)\[([^\]]+)\]\(\.\./(?!\.\.)((?!changelog)[^)]+)\)", link, source[0])
+    outside = re.escape("../" * (name.count("/") + 1))
+    source[0] = re.sub(rf"(?<!!)\[([^\]]+)\]\({outside}(?!\.\.)([^)]+)\)", link, source[0])
 
 
 def mark_code(app, what, name, obj, options, lines):

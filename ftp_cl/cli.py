@@ -52,7 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="ftp-cl", description="Fast Trainable Projection for continual learning.")
+    parser = argparse.ArgumentParser(
+        prog="ftp-cl",
+        description="Train with Fast Trainable Projection (FTP) or another method.",
+    )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_argument("--version", action="version", version=f"ftp_cl {ftp_cl.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
@@ -63,9 +66,9 @@ def _parser() -> argparse.ArgumentParser:
         usage="ftp-cl run [-m] [--cfg job] [--from RESULT.json [--trust]] [key=value ...]",
     )
     run.add_argument("-m", "--multirun", action="store_true", help="run all combinations: method=naive,ftp seed=0,1,2")
-    run.add_argument("--cfg", choices=["job"], help="print the configuration instead")
+    run.add_argument("--cfg", choices=["job"], help="print the configuration and do not run")
     run.add_argument(
-        "--from", dest="result", type=expanded, metavar="RESULT.json", help="repeat the run that has this result"
+        "--from", dest="result", type=expanded, metavar="RESULT.json", help="repeat the run that wrote this file"
     )
     run.add_argument("--trust", action="store_true", help="also run the code that the result names by import path")
     run.set_defaults(act=_run)
@@ -76,13 +79,13 @@ def _parser() -> argparse.ArgumentParser:
         usage="ftp-cl evaluate RUN [--json FILE] [benchmark=... key=value ...]",
     )
     evaluate.add_argument("directory", type=expanded, metavar="RUN", help="directory of a run with save_weights=true")
-    evaluate.add_argument("--json", type=expanded, metavar="FILE", help="write the numbers there, too")
+    evaluate.add_argument("--json", type=expanded, metavar="FILE", help="also write the numbers to this file")
     evaluate.set_defaults(act=_evaluate)
 
     report = commands.add_parser("report", help="write tables and figures from the results under directories")
-    report.add_argument("directories", nargs="+", type=expanded, metavar="DIR")
+    report.add_argument("directories", nargs="+", type=expanded, metavar="DIR", help="directory of runs or of results")
     report.add_argument("--out", type=expanded, default="report", help="directory of the report (default: report)")
-    report.add_argument("--figures", choices=["svg", "png"], help="write each figure as a file of its own, too")
+    report.add_argument("--figures", choices=["svg", "png"], help="also write each figure to a file of its own")
     report.set_defaults(act=_report)
 
     listing = commands.add_parser("list", help="list benchmarks, methods and models")
@@ -94,36 +97,40 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(act=_demo)
 
     compare = commands.add_parser("compare", help="tune methods with equal budgets and compare them (docs/protocol.md)")
-    compare.add_argument("settings", nargs="*", metavar="SETTING", help="of the plan (default: all)")
-    compare.add_argument("--plan", default="comparison", metavar="NAME", help="of configs/, or a file of your own")
-    compare.add_argument("--quick", action="store_true", help="the small version of the plan")
-    compare.add_argument("--results", type=expanded, metavar="DIR", help="of the plan's rows (default: results/NAME)")
-    compare.add_argument("--runs", type=expanded, default=Path("runs"), help="of the runs; delete it when you like")
-    compare.add_argument("--workers", type=int, metavar="N", help="runs at a time, one thread each (default: cores)")
-    compare.add_argument("--minutes", type=float, metavar="N", help="start no run after so many")
+    compare.add_argument("settings", nargs="*", metavar="SETTING", help="settings of the plan (default: all)")
+    compare.add_argument(
+        "--plan", default="comparison", metavar="NAME", help="of configs/, or a file (default: comparison)"
+    )
+    compare.add_argument("--quick", action="store_true", help="run the small version of the plan")
+    compare.add_argument("--results", type=expanded, metavar="DIR", help="directory of results (default: results/NAME)")
+    compare.add_argument("--runs", type=expanded, default=Path("runs"), help="directory of runs; may be deleted later")
+    compare.add_argument("--workers", type=int, metavar="N", help="runs at a time (default: number of cores)")
+    compare.add_argument("--minutes", type=float, metavar="N", help="start no run after this time")
     compare.set_defaults(act=_compare)
 
-    results = commands.add_parser("results", help="export, drop, merge or compare rows of a plan's results")
-    acts = results.add_subparsers(dest="results_command", required=True, metavar="act")
-    export = acts.add_parser("export", help="print one row as the JSON that ftp-cl run --from takes")
+    results = commands.add_parser("results", help="work on a plan's stored results: export, drop, merge, differences")
+    acts = results.add_subparsers(dest="results_command", required=True, metavar="action")
+    export = acts.add_parser("export", help="print one run as JSON for ftp-cl run --from")
     export.set_defaults(act=_export)
-    drop = acts.add_parser("drop", help="remove the rows of a setting, a row or both, so that compare runs them again")
+    drop = acts.add_parser("drop", help="remove runs, so that ftp-cl compare repeats them")
     drop.set_defaults(act=_drop)
     merge = acts.add_parser("merge", help="add the results of the same plan from other directories")
     merge.set_defaults(act=_merge)
-    differences = acts.add_parser("differences", help="print the paired difference of any two rows as CSV")
+    differences = acts.add_parser("differences", help="print the paired differences of all rows as CSV")
     differences.set_defaults(act=_differences)
     for act in (export, drop, merge, differences):
-        act.add_argument("directory", type=expanded, metavar="DIR", help="such as results/comparison")
-    merge.add_argument("others", type=expanded, nargs="+", metavar="OTHER")
+        act.add_argument("directory", type=expanded, metavar="DIR", help="directory, such as results/comparison")
+    merge.add_argument("others", type=expanded, nargs="+", metavar="OTHER", help="directories to add from")
     for act in (export, drop):
-        act.add_argument("--setting", required=act is export)
+        act.add_argument("--setting", required=act is export, help="setting of the plan")
         act.add_argument("--row", required=act is export, help="name of the row: a method of the plan")
-    export.add_argument("--seed", type=int, required=True)
+    export.add_argument("--seed", type=int, required=True, help="seed of the run")
 
     watch = commands.add_parser("watch", help="show what the runs under a directory are doing")
-    watch.add_argument("directory", nargs="?", type=expanded, default="runs", metavar="DIR")
-    watch.add_argument("--every", type=_seconds, metavar="SECONDS", help="look again and again, until Ctrl-C")
+    watch.add_argument(
+        "directory", nargs="?", type=expanded, default="runs", metavar="DIR", help="directory of runs (default: runs)"
+    )
+    watch.add_argument("--every", type=_seconds, metavar="SECONDS", help="repeat every so many seconds, until Ctrl-C")
     watch.set_defaults(act=_watch)
 
     for command in (run, evaluate, report, listing, demo, compare, watch):

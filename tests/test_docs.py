@@ -181,7 +181,7 @@ def without_my_parts():
 
 @pytest.mark.slow
 def test_parts_of_ones_own_run_as_the_page_has_them(tmp_path, monkeypatch, without_my_parts):
-    page = ROOT / "docs" / "configuration.md"
+    page = ROOT / "docs" / "own_method.md"
     (parts,) = snippets(page)
     (command,) = re.findall(r"ftp-cl (run benchmark=own .*)", text_of(page))
     monkeypatch.chdir(tmp_path)
@@ -191,10 +191,40 @@ def test_parts_of_ones_own_run_as_the_page_has_them(tmp_path, monkeypatch, witho
     assert (tmp_path / "run" / "result.json").exists()
 
 
-def test_numbers_in_readme_and_findings_are_those_of_the_stored_results():
-    tool = runpy.run_path(str(ROOT / "tools" / "update_readme.py"))
-    readme, findings = ((ROOT / page).read_text() for page in ("README.md", "results/findings.md"))
-    for name in ("mean", "cifar100", "wins_and_losses", "costs"):
-        assert tool[f"show_{name}"]() in readme, "python tools/update_readme.py --results"
-    for plan in ("defaults", "comparison", "few_labels"):
-        assert tool["show_findings"](plan) in findings, "python tools/update_readme.py --results"
+@pytest.fixture
+def update_readme():
+    return runpy.run_path(str(ROOT / "tools" / "update_readme.py"))
+
+
+def test_generated_lines_and_tables_are_those_of_the_stored_results(update_readme):
+    found = update_readme["from_results"]()
+    assert {page for page, _ in found} > {"README.md", "results/findings.md", "docs/text.md", "docs/ftp_or_not.md"}
+    for (page, name), text in found.items():
+        lines = f"<!--{name}-->\n{text}\n<!--/{name}-->"
+        assert lines in (ROOT / page).read_text(), "python tools/update_readme.py --results"
+
+
+def test_a_verdict_comes_from_the_intervals(update_readme):
+    """Of a row's lead in each measure; the best row of a curve is named by its rate."""
+    globals_of = update_readme["show_compared"].__globals__
+    globals_of["compared"] = lambda: {"page": {"all": [["plan", "one", "ftp, *", other, "{row}"] for other in "abcd"]}}
+    globals_of["_means"] = lambda plan: {"ftp, 1e-3": (50.0, 1.0), "ftp, 1e-2": (60.0, 1.0), "ftp, tuned": (70.0, 1.0)}
+    leads = {"a": [(2, 1, 3), (0, -1, 1)], "b": [(2, 1, 3), (-2, -3, -1)], "c": [(0, -1, 1), (-2, -3, -1)]}
+    leads["d"] = [(0.5, 0, 1), (-0.5, -1, 0)]
+    globals_of["_differences"] = lambda plan: [
+        ("one", "ftp, 1e-2", other, measure, ends, 5)
+        for other, both in leads.items()
+        for measure, ends in zip(("accuracy", "OOD"), both, strict=True)
+    ]
+    assert update_readme["show_compared"]("page", "all").splitlines() == [
+        "- **Wins**: 1e-2: accuracy **+2.0 [1.0, 3.0]**, OOD +0.0 [-1.0, 1.0] (5 seeds).",
+        "- **Wins and loses**: 1e-2: accuracy **+2.0 [1.0, 3.0]**, OOD **-2.0 [-3.0, -1.0]** (5 seeds).",
+        "- **Loses**: 1e-2: accuracy +0.0 [-1.0, 1.0], OOD **-2.0 [-3.0, -1.0]** (5 seeds).",
+        "- **Undecided**: 1e-2: accuracy +0.5 [0.0, 1.0], OOD -0.5 [-1.0, 0.0] (5 seeds).",
+    ]
+
+
+def test_readme_is_short():
+    text = re.sub(r"^```.*?^```$", "", (ROOT / "README.md").read_text(), flags=re.M | re.S)
+    assert len(text.split()) <= 900
+    assert len(re.findall(r"^\| ---", text, re.M)) <= 3

@@ -1,9 +1,8 @@
-"""Puts generated tables into README.md, docs/configuration.md and results/findings.md, between markers.
+"""Puts generated lines and tables into README.md, the pages of docs/ and results/findings.md, between markers.
 
-`python tools/update_readme.py --demo demo` takes the table of a finished demo. `--results` takes the comparison with
-one set of values for all settings from results/defaults, split CIFAR-100 from results/cifar100, what rows of FTP are
-ahead of and behind in each setting, and what a step costs from docs/speed.md.
-`--configuration` takes the table of keys from the schema.
+`python tools/update_readme.py --demo demo` takes the table of a finished demo. `--results` takes everything that
+follows from results/, the tables of docs/speed.md and the files in configs/. `--configuration` takes the table of keys
+from the schema.
 """
 
 import argparse
@@ -12,11 +11,14 @@ import sys
 from functools import cache
 from pathlib import Path
 
+import polars as pl
+import yaml
+
 from ftp_cl.runs.schema import table_of_keys
 from ftp_cl.study.aggregate import Spread
 from ftp_cl.study.loading import load_results
 from ftp_cl.study.plan import load_plan
-from ftp_cl.study.plan_tables import each_difference, mean_over_settings
+from ftp_cl.study.plan_tables import each_difference, name_of, settings_means
 from ftp_cl.study.store import RUNS_FILE, Store
 
 ROOT = Path(__file__).parents[1]
@@ -35,30 +37,33 @@ OF_STREAMS = {
     "average_forgetting": "forgetting",
 }
 
-# What README says of wins and losses: plan, setting, row, what it is compared with, and this in words.
-COMPARED = [
-    ("comparison", "robust", "ftp", "naive", "fine-tuning, one task"),
-    ("comparison", "domain_incremental", "ftp", "naive", "fine-tuning, one style after another"),
-    ("cifar100", "class_incremental", "ftp", "naive, backbone rate 3e-5", "fine-tuning, split CIFAR-100, untuned"),
-    ("cifar100", "class_incremental", "ftp", "lda", "frozen features + LDA, split CIFAR-100"),
-    (
-        "text",
-        "text",
-        "ftp on lora, 1e-2",
-        "lora, 1e-2",
-        "LoRA at 1e-2, where it collapses, [names of emoji](docs/text.md)",
-    ),
-    ("text", "text", "ftp on lora, 1e-3", "naive, 1e-5", "fine-tuning at its best rate, names of emoji"),
-    ("comparison", "robust_digits", "ftp", "naive_warmup", "fine-tuning with warm-up, digits, one task"),
-    ("comparison", "class_incremental", "ftp", "lda", "frozen features + LDA, emoji in 5 tasks"),
-    ("comparison", "class_incremental_10", "ftp", "lda", "the same, 10 tasks"),
-    ("comparison", "robust", "ftp", "naive_warmup", "fine-tuning with warm-up, one task"),
-]
+KINDS = ("method", "benchmark", "model")
 VERDICTS = {(True, False): "Wins", (True, True): "Wins and loses", (False, True): "Loses", (False, False): "Undecided"}
 COSTS = """\
-**What it costs.** On a CPU with Numba (`.[fast]`), an optimizer step takes {numba:.1f} times as long as fused AdamW's,
-in one pass {numba, one pass:.1f} times; in plain torch {torch, hooks:.1f} times. Whole iterations took
-{iterations:.2f} times as long ([docs/speed.md](docs/speed.md)). Not measured on a GPU yet."""
+**What it costs.** On a CPU, an iteration with FTP takes {iterations:.2f} times as long. The optimizer step alone
+takes {numba:.1f} times as long as fused AdamW's, {numba, one pass:.1f} with `method="one_pass"`, {torch, hooks:.1f}
+without Numba (`.[fast]`). On a GPU: not measured yet ([speed](docs/speed.md))."""
+CURVES = {
+    "text": [
+        ("text", "naive", "fine-tuning"),
+        ("text", "ftp", "FTP"),
+        ("text", "lora", "LoRA"),
+        ("text", "ftp on lora", "FTP on LoRA"),
+    ],
+    "transformers": [
+        ("vit_rates", "naive", "fine-tuning"),
+        ("vit_rates", "ftp", "FTP"),
+        ("vit_lora", "lora", "LoRA"),
+        ("vit_lora", "ftp on lora", "FTP on LoRA"),
+    ],
+}
+FIGURE = """\
+CLIP ViT-B/16 on a few photographs, {n} seeds. From a learning rate of {best} to {above}, fine-tuning ("naive") falls
+from {at_best} to {at_above} % accuracy. FTP with its default values has {ftp} % at {above}. Each at its best rate,
+{verdict}: {lead} points, {interval}."""
+BOX = """\
+- `ftp-cl list` names {method} [methods](configs/method) ({combined} combine with FTP: `with=ftp`), {benchmark}
+  [benchmarks](docs/benchmarks.md) and {model} [models](docs/models.md); weights from the hub or from files."""
 
 
 def show_demo(demo: Path) -> str:
@@ -70,36 +75,74 @@ def show_demo(demo: Path) -> str:
     return _markdown(rows)
 
 
-def show_mean() -> str:
-    """The mean over all settings of results/defaults, and what FTP is ahead by."""
-    heads, rows = mean_over_settings(load_plan("defaults"), Store(ROOT / "results" / "defaults"))
-    return _markdown([["method", *heads], *([METHODS[name], *rows[name]] for name in rows)])
-
-
 def show_cifar100() -> str:
-    """Mean and deviation over the seeds of results/cifar100, the highest accuracy first."""
+    """Mean and deviation over the seeds of the rows of results/cifar100 in `METHODS`, the highest accuracy first."""
     rows = [["method", *OF_STREAMS.values(), "n"]]
-    runs = Store(ROOT / "results" / "cifar100").frame(RUNS_FILE)
+    runs = Store(ROOT / "results" / "cifar100").frame(RUNS_FILE).filter(pl.col("row").is_in(list(METHODS)))
     for (name,), of_row in sorted(runs.group_by("row"), key=lambda item: -item[1]["average_accuracy"].mean()):
         cells = [Spread.of(of_row[measure].to_list()).text() for measure in OF_STREAMS]
         rows.append([METHODS[name], *cells, str(of_row.height)])
     return _markdown(rows)
 
 
-def show_wins_and_losses() -> str:
-    """The comparisons of `COMPARED`, a line each, and what FTP's default values lose to tuned ones."""
+@cache
+def compared() -> dict[str, dict[str, list[list[str]]]]:
+    """The comparisons of each page, by marker."""
+    return yaml.safe_load((ROOT / "tools" / "compared.yaml").read_text())
+
+
+def show_compared(page: str, marker: str) -> str:
+    """A line for each comparison in tools/compared.yaml that has rows, in the order of verdicts."""
     lines = []
-    for plan, *names, words in COMPARED:
-        found = [(measure, ends, n) for *rows, measure, ends, n in _differences(plan) if rows == names]
-        verdict = VERDICTS[any(ends[1] > 0 for _, ends, _ in found), any(ends[2] < 0 for _, ends, _ in found)]
-        numbers = ", ".join(f"{measure} {_bold(ends)}" for measure, ends, _ in found)
-        seeds = found[0][-1]
-        lines.append((verdict, f"against {words}: {numbers}{'' if seeds == 10 else f' ({seeds} seeds)'}."))
-    (name, *_), rows = mean_over_settings(load_plan("recommended"), Store(ROOT / "results" / "recommended"))
-    default = f"validation {name} {rows['published'][1]}"
-    lines.append(("Loses", f"with default values against [tuned ones](results/recommended/README.md): {default}."))
+    for plan, *names, words in compared()[page][marker]:
+        row, other = (_best(plan, name) for name in names[1:])
+        found = [(measure, ends, n) for *rows, measure, ends, n in _differences(plan) if rows == [names[0], row, other]]
+        if found:  # else there are no such rows yet
+            verdict = VERDICTS[any(ends[1] > 0 for _, ends, _ in found), any(ends[2] < 0 for _, ends, _ in found)]
+            words = words.format(row=_rate(row), other=_rate(other))
+            numbers = ", ".join(f"{measure} {_bold(ends)}" for measure, ends, _ in found)
+            seeds = f"{found[0][-1]} seeds"
+            lines.append((verdict, f"{words}: {numbers}{'' if seeds == '10 seeds' else f' ({seeds})'}."))
     lines.sort(key=lambda line: list(VERDICTS.values()).index(line[0]))
-    return "\n".join(f"- **{verdict}** {text}" for verdict, text in lines)
+    colon = "" if page == "README.md" else ":"  # whose lines go on with "against"
+    return "\n".join(f"- **{verdict}**{colon} {text}" for verdict, text in lines) or "No results are stored yet."
+
+
+def show_rates(*curves: tuple[str, str, str]) -> str:
+    """Mean accuracy and OOD of curves at each rate, in percent: plan, curve, and this in words."""
+    points = {
+        words: {_rate(row): "{:.1f} / {:.1f}".format(*_means(plan)[row]) for row in _points(plan, curve)}
+        for plan, curve, words in curves
+        if _points(plan, curve)
+    }
+    rates = sorted({rate for of_curve in points.values() for rate in of_curve}, key=float)
+    rows = [[rate, *(of_curve.get(rate, "") for of_curve in points.values())] for rate in rates]
+    return _markdown([["rate", *points], *rows])
+
+
+def show_figure() -> str:
+    """What the figure of results/vit_rates shows, in numbers."""
+    accuracy = {row: f"{mean:.1f}" for row, (mean, _) in _means("vit_rates").items()}
+    best, best_of_ftp = _best("vit_rates", "naive, *"), _best("vit_rates", "ftp, *")
+    rates = [_rate(row) for row in _points("vit_rates", "naive") if f"ftp, {_rate(row)}" in accuracy]
+    above = min((rate for rate in rates if float(rate) > float(_rate(best))), key=float)
+    found = {tuple(names): (ends, n) for *names, ends, n in _differences("vit_rates")}
+    (lead, low, high), n = found["photographs", best_of_ftp, best, "accuracy"]
+    return FIGURE.format(
+        **{"best": _rate(best), "above": above, "n": n, "ftp": accuracy[f"ftp, {above}"]},
+        **{"at_best": accuracy[best], "at_above": accuracy[f"naive, {above}"]},
+        verdict="FTP is ahead" if low > 0 else "FTP is behind" if high < 0 else "neither is ahead",
+        lead=f"{lead:+.1f}",
+        interval=f"95 % interval [{low:.1f}, {high:.1f}]",
+    )
+
+
+def show_box() -> str:
+    """How many methods, benchmarks and models come with the package; `own` stands for parts of a user."""
+    found = {kind: [path for path in (ROOT / "configs" / kind).glob("*.yaml") if path.stem != "own"] for kind in KINDS}
+    counts = {kind: len(paths) for kind, paths in found.items()}
+    combined = sum(isinstance(yaml.safe_load(path.read_text()).get("with_ftp", {}), dict) for path in found["method"])
+    return BOX.format(**counts, combined=combined)
 
 
 def show_costs() -> str:
@@ -133,14 +176,48 @@ def show_findings(plan: str) -> str:
 
 
 @cache
+def _runs(plan: str) -> pl.DataFrame:
+    """What results/ has of a plan, also of the mean over its settings."""
+    store = Store(ROOT / "results" / plan)
+    parts = [store.frame(RUNS_FILE)]
+    if parts[0].height and (content := load_plan(plan)).mean_over:
+        parts.append(settings_means(content, store).with_columns(setting=pl.lit("mean")))
+    columns = ["setting", "row", "seed", "average_accuracy", "ood_average", "average_forgetting", "^metric$"]
+    return pl.concat([part.select(columns) for part in parts], how="diagonal")
+
+
+@cache
 def _differences(plan: str) -> list[tuple[str, str, str, str, tuple[float, float, float], int]]:
     """Each two rows in both orders: setting, row, other row, measure, (mean, low, high), number of seeds."""
     found = []
-    for setting, row, other, key, (mean, low, high), n in each_difference(Store(ROOT / "results" / plan)):
+    for setting, row, other, key, (mean, low, high), n in each_difference(_runs(plan)):
         if measure := MEASURES.get(key):
+            measure = name_of(measure, _runs(plan))
             found.append((setting, row, other, measure, (mean, low, high), n))
             found.append((setting, other, row, measure, (-mean, -high, -low), n))
     return found
+
+
+@cache
+def _means(plan: str) -> dict[str, tuple[float, float]]:
+    """Accuracy and OOD of each row, in a plan of one setting."""
+    means = _runs(plan).group_by("row").agg(pl.col(*MEASURES).mean())
+    return {row: (accuracy, ood) for row, accuracy, ood in means.select("row", *MEASURES).iter_rows()}
+
+
+def _points(plan: str, curve: str) -> list[str]:
+    """The rows of a curve over the rate."""
+    return [row for row in _means(plan) if re.fullmatch(re.escape(curve) + r", [\d.e-]+", row)]
+
+
+def _best(plan: str, name: str) -> str:
+    """The row itself, or for "naive, *" that of this curve with the highest mean accuracy."""
+    points = _points(plan, name.removesuffix(", *")) if name.endswith(", *") else []
+    return max(points, key=lambda row: _means(plan)[row][0], default=name)
+
+
+def _rate(row: str) -> str:
+    return row.rpartition(", ")[2]
 
 
 def _bold(ends: tuple[float, float, float]) -> str:
@@ -165,6 +242,20 @@ def insert(name: str, text: str, file: str = "README.md") -> None:
     page.write_text(f"{before}{begin}\n{text}\n{end}{after}")
 
 
+def from_results() -> dict[tuple[str, str], str]:
+    """What stands on a page between the markers of a name."""
+    found = {
+        ("README.md", "cifar100"): show_cifar100(),
+        ("README.md", "costs"): show_costs(),
+        ("README.md", "box"): show_box(),
+        ("docs/text.md", "rates"): show_rates(*CURVES["text"]),
+        ("docs/transformers.md", "rates"): show_rates(*CURVES["transformers"]),
+    }
+    found |= {(page, "figure"): show_figure() for page in ("README.md", "docs/index.md", "docs/transformers.md")}
+    found |= {("results/findings.md", plan): show_findings(plan) for plan in ("defaults", "comparison", "few_labels")}
+    return found | {(page, name): show_compared(page, name) for page, of_page in compared().items() for name in of_page}
+
+
 def main() -> None:
     """Insert what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -177,12 +268,8 @@ def main() -> None:
     if arguments.configuration:
         insert("keys", table_of_keys(), "docs/configuration.md")
     if arguments.results:
-        insert("mean", show_mean())
-        insert("cifar100", show_cifar100())
-        insert("wins", show_wins_and_losses())
-        insert("costs", show_costs())
-        for plan in ("defaults", "comparison", "few_labels"):
-            insert(plan, show_findings(plan), "results/findings.md")
+        for (page, marker), text in from_results().items():
+            insert(marker, text, page)
 
 
 if __name__ == "__main__":

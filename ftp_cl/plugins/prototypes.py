@@ -1,4 +1,4 @@
-"""Prototype classifiers on frozen, once adapted or adapted features."""
+"""Prototype classifiers on features that are frozen, trained once or trained throughout."""
 
 from typing import Any, Literal
 

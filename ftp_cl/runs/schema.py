@@ -245,10 +245,10 @@ class Configuration(_Keys):
     )
     deterministic: bool = _key("true: deterministic algorithms only")
     strategy: Annotated[_OwnPart | None, "null, or {name: my_module:MyStrategy, option: 1}"] = _key(
-        "your own Avalanche strategy, see below. null: `Naive`, to which methods add plugins"
+        "your own Avalanche strategy ([how](own_method.md)). null: `Naive`, to which methods add plugins"
     )
     plugins: Annotated[list[_OwnPart], "a list such as [{name: my_module:MyPlugin, option: 1}]"] = _key(
-        "your own Avalanche plugins, see below"
+        "your own Avalanche plugins ([how](own_method.md))"
     )
     loggers: Annotated[list[Literal["tensorboard", "wandb", "mlflow"]], "a list of tensorboard, wandb, mlflow"] = _key(
         "where events go beside `metrics.jsonl`; each needs the extra of its name. W&B and MLflow follow their own "

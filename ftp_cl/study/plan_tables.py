@@ -67,14 +67,14 @@ def differences(results: Store) -> str:
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["setting", "row", "reference", "measure", "difference", "low", "high", "n"])
-    for *names, measure, ends, n in each_difference(results):
+    for *names, measure, ends, n in each_difference(results.frame(RUNS_FILE)):
         writer.writerow([*(csv_cell(printable(name)) for name in names), measure, *(f"{end:.2f}" for end in ends), n])
     return buffer.getvalue()
 
 
-def each_difference(results: Store) -> Iterator[tuple[str, str, str, str, tuple[float, float, float], int]]:
+def each_difference(frame: pl.DataFrame) -> Iterator[tuple[str, str, str, str, tuple[float, float, float], int]]:
     """Setting, row, reference, measure, mean and ends of the paired difference's 95 % interval, number of seeds."""
-    for (setting,), runs in results.frame(RUNS_FILE).group_by("setting", maintain_order=True):
+    for (setting,), runs in frame.group_by("setting", maintain_order=True):
         names = runs["row"].unique(maintain_order=True).to_list()
         values = {name: [_values(runs, name, measure) for measure in _MEASURES.values()] for name in names}
         for name, reference in itertools.combinations(names, 2):
@@ -139,15 +139,20 @@ def mean_over_settings(plan: Plan, results: Store) -> tuple[list[str], dict[str,
     Returns:
         Heads of the columns behind the name, and the cells of each row by its name, the highest accuracy first.
     """
-    runs = _runs_of(plan, results).filter(pl.col("setting").is_in(plan.mean_over))
-    means = runs.group_by("row", "seed", maintain_order=True).agg(
-        pl.len(), *(pl.col(measure).mean() for measure in _MEASURES.values()), pl.col("^metric$").first()
-    )
-    means = means.filter(pl.col("len") == len(plan.mean_over))
+    means = settings_means(plan, results)
     # What is chosen on validation images sees no other styles.
     shown = ["accuracy", "OOD"] if means["ood_average"].is_not_null().any() else ["accuracy"]
     heads, rows = _compared(means, plan.references, shown)
     return [*heads, "n"], {name: [*cells, str(means.filter(row=name).height)] for name, cells in rows.items()}
+
+
+def settings_means(plan: Plan, results: Store) -> pl.DataFrame:
+    """The mean over the settings of `mean_over`, of each row and seed that takes part in all of them."""
+    runs = _runs_of(plan, results).filter(pl.col("setting").is_in(plan.mean_over))
+    means = runs.group_by("row", "seed", maintain_order=True).agg(
+        pl.len(), *(pl.col(measure).mean() for measure in _MEASURES.values()), pl.col("^metric$").first()
+    )
+    return means.filter(pl.col("len") == len(plan.mean_over))
 
 
 def _compared(
@@ -159,7 +164,7 @@ def _compared(
     references = [name for name in references if name in names]
     deltas = [measure for measure in measures if measure != "forgetting"]
     values = {(name, measure): _values(runs, name, _MEASURES[measure]) for name in names for measure in measures}
-    names_of = {measure: _name(runs, measure) for measure in measures}
+    names_of = {measure: name_of(measure, runs) for measure in measures}
     heads = [*names_of.values(), *(f"Δ {names_of[measure]} to {name}" for name in references for measure in deltas)]
     rows = {
         name: [
@@ -175,7 +180,7 @@ def _compared(
     return heads, rows
 
 
-def _name(runs: pl.DataFrame, measure: str) -> str:
+def name_of(measure: str, runs: pl.DataFrame) -> str:
     """What a measure is called in a table: mean IoU, for instance, in place of accuracy."""
     found = runs["metric"].drop_nulls().unique().to_list() if "metric" in runs.columns else []
     if len(found) != 1:

@@ -1,6 +1,11 @@
 """FTP in other people's training loops, as docs/trainers.md shows: resumed training ends as uninterrupted training."""
 
 import copy
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -98,6 +103,27 @@ def test_trainers_of_transformers_and_trl(tmp_path, tiny_llama, make):
     kept = whole.ftp
     whole.train()  # again, with the optimizer that is there
     assert whole.ftp is kept and {int(s["steps"]) for s in kept.state_dict()["tensors"].values()} == {2 * STEPS}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.slow
+def test_the_trainers_own_fsdp2_ends_as_one_process_and_resumes_alike(tmp_path):
+    """On a CPU; fsdp2.py compares whole and resumed training."""
+    script = Path(__file__).with_name("fsdp2.py")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    ended = subprocess.run(
+        [*torchrun, script, tmp_path], capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    assert ended.returncode == 0, ended.stderr
+    one_process = runpy.run_path(str(script))["trainer"]
+    for name in ("full", "lora"):
+        sharded = torch.load(tmp_path / f"{name}.pt", weights_only=True)
+        alone = one_process(tmp_path, f"{name}_alone", lora=name == "lora", sharded=False)
+        alone.train()
+        assert alone.ftp.radii() == pytest.approx(sharded["radii"], rel=1e-3)
+        assert max(sharded["radii"].values()) > 1e-4, "nothing was learned"
+        for key, weights in alone.model.named_parameters():
+            torch.testing.assert_close(sharded["weights"][key], weights.detach(), rtol=0, atol=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore")
