@@ -85,11 +85,14 @@ def test_imagenet_r_runs_by_its_lists(imagenet_r_tree, tmp_path, experiment):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("experiment", of("cifar100"))
-def test_cifar100_runs_in_10_and_20_tasks(cifar_tree, tmp_path, experiment):
+def test_cifar100_runs_in_10_tasks_and_20_differ_in_nothing_else(cifar_tree, tmp_path):
     words = (f"benchmark.dataset_root={cifar_tree(per_class=1)}", "model.architecture=test_vit", "+model.img_size=32")
-    found = result(experiment, tmp_path, *words, "train.epochs=1")
-    assert [len(found["accuracy_matrix"])] == [int(experiment.rpartition("_")[2])] and found["projection"]
+    found = result("cifar100_10", tmp_path, *words, "train.epochs=1")
+    assert len(found["accuracy_matrix"]) == 10 and found["projection"]
+    ten, twenty = (load_config([f"+experiment=paper/cifar100_{n}"]) for n in (10, 20))
+    assert (ten.benchmark.n_experiences, twenty.benchmark.n_experiences) == (10, 20)
+    twenty.benchmark.n_experiences = 10
+    assert twenty == ten
 
 
 @pytest.mark.slow

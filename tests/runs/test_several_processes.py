@@ -203,11 +203,10 @@ def test_two_processes_equal_one_that_takes_batches_in_two_parts_to_the_last_bit
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("batch_norm", ["frozen", "trained"])
-def test_workers_load_the_share_of_each_process_and_last_batches_may_be_too_small_for_all(tmp_path, batch_norm):
+@pytest.mark.parametrize("more", [[], ["train.freeze_batch_norm=false", "optimizer.lr=1e-3"]], ids=["", "batch_norm"])
+def test_workers_load_the_share_of_each_process_and_last_batches_may_be_too_small_for_all(tmp_path, more):
     """Of 505 images in the first experience, 36 batches of 14 leave one, which one process trains on."""
-    options = ["method=naive", "train.augmentation=shift", "loader.workers=1", "train.batch_size=14"]
-    options.append(f"train.freeze_batch_norm={str(batch_norm == 'frozen').lower()}")
+    options = ["method=naive", "train.augmentation=shift", "loader.workers=1", "train.batch_size=14", *more]
     succeed(*forked(tmp_path / "two", *options))
     run(load_config([*SHORT, *options]), tmp_path / "one")
     assert_the_same(tmp_path / "two", tmp_path / "one")
