@@ -5,7 +5,6 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-import timm
 from huggingface_hub import constants, hf_hub_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
@@ -40,6 +39,8 @@ def hub_weights(architecture: str, revision: str | None = None) -> tuple[Path, s
         PermissionError: the repository is gated.
         ValueError: timm knows no weights of this name on the hub, or the revision is malformed.
     """
+    import timm
+
     config = timm.get_pretrained_cfg(architecture)
     if config is None or not config.hf_hub_id:
         raise ValueError(f"timm knows no weights of {architecture} on the Hugging Face hub: {_local(architecture)}")
