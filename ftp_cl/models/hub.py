@@ -5,7 +5,6 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-import timm
 from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import (
     EntryNotFoundError,
@@ -85,6 +84,8 @@ def needs_network(architecture: str, revision: str | None = None) -> bool:
 
 def _place(architecture: str, revision: str | None) -> tuple[str, str, str | None]:
     """Repository, file and revision."""
+    import timm
+
     config = timm.get_pretrained_cfg(architecture)
     if config is None or not config.hf_hub_id:
         raise ValueError(f"timm knows no weights of {architecture} on the Hugging Face hub: {_local(architecture)}")

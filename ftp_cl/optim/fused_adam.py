@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import Adam, AdamW, Optimizer
 
 from ftp_cl.optim.step_hooks import has_step_of
-from ftp_cl.projection import Part, Rule, Update
+from ftp_cl.projection import Rule, Update
 from ftp_cl.projection.backends.plan import still_fits
 
 Moments = tuple[Tensor, Tensor, Tensor]
@@ -51,7 +51,7 @@ class FusedStep:
     def __init__(self, optimizer: Optimizer, updates: Sequence[Update], backends: Sequence[Any]) -> None:
         self.parts: list[tuple[list[Update], Tensor]] = []
         self.left: list[Update] = []
-        self._waiting: dict[Hashable, tuple[Part, list[Moments]]] = {}
+        self._waiting: dict[tuple[Any, Hashable], tuple[list[Update], list[Moments]]] = {}
         adamw = isinstance(optimizer, AdamW)
         allowed = {id(group) for group in optimizer.param_groups if _group_allows(group, adamw)}
         for update in updates:
@@ -63,32 +63,32 @@ class FusedStep:
     def _takes(self, update: Update, state: dict[str, Tensor], backends: Sequence[Any]) -> bool:
         """Not a tensor that has grown, of which FTP covers a part only."""
         first, second, steps = moments = state["exp_avg"], state["exp_avg_sq"], state["step"]
-        key: Any
-        key, *known = update.state.fitting or (None,)
-        size, plan = update.weights.numel(), update.state.plan
-        same = bool(known) and known[0] is first and known[1] is second and known[2] is steps
-        if not (same and first.numel() == size == second.numel() and still_fits(update, plan)):
+        known = update.state.fitting
+        same = known is not None and known[1] is first and known[2] is second and known[3] is steps
+        if not (same and still_fits(update, first, second)):
             key = _key(update, moments, backends)
-            update.state.fitting = key and (key, *moments)
-            if key is None:
+            known = update.state.fitting = key and (key, *moments)
+            if known is None:
                 return False
-        if key not in self._waiting:
-            self._waiting[key] = Part(key[0], []), []
-        part, columns = self._waiting[key]
-        part.updates.append(update)
+        key = known[0]
+        waiting = self._waiting.get(key)
+        if waiting is None:
+            waiting = self._waiting[key] = [], []
+        updates, columns = waiting
+        updates.append(update)
         columns.append(moments)
         return True
 
     def run(self, rule: Rule) -> None:
         """Vote, take Adam's step and project."""
-        for part, columns in self._waiting.values():
-            groups = {id(update.group): update for update in part.updates}
+        for (backend, _), (updates, columns) in self._waiting.items():
+            ids = [id(update.group) for update in updates]
+            groups = dict(zip(ids, updates, strict=True))
             numbers = {group: number for number, group in enumerate(groups)}
             lines = np.array([_hyper_parameters(update) for update in groups.values()])
-            hyper = lines[[numbers[id(update.group)] for update in part.updates]]
-            skipped = part.backend.adam(part.updates, list(zip(*columns, strict=True)), hyper, rule)  # type: ignore[attr-defined]
-            self.parts.append((part.updates, skipped))
-            for update in part.updates:
+            hyper = lines[[numbers[group] for group in ids]]
+            self.parts.append((updates, backend.adam(updates, list(zip(*columns, strict=True)), hyper, rule)))
+            for update in updates:
                 update.weights.grad = None
 
     def give_back(self) -> None:

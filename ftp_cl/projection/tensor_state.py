@@ -107,7 +107,8 @@ class TensorState:
 
     def follows(self, weights: Tensor) -> bool:
         """Whether weights of this shape, dtype and device have been followed last."""
-        return (weights.shape, weights.dtype, weights.device) == self._followed
+        shape, dtype, device = self._followed or (None, None, None)
+        return weights.shape == shape and weights.dtype is dtype and weights.device == device  # quicker than as tuples
 
     @torch.no_grad()
     def distance(self, weights: Tensor) -> Tensor:

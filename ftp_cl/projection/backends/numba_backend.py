@@ -100,12 +100,10 @@ class NumbaBackend:
         of_pieces = [values[table.owners] for values in (voted, votes)]
         largest, bad = table.per_piece(0.0), table.per_piece(False)
         given = [[update.weights for update in updates], [update.gradient for update in updates], *columns[:2]]
-        steps, addresses = np.empty(len(updates)), np.array([count.data_ptr() for count in columns[2]])
-        numba_kernels.add_to_each(addresses, np.float32(0), steps)
+        steps = numba_kernels.count(np.array(list(map(Tensor.data_ptr, columns[2]))))
         fixed = (*table.zeros, rule.mu, rule.method == "exact")
-        of_each = hyper[table.owners], steps[table.owners] + 1
+        of_each = hyper[table.owners], steps[table.owners]
         table.run(numba_kernels.adam_rows, fixed, given, *of_each, *of_pieces, largest, bad)
-        numba_kernels.add_to_each(addresses, np.float32(1), steps)
         if rule.one_pass:
             votes = table.summed(of_pieces[1])
         else:
@@ -171,7 +169,7 @@ class _Table:
             arrays: the kernel's further arguments, with a line for each piece, that it reads or writes.
         """
         _announce(kernel, self._dtypes)
-        addresses = np.array([[tensor.data_ptr() for tensor in column] for column in columns], dtype=np.int64)
+        addresses = np.array([list(map(Tensor.data_ptr, column)) for column in columns], dtype=np.int64)
         table = np.empty((len(self.owners), numba_kernels.OTHERS + len(columns)), dtype=np.int64)
         table[:, : numba_kernels.OTHERS] = self._fixed
         table[:, numba_kernels.OTHERS :] = (addresses[:, self.owners] + self._offsets).T

@@ -21,10 +21,11 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.numpy_support import carray
+from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from ftp_cl.projection import radius
 from ftp_cl.projection.backends import numba_lanes
-from ftp_cl.projection.backends.numba_lanes import LINE, Lanes, Numbers, narrow, widen
+from ftp_cl.projection.backends.numba_lanes import LINE, Elements, Numbers, Sum, computed, for_each_line, spread
 from ftp_cl.projection.radius import SKIPPED, VALUE
 from ftp_cl.projection.rows import NORM_EPSILON
 
@@ -42,16 +43,14 @@ _IMPORTED = hashlib.sha256(
     b"".join(Path(str(part.__file__)).read_bytes() for part in (numba_lanes, radius))
 ).hexdigest()
 
-ROWS, COLUMNS, NUMBERS, NORMS, CHANGE, ANCHOR, OTHERS = range(7)
+OTHERS = 6
+"""Where the addresses of other tensors begin in a line of a table."""
 
 BLOCK = 1024
 """Elements whose sum is taken in single precision."""
 
 LONG = 128
 """Elements from which on it pays to write a row past the cache."""
-
-ALONE = 64
-"""Elements from which on Adam takes a row by itself; shorter ones would leave most lanes empty."""
 
 
 def _compiled(loop: Callable[..., Any]) -> Any:
@@ -80,303 +79,213 @@ def _pointer(typing_context: Any, address: Any, like: Any) -> Any:
     return pointer(types.int64, like), generate
 
 
-def _fetched(context: Any, builder: Any, kinds: Any, arguments: Any) -> Any:
-    """A line of w and a, and where c and w are to be written; w and a are fetched `ahead` elements further on."""
-    zero, centre, kept = kinds
-    changes = Lanes(context, builder, kept, LINE // (kept.bitwidth // 8))
-    target, *addresses, ahead = arguments[:4]
-    loaded = []
-    for address, kind in zip(addresses, (zero, centre), strict=True):
-        lanes = Lanes(context, builder, kind, changes.count)
-        lanes.prefetch(builder.add(address, builder.mul(ahead, ahead.type(lanes.size))))
-        loaded.append((lanes, lanes.pointer(address), lanes.load(lanes.pointer(address))))
-    return changes, changes.pointer(target), *loaded
-
-
-@intrinsic
-def _subtract_line(typing: Any, to: Any, w: Any, a: Any, ahead: Any, zero: Any, centre: Any, kept: Any) -> Any:
-    """Write c = w - a past the cache, a line of it, and fetch w and a `ahead` elements further on; all by address.
-
-    `to`, where c is written, is a multiple of LINE.
-    """
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        changes, target, (_, _, weights), (_, _, anchor) = _fetched(context, builder, (zero, centre, kept), arguments)
-        changes.store_past_cache(weights - anchor, target)
-        return context.get_dummy_value()
-
-    return types.void(*[types.int64] * 4, zero, centre, kept), generate
-
-
-@intrinsic
-def _shorten_line(
-    typing: Any, to: Any, w: Any, a: Any, ahead: Any, zero: Any, centre: Any, kept: Any, ratio: Any
-) -> Any:
-    """As `_subtract_line`; the weights become anchor + ratio * change."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        changes, target, (lanes, place, weights), (_, _, anchor) = _fetched(
-            context, builder, (zero, centre, kept), arguments
-        )
-        change = lanes.rounded(weights - anchor)
-        changes.store_past_cache(change, target)
-        lanes.store(change.times_plus(lanes.spread(arguments[7]), anchor), place)
-        return context.get_dummy_value()
-
-    return types.void(*[types.int64] * 4, zero, centre, kept, ratio), generate
-
-
-@intrinsic(prefer_literal=True)
-def _adam(
-    typing: Any,
-    count: Any,
-    lines: Any,
-    w: Any,
-    a: Any,
-    g: Any,
-    m: Any,
-    v: Any,
-    zero: Any,
-    centre: Any,
-    kept: Any,
-    hyper: Any,
-) -> Any:
-    """AdamW's step of `lines` times `count` weights; all by address. See `adam_rows` for `hyper`.
-
-    Returns the sum of |w - a| and, without a change that is kept, those of |w - a| and g (w - a) before the step. Each
-    operation is rounded as in torch's fused AdamW on CPUs that multiply and add at once.
-    """
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        number, size = hyper.dtype, count.literal_value
-        totals = Lanes(context, builder, number, size)
-        lanes = [Lanes(context, builder, kind, size) for kind in (zero, centre, zero, zero, zero)]
-        nothing = totals.spread(context.get_constant(number, 0.0))
-        spread = [totals.spread(each) for each in cgutils.unpack_tuple(builder, arguments[10])]
-        keep, new1, old2, new2, rate, root, eps, sign = spread
-        sums = [cgutils.alloca_once_value(builder, nothing.value) for _ in range(3)]
-
-        def add(place: int, amount: Any) -> None:
-            builder.store((Numbers(builder, builder.load(sums[place])) + amount).value, sums[place])
-
-        with cgutils.for_range(builder, arguments[1]) as loop:
-            pointers = [
-                each.pointer(builder.add(address, builder.mul(loop.index, address.type(each.size * size))))
-                for each, address in zip(lanes, arguments[2:7], strict=True)
-            ]
-            w, a, g, m, v = (each.load(pointer) for each, pointer in zip(lanes, pointers, strict=True))
-            if isinstance(kept, types.NoneType):
-                add(1, (w - a).apply("fabs"))
-                add(2, g * (w - a))
-            g = sign * g
-            m = (g - m).times_plus(new1, m)
-            v = g.times_plus(new2 * g, old2 * v)
-            decayed = keep.times_plus(w, nothing)  # a mere product would be rounded together with the difference
-            w = lanes[0].rounded(decayed - rate * m / (v.apply("sqrt") / root + eps))
-            add(0, lanes[0].rounded(w - a).apply("fabs"))
-            for new, place in ((w, 0), (m, 3), (v, 4)):
-                lanes[place].store(new, pointers[place])
-        results = [Numbers(builder, builder.load(each)).total(nothing) for each in sums]
-        return context.make_tuple(builder, signature.return_type, results)
-
-    number = hyper.dtype
-    return types.UniTuple(number, 3)(count, *[types.int64] * 6, zero, centre, kept, hyper), generate
-
-
 @_inlined
 def _finite(number):
     """As np.isfinite, which subtracts a number from itself: sums taken in any order may make that 0."""
     return abs(number) < np.inf
 
 
-# ---- one row, or a block of it ---------------------------------------------------------------------------------------
+# ---- consecutive elements of a row -----------------------------------------------------------------------------------
+#
+# Each takes how many there are, the number of the first one, and of each tensor its address and dtype, None for none.
 
 
-@_inlined
-def _dot(g, c):
-    """<g, c> of a block."""
-    dot = widen(g.dtype.type(0))
-    for i in range(len(g)):
-        dot += widen(g[i]) * widen(c[i])
-    return dot
+class _Stretch:
+    """What the code of such a loop has at hand.
 
-
-@_inlined
-def _change(w, a):
-    """W - a of one weight, rounded as the weights are."""
-    return widen(narrow(widen(w) - widen(a), w))
-
-
-@_inlined
-def _distance(w, a):
-    """The sum of |w - a| of a block."""
-    distance = widen(w.dtype.type(0))
-    for i in range(len(w)):
-        distance += abs(_change(w[i], a[i]))
-    return distance
-
-
-@_inlined
-def _norm(w, a):
-    """n_r of w - a, a row."""
-    norm = NORM_EPSILON
-    for start in range(0, len(w), BLOCK):
-        end = min(start + BLOCK, len(w))
-        norm += _distance(w[start:end], a[start:end])
-    return norm
-
-
-@_inlined
-def _product(g, w, a):
-    """<g, w - a> of a block."""
-    dot = widen(g.dtype.type(0))
-    for i in range(len(g)):
-        dot += widen(g[i]) * (widen(w[i]) - widen(a[i]))
-    return dot
-
-
-@_inlined
-def _row_vote(g, w, a):
-    """<g, w - a> / n_r(w - a) of a row."""
-    dot = 0.0
-    for start in range(0, len(w), BLOCK):
-        end = min(start + BLOCK, len(w))
-        dot += _product(g[start:end], w[start:end], a[start:end])
-    return dot / _norm(w, a)
-
-
-@_inlined
-def _place_few(w, a, c, ratio):
-    """As `_place`, for few elements, or where no change is kept."""
-    zero = w.dtype.type(0)
-    short = type(widen(zero))(ratio)
-    if c is None:
-        if ratio < 1:
-            for i in range(len(w)):
-                w[i] = narrow(widen(a[i]) + short * _change(w[i], a[i]), zero)
-    else:
-        kept = c.dtype.type(0)
-        if ratio < 1:
-            for i in range(len(w)):
-                change = _change(w[i], a[i])
-                c[i] = narrow(change, kept)
-                w[i] = narrow(widen(a[i]) + short * change, zero)
-        else:
-            for i in range(len(w)):
-                c[i] = narrow(_change(w[i], a[i]), kept)
-
-
-@_inlined
-def _place(w, a, c, ratio, ahead):
-    """Keep c = w - a of a row for the next step, and set w to the boundary of its ball if it lies outside.
-
-    Long rows do not give c a place in the cache: its old values were needed before, its new ones are in the next step.
-    Meanwhile the lines of w and a that are `ahead` elements further on come into the cache; 0 for none.
+    Attributes:
+        tensors: the elements of each, from the first one on.
+        length: how many there are.
+        count: how many are treated at once: a line of the last tensor.
     """
-    if c is None or len(c) < LONG:
-        _place_few(w, a, c, ratio)
-    else:
-        size = c.itemsize
-        at_once = LINE // size
-        start = (-c.ctypes.data % LINE) // size
-        end = start + (len(c) - start) // at_once * at_once
-        to, weights, anchor = c.ctypes.data, w.ctypes.data, a.ctypes.data
-        zero, centre, kept = w.dtype.type(0), a.dtype.type(0), c.dtype.type(0)
-        if ratio < 1:
-            short = type(widen(zero))(ratio)
-            for i in range(start, end, at_once):
-                at_w, at_a = weights + i * w.itemsize, anchor + i * a.itemsize
-                _shorten_line(to + i * size, at_w, at_a, ahead, zero, centre, kept, short)
-        else:
-            for i in range(start, end, at_once):
-                at_w, at_a = weights + i * w.itemsize, anchor + i * a.itemsize
-                _subtract_line(to + i * size, at_w, at_a, ahead, zero, centre, kept)
-        if end - start < len(c):
-            _place_few(w[:start], a[:start], c[:start], ratio)
-            _place_few(w[end:], a[end:], c[end:], ratio)
+
+    def __init__(self, context: Any, builder: Any, signature: Any, arguments: Any) -> None:
+        self._context, self._builder, self.length = context, builder, arguments[0]
+        kinds = [None if isinstance(kind, types.NoneType) else kind for kind in signature.args[3]]
+        self.tensors: list[Any] = []
+        for kind, address in zip(kinds, cgutils.unpack_tuple(builder, arguments[2]), strict=True):
+            whole = kind and Elements(context, builder, kind, address)
+            self.tensors.append(whole and Elements(context, builder, kind, whole.at(arguments[1])))
+        self._number = computed(kinds[0])
+        self.count = LINE * 8 // (kinds[-1] or kinds[0]).bitwidth
+
+    def sums(self, number: int) -> list[Sum]:
+        """So many, of what is treated in `each`."""
+        return [Sum(self._context, self._builder, self._number, self.count) for _ in range(number)]
+
+    def spread(self, number: Any, count: int) -> Numbers:
+        """A float64 as it is computed with, in each of so many places."""
+        return spread(self._builder, self._context.cast(self._builder, number, types.float64, self._number), count)
+
+    def each(self, treat: Callable[[Any, int], None]) -> None:
+        """See `for_each_line`."""
+        for_each_line(self._builder, self.length, self.count, treat)
+
+
+@intrinsic
+def _dot(typing: Any, length: Any, first: Any, addresses: Any, kinds: Any) -> Any:
+    """<g, c>."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        stretch = _Stretch(context, builder, signature, arguments)
+        (g, c), (dot,) = stretch.tensors, stretch.sums(1)
+        stretch.each(lambda i, count: dot.add(g.load(i, count) * c.load(i, count)))
+        return dot.total()
+
+    return types.float64(length, first, addresses, kinds), generate
+
+
+@intrinsic
+def _distance(typing: Any, length: Any, first: Any, addresses: Any, kinds: Any) -> Any:
+    """The sum of |w - a|, and <g, w - a>; of w, a, g."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        stretch = _Stretch(context, builder, signature, arguments)
+        (w, a, g), (distance, dot) = stretch.tensors, stretch.sums(2)
+
+        def add(i: Any, count: int) -> None:
+            change = w.rounded(w.load(i, count) - a.load(i, count))
+            distance.add(change.apply("fabs"))
+            dot.add(g.load(i, count) * change)
+
+        stretch.each(add)
+        return context.make_tuple(builder, signature.return_type, [distance.total(), dot.total()])
+
+    return types.UniTuple(types.float64, 2)(length, first, addresses, kinds), generate
+
+
+@intrinsic
+def _place(typing: Any, length: Any, first: Any, addresses: Any, kinds: Any, ratio: Any, ahead: Any) -> Any:
+    """Keep c = w - a for the next step, and make w = a + ratio c if the ratio is below 1; of w, a, c.
+
+    A ratio of NaN keeps a change of 0. Many elements do not give c a place in the cache: its old values were needed
+    before, its new ones are in the next step. Meanwhile w and a, `ahead` elements further on, come into the cache.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        stretch = _Stretch(context, builder, signature, arguments)
+        (w, a, c), (ratio, ahead) = stretch.tensors, arguments[4:]
+        finite = builder.fcmp_ordered("ord", ratio, ratio)
+
+        def place(start: Any, end: Any, shorten: bool, past_cache: bool) -> None:
+            def few(i: Any, count: int) -> None:
+                i = builder.add(start, i)
+                if past_cache:
+                    w.prefetch(builder.add(i, ahead), count)
+                    a.prefetch(builder.add(i, ahead), count)
+                anchor = a.load(i, count)
+                change = w.rounded(w.load(i, count) - anchor)
+                if shorten:
+                    w.store(change.times_plus(stretch.spread(ratio, count), anchor), i)
+                if c is not None:
+                    kept = builder.select(finite, change.value, change.zeros().value)
+                    c.store(Numbers(builder, kept), i, past_cache and count == stretch.count)
+
+            for_each_line(builder, builder.sub(end, start), stretch.count, few)
+
+        with builder.if_else(builder.fcmp_ordered("<", ratio, ratio.type(1.0))) as branches:
+            for shorten, branch in zip((True, False), branches, strict=True):
+                with branch:
+                    end = start = stretch.length
+                    if c is not None:
+                        is_long = builder.icmp_signed(">=", end, end.type(LONG))
+                        start = builder.select(is_long, c.before_line(), end)
+                        place(start, end, shorten, past_cache=True)
+                    if c is not None or shorten:
+                        place(end.type(0), start, shorten, past_cache=False)
+        return context.get_dummy_value()
+
+    return types.void(length, first, addresses, kinds, ratio, ahead), generate
+
+
+@intrinsic
+def _adam(typing: Any, length: Any, first: Any, addresses: Any, kinds: Any, kept: Any, hyper: Any) -> Any:
+    """AdamW's step; of w, a, g, exp_avg, exp_avg_sq. See `adam_rows` for `hyper`.
+
+    Returns the sum of |w - a| and, without a change that is kept, those of |w - a| and g (w - a) before the step. Each
+    operation is rounded as in torch's fused AdamW on CPUs that multiply and add at once.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        stretch = _Stretch(context, builder, signature, arguments)
+        tensors, sums = stretch.tensors, stretch.sums(3)
+        numbers = cgutils.unpack_tuple(builder, arguments[5])
+
+        def step(i: Any, count: int) -> None:
+            w, a, g, m, v = (tensor.load(i, count) for tensor in tensors)
+            keep, new1, old2, new2, rate, root, eps, sign = (stretch.spread(number, count) for number in numbers)
+            if isinstance(kept, types.NoneType):
+                sums[1].add((w - a).apply("fabs"))
+                sums[2].add(g * (w - a))
+            g = sign * g
+            m = (g - m).times_plus(new1, m)
+            v = g.times_plus(new2 * g, old2 * v)
+            decayed = keep.times_plus(w, w.zeros())  # a mere product would be rounded together with the difference
+            w = tensors[0].rounded(decayed - rate * m / (v.apply("sqrt") / root + eps))
+            sums[0].add(tensors[0].rounded(w - a).apply("fabs"))
+            for tensor, new in zip((tensors[0], *tensors[3:]), (w, m, v), strict=True):
+                tensor.store(new, i)
+
+        stretch.each(step)
+        return context.make_tuple(builder, signature.return_type, [each.total() for each in sums])
+
+    return types.UniTuple(types.float64, 3)(length, first, addresses, kinds, kept, hyper), generate
+
+
+# ---- one row ---------------------------------------------------------------------------------------------------------
 
 
 @_inlined
-def _settle(w, a, c, norms, row, radius, ahead):
-    """Project a row whose norm is known; returns it, or 0 if it is not finite: the row stays, without a change."""
-    norm = norms[row]
-    if _finite(norm):
-        _place(w, a, c, radius / norm, ahead)
-        return norm
-    norms[row] = NORM_EPSILON
-    if c is not None:
-        c[:] = 0
-    return 0.0
+def _against(row, columns, w, a, g, zero, centre):
+    """n_r of w - a, and <g, w - a>."""
+    norm, dot, first = NORM_EPSILON, 0.0, row * columns
+    for start in range(0, columns, BLOCK):
+        length = min(BLOCK, columns - start)
+        sums = _distance(length, first + start, (w, a, g), (zero, centre, zero))
+        norm, dot = norm + sums[0], dot + sums[1]
+    return norm, dot
 
 
 @_inlined
-def _vote(norms, g, c, least):
+def _settle(row, columns, w, a, c, zero, centre, kept, norm, norms, radius):
+    """Project a row whose norm is known; returns it, or 0 if it is not finite: the row stays, without a change.
+
+    The next row is fetched meanwhile.
+    """
+    finite = _finite(norm)
+    ratio = radius / norm if finite else np.nan
+    _place(columns, row * columns, (w, a, c), (zero, centre, kept), ratio, columns)
+    norms[row] = norm if finite else NORM_EPSILON
+    return norm if finite else 0.0
+
+
+@_inlined
+def _vote(norms, columns, g, c, zero, kept, least):
     """The sum of <g_r, c_r> / n_r over rows that are longer than `least`; not finite if any is not."""
-    vote, columns = 0.0, g.shape[1]
+    vote = 0.0
     for row in range(len(norms)):
-        dot = 0.0
+        dot, first = 0.0, row * columns
         for start in range(0, columns, BLOCK):
-            end = min(start + BLOCK, columns)
-            dot += _dot(g[row, start:end], c[row, start:end])
+            dot += _dot(min(BLOCK, columns - start), first + start, (g, c), (zero, kept))
         if norms[row] > least or not _finite(dot):
             vote += dot / norms[row]
     return vote
-
-
-@_inlined
-def _adam_row(w, a, g, m, v, kept, hyper):
-    """AdamW's step of a row; returns n_r of the new w - a and, if no change is kept, the vote of the old one."""
-    norm, before, dot, size, zero, centre = (
-        NORM_EPSILON,
-        NORM_EPSILON,
-        0.0,
-        w.itemsize,
-        w.dtype.type(0),
-        a.dtype.type(0),
-    )
-    pw, pa, pg, pm, pv = w.ctypes.data, a.ctypes.data, g.ctypes.data, m.ctypes.data, v.ctypes.data
-    for start in range(0, len(w), BLOCK):
-        stop = min(start + BLOCK, len(w))
-        at, of_anchor, lines = start * size, pa + start * a.itemsize, (stop - start) * size // LINE
-        if size == 2:
-            sums = _adam(32, lines, pw + at, of_anchor, pg + at, pm + at, pv + at, zero, centre, kept, hyper)
-        elif size == 4:
-            sums = _adam(16, lines, pw + at, of_anchor, pg + at, pm + at, pv + at, zero, centre, kept, hyper)
-        else:
-            sums = _adam(8, lines, pw + at, of_anchor, pg + at, pm + at, pv + at, zero, centre, kept, hyper)
-        norm, before, dot = norm + sums[0], before + sums[1], dot + sums[2]
-        rest = start + lines * (LINE // size)
-        if rest < stop:
-            at, of_anchor = rest * size, pa + rest * a.itemsize
-            sums = _adam(1, stop - rest, pw + at, of_anchor, pg + at, pm + at, pv + at, zero, centre, kept, hyper)
-            norm, before, dot = norm + sums[0], before + sums[1], dot + sums[2]
-    return norm, dot / before
 
 
 # ---- tables ----------------------------------------------------------------------------------------------------------
 
 
 @_inlined
-def _rows(address, like, rows, columns):
-    """A matrix at an address; None if there is none."""
-    if like is None:
-        return None
-    return carray(_pointer(address, like), (rows, columns))
-
-
-@_inlined
-def _at(matrix, row):
-    """One of its rows."""
-    if matrix is None:
-        return None
-    return matrix[row]
+def _line(address, length):
+    """So many float64 at an address."""
+    return carray(_pointer(address, 0.0), (length,))
 
 
 @_compiled
 def start(lines, first_radius, learning, votes, k, mu):
     """Count the step in the numbers at each address in `lines`, and move the radius along the vote where `learning`."""
     for i in range(len(lines)):
-        line = carray(_pointer(lines[i], 0.0), (SKIPPED + 1,))
+        line = _line(lines[i], SKIPPED + 1)
         _begin(line, first_radius)
         if learning[i]:
             _learn(line, votes[i], k[i], mu)
@@ -394,7 +303,7 @@ def finish(lines, owners, largest, bad, learning, votes, k, mu, skipped):
         longest[owner] = max(longest[owner], largest[piece])
         skipped[owner] |= bad[piece]
     for i in range(len(lines)):
-        line = carray(_pointer(lines[i], 0.0), (SKIPPED + 1,))
+        line = _line(lines[i], SKIPPED + 1)
         _clip(line, longest[i])
         if learning:
             _learn(line, votes[i], k[i], mu)
@@ -405,26 +314,21 @@ def finish(lines, owners, largest, bad, learning, votes, k, mu, skipped):
 @_compiled
 def vote_rows(table, zero, centre, kept, exact, votes):
     """votes[piece] = sum over rows of <g_r, c'_r> / n_r; `exact`: over those longer than the radius. Another: g."""
-    for piece in range(table.shape[0]):
-        rows, columns = table[piece, ROWS], table[piece, COLUMNS]
-        norms = carray(_pointer(table[piece, NORMS], 0.0), (rows,))
-        change = _rows(table[piece, CHANGE], kept, rows, columns)
-        gradient = _rows(table[piece, OTHERS], zero, rows, columns)
-        line = carray(_pointer(table[piece, NUMBERS], 0.0), (SKIPPED + 1,))
-        votes[piece] = _vote(norms, gradient, change, line[VALUE] if exact else 0.0)
+    for piece in range(len(table)):
+        rows, columns, numbers, of_norms, c, _, g = to_fixed_tuple(table[piece], 7)
+        norms, line = _line(of_norms, rows), _line(numbers, SKIPPED + 1)
+        votes[piece] = _vote(norms, columns, g, c, zero, kept, line[VALUE] if exact else 0.0)
 
 
 @_compiled
 def vote_rows_of_weights(table, zero, centre, votes):
     """votes[piece] = sum over rows of <g_r, W_r - W0_r> / n_r(W - W0). Others: g, W."""
-    for piece in range(table.shape[0]):
-        rows, columns = table[piece, ROWS], table[piece, COLUMNS]
-        anchor = _rows(table[piece, ANCHOR], centre, rows, columns)
-        gradient = _rows(table[piece, OTHERS], zero, rows, columns)
-        weights = _rows(table[piece, OTHERS + 1], zero, rows, columns)
+    for piece in range(len(table)):
+        rows, columns, _, _, _, a, g, w = to_fixed_tuple(table[piece], 8)
         vote = 0.0
         for row in range(rows):
-            vote += _row_vote(gradient[row], weights[row], anchor[row])
+            norm, dot = _against(row, columns, w, a, g, zero, centre)
+            vote += dot / norm
         votes[piece] = vote
 
 
@@ -434,18 +338,12 @@ def project_rows(table, zero, centre, kept, largest, bad):
 
     largest[piece] is the largest norm n_r of finite ones, 0 for none, and bad[piece] says whether there are others.
     """
-    for piece in range(table.shape[0]):
-        rows, columns = table[piece, ROWS], table[piece, COLUMNS]
-        norms = carray(_pointer(table[piece, NORMS], 0.0), (rows,))
-        change = _rows(table[piece, CHANGE], kept, rows, columns)
-        anchor = _rows(table[piece, ANCHOR], centre, rows, columns)
-        weights = _rows(table[piece, OTHERS], zero, rows, columns)
-        radius = carray(_pointer(table[piece, NUMBERS], 0.0), (SKIPPED + 1,))[VALUE]
-        longest = 0.0
+    for piece in range(len(table)):
+        rows, columns, numbers, of_norms, c, a, w = to_fixed_tuple(table[piece], 7)
+        norms, radius, longest = _line(of_norms, rows), _line(numbers, SKIPPED + 1)[VALUE], 0.0
         for row in range(rows):
-            w, a = weights[row], anchor[row]
-            norms[row] = _norm(w, a)
-            norm = _settle(w, a, _at(change, row), norms, row, radius, columns)  # the next row is fetched meanwhile
+            norm, _ = _against(row, columns, w, a, w, zero, centre)
+            norm = _settle(row, columns, w, a, c, zero, centre, kept, norm, norms, radius)
             longest = max(longest, norm)
             bad[piece] |= norm == 0
         largest[piece] = longest
@@ -471,54 +369,36 @@ def adam_rows(table, zero, centre, kept, mu, exact, hyper, steps, voted, votes, 
         largest: as in `project_rows`.
         bad: as in `project_rows`.
     """
-    number = type(widen(zero))
-    for piece in range(table.shape[0]):
-        rows, columns = table[piece, ROWS], table[piece, COLUMNS]
-        norms = carray(_pointer(table[piece, NORMS], 0.0), (rows,))
-        change = _rows(table[piece, CHANGE], kept, rows, columns)
-        anchor = _rows(table[piece, ANCHOR], centre, rows, columns)
-        weights = _rows(table[piece, OTHERS], zero, rows, columns)
-        gradient = _rows(table[piece, OTHERS + 1], zero, rows, columns)
-        first = _rows(table[piece, OTHERS + 2], zero, rows, columns)
-        second = _rows(table[piece, OTHERS + 3], zero, rows, columns)
-        line, h = carray(_pointer(table[piece, NUMBERS], 0.0), (SKIPPED + 1,)), hyper[piece]
-        k, sign, lr, decay, beta1, beta2, eps = h[0], h[1], h[2], h[3], h[4], h[5], h[6]
+    for piece in range(len(table)):
+        rows, columns, numbers, of_norms, c, a, w, g, m, v = to_fixed_tuple(table[piece], 10)
+        norms, line = _line(of_norms, rows), _line(numbers, SKIPPED + 1)
+        k, sign, lr, decay, beta1, beta2, eps = to_fixed_tuple(hyper[piece], 7)
         if kept is not None and not voted[piece]:
-            votes[piece] = sign * _vote(norms, gradient, change, line[VALUE] if exact else 0.0)
+            votes[piece] = sign * _vote(norms, columns, g, c, zero, kept, line[VALUE] if exact else 0.0)
             _learn(line, votes[piece], k, mu)
         rate, root = lr / (1 - beta1 ** steps[piece]), np.sqrt(1 - beta2 ** steps[piece])
-        decay_and_moments = number(1 - lr * decay), number(1 - beta1), number(beta2), number(1 - beta2)
-        adam = (*decay_and_moments, number(rate), number(root), number(eps), number(sign))
+        adam = (1 - lr * decay, 1 - beta1, beta2, 1 - beta2, rate, root, eps, sign)
         radius, longest, total = line[VALUE], 0.0, 0.0
-        if columns >= ALONE:
-            for row in range(rows):
-                w, a = weights[row], anchor[row]
-                norms[row], vote = _adam_row(w, a, gradient[row], first[row], second[row], kept, adam)
-                norm = _settle(w, a, _at(change, row), norms, row, radius, columns)
-                longest, total = max(longest, norm), total + vote
-                bad[piece] |= norm == 0
-        else:
-            for top in range(0, rows, BLOCK // columns):
-                some = slice(top, min(top + BLOCK // columns, rows))
-                if kept is None:
-                    for row in range(some.start, some.stop):
-                        total += _row_vote(gradient[row], weights[row], anchor[row])
-                w, a, g = weights[some].ravel(), anchor[some].ravel(), gradient[some].ravel()
-                _adam_row(w, a, g, first[some].ravel(), second[some].ravel(), zero, adam)
-                for row in range(some.start, some.stop):
-                    norms[row] = _norm(weights[row], anchor[row])
-                    norm = _settle(weights[row], anchor[row], _at(change, row), norms, row, radius, 0)
-                    longest = max(longest, norm)
-                    bad[piece] |= norm == 0
+        for row in range(rows):
+            norm, before, dot = NORM_EPSILON, NORM_EPSILON, 0.0
+            for start in range(0, columns, BLOCK):
+                length, first = min(BLOCK, columns - start), row * columns + start
+                sums = _adam(length, first, (w, a, g, m, v), (zero, centre, zero, zero, zero), kept, adam)
+                norm, before, dot = norm + sums[0], before + sums[1], dot + sums[2]
+            norm = _settle(row, columns, w, a, c, zero, centre, kept, norm, norms, radius)
+            longest, total = max(longest, norm), total + dot / before
+            bad[piece] |= norm == 0
         largest[piece] = longest
         if kept is None:
             votes[piece] = sign * total
 
 
 @_compiled
-def add_to_each(addresses, amount, sums):
-    """Add a float32 to that at each address; `sums` are the results."""
+def count(addresses):
+    """Add 1 to the float32 at each address; returns the results."""
+    sums, one = np.empty(len(addresses)), np.float32(1)
     for i in range(len(addresses)):
-        number = carray(_pointer(addresses[i], amount), (1,))
-        number[0] += amount
+        number = carray(_pointer(addresses[i], one), (1,))
+        number[0] += one
         sums[i] = number[0]
+    return sums

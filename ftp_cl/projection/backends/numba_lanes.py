@@ -4,13 +4,13 @@ Numba's own loops become vector instructions only where few arrays are involved.
 stands here as uint16 with the same bits; it is computed with in float32.
 """
 
+from collections.abc import Callable
 from functools import partialmethod
 from typing import Any
 
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
 LINE = 64
 """Bytes of a line of the cache, and of what is written past it at once."""
@@ -45,28 +45,6 @@ def _equal(like: Any, bits: int, number: int) -> Any:
     return ir.Constant(kind, [number] * kind.count if isinstance(kind, ir.VectorType) else number)
 
 
-@intrinsic
-def widen(typing_context: Any, number: Any) -> Any:
-    """A number as it is computed with."""
-    half = number == types.uint16
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return _widened(builder, arguments[0]) if half else arguments[0]
-
-    return (types.float32 if half else number)(number), generate
-
-
-@intrinsic
-def narrow(typing_context: Any, number: Any, like: Any) -> Any:
-    """A number as an array keeps it whose elements are of the type of `like`."""
-    half = like == types.uint16
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return _narrowed(builder, arguments[0]) if half else arguments[0]
-
-    return (types.uint16 if half else number)(number, like), generate
-
-
 # ---- numbers side by side --------------------------------------------------------------------------------------------
 
 
@@ -91,68 +69,127 @@ class Numbers:
     def apply(self, function: str, *others: "Numbers") -> "Numbers":
         """A function of LLVM's for each: sqrt, fabs, fma."""
         kind, values = self.value.type, [numbers.value for numbers in (self, *others)]
-        name = f"llvm.{function}.v{kind.count}{kind.element.intrinsic_name}"
-        module = self.builder.module
-        declared = module.globals.get(name) or ir.Function(module, ir.FunctionType(kind, [kind] * len(values)), name)
-        return Numbers(self.builder, self.builder.call(declared, values))
+        return Numbers(self.builder, _call(self.builder, f"llvm.{function}.{_name(kind)}", kind, values))
 
-    def total(self, nothing: "Numbers") -> Any:
-        """Their sum, taken in any order; `nothing` are as many zeros."""
-        kind, zero = self.value.type, self.builder.extract_element(nothing.value, ir.IntType(32)(0))
-        name = f"llvm.vector.reduce.fadd.v{kind.count}{kind.element.intrinsic_name}"
-        module = self.builder.module
-        declared = module.globals.get(name) or ir.Function(
-            module, ir.FunctionType(kind.element, [kind.element, kind]), name
-        )
-        return self.builder.call(declared, [zero, self.value], fastmath=("reassoc",))
+    def zeros(self) -> "Numbers":
+        """As many."""
+        return Numbers(self.builder, ir.Constant(self.value.type, None))
 
 
-class Lanes:
-    """Loads and stores `count` numbers of one type at once; bfloat16 is widened and rounded on the way."""
+class Elements:
+    """Those of a tensor from an address on, several at once; bfloat16 is widened and rounded on the way.
 
-    def __init__(self, context: Any, builder: Any, number: Any, count: int) -> None:
-        self.builder, self.count, self.half = builder, count, number == types.uint16
-        self.kind = ir.VectorType(context.get_value_type(number), count)
-        self.size = context.get_abi_sizeof(self.kind.element)
+    An element is named by its number. They need not be aligned in memory.
+    """
 
-    def pointer(self, address: Any) -> Any:
-        """Where that many numbers are."""
-        return self.builder.inttoptr(address, self.kind.as_pointer())
+    def __init__(self, context: Any, builder: Any, kind: Any, address: Any) -> None:
+        self.builder, self._half, self._address = builder, kind == types.uint16, address
+        self._kind = context.get_value_type(kind)
+        self._size = context.get_abi_sizeof(self._kind)
 
-    def load(self, pointer: Any) -> Numbers:
-        """They need not be aligned."""
-        value = self.builder.load(pointer, align=self.size)
-        return Numbers(self.builder, _widened(self.builder, value) if self.half else value)
+    def at(self, index: Any) -> Any:
+        """The address of an element."""
+        return self.builder.add(self._address, self.builder.mul(index, index.type(self._size)))
 
-    def store(self, numbers: Numbers, pointer: Any) -> None:
-        """They need not be aligned."""
-        self.builder.store(self._kept(numbers), pointer, align=self.size)
+    def load(self, index: Any, count: int) -> Numbers:
+        """So many from one on."""
+        pointer = self.builder.inttoptr(self.at(index), ir.VectorType(self._kind, count).as_pointer())
+        value = self.builder.load(pointer, align=self._size)
+        return Numbers(self.builder, _widened(self.builder, value) if self._half else value)
 
-    def store_past_cache(self, numbers: Numbers, pointer: Any) -> None:
-        """The line that is overwritten is not read first; it begins here."""
-        store = self.builder.store(self._kept(numbers), pointer, align=LINE)
-        store.set_metadata("nontemporal", self.builder.module.add_metadata([ir.IntType(32)(1)]))
+    def store(self, numbers: Numbers, index: Any, past_cache: bool = False) -> None:
+        """`past_cache`: the line that is overwritten is not read first; it begins at that element."""
+        value = self._kept(numbers)
+        pointer = self.builder.inttoptr(self.at(index), value.type.as_pointer())
+        store = self.builder.store(value, pointer, align=LINE if past_cache else self._size)
+        if past_cache:
+            store.set_metadata("nontemporal", self.builder.module.add_metadata([ir.IntType(32)(1)]))
 
     def rounded(self, numbers: Numbers) -> Numbers:
         """What a load would give after a store."""
-        return Numbers(self.builder, _widened(self.builder, self._kept(numbers))) if self.half else numbers
+        return Numbers(self.builder, _widened(self.builder, self._kept(numbers))) if self._half else numbers
+
+    def prefetch(self, index: Any, count: int) -> None:
+        """Let so many from one on come into the cache; they need not exist."""
+        to_read, keep, data = (ir.IntType(32)(number) for number in (0, 3, 1))
+        for line in range(0, count * self._size, LINE):
+            place = self.builder.add(self.at(index), ir.IntType(64)(line))
+            pointer = self.builder.inttoptr(place, ir.IntType(8).as_pointer())
+            _call(self.builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, to_read, keep, data])
+
+    def before_line(self) -> Any:
+        """How many elements there are before the first line of the cache that begins with an element."""
+        word = self._address.type
+        to_line = self.builder.and_(self.builder.neg(self._address), word(LINE - 1))
+        return self.builder.udiv(to_line, word(self._size))
 
     def _kept(self, numbers: Numbers) -> Any:
-        return _narrowed(self.builder, numbers.value) if self.half else numbers.value
+        return _narrowed(self.builder, numbers.value) if self._half else numbers.value
 
-    def prefetch(self, address: Any) -> None:
-        """Let as many numbers from an address on come into the cache; the address need not exist."""
-        byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
-        function = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0")
-        to_read, keep, data = word(0), word(3), word(1)
-        for line in range(0, self.count * self.size, LINE):
-            place = self.builder.inttoptr(self.builder.add(address, ir.IntType(64)(line)), byte)
-            self.builder.call(function, [place, to_read, keep, data])
 
-    def spread(self, number: Any) -> Numbers:
-        """The same number in each place; it is not rounded."""
-        nothing = ir.Constant(ir.VectorType(number.type, self.count), ir.Undefined)
-        one = self.builder.insert_element(nothing, number, ir.IntType(32)(0))
-        first = ir.Constant(ir.VectorType(ir.IntType(32), self.count), [0] * self.count)
-        return Numbers(self.builder, self.builder.shuffle_vector(one, nothing, first))
+def computed(number: Any) -> Any:
+    """The type in which numbers of a type are computed with."""
+    return types.float32 if number == types.uint16 else number
+
+
+def spread(builder: Any, number: Any, count: int) -> Numbers:
+    """The same number in each place."""
+    nothing = ir.Constant(ir.VectorType(number.type, count), ir.Undefined)
+    one = builder.insert_element(nothing, number, ir.IntType(32)(0))
+    first = ir.Constant(ir.VectorType(ir.IntType(32), count), [0] * count)
+    return Numbers(builder, builder.shuffle_vector(one, nothing, first))
+
+
+class Sum:
+    """A sum in float64 of what is added: in its own precision where it is `count` numbers at once.
+
+    Partial sums are added in any order.
+    """
+
+    def __init__(self, context: Any, builder: Any, number: Any, count: int) -> None:
+        self._builder, kind = builder, ir.VectorType(context.get_value_type(number), count)
+        self._line = cgutils.alloca_once_value(builder, ir.Constant(kind, [0.0] * count))
+        self._rest = cgutils.alloca_once_value(builder, ir.DoubleType()(0.0))
+
+    def add(self, numbers: Numbers) -> None:
+        """Those of a line, or of the rest."""
+        line = Numbers(self._builder, self._builder.load(self._line))
+        if numbers.value.type == line.value.type:
+            self._builder.store((line + numbers).value, self._line)
+        else:
+            rest = self._builder.fadd(self._builder.load(self._rest), self._total(numbers.value))
+            self._builder.store(rest, self._rest)
+
+    def total(self) -> Any:
+        """What has been added."""
+        return self._builder.fadd(self._builder.load(self._rest), self._total(self._builder.load(self._line)))
+
+    def _total(self, value: Any) -> Any:
+        kind, double = value.type, ir.DoubleType()
+        name, zero = f"llvm.vector.reduce.fadd.{_name(kind)}", ir.Constant(kind.element, 0.0)
+        total = _call(self._builder, name, kind.element, [zero, value], fastmath=("reassoc",))
+        return total if kind.element == double else self._builder.fpext(total, double)
+
+
+def for_each_line(builder: Any, length: Any, count: int, treat: Callable[[Any, int], None]) -> None:
+    """Let `treat(index, count)` emit code for that many elements from each index on, and for the rest.
+
+    The rest is halves, quarters, ... of a line: stores under a mask would hold up the loads of the next row.
+    """
+    index, whole = length.type, builder.and_(length, length.type(-count))
+    with cgutils.for_range_slice(builder, index(0), whole, index(count)) as (start, _):
+        treat(start, count)
+    while count := count // 2:
+        with builder.if_then(builder.icmp_signed("!=", builder.and_(length, index(count)), index(0))):
+            treat(builder.and_(length, index(-2 * count)), count)
+
+
+def _name(kind: Any) -> str:
+    """Of a vector type in the names of LLVM's functions."""
+    return f"v{kind.count}{kind.element.intrinsic_name}"
+
+
+def _call(builder: Any, name: str, result: Any, arguments: Any, **options: Any) -> Any:
+    """Call a function of LLVM's."""
+    kind = ir.FunctionType(result, [argument.type for argument in arguments])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments, **options)

@@ -80,9 +80,12 @@ def layout_of(update: Update, *others: Tensor) -> Layout | None:
     return plan.layout
 
 
-def still_fits(update: Update, plan: Plan | None) -> bool:
-    """Whether weights that the state follows and their gradient are in memory as the anchor is; quicker than asking."""
-    gradient = update.gradient
+def still_fits(update: Update, *others: Tensor) -> bool:
+    """Whether weights that the state follows and their gradient are in memory as the anchor is; quicker than asking.
+
+    `others` have been found to be so before, and have as many elements still.
+    """
+    gradient, plan = update.gradient, update.state.plan
     return (
         plan is not None
         and plan.layout is not None
@@ -90,4 +93,5 @@ def still_fits(update: Update, plan: Plan | None) -> bool:
         and gradient.dtype is plan.layout[1]
         and gradient.get_device() == plan.index
         and gradient.shape == plan.shape
+        and all([tensor.numel() == plan.rows * plan.columns for tensor in others])
     )
