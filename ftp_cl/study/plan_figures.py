@@ -105,12 +105,12 @@ def _rates(plan: Plan, chosen: _Chosen) -> tuple[str, Figure] | None:
     for axes, (title, key) in zip(panels, _PANELS.items(), strict=True):
         every_rate: set[float] = set()
         for (curve, results), look in zip(found.items(), looks(len(found)), strict=True):
-            spreads = _over_rates(results, key)
             if curve in rows:
                 level = np.mean([getattr(result, key) for result in results])
                 axes.axhline(level, color=look.colour, linestyle=":")
                 lines.append(f"| {curve} | {title} | {level:.1f} | | | |")
                 continue
+            spreads = _over_rates(results, key)
             rates, means = list(spreads), [spread.mean for spread in spreads.values()]
             draw_spreads(axes, rates, list(spreads.values()), look)
             best = int(np.argmax(means))
