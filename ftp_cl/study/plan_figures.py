@@ -133,7 +133,8 @@ def _over_rates(results: Sequence[Result], key: str) -> dict[float, Spread]:
     values: dict[float, list[float]] = defaultdict(list)
     for result in results:
         rates = result.config["optimizer"]
-        values[float(rates["lr"] if rates["backbone_lr"] is None else rates["backbone_lr"])].append(getattr(result, key))
+        rate = rates["lr"] if rates["backbone_lr"] is None else rates["backbone_lr"]
+        values[float(rate)].append(getattr(result, key))
     return {rate: Spread.of(values[rate]) for rate in sorted(values)}
 
 
