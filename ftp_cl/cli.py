@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import ftp_cl
 from ftp_cl.runs.catalogue import entry, names
 from ftp_cl.runs.config import load_config, load_repeated
+from ftp_cl.runs.imports import without_collections
 from ftp_cl.runs.output import lasting_output, sentence, without_warnings_of_others
 from ftp_cl.runs.schema import ConfigError, expanded, suggestion
 from ftp_cl.runs.text import printable
@@ -167,10 +168,11 @@ def _run(parsed: argparse.Namespace, overrides: list[str]) -> int:
         return 0
     from rich.console import Console
 
-    from ftp_cl.runs.directory import run_directory
-    from ftp_cl.runs.run import run
-    from ftp_cl.study.loading import load_results
-    from ftp_cl.study.tables import terminal_table
+    with without_collections():
+        from ftp_cl.runs.directory import run_directory
+        from ftp_cl.runs.run import run
+        from ftp_cl.study.loading import load_results
+        from ftp_cl.study.tables import terminal_table
 
     own = run_directory(overrides, repeats=parsed.result)
     path = run(config, expanded(config.out) if config.out else own)
@@ -180,7 +182,8 @@ def _run(parsed: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _evaluate(parsed: argparse.Namespace, overrides: list[str]) -> None:
-    from ftp_cl.runs.evaluate import evaluate
+    with without_collections():
+        from ftp_cl.runs.evaluate import evaluate
     from ftp_cl.runs.files import replace_files
 
     reached = evaluate(parsed.directory, overrides, print if is_first() else lambda line: None)

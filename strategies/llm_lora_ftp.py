@@ -2,10 +2,9 @@
 
     python strategies/llm_lora_ftp.py --model meta-llama/Llama-3.2-1B-Instruct
     python strategies/llm_lora_ftp.py --model FOLDER --tasks a.jsonl b.jsonl    # a line: {"prompt": ..., "answer": ...}
-    python strategies/llm_lora_ftp.py --model FOLDER --without-ftp              # the same without the projection
 
-Without --tasks: the class of an emoji, then its German and its Spanish name, from its English name. A fifth of each is
-held out. After a task the adapter is merged into the weights, so that the next one starts at B A = 0 again.
+From an English name: the class of an emoji, its German name, its Spanish one; or your --tasks. --without-ftp projects
+nothing. A fifth is held out. The adapter is merged into the weights after a task, and the next one starts at B A = 0.
 """
 
 import argparse
@@ -33,11 +32,9 @@ def read_task(name: str) -> list[dict[str, str]]:
 
 def encode(tokenizer, example: dict[str, str]) -> tuple[list[int], int]:
     """Return the ids of prompt and answer, and how many are the prompt's."""
-    text = f"{example['prompt']}\n"
-    if tokenizer.chat_template:
-        turns = [{"role": "user", "content": example["prompt"]}]
-        text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
-    prompt = tokenizer(text, add_special_tokens=not tokenizer.chat_template)["input_ids"]
+    turns = [{"role": "user", "content": example["prompt"]}]
+    chat = tokenizer.chat_template and tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+    prompt = tokenizer(chat or f"{example['prompt']}\n", add_special_tokens=not chat)["input_ids"]
     answer = tokenizer(example["answer"], add_special_tokens=False)["input_ids"]
     return [*prompt, *answer, tokenizer.eos_token_id], len(prompt)
 
@@ -96,4 +93,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except OSError as error:  # no such model or file, no network
+        raise SystemExit(f"llm_lora_ftp.py: {' '.join(str(error).split())}") from None

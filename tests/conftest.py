@@ -12,6 +12,17 @@ import torch
 
 torch.set_num_threads(1)
 
+
+def pytest_collection():
+    """No garbage is looked for while modules are imported, which stay, nor among them later."""
+    gc.disable()
+
+
+def pytest_collection_finish():
+    gc.freeze()
+    gc.enable()
+
+
 TENSORS = ("conv.weight", "fc.weight", "fc.bias", "pos_embed", "scale", "head.weight", "head.bias")
 
 

@@ -74,14 +74,13 @@ class Core50(ImageFiles):
         check_choice("split", split, ("train", "test", "all"))
         self.parent, self.split, self.object_level = Path(root), split, object_level
         folder = require_folder(self.parent, _ARCHIVE, download)
-        paths: list[str] = []
-        targets: list[int] = []
-        for session in self.sessions:
-            for number in range(1, _OBJECTS_PER_CATEGORY * len(CORE50_CATEGORIES) + 1):
-                frames = _part(images_in(folder, f"{session}/o{number}"), split)
-                paths += frames
-                targets += [number - 1 if object_level else (number - 1) // _OBJECTS_PER_CATEGORY] * len(frames)
-        self._set_files(folder, paths, targets, _class_names(object_level), size)
+        items = [
+            (frame, number - 1 if object_level else (number - 1) // _OBJECTS_PER_CATEGORY)
+            for session in self.sessions
+            for number in range(1, _OBJECTS_PER_CATEGORY * len(CORE50_CATEGORIES) + 1)
+            for frame in _part(images_in(folder, f"{session}/o{number}"), split)
+        ]
+        self._set_files(folder, items, _class_names(object_level), size)
 
 
 def _part(frames: list[str], split: str) -> list[str]:

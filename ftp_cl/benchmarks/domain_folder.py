@@ -61,7 +61,7 @@ class DomainFolder(ImageFolder):
                     "in capitals only: give their folders one name."
                 )
         index_of = {name: index for index, name in enumerate(names)}
-        self._set_files(Path(root), [path for path, _ in items], [index_of[name] for _, name in items], names, size)
+        self._set_files(Path(root), [(path, index_of[name]) for path, name in items], names, size)
 
 
 def _domains(root: Path) -> dict[str, str]:

@@ -74,7 +74,7 @@ class DomainNet(ImageFiles):
         ]
         if classes is None:
             classes = [names.get(target, f"(class {target})") for target in range(max(names, default=-1) + 1)]
-        self._set_files(self.parent, [path for path, _ in items], [target for _, target in items], classes, size)
+        self._set_files(self.parent, items, classes, size)
 
 
 def _list_of(root: Path, domain: str, split: str, split_lists: Path | None, percent: float) -> Path:

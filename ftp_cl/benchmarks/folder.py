@@ -42,7 +42,7 @@ class ImageFolder(ImageFiles):
             raise ValueError(f"The image {root / beside[0]} lies beside the folders of the classes: put it into one.")
         items = [(path, target) for target, name in enumerate(folders) for path in images_in(root, name, nested=True)]
         classes = [composed(name) for name in folders]
-        self._set_files(root, [path for path, _ in items], [target for _, target in items], classes, size)
+        self._set_files(root, items, classes, size)
 
     def image_identity(self, index: int) -> bytes:
         """Return a digest of the file: in folders of your own, the same path may be another image."""

@@ -49,12 +49,12 @@ class GroceryStore(ImageFiles):
         _check_layout(self.parent, folder)
         classes, iconic = _read_classes(folder / "classes.csv")
         if split == "iconic":
-            paths, targets, source = iconic, list(range(len(classes))), folder / "classes.csv"
+            items, source = [(path, target) for target, path in enumerate(iconic)], folder / "classes.csv"
         else:
             source = folder / f"{_LIST_OF[split]}.txt"
-            paths, targets = _read_list(source, classes)
-        check_files(folder, paths, named_by=source)
-        self._set_files(folder, paths, targets, classes, size)
+            items = _read_list(source, classes)
+        check_files(folder, (path for path, _ in items), named_by=source)
+        self._set_files(folder, items, classes, size)
 
 
 def _check_layout(root: Path, folder: Path) -> None:
@@ -84,8 +84,8 @@ def _read_classes(path: Path) -> tuple[list[str], list[str]]:
     return [found[index][0] for index in range(len(rows))], [found[index][1] for index in range(len(rows))]
 
 
-def _read_list(path: Path, classes: Sequence[str]) -> tuple[list[str], list[int]]:
-    """Return the paths and fine classes of a list; the folder of an image is called like its class."""
+def _read_list(path: Path, classes: Sequence[str]) -> list[tuple[str, int]]:
+    """Return the (path, fine class) of each line of a list; the folder of an image is called like its class."""
     items: dict[str, int] = {}
     index_of = {name: str(index) for index, name in enumerate(classes)}
     for number, line in enumerate(read_lines(path), start=1):
@@ -96,7 +96,7 @@ def _read_list(path: Path, classes: Sequence[str]) -> tuple[list[str], list[int]
                 "class>' with an image that no line before names, and a class and index of classes.csv."
             )
         items[match[1]] = int(match[3])
-    return list(items), list(items.values())
+    return list(items.items())
 
 
 @takes(ClassOptions)

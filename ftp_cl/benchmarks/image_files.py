@@ -59,15 +59,13 @@ class ImageFiles(RebuildableDataset):
         return {**super().constructor_arguments(), "root": self.parent}
 
     def _set_files(
-        self, root: Path, paths: Sequence[str], targets: Sequence[int], classes: Sequence[str], size: Size | None
+        self, root: Path, items: Iterable[tuple[str, int]], classes: Sequence[str], size: Size | None
     ) -> None:
         if size is not None:
             check_size(size, *_SIZES)
-        self.root = root
-        self.paths = list(paths)
-        self.targets = list(targets)
-        self.classes = list(classes)
-        self.size = size
+        items = list(items)
+        self.root, self.classes, self.size = root, list(classes), size
+        self.paths, self.targets = [path for path, _ in items], [target for _, target in items]
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         return _cut(read_image(self.root / self.paths[index], self.as_viewed), self.size), self.targets[index]

@@ -55,7 +55,7 @@ class ImageNet(ImageFiles):
             raise ValueError(f"The folder {root / other[0]} is called like no WordNet ID, such as n01440764.")
         names = sorted(folder_of)
         items = [(path, target) for target, name in enumerate(names) for path in images_in(root, folder_of[name])]
-        self._set_files(root, [path for path, _ in items], [target for _, target in items], names, size)
+        self._set_files(root, items, names, size)
 
     def image_identity(self, index: int) -> tuple[str, str, str]:
         """Return the folder of the set and the path in it: ImageNet's parts have files of the same names."""

@@ -65,24 +65,21 @@ class ImageNetR(ImageFiles):
         self.split, self.split_seed, self.parent = split, split_seed, Path(root)
         self.split_lists = None if split_lists is None else Path(split_lists).expanduser()
         folder = require_folder(self.parent, _ARCHIVE, download)
-        if self.split_lists is None:
-            paths, targets, classes = _draw_part(folder, split, split_seed)
-        else:
-            paths, targets, classes = _read_part(folder, split, self.split_lists)
-        self._set_files(folder, paths, targets, classes, size)
+        lists = self.split_lists
+        part = _draw_part(folder, split, split_seed) if lists is None else _read_part(folder, split, lists)
+        self._set_files(folder, *part, size)
 
 
-def _draw_part(folder: Path, split: str, seed: int) -> tuple[list[str], list[int], list[str]]:
+def _draw_part(folder: Path, split: str, seed: int) -> tuple[list[tuple[str, int]], list[str]]:
     from ftp_cl.benchmarks.class_incremental import draw_identities
 
     images = {wnid: images_in(folder, wnid) for wnid in class_folders(folder)}
     training, test = draw_identities(images, validation_fraction=_TEST_SHARE, shots=None, seed=seed)
     part = training if split == "train" else test
-    items = [(path, target) for target, paths in enumerate(part.values()) for path in sorted(paths)]
-    return [path for path, _ in items], [target for _, target in items], list(images)
+    return [(path, target) for target, paths in enumerate(part.values()) for path in sorted(paths)], list(images)
 
 
-def _read_part(folder: Path, split: str, lists: Path) -> tuple[list[str], list[int], list[str]]:
+def _read_part(folder: Path, split: str, lists: Path) -> tuple[list[tuple[str, int]], list[str]]:
     """Read both lists, so that both parts have the same classes, and return one part."""
     wnid_of: dict[int, str] = {}
     target_of: dict[str, int] = {}
@@ -91,7 +88,7 @@ def _read_part(folder: Path, split: str, lists: Path) -> tuple[list[str], list[i
     for name in _SPLITS:
         path = lists / f"imagenet-r_{name}.yaml"
         parts[name] = _read_list(path)
-        for image, target in zip(*parts[name], strict=True):
+        for image, target in parts[name]:
             if image in list_of:
                 raise ValueError(f"{path} names {image}, which {list_of[image]} has named before.")
             list_of[image] = path
@@ -101,14 +98,14 @@ def _read_part(folder: Path, split: str, lists: Path) -> tuple[list[str], list[i
                     f"{path} gives {image} the class {target}, but before class {target} was "
                     f"{wnid_of[target]} and {wnid} was class {target_of.get(wnid, target)}."
                 )
-        check_files(folder, parts[name][0], named_by=path)
+        check_files(folder, (image for image, _ in parts[name]), named_by=path)
     if sorted(wnid_of) != list(range(len(wnid_of))):
         raise ValueError(f"The classes in the lists of {lists} are not 0 to {len(wnid_of) - 1}, each at least once.")
-    return *parts[split], [wnid_of[target] for target in range(len(wnid_of))]
+    return parts[split], [wnid_of[target] for target in range(len(wnid_of))]
 
 
-def _read_list(path: Path) -> tuple[list[str], list[int]]:
-    """Return (paths ``<wnid>/<file>``, class indices) of a list file."""
+def _read_list(path: Path) -> list[tuple[str, int]]:
+    """Return (path ``<wnid>/<file>``, class index) of each image of a list file."""
     if not path.is_file():
         raise FileNotFoundError(
             f"The list {path} is missing: it comes with the code of rehearsal-free work such as CODA-Prompt "
@@ -124,7 +121,7 @@ def _read_list(path: Path) -> tuple[list[str], list[int]]:
         raise ValueError(f"{path} is no mapping with `data` (paths) and `targets` (class indices): {reason}.") from None
     if len(paths) != len(targets):
         raise ValueError(f"{path} has {len(paths)} paths in `data`, but {len(targets)} classes in `targets`.")
-    return paths, targets
+    return list(zip(paths, targets, strict=True))
 
 
 @takes(ClassOptions)

@@ -46,7 +46,7 @@ class TinyImageNet(ImageFiles):
         folder = require_folder(self.parent, _ARCHIVE, download)
         classes = _lines_of(folder / "wnids.txt")
         items = _train_items(folder, classes) if split == "train" else _test_items(folder, classes)
-        self._set_files(folder, [path for path, _ in items], [target for _, target in items], classes, size)
+        self._set_files(folder, items, classes, size)
 
 
 def _lines_of(path: Path) -> list[str]:

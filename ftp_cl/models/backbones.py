@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import timm
-
 from ftp_cl.models.continual_classifier import ContinualClassifier, Normalization
 from ftp_cl.models.hub import hub_weights
 from ftp_cl.models.lora import add_lora
@@ -245,6 +243,8 @@ def _from_hub(name: str, timm_options: dict[str, Any], revision: str | None) -> 
 
 def _warn_of_activation(name: str) -> None:
     """Warn of weights that timm offers for two activations, under the name of the one they were not trained with."""
+    import timm
+
     config = timm.get_pretrained_cfg(name)
     notes = " ".join(config.notes or ()) if config is not None and "." in name else ""
     if "natively QuickGELU" in notes and "quickgelu" not in name:
@@ -279,6 +279,8 @@ def _refuse_reserved(timm_options: dict[str, Any]) -> None:
 
 
 def _timm_model(name: str, options: dict[str, Any], pretrained: bool = False, **source: Any) -> Any:
+    import timm
+
     try:
         return timm.create_model(name, pretrained=pretrained, **source, **options)
     except Exception as error:  # with options of a wrong kind, architectures fail in ways of their own

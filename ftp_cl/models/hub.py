@@ -5,8 +5,7 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-import timm
-from huggingface_hub import constants, hf_hub_download
+from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -40,13 +39,7 @@ def hub_weights(architecture: str, revision: str | None = None) -> tuple[Path, s
         PermissionError: the repository is gated.
         ValueError: timm knows no weights of this name on the hub, or the revision is malformed.
     """
-    config = timm.get_pretrained_cfg(architecture)
-    if config is None or not config.hf_hub_id:
-        raise ValueError(f"timm knows no weights of {architecture} on the Hugging Face hub: {_local(architecture)}")
-    repository, _, recorded = config.hf_hub_id.partition("@")
-    recorded_file = config.hf_hub_filename
-    file = _FILES.get(recorded_file) or f"{str(recorded_file).rpartition('.')[0]}.safetensors"
-    revision = revision or recorded or None
+    repository, file, revision = _place(architecture, revision)
     named = repository if revision is None else f"{repository} at revision {revision}"
     try:
         with _quiet():
@@ -76,6 +69,30 @@ def hub_weights(architecture: str, revision: str | None = None) -> tuple[Path, s
             f"network, or {_local(architecture)}"
         ) from None
     return path, path.relative_to(Path(constants.HF_HUB_CACHE)).parts[2]
+
+
+def needs_network(architecture: str, revision: str | None = None) -> bool:
+    """Whether `hub_weights` has to download this, which without a network fails after half a minute of attempts only.
+
+    Raises:
+        ValueError: timm knows no weights of this name on the hub.
+    """
+    repository, file, revision = _place(architecture, revision)
+    cached = try_to_load_from_cache(repository, file, revision=revision)
+    return not isinstance(cached, str) and not constants.HF_HUB_OFFLINE
+
+
+def _place(architecture: str, revision: str | None) -> tuple[str, str, str | None]:
+    """Repository, file and revision."""
+    import timm
+
+    config = timm.get_pretrained_cfg(architecture)
+    if config is None or not config.hf_hub_id:
+        raise ValueError(f"timm knows no weights of {architecture} on the Hugging Face hub: {_local(architecture)}")
+    repository, _, recorded = config.hf_hub_id.partition("@")
+    recorded_file = config.hf_hub_filename
+    file = _FILES.get(recorded_file) or f"{str(recorded_file).rpartition('.')[0]}.safetensors"
+    return repository, file, revision or recorded or None
 
 
 def _reason(error: Exception) -> str:

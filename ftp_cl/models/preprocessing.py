@@ -1,14 +1,14 @@
-"""What a backbone was pretrained on: how its images are resized, cut and normalised."""
+"""What a backbone was pretrained on: how its images are resized, cut and normalised.
+
+Timm, here and in its neighbours, is imported where it is used: runs of other models need not wait for it.
+"""
 
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from typing import Any
 
-import timm
 from PIL import Image
-from timm.data import resolve_data_config
-from timm.data.transforms_factory import transforms_imagenet_eval
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 CROP_MODES = ("center", "squash", "border")
@@ -69,6 +69,8 @@ class Preprocessing:
 
 @cache
 def _steps(preprocessing: Preprocessing) -> tuple[Any, ...]:
+    from timm.data.transforms_factory import transforms_imagenet_eval
+
     composed = transforms_imagenet_eval(
         preprocessing.size,
         crop_pct=preprocessing.crop,
@@ -91,6 +93,9 @@ def preprocessing_of(architecture: str, **changes: Any) -> Preprocessing:
         ValueError: the name is unknown, a value is out of range, or the weights are for images that are not square and
             no size is given.
     """
+    import timm
+    from timm.data import resolve_data_config
+
     check_name(architecture)
     given = {field: value for field, value in changes.items() if value is not None}
     configuration = timm.get_pretrained_cfg(architecture)
@@ -121,6 +126,8 @@ def check_name(architecture: str, others: tuple[str, ...] = ()) -> None:
     Raises:
         ValueError: it has not; says the nearest.
     """
+    import timm
+
     if not isinstance(architecture, str):
         raise ValueError(f"architecture={architecture!r} is no name of a model of timm, such as 'resnet18'")
     plain, dot, _ = architecture.partition(".")
@@ -136,5 +143,7 @@ def check_name(architecture: str, others: tuple[str, ...] = ()) -> None:
 
 def recorded_size(architecture: str) -> int | None:
     """Return the side of the images that a model of timm is built for; None if it takes any."""
+    import timm
+
     config = timm.get_pretrained_cfg(architecture)
     return config.input_size[-1] if config is not None and config.fixed_input_size else None

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import safetensors
 import safetensors.torch
-import timm
 import torch
 from torch import Tensor, nn
 
@@ -115,6 +114,8 @@ def _is_torchscript(path: Path) -> bool:
 
 def _equivalent(architecture: str) -> str:
     """The name of OpenAI's weights in timm: what is published as TorchScript is CLIP's, trained with QuickGELU."""
+    import timm
+
     plain = architecture.partition(".")[0]
     native = plain if "quickgelu" in plain else plain.replace("_clip_", "_clip_quickgelu_")
     known = timm.list_pretrained("*_clip*.openai")

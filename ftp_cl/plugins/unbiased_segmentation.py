@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from avalanche.core import SupervisedPlugin
+from avalanche.training.plugins import AGEMPlugin, GEMPlugin
 from torch import Tensor
 
 from ftp_cl.models.dense import DenseModel, MaskHead
@@ -30,7 +31,8 @@ class UnbiasedSegmentation(SupervisedPlugin[Any]):
         initialize: let new rows begin as the background's.
 
     Raises:
-        ValueError: for a negative strength; at the first experience, beside a plugin that replays images.
+        ValueError: for a negative strength; at the first experience, beside a plugin that keeps images: replay, GEM,
+            A-GEM.
         TypeError: at the first experience, if the model is no `DenseModel` for masks.
     """
 
@@ -48,7 +50,7 @@ class UnbiasedSegmentation(SupervisedPlugin[Any]):
         if not isinstance(strategy.model, DenseModel) or strategy.model.outputs != "masks":
             raise TypeError(f"UnbiasedSegmentation needs a DenseModel for masks, not {type(strategy.model).__name__}.")
         refuse_inner_updates(strategy, "UnbiasedSegmentation")
-        if replaying := [type(p).__name__ for p in strategy.plugins if hasattr(p, "storage_policy")]:
+        if replaying := [type(p).__name__ for p in strategy.plugins if _replays(p)]:
             raise ValueError(
                 f"UnbiasedSegmentation would read earlier classes in the masks that {replaying[0]} replays as "
                 "background: use one of the two."
@@ -106,6 +108,10 @@ def begin_as_background(head: MaskHead, new: list[int]) -> None:
     assert layer.bias is not None
     layer.weight[new] = layer.weight[_BACKGROUND].clone()
     layer.bias[[_BACKGROUND, *new]] = layer.bias[_BACKGROUND] - math.log(len(new) + 1)
+
+
+def _replays(plugin: Any) -> bool:
+    return hasattr(plugin, "storage_policy") or isinstance(plugin, GEMPlugin | AGEMPlugin)
 
 
 def _head(model: DenseModel) -> MaskHead:

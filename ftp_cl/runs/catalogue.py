@@ -150,6 +150,7 @@ def combined(method: str, other: str) -> str:
     return way.name if way is not None else method  # an unknown one is refused by its own name
 
 
+@cache
 def register_combinations() -> None:
     """Let Hydra compose `method=ftp_ewc` from the files of `ftp` and `ewc`."""
     for name, base in combinations().items():

@@ -5,7 +5,6 @@ from typing import Any
 
 from avalanche.benchmarks.utils import TransformGroups
 from omegaconf import DictConfig
-from timm.data.auto_augment import rand_augment_transform
 from torch import Tensor
 from torchvision.transforms import functional
 from torchvision.transforms import v2 as transforms
@@ -144,6 +143,8 @@ class _RandAugment:
     """Timm's, of images as tensors; it draws from the generators of Python and NumPy."""
 
     def __init__(self, words: str, image: Tensor) -> None:
+        from timm.data.auto_augment import rand_augment_transform
+
         if len(image) != 3:
             raise ConfigError(f"train.rand_augment={words} is for images of three channels, not of {len(image)}.")
         grey = {"translate_const": int(0.45 * min(image.shape[1:])), "img_mean": (128, 128, 128)}

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ftp_cl.models import ContinualClassifier
 from ftp_cl.plugins.processes import average, count, joined, share
+from ftp_cl.runs.batch_norm import synchronize
 from ftp_cl.runs.config import ConfigError
 from ftp_cl.runs.group import same_random_numbers
 from ftp_cl.runs.schema import shortened
@@ -53,6 +54,7 @@ class Engine:
         self._parts, self._weight = 1, 1.0
         self._kept: float | None = None
         self._others: Tensor
+        self._counts = True  # for BatchNorm: the images of a pass are no stand-ins where there are too few
         self.is_in_iteration = False
 
     def prepare(self, model: nn.Module, channels_last: bool | None, gradient_checkpointing: bool | None) -> None:
@@ -73,6 +75,8 @@ class Engine:
                 raise ConfigError(
                     f"model.gradient_checkpointing=true: {kind} has no gradient checkpointing."
                 ) from error
+        if count() > 1:
+            synchronize(model, lambda: float(self._counts) if self.is_in_iteration else None)
         is_shared = count() > 1 and isinstance(model, ContinualClassifier)
         if self._dtype is not None or self._compile or is_shared:
             part.__class__ = _with_engine(type(part), self)
@@ -104,7 +108,7 @@ class Engine:
             size: of the whole batch.
         """
         own = share(size)
-        self._parts = max(1, min(self.accumulate, own.stop - own.start))
+        self._parts = max(1, min(self.accumulate, size // count()))  # as many on all processes
         is_empty = own.start == own.stop
         whole = self._mixed(batch)
         split = (values.tensor_split(self._parts) for values in whole)
@@ -125,9 +129,12 @@ class Engine:
         self._kept = float(torch.distributions.Beta(self._mixup, self._mixup).sample())
         return [self._kept * images + (1 - self._kept) * images.roll(1, 0), *batch[1:], labels.roll(1, 0)]
 
-    def begin(self) -> None:
-        """The forward pass of an iteration comes next."""
-        self._is_scaled = True
+    def forward(self, forward: Callable[[], Any]) -> Any:
+        """The forward pass of a part."""
+        self._is_scaled, self._counts = True, self._weight > 0
+        output = forward()
+        self._counts = True
+        return output
 
     def loss(self, strategy: Any, criterion: Callable[[], Tensor]) -> Tensor:
         """The loss of a part: with mixup of both labels, and as much as its share of the batch."""
@@ -143,8 +150,9 @@ class Engine:
         loss = loss if self._parts == 1 else loss / self._parts
         if self._scaler is not None:
             loss = self._scaler.scale(loss)
+        self._counts = self._weight > 0  # with gradient checkpointing the pass is made again
         loss.backward(retain_graph=retain_graph)  # type: ignore[no-untyped-call]
-        self._is_scaled = False
+        self._is_scaled, self._counts = False, True
 
     def gradients_done(self, optimizer: Any, loss: Tensor) -> Tensor:
         """All parts have gone through: methods may look at the gradients now. Returns the loss of the whole batch."""

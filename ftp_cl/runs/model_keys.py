@@ -6,8 +6,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from ftp_cl.models import Preprocessing
 from ftp_cl.models.backbones import PACKAGED, models_preprocessing
-from ftp_cl.models.hub import hub_weights
+from ftp_cl.models.hub import hub_weights, needs_network
 from ftp_cl.models.preprocessing import recorded_size
+from ftp_cl.runs.build import built
 from ftp_cl.runs.catalogue import entry
 from ftp_cl.runs.config import ConfigError, has_preprocessing, plain
 from ftp_cl.runs.start import with_runs_model
@@ -20,11 +21,11 @@ def with_models_keys(config: DictConfig) -> DictConfig:
     """The configuration with what the model decides in place of null, so that the result has it.
 
     It is about models that have a preprocessing of their own; images of others are as the benchmark gives them.
-    `revision` becomes the commit of the weights on the hub, which are downloaded.
+    `revision` becomes the commit of the weights on the hub, which are downloaded once the benchmark was found.
 
     Raises:
         ConfigError: a key has no effect, or contradicts another.
-        OSError: the weights cannot be had.
+        OSError: the weights, or data of the benchmark, cannot be had.
         ValueError: the architecture is unknown, or a value is out of range.
     """
     config = with_runs_model(config)
@@ -40,11 +41,13 @@ def with_models_keys(config: DictConfig) -> DictConfig:
     changes = {f"model.{key}": value for key, value in _images(architecture, model, benchmark).items()}
     if "model.size" in changes:
         changes["benchmark.size"] = changes.pop("model.size")
-    if architecture not in PACKAGED and model["weights"] is None and not model.get("start"):
-        changes["model.revision"] = hub_weights(architecture, model["revision"])[1]
     config = config.copy()
     for key, value in changes.items():
         OmegaConf.update(config, key, value, force_add=True)
+    if architecture not in PACKAGED and model["weights"] is None and not model.get("start"):
+        if "dataset_root" in benchmark and needs_network(architecture, model["revision"]):  # missing data is told first
+            built("benchmark", {**with_preprocessing(plain(config.benchmark), config), "seed": config.seed})
+        config.model.revision = hub_weights(architecture, model["revision"])[1]
     return config
 
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig
-from timm.optim import param_groups_layer_decay
 from torch import nn
 
 from ftp_cl.models import ContinualClassifier
@@ -71,6 +70,8 @@ def _groups(options: DictConfig, model: nn.Module) -> list[dict[str, Any]]:
 
 def _layers(options: DictConfig, model: nn.Module, backbone: dict[str, nn.Parameter]) -> list[dict[str, Any]]:
     """Timm's groups of the backbone's weights, by layer and decay."""
+    from timm.optim import param_groups_layer_decay
+
     part: Any = getattr(model, "backbone", None)
     if not hasattr(part, "group_matcher"):
         raise ConfigError("optimizer.layer_decay and optimizer.decay_1d need a model of timm, which tells its layers.")

@@ -25,6 +25,7 @@ from ftp_cl.runs.schema import Index
 from ftp_cl.runs.text import printable
 
 CONFIG_FILE, EVENTS_FILE, RESULT_FILE = "config.yaml", "metrics.jsonl", "result.json"
+RUNS_FILE = "runs.parquet"  # of a plan: the results of its runs, see ftp_cl.study.store
 RESULT_SCHEMA = "ftp_cl.result/1"
 
 

@@ -137,9 +137,7 @@ class ResumableTraining(_Loop):
 
     def forward(self) -> Any:
         """As the strategy's; what is computed from here to the end of `backward` is in the engine's precision."""
-        if self.is_training:
-            self.engine.begin()
-        return super().forward()
+        return self.engine.forward(super().forward) if self.is_training else super().forward()
 
     def criterion(self) -> Any:
         """As the strategy's, in training as the engine has it."""

@@ -11,7 +11,6 @@ from avalanche.training.determinism.rng_manager import RNGManager
 from avalanche.training.templates import SupervisedTemplate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
-from torch import nn
 
 from ftp_cl.metrics.mask_record import MaskCounts
 from ftp_cl.metrics.plugins import PredictionCounts
@@ -161,7 +160,6 @@ def _build_strategy(
     check_outputs(model, counts)
     if engine.accumulate > 1 and any(isinstance(plugin, SemiSupervisedPlugin) for plugin in plugins):
         raise ConfigError(f"train.accumulate is not for method={config.method.name}: use a smaller train.batch_size.")
-    _check_batch_norm(config, model, engine.device)
     engine.prepare(model, **ours)
     if config.train_only is not None:
         freeze_all_but(config.train_only, model)
@@ -198,15 +196,6 @@ def _refuse_for_pixels(config: DictConfig) -> None:
     for key, value in {"train.accumulate": config.train.accumulate, "torchrun": count() > 1}.items():
         if value:
             raise ConfigError(f"{key} is for a class of each image, and this benchmark has pixels.")
-
-
-def _check_batch_norm(config: DictConfig, model: nn.Module, device: torch.device) -> None:
-    """Refuse statistics that would be those of each process alone."""
-    is_trained = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
-    if count() > 1 and is_trained and not config.train.freeze_batch_norm:
-        raise ConfigError(
-            "train.freeze_batch_norm=false is not for several processes: BatchNorm's statistics would be those of each."
-        )
 
 
 # ---- the result -----------------------------------------------------------------------------------------------------

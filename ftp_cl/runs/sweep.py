@@ -29,6 +29,7 @@ from ftp_cl.runs.config import (
 )
 from ftp_cl.runs.directory import RUNS, run_directory
 from ftp_cl.runs.files import replace_files
+from ftp_cl.runs.imports import without_collections
 from ftp_cl.runs.output import lasting_output, sentence, without_warnings_of_others
 from ftp_cl.runs.schema import expanded, suggestion
 from ftp_cl.runs.status import ERROR_FILE
@@ -122,7 +123,8 @@ def _job(config: DictConfig) -> float | None:
         leave_size_to_model(config, HydraConfig.get().overrides.task)
         directory = called_in / (expanded(config.out) / own.name if config.out else own)
         with without_warnings_of_others(), lasting_output():
-            from ftp_cl.runs.run import run
+            with without_collections():
+                from ftp_cl.runs.run import run
 
             path = run(config, directory)
         return _objective(config, path)

@@ -88,7 +88,7 @@ class _SeededItems(Dataset[Any]):
         index, seed = key
         random.seed(seed)
         np.random.seed(seed)
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed, for GPUs too, takes 0.2 ms
         return self._dataset[index]
 
 

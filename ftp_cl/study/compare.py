@@ -21,6 +21,7 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from ftp_cl.runs.config import load_config
+from ftp_cl.runs.imports import without_collections
 from ftp_cl.runs.output import sentence
 from ftp_cl.runs.text import printable
 from ftp_cl.study.plan import ComparedMethod, Plan
@@ -206,7 +207,8 @@ def _run(job: _Job, runs: Path, parent: int) -> tuple[_Job, dict[str, Any] | Non
     try:
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            from ftp_cl.runs.run import run  # imports torch and Avalanche, which the plan need not wait for
+            with without_collections():
+                from ftp_cl.runs.run import run  # imports torch and Avalanche, which the plan need not wait for
 
             path = run(load_config(job.all_overrides), directory)
         return job, json.loads(path.read_text()), None

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from ftp_cl.runs.imports import without_collections
 from ftp_cl.runs.text import printable
 
 COMMON = ["benchmark=split_emoji", "benchmark.size=48", "seed=0"]
@@ -38,7 +39,9 @@ def demo(out: Path) -> None:
     console.print(WHAT_IS_COMPARED, highlight=False)
     console.print("Loading PyTorch and Avalanche ...", highlight=False)  # up to 20 seconds on a busy machine
     from ftp_cl.runs.config import load_config
-    from ftp_cl.runs.run import run
+
+    with without_collections():
+        from ftp_cl.runs.run import run
     from ftp_cl.study.loading import load_results
     from ftp_cl.study.tables import terminal_table
     from ftp_cl.study.write import write_figure, write_report

@@ -15,10 +15,16 @@ from pydantic import ConfigDict, ValidationError
 
 from ftp_cl.metrics import accuracy_after_each_experience, forgetting_per_experience, relative_robustness, summarize
 from ftp_cl.runs.files import open_file
-from ftp_cl.runs.records import RESULT_FILE, RESULT_SCHEMA, RunResult, first_problem, projection_after_each_experience
+from ftp_cl.runs.records import (
+    RESULT_FILE,
+    RESULT_SCHEMA,
+    RUNS_FILE,
+    RunResult,
+    first_problem,
+    projection_after_each_experience,
+)
 from ftp_cl.runs.status import LeftOut, directories
 from ftp_cl.runs.text import printable
-from ftp_cl.study.store import RUNS_FILE, read_frame, runs_of_frame
 
 _CORRUPTED = re.compile(r"ood_(\w+)_(\d)")
 
@@ -156,6 +162,8 @@ def find_results(dirs: Iterable[str | os.PathLike[str]]) -> tuple[list[Result], 
 def _read(path: Path) -> list[Result]:
     """The result of a run, or those of a plan."""
     if path.suffix == ".parquet":
+        from ftp_cl.study.store import read_frame, runs_of_frame  # polars, which a run's own table does without
+
         return results_of_rows(path, runs_of_frame(read_frame(path)))
     return [_result(path, _parse(path))]
 

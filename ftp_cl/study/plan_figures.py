@@ -86,13 +86,14 @@ def _pseudo_labels(plan: Plan, chosen: _Chosen) -> tuple[str, Figure] | None:
 def _rates(plan: Plan, chosen: _Chosen) -> tuple[str, Figure] | None:
     """Accuracy and OOD average against the rate; a table of best mean, area under the curve and width of each.
 
-    A method without a rate of the backbone is a level line.
+    A row that the plan gives no rates (`each`) is a level line. One whose rate was tuned is in the tables alone.
     """
-    curves = {method.name: method.curve for method in plan.methods}
+    rows = {method.name: method for method in plan.methods if not method.space}
     found: dict[str, list[Result]] = defaultdict(list)
     for of_setting in chosen.values():
-        for name, group in of_setting.items():
-            found[curves[name]] += group.results
+        for name, method in rows.items():
+            if name in of_setting:
+                found[method.curve] += of_setting[name].results
     if not found:
         return None
     lines = [
@@ -104,12 +105,12 @@ def _rates(plan: Plan, chosen: _Chosen) -> tuple[str, Figure] | None:
     for axes, (title, key) in zip(panels, _PANELS.items(), strict=True):
         every_rate: set[float] = set()
         for (curve, results), look in zip(found.items(), looks(len(found)), strict=True):
-            spreads = _over_rates(results, key)
-            if not spreads:
+            if curve in rows:
                 level = np.mean([getattr(result, key) for result in results])
                 axes.axhline(level, color=look.colour, linestyle=":")
                 lines.append(f"| {curve} | {title} | {level:.1f} | | | |")
                 continue
+            spreads = _over_rates(results, key)
             rates, means = list(spreads), [spread.mean for spread in spreads.values()]
             draw_spreads(axes, rates, list(spreads.values()), look)
             best = int(np.argmax(means))
@@ -131,8 +132,9 @@ def _rates(plan: Plan, chosen: _Chosen) -> tuple[str, Figure] | None:
 def _over_rates(results: Sequence[Result], key: str) -> dict[float, Spread]:
     values: dict[float, list[float]] = defaultdict(list)
     for result in results:
-        if (rate := result.config["optimizer"]["backbone_lr"]) is not None:
-            values[float(rate)].append(getattr(result, key))
+        rates = result.config["optimizer"]
+        rate = rates["lr"] if rates["backbone_lr"] is None else rates["backbone_lr"]
+        values[float(rate)].append(getattr(result, key))
     return {rate: Spread.of(values[rate]) for rate in sorted(values)}
 
 

@@ -13,12 +13,13 @@ import polars as pl
 
 from ftp_cl.runs.catalogue import experiment_description
 from ftp_cl.runs.files import replace_files
+from ftp_cl.runs.records import RUNS_FILE
 from ftp_cl.runs.text import csv_cell, printable
 from ftp_cl.study.aggregate import DIVERGED, DIVERGED_NOTE, Spread
 from ftp_cl.study.compare import chosen, trial_means
 from ftp_cl.study.plan import ComparedMethod, Plan
 from ftp_cl.study.significance import paired, paired_interval
-from ftp_cl.study.store import RUNS_FILE, Store
+from ftp_cl.study.store import Store
 from ftp_cl.study.tables import markdown_row, named
 
 _MEASURES = {"accuracy": "average_accuracy", "OOD": "ood_average", "forgetting": "average_forgetting"}

@@ -14,9 +14,9 @@ import polars as pl
 from filelock import FileLock
 
 from ftp_cl.runs.files import read_file, replace_files
+from ftp_cl.runs.records import RUNS_FILE
 from ftp_cl.runs.schema import ConfigError, Objective
 
-RUNS_FILE = "runs.parquet"
 TUNING_FILE = "tuning.parquet"
 _LOCK_FILE = ".lock"
 

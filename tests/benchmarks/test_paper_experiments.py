@@ -18,6 +18,10 @@ SMALL = ["model.weights=random", "loader.workers=null", "precision=null", "bench
 SMALL += ["train.epochs=2", "train.batch_size=16", "device=cpu"]
 
 
+def of(benchmark):
+    return [name.removeprefix("paper/") for name in EXPERIMENTS if name.startswith(f"paper/{benchmark}")]
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_each_begins_with_the_command_that_runs_it(name):
     import ftp_cl.runs.catalogue as catalogue
@@ -47,7 +51,7 @@ def result(experiment, tmp_path, *overrides):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("experiment", ["domainnet_clip", "domainnet_clip_10", "domainnet_clip_tpgm"])
+@pytest.mark.parametrize("experiment", of("domainnet"))
 def test_domainnet_runs_by_the_lists_of_the_released_code(domainnet_tree, tmp_path, experiment):
     lists = domainnet_tree / "lists"
     lists.mkdir()
@@ -61,11 +65,12 @@ def test_domainnet_runs_by_the_lists_of_the_released_code(domainnet_tree, tmp_pa
     assert set(found["ood"]) == {"ood_sketch", "ood_painting", "ood_infograph", "ood_clipart"}
     assert len(found["selected_epochs"]) == 1 and found["config"]["model"]["mean"] == [0.5964, 0.5712, 0.5336]
     projected = {name.partition(".")[0] for name in found["projection"]}
-    assert projected == (set() if "tpgm" in experiment else {"backbone"})
+    assert projected == ({"backbone"} if found["method"] == "ftp" else set())
 
 
 @pytest.mark.slow
-def test_imagenet_r_runs_on_queries_keys_and_values(imagenet_r_tree, tmp_path):
+@pytest.mark.parametrize("experiment", of("imagenet_r"))
+def test_imagenet_r_runs_by_its_lists(imagenet_r_tree, tmp_path, experiment):
     wnids = sorted(path.name for path in (imagenet_r_tree / "imagenet-r").iterdir() if path.is_dir())
     for part, numbers in (("train", range(8)), ("test", (8, 9))):
         items = [(f"data/imagenet-r/{wnid}/art_{k}.jpg", t) for k in numbers for t, wnid in enumerate(wnids)]
@@ -73,9 +78,21 @@ def test_imagenet_r_runs_on_queries_keys_and_values(imagenet_r_tree, tmp_path):
         (tmp_path / f"imagenet-r_{part}.yaml").write_text(yaml.safe_dump(content))
     data = (f"benchmark.dataset_root={imagenet_r_tree}", f"benchmark.split_lists={tmp_path}")
     words = ("benchmark.n_experiences=2", "model.architecture=test_vit", "+model.img_size=32")
-    found = result("imagenet_r_qkv", tmp_path, *data, *words)
+    found = result(experiment, tmp_path, *data, *words)
     assert found["data"]["stream_sizes"] == {"train": [16, 16], "test": [4, 4]}
-    assert found["projection"] and all(".attn.qkv." in name for name in found["projection"])
+    assert bool(found["projection"]) == (found["method"] == "ftp")
+    assert all(".attn.qkv." in name for name in found["projection"]) == (experiment != "imagenet_r")
+
+
+@pytest.mark.slow
+def test_cifar100_runs_in_10_tasks_and_20_differ_in_nothing_else(cifar_tree, tmp_path):
+    words = (f"benchmark.dataset_root={cifar_tree(per_class=1)}", "model.architecture=test_vit", "+model.img_size=32")
+    found = result("cifar100_10", tmp_path, *words, "train.epochs=1")
+    assert len(found["accuracy_matrix"]) == 10 and found["projection"]
+    ten, twenty = (load_config([f"+experiment=paper/cifar100_{n}"]) for n in (10, 20))
+    assert (ten.benchmark.n_experiences, twenty.benchmark.n_experiences) == (10, 20)
+    twenty.benchmark.n_experiences = 10
+    assert twenty == ten
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from avalanche.training.plugins import ReplayPlugin
+from avalanche.training.plugins import AGEMPlugin, GEMPlugin, ReplayPlugin
 from torch import nn
 
 from ftp_cl.models.dense import DenseModel, MaskHead
@@ -119,7 +119,8 @@ def test_new_classes_share_the_backgrounds_probability_and_others_keep_theirs():
         torch.testing.assert_close(after[:, label], before[:, 0] / 3)
 
 
-def test_replayed_masks_are_refused_beside_mib():
-    strategy = SimpleNamespace(model=DenseModel(MaskHead(3), nn.Identity(), "masks", 1), plugins=[ReplayPlugin(10)])
-    with pytest.raises(ValueError, match="masks that ReplayPlugin replays as background"):
+@pytest.mark.parametrize("plugin", [ReplayPlugin(10), GEMPlugin(10, 0.5), AGEMPlugin(10, 10)])
+def test_replayed_masks_are_refused_beside_mib(plugin):
+    strategy = SimpleNamespace(model=DenseModel(MaskHead(3), nn.Identity(), "masks", 1), plugins=[plugin])
+    with pytest.raises(ValueError, match=f"masks that {type(plugin).__name__} replays as background"):
         UnbiasedSegmentation().before_training_exp(strategy)

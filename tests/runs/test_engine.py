@@ -85,11 +85,12 @@ def test_gradients_in_float16_are_scaled_in_training_and_in_float32_elsewhere(tr
     difference = sum((weights[name] - exact[name]).float().square().sum() for name in exact)
     assert 0 < difference < 0.01 * sum(value.float().square().sum() for value in exact.values())
     assert watched.dtypes == {torch.float16}
-    assert trained("method=ewc", "precision=fp16-mixed")[1].dtypes == {torch.float16, torch.float32}
+    _, watched = trained("method=ewc", "+benchmark.shots=26", "precision=fp16-mixed")
+    assert watched.dtypes == {torch.float16, torch.float32}
 
 
 def test_workers_give_the_same_batches_whatever_their_number(trained):
-    options = ("method=replay", "train.augmentation=shift", "train.epochs=2")
+    options = ("method=replay", "train.augmentation=shift", "train.epochs=2", "eval.ood_every=never")
     one, watched = trained(*options, "loader.workers=1")
     two, _ = trained(*options, "loader.workers=2")
     assert all(torch.equal(one[name], two[name]) for name in one)
@@ -167,10 +168,11 @@ def test_tokens_are_not_mixed():
 @pytest.mark.parametrize("backend", ["aot_eager", "none there is"])
 def test_a_model_is_compiled_or_the_run_says_once_why_not(trained, monkeypatch, capsys, backend):
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
-    weights, _ = trained("method=naive", "optimizer.name=sgd", "compile=true")
+    few = ("method=naive", "optimizer.name=sgd", "+benchmark.shots=26")
+    weights, _ = trained(*few, "compile=true")
     said = capsys.readouterr().out.count("compile=true is left out, because torch cannot compile this model here")
     assert said == (backend != "aot_eager")
-    expected, _ = trained("method=naive", "optimizer.name=sgd")
+    expected, _ = trained(*few)
     for name, value in expected.items():
         torch.testing.assert_close(weights[name], value, rtol=1e-3, atol=1e-5)
 
@@ -193,15 +195,17 @@ def test_layers_have_rates_that_fall_towards_the_images_and_vectors_no_decay():
     assert found["head.classifier.weight"] == (1.0, 0.1) and found["head.classifier.bias"] == (1.0, 0.0)
 
 
-@pytest.mark.parametrize("key", ["channels_last", "gradient_checkpointing"])
-def test_memory_may_be_laid_out_or_spared_without_another_outcome(tmp_path, key):
+def test_memory_may_be_laid_out_or_spared_without_another_outcome(tmp_path):
+    options = ["benchmark=split_emoji", "benchmark.size=32", "benchmark.shots=5", "benchmark.ood_domains=[blob]"]
+    options += ["model=timm", "model.architecture=test_resnet", "model.weights=random", "optimizer.name=sgd"]
+    options += ["train.batch_size=16"]
     weights = []
-    for value in ("null", "true"):
-        options = ["model=timm", "model.architecture=test_resnet", "model.weights=random", f"model.{key}={value}"]
-        config = load_config([*SHORT, "benchmark=split_emoji", "benchmark.size=32", *options, "optimizer.name=sgd"])
-        weights.append(load_file(run(config, tmp_path / value).parent / "weights.safetensors"))
-    for name, expected in weights[0].items():
-        torch.testing.assert_close(weights[1][name], expected, rtol=1e-3, atol=1e-5)
+    for key in ("channels_last=null", "channels_last=true", "gradient_checkpointing=true"):
+        config = load_config([*SHORT, *options, f"model.{key}"])
+        weights.append(load_file(run(config, tmp_path / key).parent / "weights.safetensors"))
+    for other in weights[1:]:
+        for name, expected in weights[0].items():
+            torch.testing.assert_close(other[name], expected, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize(

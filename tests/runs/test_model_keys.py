@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import constants
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -16,6 +17,7 @@ from ftp_cl.runs.engine import MODEL_KEYS
 from ftp_cl.runs.model_keys import with_models_keys
 
 VIT = ["model=timm", "model.architecture=test_vit.r160_in1k", "model.weights=random"]
+NOWHERE = ["benchmark=image_folder", "benchmark.dataset_root=nowhere"]
 RESNET = ["model=timm", "model.architecture=test_resnet.r160_in1k", "model.weights=random"]
 
 
@@ -41,7 +43,7 @@ def test_the_models_own_preprocessing_is_the_default_and_stands_in_the_configura
         ([*VIT, "benchmark.size=96"], 96, 96),
         ([*VIT, "+model.img_size=96"], 96, 96),
         ([*RESNET, "benchmark.size=96"], 96, None),
-        ([*RESNET, "benchmark=image_folder", "benchmark.dataset_root=nowhere"], 160, None),
+        ([*RESNET, *NOWHERE], 160, None),
     ],
 )
 def test_a_size_that_is_given_is_kept_and_a_model_of_one_size_is_built_for_it(words, size, img_size):
@@ -76,6 +78,13 @@ def test_the_commit_of_the_weights_stands_in_the_configuration(monkeypatch):
     monkeypatch.setattr(model_keys, "hub_weights", lambda name, revision: (None, f"commit of {name} at {revision}"))
     config = resolved("model=timm", "model.architecture=test_vit", "model.revision=v1")
     assert config.model.revision == "commit of test_vit at v1"
+
+
+def test_data_that_is_missing_is_told_before_the_hub_is_waited_for(monkeypatch, tmp_path):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(model_keys, "hub_weights", lambda *_: pytest.fail("the hub was asked"))
+    with pytest.raises(FileNotFoundError, match=r"nowhere.train.* is missing"):
+        resolved("model=timm", "model.architecture=test_vit", *NOWHERE)
 
 
 @pytest.mark.parametrize(

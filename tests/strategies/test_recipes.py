@@ -54,6 +54,15 @@ def test_recipe_is_short(script):
     assert len(script.read_text().splitlines()) < 100
 
 
+@pytest.mark.parametrize("missing", ["--model", "--tasks"])
+def test_a_model_or_a_file_that_is_not_there_is_said_in_a_sentence(tiny_llama, tmp_path, monkeypatch, missing):
+    given = {"--model": str(tiny_llama), "--tasks": "class", missing: str(tmp_path / "nowhere" / "a.jsonl")}
+    monkeypatch.setattr(sys, "argv", ["script", *(word for pair in given.items() for word in pair)])
+    with pytest.raises(SystemExit, match=r"llm_lora_ftp.py: .*nowhere") as error:
+        runpy.run_path(str(STRATEGIES / "llm_lora_ftp.py"), run_name="__main__")
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.slow
 def test_instruction_tasks_are_learned_in_turn_and_the_loss_of_each_is_told(tiny_llama, tmp_path, monkeypatch, capsys):
     """The second task contradicts the first, so that this one is forgotten; by less within balls."""

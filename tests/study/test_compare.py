@@ -329,6 +329,7 @@ def test_curves_are_told_apart_by_the_names_of_their_rows(tmp_path, plan_file, r
         "naive": {"overrides": ["method=naive"], "each": each},
         "naive, linear": {"overrides": ["method=naive", "model.head=linear"], "each": each},
         "frozen": {"overrides": ["method=linear_probe"]},  # a level line
+        "tuned": {"overrides": ["method=naive"], "space": {"optimizer.backbone_lr": {"log": [0.1, 1]}}},
     }
     plan = load_plan(plan_file(methods=rows, references=["naive, 0.25"], figures={"rates": ["shots_2"]}))
     results = Store(tmp_path)
@@ -339,10 +340,12 @@ def test_curves_are_told_apart_by_the_names_of_their_rows(tmp_path, plan_file, r
         for rate, accuracy in ((0.25, low), (0.5, high)):
             config = {"optimizer": {"backbone_lr": rate}}
             results.add_run("shots_2", f"{name}, {rate}", row_content(0, accuracy, config))
+    results.add_run("shots_2", "tuned", row_content(0, 58.0, {"optimizer": {"backbone_lr": 0.3}}))
     tables = write_tables(plan, results).read_text()
     assert "| naive | average accuracy (%) | 50.0 | 0.25 | 45.0 | 0.0 |" in tables
     assert "| naive, linear | average accuracy (%) | 55.0 | 0.25 | 50.0 | 0.0 |" in tables
     assert "| frozen | average accuracy (%) | 48.0 | | | |" in tables
+    assert "| tuned | 58.0 |" in tables and "| tuned | average accuracy (%) |" not in tables
     figure = (tmp_path / "rates.svg").read_text()
     assert "naive, linear" in figure and "mathdefault" not in figure
 
