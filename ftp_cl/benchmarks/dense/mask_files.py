@@ -32,7 +32,7 @@ class MaskFiles(RebuildableDataset):
 
     Raises:
         ValueError: a mask is of another size than its image, or has values of no class (says how many pixels and where
-            first), images are of several sizes, or a class has no pixel in any of the masks.
+            first), or images are of several sizes.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class MaskFiles(RebuildableDataset):
                 if file.mode not in ("L", "P", "1"):
                     means = "say what they mean with colours={road: [128, 64, 128]}"
                     raise ValueError(f"{path} has colours ({file.mode}): {means}.")
-                return self._values[np.asarray(file.convert("L") if file.mode == "1" else file)]
+                return self._values[np.asarray(file).astype(np.uint8)]
             found = np.asarray(file.convert("RGB")).astype(np.int64)
         codes = found @ _CODE
         mask = np.full(codes.shape, _UNKNOWN, np.uint8)

@@ -61,6 +61,13 @@ def test_own_masks_of_indices(own):
     assert len(parts.train_stream) == 2
 
 
+def test_masks_of_one_bit_have_the_classes_0_and_1(own):
+    for path in own.glob("*/masks/*.png"):
+        Image.fromarray(some_mask(0, [0, 1]).astype(bool)).save(path)
+    mask = mask_folder(own, CLASSES[:2]).train_stream[0].dataset[0][1]
+    np.testing.assert_array_equal(mask, some_mask(0, [0, 1]))
+
+
 def test_own_masks_in_colours(own):
     colours = {"background": [0, 0, 0], "cell": [255, 0, 0], "wall": [0, 128, 255], "ignored": [9, 9, 9]}
     table = np.zeros((256, 3), np.uint8)
