@@ -107,6 +107,22 @@ def test_wrong_files_are_told_in_a_sentence(own, change, words):
         mask_folder(own, CLASSES)
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"class_names": ["background", "cell", "cell"]}, "2 classes of the masks are called 'cell'"),
+        ({"class_names": CLASSES, "resize": [8]}, r"resize=\[8\] must be height and width"),
+        ({"class_names": CLASSES, "resize": [0, 8]}, "must be height and width"),
+        ({"colours": {"cell": [1, 2, 3], "wall": [1, 2, 3]}}, "cell and wall have the same colour"),
+        ({"colours": {"cell": [1, 2, 300]}}, r"colour of cell is \[1, 2, 300\]"),
+        ({"colours": {"cell": [1, 2]}}, "red, green and blue from 0 to 255"),
+    ],
+)
+def test_options_that_cannot_be_are_told_in_a_sentence(own, options, words):
+    with pytest.raises(ValueError, match=words):
+        mask_folder(own, **options)
+
+
 def test_missing_folders_and_names_are_told(own, tmp_path):
     with pytest.raises(FileNotFoundError, match="no folder"):
         mask_folder(own / "train", CLASSES)
