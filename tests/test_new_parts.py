@@ -71,6 +71,8 @@ import json, os, sys, traceback
 from ftp_cl.cli import main
 import ftp_cl.runs.run, ftp_cl.study.write
 
+assert not {"polars", "timm"} & sys.modules.keys(), "nobody waits for what a run does without"
+
 for line in sys.stdin:
     commands, output = json.loads(line)
     if not (child := os.fork()):

@@ -127,7 +127,7 @@ def _match_classes(
         if name not in names and name.casefold() in near:
             raise ValueError(
                 f"The class {name!r} of the dataset {stream!r} and {near[name.casefold()]!r} of the benchmark differ "
-                "in capitals only: say with rename={...} what it is."
+                "in capitals only: with_ood(..., rename={...}) says what it is."
             )
     check_names(f"the dataset {stream!r} that the benchmark has, too,", [classes[i] for i in matched])
     if not matched:
@@ -135,7 +135,7 @@ def _match_classes(
         nearest = difflib.get_close_matches(first, list(names), n=1, cutoff=0) or ["(none)"]
         raise ValueError(
             f"No class of the dataset {stream!r} is one of the benchmark's: its first is {first!r}, "
-            f"the benchmark has for instance {nearest[0]!r}; map names with rename={{...}}."
+            f"the benchmark has for instance {nearest[0]!r}; with_ood(..., rename={{...}}) maps names."
         )
     return matched
 

@@ -2,16 +2,18 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-
-import polars as pl
+from typing import TYPE_CHECKING
 
 from ftp_cl.benchmarks._checks import check_choice
 from ftp_cl.benchmarks.tokens import MINILM, TokenDataset
 
+if TYPE_CHECKING:
+    import polars as pl
+
 PART_COLUMN = "split"
 """The column that tells the parts of a single file."""
 
-_READERS = {".csv": lambda path: pl.read_csv(path, infer_schema=False), ".parquet": pl.read_parquet}
+_SUFFIXES = (".csv", ".parquet")
 
 
 class TextTable(TokenDataset):
@@ -70,7 +72,7 @@ def parts_of(root: str | Path) -> list[str]:
     if _is_saved(root):
         return [folder.name for folder in sorted(root.iterdir()) if folder.is_dir()]
     if root.is_dir():
-        return sorted({file.stem for file in root.iterdir() if file.suffix in _READERS})
+        return sorted({file.stem for file in root.iterdir() if file.suffix in _SUFFIXES})
     return sorted(set(_column(_read(root), PART_COLUMN, root)))
 
 
@@ -86,14 +88,14 @@ def read_columns(root: str | Path, part: str, names: Sequence[str]) -> list[list
         return _saved_columns(root / part, names)
     path = root
     if root.is_dir():
-        files = [root / f"{part}{suffix}" for suffix in _READERS]
+        files = [root / f"{part}{suffix}" for suffix in _SUFFIXES]
         there = [file for file in files if file.exists()]
         if len(there) > 1:
             raise ValueError(f"{root} has {there[0].name} and {there[1].name}: keep the one that is meant.")
         path = (there or files)[0]
     frame = _read(path)
     if not root.is_dir():
-        frame = frame.filter(pl.Series(_column(frame, PART_COLUMN, path)) == part)
+        frame = frame.filter([name == part for name in _column(frame, PART_COLUMN, path)])
         if frame.is_empty():
             raise FileNotFoundError(f"There is no part {part!r} in {root}: no row has it in the column 'split'.")
     return [_column(frame, name, path) for name in names]
@@ -119,18 +121,20 @@ def _is_saved(root: Path) -> bool:
     return (root / "dataset_dict.json").exists()
 
 
-def _read(path: Path) -> pl.DataFrame:
+def _read(path: Path) -> "pl.DataFrame":
+    import polars as pl  # takes half a second, which users of images need not wait
+
     if not path.exists():
         raise FileNotFoundError(f"There is no file or directory {path}.")
-    if path.suffix not in _READERS:
+    if path.suffix not in _SUFFIXES:
         raise ValueError(f"{path} is no table that is read here: use .csv or .parquet, or a directory of them.")
     try:
-        return _READERS[path.suffix](path)
+        return pl.read_csv(path, infer_schema=False) if path.suffix == ".csv" else pl.read_parquet(path)
     except pl.exceptions.PolarsError as error:
         raise ValueError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
 
 
-def _column(frame: pl.DataFrame, name: str, path: Path) -> list[str]:
+def _column(frame: "pl.DataFrame", name: str, path: Path) -> list[str]:
     check_choice(f"column of {path}", name, frame.columns)
     values = frame[name].to_list()
     for row, value in enumerate(values):

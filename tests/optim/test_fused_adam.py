@@ -273,6 +273,30 @@ def test_a_compiled_step_is_the_same(kind, passes):
         torch.testing.assert_close(traced[name], plain[name], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("method", ["paper", "one_pass"])
+@pytest.mark.parametrize("backend", ["torch", "numba"])
+def test_compiled_iterations_give_the_weights_of_eager_ones(backend, method, passes):
+    inputs, results = torch.randn(8, 6, generator=torch.Generator().manual_seed(0)), []
+    for compiled in (False, True):
+        torch.manual_seed(1)
+        model = nn.Sequential(nn.Linear(6, 20), nn.ReLU(), nn.Linear(20, 3))
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, fused=True)
+        FTP(model, method=method, backend=backend).attach(optimizer)
+
+        def iterate(model=model, optimizer=optimizer):
+            optimizer.zero_grad()
+            model(inputs).square().mean().backward()
+            optimizer.step()
+
+        run = torch.compile(iterate, backend="eager") if compiled else iterate
+        for _ in range(4):
+            run()
+        results.append(list(model.parameters()))
+    assert len(passes) == (2 * 3 if backend == "numba" else 0)
+    for plain, traced in zip(*results, strict=True):
+        torch.testing.assert_close(traced, plain, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     "copied", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))], ids=["copy", "pickle"]
 )

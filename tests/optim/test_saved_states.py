@@ -8,7 +8,7 @@ import torch
 
 from ftp_cl.optim import FTP, AdamP
 from ftp_cl.optim.fused_adam import FusedStep
-from ftp_cl.projection import available_backends
+from ftp_cl.projection import LiteralState, available_backends, literal_step
 
 NAME = "conv.weight"
 
@@ -157,6 +157,25 @@ def test_a_state_in_another_precision_or_layout_goes_on_alike(make_model, train,
         assert ftp.state_dict()["tensors"][NAME]["norms"].dtype == torch.float64
     for expected, got in zip(*(model.parameters() for model in models), strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("backend", available_backends())
+def test_after_a_state_of_version_0_1_the_next_step_is_the_literal_one(backend):
+    gradient = torch.tensor([[1.0, -3.0, 0.5], [-1.0, 0.0, 2.0]])
+    anchor, change = torch.ones(2, 3), torch.tensor([[1.0, -2.0, 0.0], [0.5, 0.25, 0.5]])
+    numbers = {"value": 1.5, "first_moment": 0.2, "second_moment": 0.3, "steps": 4, "skipped": 1}
+    saved = {"anchor": anchor, "change": change, "norms": torch.tensor([3.0, 1.25]).double(), **numbers}
+    weight = torch.nn.Parameter(anchor + 0.5 * change)
+    optimizer = torch.optim.SGD([weight], lr=0.5)
+    ftp = FTP([("weight", weight)], backend=backend).attach(optimizer)
+    ftp.load_state_dict({"version": 1, "tensors": {"weight": saved}})
+    before = LiteralState(4, 1.5, 0.2, 0.3, change, 1)
+    expected, state = literal_step(before, weight.detach() - 0.5 * gradient, anchor, gradient)
+    weight.grad = gradient
+    optimizer.step()
+    torch.testing.assert_close(weight.detach(), expected)
+    assert ftp.radii()["weight"] == pytest.approx(state.radius) and state.radius != 1.5
+    assert ftp.skipped() == {"weight": 1}
 
 
 @pytest.mark.skipif("numba" not in available_backends(), reason="Numba is not installed")

@@ -6,7 +6,7 @@ the anchor W0, and the tensors that the loop's docstring names. Elements have th
 the anchor that of `centre`, those of the change that of `kept`, which is None where none is kept, in one pass; norms
 and numbers are float64. Sums over a block of a row are taken in the tensor's dtype, in as many partial sums as a vector
 has lanes, and those of blocks in float64: nearly as exact as float64 throughout, and faster. bfloat16 stands here as
-uint16. The loops are in one file because Numba's cache on disk notices a change in the file of a loop only.
+uint16. Numba's cache on disk notices a change in the file of a loop only: see `_IMPORTED`.
 """
 
 import hashlib
@@ -18,14 +18,12 @@ from typing import Any
 import numba
 import numpy as np
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.numpy_support import carray
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from ftp_cl.projection import radius
-from ftp_cl.projection.backends import numba_lanes
-from ftp_cl.projection.backends.numba_lanes import LINE, Elements, Numbers, Sum, computed, for_each_line, spread
+from ftp_cl.projection.backends import numba_lanes, numba_stretches
 from ftp_cl.projection.radius import SKIPPED, VALUE
 from ftp_cl.projection.rows import NORM_EPSILON
 
@@ -40,7 +38,7 @@ _begin, _learn, _clip = (
 
 # Numba finds out by itself that this file has changed since it compiled a loop, but not that what it imports has.
 _IMPORTED = hashlib.sha256(
-    b"".join(Path(str(part.__file__)).read_bytes() for part in (numba_lanes, radius))
+    b"".join(Path(str(part.__file__)).read_bytes() for part in (numba_lanes, numba_stretches, radius))
 ).hexdigest()
 
 OTHERS = 6
@@ -48,9 +46,6 @@ OTHERS = 6
 
 BLOCK = 1024
 """Elements whose sum is taken in single precision."""
-
-LONG = 128
-"""Elements from which on it pays to write a row past the cache."""
 
 
 def _compiled(loop: Callable[..., Any]) -> Any:
@@ -85,153 +80,6 @@ def _finite(number):
     return abs(number) < np.inf
 
 
-# ---- consecutive elements of a row -----------------------------------------------------------------------------------
-#
-# Each takes how many there are, the number of the first one, and of each tensor its address and dtype, None for none.
-
-
-class _Stretch:
-    """What the code of such a loop has at hand.
-
-    Attributes:
-        tensors: the elements of each, from the first one on.
-        length: how many there are.
-        count: how many are treated at once: a line of the last tensor.
-    """
-
-    def __init__(self, context: Any, builder: Any, signature: Any, arguments: Any) -> None:
-        self._context, self._builder, self.length = context, builder, arguments[0]
-        kinds = [None if isinstance(kind, types.NoneType) else kind for kind in signature.args[3]]
-        self.tensors: list[Any] = []
-        for kind, address in zip(kinds, cgutils.unpack_tuple(builder, arguments[2]), strict=True):
-            whole = kind and Elements(context, builder, kind, address)
-            self.tensors.append(whole and Elements(context, builder, kind, whole.at(arguments[1])))
-        self._number = computed(kinds[0])
-        self.count = LINE * 8 // (kinds[-1] or kinds[0]).bitwidth
-
-    def sums(self, number: int) -> list[Sum]:
-        """So many, of what is treated in `each`."""
-        return [Sum(self._context, self._builder, self._number, self.count) for _ in range(number)]
-
-    def spread(self, number: Any, count: int) -> Numbers:
-        """A float64 as it is computed with, in each of so many places."""
-        return spread(self._builder, self._context.cast(self._builder, number, types.float64, self._number), count)
-
-    def each(self, treat: Callable[[Any, int], None]) -> None:
-        """See `for_each_line`."""
-        for_each_line(self._builder, self.length, self.count, treat)
-
-
-@intrinsic
-def _dot(typing: Any, length: Any, first: Any, addresses: Any, kinds: Any) -> Any:
-    """<g, c>."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        stretch = _Stretch(context, builder, signature, arguments)
-        (g, c), (dot,) = stretch.tensors, stretch.sums(1)
-        stretch.each(lambda i, count: dot.add(g.load(i, count) * c.load(i, count)))
-        return dot.total()
-
-    return types.float64(length, first, addresses, kinds), generate
-
-
-@intrinsic
-def _distance(typing: Any, length: Any, first: Any, addresses: Any, kinds: Any) -> Any:
-    """The sum of |w - a|, and <g, w - a>; of w, a, g."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        stretch = _Stretch(context, builder, signature, arguments)
-        (w, a, g), (distance, dot) = stretch.tensors, stretch.sums(2)
-
-        def add(i: Any, count: int) -> None:
-            change = w.rounded(w.load(i, count) - a.load(i, count))
-            distance.add(change.apply("fabs"))
-            dot.add(g.load(i, count) * change)
-
-        stretch.each(add)
-        return context.make_tuple(builder, signature.return_type, [distance.total(), dot.total()])
-
-    return types.UniTuple(types.float64, 2)(length, first, addresses, kinds), generate
-
-
-@intrinsic
-def _place(typing: Any, length: Any, first: Any, addresses: Any, kinds: Any, ratio: Any, ahead: Any) -> Any:
-    """Keep c = w - a for the next step, and make w = a + ratio c if the ratio is below 1; of w, a, c.
-
-    A ratio of NaN keeps a change of 0. Many elements do not give c a place in the cache: its old values were needed
-    before, its new ones are in the next step. Meanwhile w and a, `ahead` elements further on, come into the cache.
-    """
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        stretch = _Stretch(context, builder, signature, arguments)
-        (w, a, c), (ratio, ahead) = stretch.tensors, arguments[4:]
-        finite = builder.fcmp_ordered("ord", ratio, ratio)
-
-        def place(start: Any, end: Any, shorten: bool, past_cache: bool) -> None:
-            def few(i: Any, count: int) -> None:
-                i = builder.add(start, i)
-                if past_cache:
-                    w.prefetch(builder.add(i, ahead), count)
-                    a.prefetch(builder.add(i, ahead), count)
-                anchor = a.load(i, count)
-                change = w.rounded(w.load(i, count) - anchor)
-                if shorten:
-                    w.store(change.times_plus(stretch.spread(ratio, count), anchor), i)
-                if c is not None:
-                    kept = builder.select(finite, change.value, change.zeros().value)
-                    c.store(Numbers(builder, kept), i, past_cache and count == stretch.count)
-
-            for_each_line(builder, builder.sub(end, start), stretch.count, few)
-
-        with builder.if_else(builder.fcmp_ordered("<", ratio, ratio.type(1.0))) as branches:
-            for shorten, branch in zip((True, False), branches, strict=True):
-                with branch:
-                    end = start = stretch.length
-                    if c is not None:
-                        is_long = builder.icmp_signed(">=", end, end.type(LONG))
-                        start = builder.select(is_long, c.before_line(), end)
-                        place(start, end, shorten, past_cache=True)
-                    if c is not None or shorten:
-                        place(end.type(0), start, shorten, past_cache=False)
-        return context.get_dummy_value()
-
-    return types.void(length, first, addresses, kinds, ratio, ahead), generate
-
-
-@intrinsic
-def _adam(typing: Any, length: Any, first: Any, addresses: Any, kinds: Any, kept: Any, hyper: Any) -> Any:
-    """AdamW's step; of w, a, g, exp_avg, exp_avg_sq. See `adam_rows` for `hyper`.
-
-    Returns the sum of |w - a| and, without a change that is kept, those of |w - a| and g (w - a) before the step. Each
-    operation is rounded as in torch's fused AdamW on CPUs that multiply and add at once.
-    """
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        stretch = _Stretch(context, builder, signature, arguments)
-        tensors, sums = stretch.tensors, stretch.sums(3)
-        numbers = cgutils.unpack_tuple(builder, arguments[5])
-
-        def step(i: Any, count: int) -> None:
-            w, a, g, m, v = (tensor.load(i, count) for tensor in tensors)
-            keep, new1, old2, new2, rate, root, eps, sign = (stretch.spread(number, count) for number in numbers)
-            if isinstance(kept, types.NoneType):
-                sums[1].add((w - a).apply("fabs"))
-                sums[2].add(g * (w - a))
-            g = sign * g
-            m = (g - m).times_plus(new1, m)
-            v = g.times_plus(new2 * g, old2 * v)
-            decayed = keep.times_plus(w, w.zeros())  # a mere product would be rounded together with the difference
-            w = tensors[0].rounded(decayed - rate * m / (v.apply("sqrt") / root + eps))
-            sums[0].add(tensors[0].rounded(w - a).apply("fabs"))
-            for tensor, new in zip((tensors[0], *tensors[3:]), (w, m, v), strict=True):
-                tensor.store(new, i)
-
-        stretch.each(step)
-        return context.make_tuple(builder, signature.return_type, [each.total() for each in sums])
-
-    return types.UniTuple(types.float64, 3)(length, first, addresses, kinds, kept, hyper), generate
-
-
 # ---- one row ---------------------------------------------------------------------------------------------------------
 
 
@@ -241,7 +89,7 @@ def _against(row, columns, w, a, g, zero, centre):
     norm, dot, first = NORM_EPSILON, 0.0, row * columns
     for start in range(0, columns, BLOCK):
         length = min(BLOCK, columns - start)
-        sums = _distance(length, first + start, (w, a, g), (zero, centre, zero))
+        sums = numba_stretches.distance(length, first + start, (w, a, g), (zero, centre, zero))
         norm, dot = norm + sums[0], dot + sums[1]
     return norm, dot
 
@@ -254,7 +102,7 @@ def _settle(row, columns, w, a, c, zero, centre, kept, norm, norms, radius):
     """
     finite = _finite(norm)
     ratio = radius / norm if finite else np.nan
-    _place(columns, row * columns, (w, a, c), (zero, centre, kept), ratio, columns)
+    numba_stretches.place(columns, row * columns, (w, a, c), (zero, centre, kept), ratio, columns)
     norms[row] = norm if finite else NORM_EPSILON
     return norm if finite else 0.0
 
@@ -266,7 +114,7 @@ def _vote(norms, columns, g, c, zero, kept, least):
     for row in range(len(norms)):
         dot, first = 0.0, row * columns
         for start in range(0, columns, BLOCK):
-            dot += _dot(min(BLOCK, columns - start), first + start, (g, c), (zero, kept))
+            dot += numba_stretches.dot(min(BLOCK, columns - start), first + start, (g, c), (zero, kept))
         if norms[row] > least or not _finite(dot):
             vote += dot / norms[row]
     return vote
@@ -383,7 +231,9 @@ def adam_rows(table, zero, centre, kept, mu, exact, hyper, steps, voted, votes, 
             norm, before, dot = NORM_EPSILON, NORM_EPSILON, 0.0
             for start in range(0, columns, BLOCK):
                 length, first = min(BLOCK, columns - start), row * columns + start
-                sums = _adam(length, first, (w, a, g, m, v), (zero, centre, zero, zero, zero), kept, adam)
+                sums = numba_stretches.adam(
+                    length, first, (w, a, g, m, v), (zero, centre, zero, zero, zero), kept, adam
+                )
                 norm, before, dot = norm + sums[0], before + sums[1], dot + sums[2]
             norm = _settle(row, columns, w, a, c, zero, centre, kept, norm, norms, radius)
             longest, total = max(longest, norm), total + dot / before
