@@ -104,7 +104,7 @@ def test_plain_distillation_is_among_background_and_earlier_classes_alone(batch)
     logits, before = batch[0].clone().requires_grad_(), batch[0].flip(0) * 2
     p, q = probabilities(logits.detach()[:, :3]), probabilities(before[:, :3])
     loss = plain_distillation(logits, before, [1, 2], [3, 4])
-    assert float(loss) == pytest.approx(-(q * np.log(p)).sum(axis=1).mean())
+    assert loss.item() == pytest.approx(-(q * np.log(p)).sum(axis=1).mean())
     loss.backward()
     assert (logits.grad[:, 3:] == 0).all() and logits.grad[:, :3].isfinite().all() and logits.grad[:, 0].any()
 
