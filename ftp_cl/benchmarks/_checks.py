@@ -5,6 +5,7 @@ import operator
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, Protocol, TypeAlias
 
 from PIL import Image
@@ -105,6 +106,15 @@ def check_size(size: Size, smallest: int, largest: int) -> None:
     if not smallest <= side <= largest:
         nearest = min(max(side, smallest), largest)
         raise ValueError(f"size={side} is outside {smallest} to {largest} pixels: the nearest is {nearest}.")
+
+
+def check_sides(size: Any) -> None:
+    """Raise ValueError unless ``size`` is None, or height and width in pixels."""
+    if size is None:
+        return
+    sides = list(size) if isinstance(size, Sequence) else [size]
+    if len(sides) != 2 or any(not isinstance(side, Integral) or side < 1 for side in sides):
+        raise ValueError(f"resize={size} must be height and width in pixels, two whole numbers of at least 1.")
 
 
 def side_of(size: Size) -> int:

@@ -29,6 +29,8 @@ class UnbiasedSegmentation(SupervisedPlugin[Any]):
         strength: factor of the distillation over the number of classes of the earlier model; both, and 10, as in the
             authors' code (github.com/fcdl94/MiB). Equation 8 does not divide.
         initialize: let new rows begin as the background's.
+        unbiased: False for plain distillation of masks, as Learning without Forgetting (arXiv 1606.09282) has it for
+            images: among background and earlier classes alone. Nothing else is changed then.
 
     Raises:
         ValueError: for a negative strength; at the first experience, beside a plugin that keeps images: replay, GEM,
@@ -36,11 +38,11 @@ class UnbiasedSegmentation(SupervisedPlugin[Any]):
         TypeError: at the first experience, if the model is no `DenseModel` for masks.
     """
 
-    def __init__(self, strength: float = 10.0, initialize: bool = True) -> None:
+    def __init__(self, strength: float = 10.0, initialize: bool = True, unbiased: bool = True) -> None:
         super().__init__()
         if strength < 0:
             raise ValueError(f"strength={strength} must be at least 0.")
-        self.strength, self.initialize = strength, initialize
+        self.strength, self.initialize, self.unbiased = strength, initialize and unbiased, unbiased
         self.teacher: DenseModel | None = None
         self._earlier: list[int] = []
         self._parts = PartsDone()
@@ -63,14 +65,16 @@ class UnbiasedSegmentation(SupervisedPlugin[Any]):
         if self.teacher is not None:  # from a checkpoint it comes as a copy of what is trained
             self.teacher.eval().requires_grad_(False)
         criterion = pixel_criterion(strategy)
-        criterion.left_out, criterion.in_background = [], self._earlier
+        if self.unbiased:
+            criterion.left_out, criterion.in_background = [], self._earlier
 
     def before_backward(self, strategy: Any, **kwargs: Any) -> None:
         """Add the distillation."""
         if self.teacher is not None and self.strength:
             with torch.no_grad():
                 before = self.teacher(strategy.mb_x)
-            loss = unbiased_distillation(strategy.mb_output, before, self._earlier, self._new(strategy.model))
+            distillation = unbiased_distillation if self.unbiased else plain_distillation
+            loss = distillation(strategy.mb_output, before, self._earlier, self._new(strategy.model))
             strategy.loss += self.strength / (1 + len(self._earlier)) * loss
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
@@ -99,6 +103,13 @@ def unbiased_distillation(logits: Tensor, before: Tensor, earlier: list[int], ne
     joined = scores[:, [_BACKGROUND, *new]].logsumexp(dim=1, keepdim=True)
     targets = before[:, [_BACKGROUND, *earlier]].softmax(dim=1)
     return -(targets * torch.cat([joined, scores[:, earlier]], dim=1)).sum(dim=1).mean()
+
+
+def plain_distillation(logits: Tensor, before: Tensor, earlier: list[int], new: list[int]) -> Tensor:
+    """As `unbiased_distillation`, but new classes are left out of the softmax."""
+    if new:
+        logits = logits.index_fill(1, torch.tensor(new, device=logits.device), -torch.inf)
+    return unbiased_distillation(logits, before, earlier, [])
 
 
 @torch.no_grad()

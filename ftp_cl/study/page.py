@@ -64,6 +64,7 @@ def _section(benchmark: str, groups: list[Group], anchor: str, run_root: str) ->
         "anchor": anchor,
         # In rem. Five experiences: two heat maps beside each other on a phone; many: one that fills it.
         "matrix_width": min(32.0, max(10.5, 1.4 * max(g.results[0].accuracy_matrix.shape[1] for g in groups) + 3.5)),
+        "accuracy": named("Accuracy", metric),
         "labels": [group.label for group in groups],
         "table": summary_table(groups),
         # Matplotlib has escaped the text in its drawings.

@@ -10,7 +10,12 @@ from torch import nn
 
 from ftp_cl.models.dense import DenseModel, MaskHead
 from ftp_cl.plugins.pixel_loss import NormalLoss, PixelCrossEntropy
-from ftp_cl.plugins.unbiased_segmentation import UnbiasedSegmentation, begin_as_background, unbiased_distillation
+from ftp_cl.plugins.unbiased_segmentation import (
+    UnbiasedSegmentation,
+    begin_as_background,
+    plain_distillation,
+    unbiased_distillation,
+)
 
 
 @pytest.fixture
@@ -93,6 +98,29 @@ def test_unbiased_distillation_adds_new_classes_to_the_background(batch):
         for b, y, x in np.ndindex(2, 3, 4)
     ]  # fmt: skip
     assert float(unbiased_distillation(logits, before, [1, 2], [3, 4])) == pytest.approx(np.mean(terms))
+
+
+def test_plain_distillation_is_among_background_and_earlier_classes_alone(batch):
+    logits, before = batch[0].clone().requires_grad_(), batch[0].flip(0) * 2
+    p, q = probabilities(logits.detach()[:, :3]), probabilities(before[:, :3])
+    loss = plain_distillation(logits, before, [1, 2], [3, 4])
+    assert loss.item() == pytest.approx(-(q * np.log(p)).sum(axis=1).mean())
+    loss.backward()
+    assert (logits.grad[:, 3:] == 0).all() and logits.grad[:, :3].isfinite().all() and logits.grad[:, 0].any()
+
+
+def test_plain_distillation_leaves_cross_entropy_and_head_as_they_are():
+    head = MaskHead(3)
+    head.activate([0, 1])
+    model = DenseModel(head, nn.Identity(), "masks", 1)
+    experience = SimpleNamespace(current_experience=1, classes_in_this_experience=[2, 3])
+    head.activate([2, 3])
+    weight, criterion = head.classifier.weight.clone(), PixelCrossEntropy()
+    criterion.left_out = [1]
+    strategy = SimpleNamespace(model=model, plugins=[], experience=experience, _criterion=criterion)
+    UnbiasedSegmentation(unbiased=False).before_training_exp(strategy)
+    assert torch.equal(head.classifier.weight, weight)
+    assert (criterion.left_out, criterion.in_background) == ([1], [])
 
 
 def test_the_distillation_is_averaged_over_the_classes_of_the_earlier_model(batch):

@@ -37,7 +37,7 @@ def test_a_run_measures_mean_iou_and_shows_predictions(tmp_path):
     with Image.open(tmp_path / "run" / result["examples"]["test"]["file"]) as picture:
         assert picture.size == (3 * 32, 2 * 32)
     page = write_report([tmp_path / "run"], tmp_path / "report").html.read_text()
-    assert page.count("data:image/png;base64,") == 2 and "mean IoU" in page
+    assert page.count("data:image/png;base64,") == 2 and "Mean IoU (%) on each test experience" in page
 
 
 @pytest.mark.slow

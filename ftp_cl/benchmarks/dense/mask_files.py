@@ -1,6 +1,7 @@
 """Images and masks in files: read when they are needed, and checked before anything is trained."""
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.functional import to_pil_image, to_tensor
 
+from ftp_cl.benchmarks._checks import check_names, check_sides
 from ftp_cl.benchmarks._dataset import RebuildableDataset
 from ftp_cl.benchmarks.dense.masks import BACKGROUND, IGNORED
 from ftp_cl.benchmarks.dense.transforms import resized
@@ -31,8 +33,8 @@ class MaskFiles(RebuildableDataset):
         size: height and width that images and masks are resized to; None for as they are, all of one size then.
 
     Raises:
-        ValueError: a mask is of another size than its image, or has values of no class (says how many pixels and where
-            first), images are of several sizes, or a class has no pixel in any of the masks.
+        ValueError: two classes have one name or colour, or a colour or ``size`` is none; a mask is of another size than
+            its image, or has values of no class (says how many pixels and where first); or images are of several sizes.
     """
 
     def __init__(
@@ -43,6 +45,9 @@ class MaskFiles(RebuildableDataset):
         colours: Colours | None = None,
         size: Sequence[int] | None = None,
     ) -> None:
+        check_names("the masks", classes)
+        check_sides(size)
+        _check_colours(colours or {})
         self.samples, self.classes, self.ignored = [(str(a), str(b)) for a, b in samples], list(classes), list(ignored)
         self.colours = None if colours is None else {name: tuple(colour) for name, colour in colours.items()}
         self.size = None if size is None else tuple(size)
@@ -70,9 +75,9 @@ class MaskFiles(RebuildableDataset):
         with Image.open(path) as file:
             if self.colours is None:
                 if file.mode not in ("L", "P", "1"):
-                    means = "say what they mean with colours={road: [128, 64, 128]}"
-                    raise ValueError(f"{path} has colours ({file.mode}): {means}.")
-                return self._values[np.asarray(file.convert("L") if file.mode == "1" else file)]
+                    means = "save class indices of 8 bits, or say what colours mean with colours={road: [128, 64, 128]}"
+                    raise ValueError(f"{path} has colours or more than 8 bits ({file.mode}): {means}.")
+                return self._values[np.asarray(file).astype(np.uint8)]
             found = np.asarray(file.convert("RGB")).astype(np.int64)
         codes = found @ _CODE
         mask = np.full(codes.shape, _UNKNOWN, np.uint8)
@@ -110,6 +115,15 @@ class MaskFiles(RebuildableDataset):
 
 
 _CODE = np.array([65536, 256, 1])
+
+
+def _check_colours(colours: Colours) -> None:
+    names: dict[tuple[int, ...], str] = {}
+    for name, colour in colours.items():
+        if len(colour) != 3 or any(not isinstance(value, Integral) or not 0 <= value <= 255 for value in colour):
+            raise ValueError(f"The colour of {name} is {list(colour)}, and must be red, green and blue from 0 to 255.")
+        if (other := names.setdefault(tuple(colour), name)) != name:
+            raise ValueError(f"{other} and {name} have the same colour, {list(colour)}: give each its own.")
 
 
 def paired(images: Path, masks: Path) -> list[tuple[str, str]]:

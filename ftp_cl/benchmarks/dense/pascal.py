@@ -10,7 +10,7 @@ from PIL import Image
 from scipy.io import loadmat
 from torchvision.transforms.functional import to_pil_image, to_tensor
 
-from ftp_cl.benchmarks._checks import check_choice
+from ftp_cl.benchmarks._checks import check_choice, check_sides
 from ftp_cl.benchmarks._dataset import RebuildableDataset
 from ftp_cl.benchmarks.dense.masks import BACKGROUND, IGNORED
 from ftp_cl.benchmarks.dense.transforms import resized
@@ -76,6 +76,7 @@ class PascalContext(RebuildableDataset):
 
     def __init__(self, root: str, split: str, target: str, size: Sequence[int]) -> None:
         check_choice("target", target, TARGETS)
+        check_sides(size)
         self.root, self.split, self.target, self.size = str(root), split, target, tuple(size)
         listed = Path(root, "ImageSets", "Context", f"{split}.txt")
         names = [line.strip() for line in _existing(listed).read_text().split("\n") if line.strip()]

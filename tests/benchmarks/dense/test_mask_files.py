@@ -61,6 +61,13 @@ def test_own_masks_of_indices(own):
     assert len(parts.train_stream) == 2
 
 
+def test_masks_of_one_bit_have_the_classes_0_and_1(own):
+    for path in own.glob("*/masks/*.png"):
+        Image.fromarray(some_mask(0, [0, 1]).astype(bool)).save(path)
+    mask = mask_folder(own, CLASSES[:2]).train_stream[0].dataset[0][1]
+    np.testing.assert_array_equal(mask, some_mask(0, [0, 1]))
+
+
 def test_own_masks_in_colours(own):
     colours = {"background": [0, 0, 0], "cell": [255, 0, 0], "wall": [0, 128, 255], "ignored": [9, 9, 9]}
     table = np.zeros((256, 3), np.uint8)
@@ -98,6 +105,22 @@ def test_wrong_files_are_told_in_a_sentence(own, change, words):
     change(own)
     with pytest.raises(ValueError, match=words):
         mask_folder(own, CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"class_names": ["background", "cell", "cell"]}, "2 classes of the masks are called 'cell'"),
+        ({"class_names": CLASSES, "resize": [8]}, r"resize=\[8\] must be height and width"),
+        ({"class_names": CLASSES, "resize": [0, 8]}, "must be height and width"),
+        ({"colours": {"cell": [1, 2, 3], "wall": [1, 2, 3]}}, "cell and wall have the same colour"),
+        ({"colours": {"cell": [1, 2, 300]}}, r"colour of cell is \[1, 2, 300\]"),
+        ({"colours": {"cell": [1, 2]}}, "red, green and blue from 0 to 255"),
+    ],
+)
+def test_options_that_cannot_be_are_told_in_a_sentence(own, options, words):
+    with pytest.raises(ValueError, match=words):
+        mask_folder(own, **options)
 
 
 def test_missing_folders_and_names_are_told(own, tmp_path):
