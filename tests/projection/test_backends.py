@@ -1,6 +1,9 @@
 """Every backend equals the literal version, whatever the shape, dtype, memory layout and size of the numbers."""
 
+import ast
 import copy
+import importlib
+import inspect
 import os
 
 import pytest
@@ -373,3 +376,14 @@ def test_a_backend_that_is_not_installed_names_the_extra(monkeypatch):
     assert available_backends() == ["torch"]
     with pytest.raises(ValueError, match=r"'numba' is not installed: pip install 'ftp-cl\[fast\]'; available"):
         get_backends("numba")
+
+
+@pytest.mark.skipif("numba" not in available_backends(), reason="numba is not installed")
+def test_loops_kept_on_disk_are_named_after_all_files_that_they_are_compiled_from():
+    kernels = importlib.import_module("ftp_cl.projection.backends.numba_kernels")
+    known = {part.__name__ for part in kernels._IMPORTED}
+    for part in (kernels, *kernels._IMPORTED):
+        for node in ast.walk(ast.parse(inspect.getsource(part))):
+            if isinstance(node, ast.ImportFrom) and node.module.startswith("ftp_cl"):
+                names = {f"{node.module}.{alias.name}" for alias in node.names}
+                assert node.module in known or names <= known, f"{part.__name__} imports {names}"

@@ -22,7 +22,7 @@ from numba.extending import intrinsic
 from numba.np.numpy_support import carray
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
-from ftp_cl.projection import radius
+from ftp_cl.projection import radius, rows
 from ftp_cl.projection.backends import numba_lanes, numba_stretches
 from ftp_cl.projection.radius import SKIPPED, VALUE
 from ftp_cl.projection.rows import NORM_EPSILON
@@ -37,9 +37,8 @@ _begin, _learn, _clip = (
 )
 
 # Numba finds out by itself that this file has changed since it compiled a loop, but not that what it imports has.
-_IMPORTED = hashlib.sha256(
-    b"".join(Path(str(part.__file__)).read_bytes() for part in (numba_lanes, numba_stretches, radius))
-).hexdigest()
+_IMPORTED = (numba_lanes, numba_stretches, radius, rows)
+_DIGEST = hashlib.sha256(b"".join(Path(str(part.__file__)).read_bytes() for part in _IMPORTED)).hexdigest()
 
 OTHERS = 6
 """Where the addresses of other tensors begin in a line of a table."""
@@ -50,7 +49,7 @@ BLOCK = 1024
 
 def _compiled(loop: Callable[..., Any]) -> Any:
     """Compile at the first call, and keep the machine code on disk for later runs where a place can be written."""
-    loop.__qualname__ += f"-{_IMPORTED[:8]}"  # part of the file's name there
+    loop.__qualname__ += f"-{_DIGEST[:8]}"  # part of the file's name there
     try:
         return numba.njit(cache=True, **_OPTIONS)(loop)
     except RuntimeError:
