@@ -21,10 +21,10 @@ check: .venv/tests
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 # The comparison of methods (docs/protocol.md): runs what results/ lacks, about half a minute each, and writes the tables.
-results: .venv/installed
+results: .venv/tests
 	$(BIN)/ftp-cl compare && $(BIN)/ftp-cl compare --plan recommended && $(BIN)/ftp-cl compare --plan defaults
 	$(BIN)/ftp-cl compare --plan few_labels && $(BIN)/ftp-cl compare --plan ablations && $(BIN)/ftp-cl compare --plan rates
-	$(BIN)/ftp-cl compare --plan text
+	$(BIN)/ftp-cl compare --plan text && $(BIN)/ftp-cl compare --plan dense
 
 # The generated lines and tables in README.md, docs/ and results/findings.md, from a finished demo and from results/.
 readme: demo
