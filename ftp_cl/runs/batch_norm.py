@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -28,6 +29,7 @@ def synchronize(model: nn.Module, images: Callable[[], float | None]) -> None:
 
 
 def _synchronized(kind: type[nn.Module], images: Callable[[], float | None]) -> type[nn.Module]:
+    @torch.compiler.disable  # each process compiles for its own sizes, and would wait for other sums than the others
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
         count = images()
         if count is None:

@@ -22,20 +22,21 @@ def network():
     return nn.Sequential(*layers, nn.ReLU(), nn.Flatten(), nn.Linear(36, 2)).double()
 
 
-def trained(rank=0, count=1):
+def trained(rank=0, count=1, compiled=False):
     """The weights and statistics after a step for each batch, whose shares the processes have."""
     own = [1.0]
     model = network()
     if count > 1:
         synchronize(model, lambda: own[0])
         model = copy.deepcopy(model)
+    run = torch.compile(model, backend="aot_eager") if compiled else model
     torch.manual_seed(1)
     for size in SIZES:
         images, labels = torch.randn(size, 3, 7, 7).double() + 5, torch.randint(2, (size,))
         shares = [part.tolist() for part in torch.arange(size).tensor_split(count)]
         own[0] = float(len(shares[rank]) > 0)
         mine = shares[rank] or [0]
-        loss = nn.functional.cross_entropy(model(images[mine]), labels[mine]) * own[0] * len(mine) / size
+        loss = nn.functional.cross_entropy(run(images[mine]), labels[mine]) * own[0] * len(mine) / size
         model.zero_grad()
         loss.backward()
         with torch.no_grad():
@@ -46,23 +47,24 @@ def trained(rank=0, count=1):
     return model.state_dict()
 
 
-def process(rank, port, answers):
+def process(rank, port, answers, compiled):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"tcp://localhost:{port}", rank=rank, world_size=3)
-    answers.put((rank, {name: value.numpy() for name, value in trained(rank, 3).items()}))
+    answers.put((rank, {name: value.numpy() for name, value in trained(rank, 3, compiled).items()}))
 
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="processes cannot be forked")
-def test_statistics_and_gradients_are_those_of_the_whole_batch():
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_statistics_and_gradients_are_those_of_the_whole_batch(compiled):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     context = multiprocessing.get_context("fork")
     answers = context.Queue()
-    processes = [context.Process(target=process, args=(rank, port, answers)) for rank in range(3)]
+    processes = [context.Process(target=process, args=(rank, port, answers, compiled)) for rank in range(3)]
     for one in processes:
         one.start()
-    found = dict(answers.get(timeout=60) for _ in processes)
+    found = dict(answers.get(timeout=240) for _ in processes)
     for one in processes:
         one.join(60)
     for name, expected in trained().items():
