@@ -43,20 +43,7 @@ COSTS = """\
 **What it costs.** On a CPU, an iteration with FTP takes {iterations:.2f} times as long. The optimizer step alone
 takes {numba:.1f} times as long as fused AdamW's, {numba, one pass:.1f} with `method="one_pass"`, {torch, hooks:.1f}
 without Numba (`.[fast]`). On a GPU: not measured yet ([speed](docs/speed.md))."""
-CURVES = {
-    "text": [
-        ("text", "naive", "fine-tuning"),
-        ("text", "ftp", "FTP"),
-        ("text", "lora", "LoRA"),
-        ("text", "ftp on lora", "FTP on LoRA"),
-    ],
-    "transformers": [
-        ("vit_rates", "naive", "fine-tuning"),
-        ("vit_rates", "ftp", "FTP"),
-        ("vit_lora", "lora", "LoRA"),
-        ("vit_lora", "ftp on lora", "FTP on LoRA"),
-    ],
-}
+CURVES = {"naive": "fine-tuning", "ftp": "FTP", "lora": "LoRA", "ftp on lora": "FTP on LoRA"}
 FIGURE = """\
 CLIP ViT-B/16 on a few photographs, {n} seeds. From a learning rate of {best} to {above}, fine-tuning ("naive") falls
 from {at_best} to {at_above} % accuracy. FTP with its default values has {ftp} % at {above}. Each at its best rate,
@@ -108,11 +95,11 @@ def show_compared(page: str, marker: str) -> str:
     return "\n".join(f"- **{verdict}**{colon} {text}" for verdict, text in lines) or "No results are stored yet."
 
 
-def show_rates(*curves: tuple[str, str, str]) -> str:
-    """Mean accuracy and OOD of curves at each rate, in percent: plan, curve, and this in words."""
+def show_rates(plan: str) -> str:
+    """Mean accuracy and OOD of a plan's curves at each rate, in percent."""
     points = {
         words: {_rate(row): "{:.1f} / {:.1f}".format(*_means(plan)[row]) for row in _points(plan, curve)}
-        for plan, curve, words in curves
+        for curve, words in CURVES.items()
         if _points(plan, curve)
     }
     rates = sorted({rate for of_curve in points.values() for rate in of_curve}, key=float)
@@ -248,8 +235,9 @@ def from_results() -> dict[tuple[str, str], str]:
         ("README.md", "cifar100"): show_cifar100(),
         ("README.md", "costs"): show_costs(),
         ("README.md", "box"): show_box(),
-        ("docs/text.md", "rates"): show_rates(*CURVES["text"]),
-        ("docs/transformers.md", "rates"): show_rates(*CURVES["transformers"]),
+        ("docs/text.md", "rates"): show_rates("text"),
+        ("docs/transformers.md", "rates"): show_rates("vit_rates"),
+        ("docs/transformers.md", "lora rates"): show_rates("vit_lora"),
     }
     found |= {(page, "figure"): show_figure() for page in ("README.md", "docs/index.md", "docs/transformers.md")}
     found |= {("results/findings.md", plan): show_findings(plan) for plan in ("defaults", "comparison", "few_labels")}
