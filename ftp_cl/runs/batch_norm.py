@@ -42,8 +42,8 @@ def _synchronized(kind: type[nn.Module], images: Callable[[], float | None]) -> 
             output = kind.forward(self, *args, **kwargs)
         if self.training and not mode.has_normalised:
             raise ValueError(
-                f"{kind.__name__} does not normalise by torch.nn.functional.batch_norm, so that each process would have "
-                "statistics of its own: use torch's BatchNorm1d, 2d or 3d, which here has those of all processes."
+                f"{kind.__name__} does not normalise by torch.nn.functional.batch_norm, so that each process would "
+                "have statistics of its own: use torch's BatchNorm1d, 2d or 3d, which here has those of all processes."
             )
         return output
 

@@ -70,7 +70,7 @@ def refused(rank, count):
 def work(rank, function, port, directory, *options):
     torch.set_num_threads(1)
     address = f"tcp://localhost:{port}"
-    dist.init_process_group("gloo", address, rank=rank, world_size=3, timeout=timedelta(minutes=2))
+    dist.init_process_group("gloo", address, rank=rank, world_size=3, timeout=timedelta(minutes=1))
     torch.save(function(rank, 3, *options), directory / f"{rank}.pt")
 
 
