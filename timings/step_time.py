@@ -2,7 +2,7 @@
 
     python timings/step_time.py                        # all tables of the CPU, about ten minutes on two cores
     python timings/step_time.py --only models --rounds 5
-    python timings/step_time.py --json speed.json --docs docs/speed.md
+    python timings/step_time.py --json speed.json --docs docs/timings.md
     python timings/step_time.py --device cuda          # those of a GPU, meant for under four minutes on an H100
 
 All contenders of a row share weights and gradients and take turns, so that a busy machine slows all of them; a figure

@@ -1,7 +1,7 @@
 """Puts generated lines and tables into README.md, the pages of docs/ and results/findings.md, between markers.
 
 `python tools/update_readme.py --demo demo` takes the table of a finished demo. `--results` takes everything that
-follows from results/, the tables of docs/speed.md and the files in configs/. `--configuration` takes the table of keys
+follows from results/, the tables of docs/timings.md and the files in configs/. `--configuration` takes the table of keys
 from the schema.
 """
 
@@ -40,9 +40,9 @@ OF_STREAMS = {
 KINDS = ("method", "benchmark", "model")
 VERDICTS = {(True, False): "Wins", (True, True): "Wins and loses", (False, True): "Loses", (False, False): "Undecided"}
 COSTS = """\
-**What it costs.** On a CPU, an iteration with FTP takes {iterations:.2f} times as long. The optimizer step alone
-takes {numba:.1f} times as long as fused AdamW's, {numba, one pass:.1f} with `method="one_pass"`, {torch, hooks:.1f}
-without Numba (`.[fast]`). On a GPU: not measured yet ([speed](docs/speed.md))."""
+**What it costs.** On a CPU, an iteration with FTP takes {iterations:.2f} times as long as without. The optimizer
+step alone takes {numba:.1f} times as long as fused AdamW's, {numba, one pass:.1f} with `method="one_pass"`,
+{torch, hooks:.1f} without Numba (`.[fast]`). On a GPU: not measured yet ([timings](docs/timings.md))."""
 CURVES = {"naive": "fine-tuning", "ftp": "FTP", "lora": "LoRA", "ftp on lora": "FTP on LoRA"}
 FIGURE = """\
 CLIP ViT-B/16 on a few photographs, {n} seeds. From a learning rate of {best} to {above}, fine-tuning ("naive") falls
@@ -133,7 +133,7 @@ def show_box() -> str:
 
 
 def show_costs() -> str:
-    """The smallest and the largest multiples in the tables of docs/speed.md."""
+    """The smallest and the largest multiples in the tables of docs/timings.md."""
     steps, iterations = _multiples("models"), _multiples("iterations")
     whole = [number for head, numbers in iterations.items() if head != "TPGM" for number in numbers]
     ranges = {head: (min(all_of), max(all_of)) for head, all_of in {**steps, "iterations": whole}.items() if all_of}
@@ -143,8 +143,8 @@ def show_costs() -> str:
 
 
 def _multiples(table: str) -> dict[str, list[float]]:
-    """The cells such as 1.95x of a table of docs/speed.md, by the head of their column."""
-    _, _, rest = (ROOT / "docs" / "speed.md").read_text().partition(f"<!-- {table}: begin -->")
+    """The cells such as 1.95x of a table of docs/timings.md, by the head of their column."""
+    _, _, rest = (ROOT / "docs" / "timings.md").read_text().partition(f"<!-- {table}: begin -->")
     lines = [line.strip("|").split("|") for line in rest.partition("<!--")[0].splitlines() if line.startswith("|")]
     columns = {head.strip(): [cell.strip() for cell in cells] for head, *cells in zip(*lines, strict=True)}
     return {head: [float(cell[:-1]) for cell in cells if cell.endswith("x")] for head, cells in columns.items()}
