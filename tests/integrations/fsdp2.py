@@ -80,6 +80,7 @@ def hold(rank, port, folder):
     """In a forked process of two, which ends here: with status 0 if all of this holds."""
     status = 1
     signal.alarm(300)
+    torch.set_num_threads(1)  # makes the threads anew of which a fork has none
     try:
         AcceleratorState._reset_state(reset_partial_state=True), GradientState._reset_state()
         given = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
