@@ -99,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--out", type=expanded, default="demo", help="directory of runs and report (default: demo)")
     demo.set_defaults(act=_demo)
 
-    compare = commands.add_parser("compare", help="tune methods with equal budgets and compare them (docs/protocol.md)")
+    compare = commands.add_parser("compare", help="tune methods with equal budgets and compare them (docs/compare.md)")
     compare.add_argument("settings", nargs="*", metavar="SETTING", help="settings of the plan (default: all)")
     compare.add_argument(
         "--plan", default="comparison", metavar="NAME", help="plan in configs/, or a YAML file (default: comparison)"
