@@ -39,33 +39,29 @@ _OF_THE_MATRIX: dict[str, Callable[..., float]] = {
 }
 
 
-class PredictionCounts(PluginMetric[dict[str, float]]):
-    """Counts right predictions by stream, experience, task and class, for whoever reads the record; emits nothing.
-
-    Args:
-        bins: of confidence, for the calibration error.
+class StreamCounts(PluginMetric[dict[str, float]]):
+    """Base of what counts a strategy's answers by stream and experience, for whoever reads the record; emits nothing.
 
     Attributes:
-        record: of the last evaluation of each experience in each row.
-        classes_of: stream -> the classes that predictions in it are among; of other streams they are among all.
+        record: of the last evaluation of each experience in each row; has `start`, `add` and what `Record` has.
+        metric: what the numbers called accuracy are, by its name in a result.
+        unit: the same in words.
     """
 
-    def __init__(self, bins: int = 15) -> None:
+    record: Any
+    metric = unit = "accuracy"
+
+    def __init__(self) -> None:
         super().__init__()
-        self.classes_of: Mapping[str, Sequence[int]] = {}
-        self.record = EvaluationRecord(bins)
+        self.reset()
 
     def __str__(self) -> str:
         return type(self).__name__
 
     @property
     def row(self) -> int:
-        """Of the record, in which predictions are counted now."""
+        """Of the record, in which is counted now."""
         return 0
-
-    def reset(self) -> None:
-        """Forget everything."""
-        self.record = EvaluationRecord(self.record.bins)
 
     def result(self) -> dict[str, float]:
         """Nothing."""
@@ -78,6 +74,32 @@ class PredictionCounts(PluginMetric[dict[str, float]]):
     def before_eval_exp(self, strategy: Any) -> None:
         """Begin with one experience of one stream."""
         self.record.start(*self._place(strategy))
+
+    def _place(self, strategy: Any) -> tuple[int, str, int]:
+        experience = strategy.experience
+        return self.row, experience.origin_stream.name, experience.current_experience
+
+
+class PredictionCounts(StreamCounts):
+    """Counts right predictions by stream, experience, task and class, for whoever reads the record; emits nothing.
+
+    Args:
+        bins: of confidence, for the calibration error.
+
+    Attributes:
+        classes_of: stream -> the classes that predictions in it are among; of other streams they are among all.
+    """
+
+    record: EvaluationRecord
+
+    def __init__(self, bins: int = 15) -> None:
+        self.bins = bins
+        self.classes_of: Mapping[str, Sequence[int]] = {}
+        super().__init__()
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self.record = EvaluationRecord(self.bins)
 
     def after_eval_iteration(self, strategy: Any) -> None:
         """Count the predictions of a batch."""
@@ -96,10 +118,6 @@ class PredictionCounts(PluginMetric[dict[str, float]]):
             (predicted == labels).cpu().numpy(),
             torch.stack([strategy.mb_task_id, labels], dim=1).cpu().numpy(),
         )
-
-    def _place(self, strategy: Any) -> tuple[int, str, int]:
-        experience = strategy.experience
-        return self.row, experience.origin_stream.name, experience.current_experience
 
 
 class ContinualMetrics(PredictionCounts):
@@ -153,7 +171,6 @@ class ContinualMetrics(PredictionCounts):
         self.test_stream = test_stream
         self.ood_prefix = ood_prefix
         self.weight_by_size = weight_by_size
-        self.reset()
 
     @property
     def row(self) -> int:

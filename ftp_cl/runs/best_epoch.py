@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from avalanche.core import SupervisedPlugin
 
+from ftp_cl.metrics.plugins import StreamCounts
 from ftp_cl.plugins.ftp import optimizer_of
 from ftp_cl.plugins.stages import experiences_trained_on
 from ftp_cl.runs.config import ConfigError
 from ftp_cl.runs.directory import RunDirectory
-from ftp_cl.runs.targets import Counts
 
 STREAM = "validation"
 
@@ -37,7 +37,7 @@ class BestEpoch(SupervisedPlugin[Any]):
         ConfigError: there is no such stream, or it lacks an experience that is trained on.
     """
 
-    def __init__(self, benchmark: Any, counts: Counts, record: RunDirectory, workers: int) -> None:
+    def __init__(self, benchmark: Any, counts: StreamCounts, record: RunDirectory, workers: int) -> None:
         super().__init__()
         self._validation = {
             experience.current_experience: experience for experience in benchmark.streams.get(STREAM, ())

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from ftp_cl.metrics import pseudo_label_quality, summarize
-from ftp_cl.metrics.plugins import PredictionCounts
+from ftp_cl.metrics.plugins import PredictionCounts, StreamCounts
 from ftp_cl.metrics.stream_order import ExperienceKey, first_rows, is_ood, is_whole
 from ftp_cl.plugins import FTPPlugin, SemiSupervisedPlugin
 from ftp_cl.runs.checkpoints import Checkpoints
@@ -20,7 +20,6 @@ from ftp_cl.runs.config import ConfigError
 from ftp_cl.runs.directory import RunDirectory
 from ftp_cl.runs.environment import forget_peak_memory, peak_memory_mb
 from ftp_cl.runs.progress import RunProgress
-from ftp_cl.runs.targets import Counts, metric_of
 
 _DIGITS = 6
 
@@ -160,13 +159,15 @@ class Evaluation:
         ConfigError: there is no such stream, two of its experiences have the same number, or none is trained on.
     """
 
-    def __init__(self, benchmark: Any, stream: str, counts: Counts, record: RunDirectory, workers: int = 0) -> None:
+    def __init__(
+        self, benchmark: Any, stream: str, counts: StreamCounts, record: RunDirectory, workers: int = 0
+    ) -> None:
         if stream not in benchmark.streams:
             raise ConfigError(
                 f"eval.stream={stream} is no stream of the benchmark: use {', '.join(benchmark.streams)}."
             )
-        self._streams, self._stream, self._counts, self._record = benchmark.streams, stream, counts, record
-        self._workers = workers
+        self._streams, self._stream, self._record, self._workers = benchmark.streams, stream, record, workers
+        self._counts, self.unit = counts, counts.unit
         self._class_names = benchmark.description.get("class_names", [])
         trained = [[ExperienceKey.of(experience)] for experience in benchmark.train_stream]
         tests = [ExperienceKey.of(experience) for experience in self._streams[stream]]
@@ -217,19 +218,13 @@ class Evaluation:
             progress.step()
         return accuracies, references
 
-    @property
-    def unit(self) -> str:
-        """What percentages are."""
-        words = {"accuracy": "accuracy", "mean_iou": "mean IoU", "within_11.25": "within 11.25 degrees"}
-        return words[metric_of(self._counts)]
-
     def of_pixels(self) -> dict[str, Any]:
         """What the result says of the last evaluation of each stream, where pixels have targets."""
         if isinstance(self._counts, PredictionCounts):
             return {}
         found = {name: self._counts.record.summary(name, self._class_names) for name in self._streams}
         return {
-            "metric": metric_of(self._counts),
+            "metric": self._counts.metric,
             "pixels": {name: numbers for name, numbers in found.items() if numbers},
         }
 

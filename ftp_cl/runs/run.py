@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from ftp_cl.metrics.mask_record import MaskCounts
-from ftp_cl.metrics.plugins import PredictionCounts
+from ftp_cl.metrics.plugins import PredictionCounts, StreamCounts
 from ftp_cl.plugins import FreezeBatchNorm, FreshOptimizer, LearningRateSchedule, SemiSupervisedPlugin
 from ftp_cl.plugins.processes import count, rank
 from ftp_cl.runs.best_epoch import BestEpoch
@@ -36,7 +36,7 @@ from ftp_cl.runs.progress import RunProgress
 from ftp_cl.runs.records import RESULT_SCHEMA
 from ftp_cl.runs.resumable import ResumableNaive, ResumableTraining, resumable
 from ftp_cl.runs.start import class_names, kept_classes, started_model
-from ftp_cl.runs.targets import Counts, check_outputs, counts_for, criterion_for, evaluator_for, separating
+from ftp_cl.runs.targets import check_outputs, counts_for, criterion_for, evaluator_for, separating
 from ftp_cl.runs.termination import Termination
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)  # a full disk, a quota that is used up
@@ -148,7 +148,7 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
 def _build_strategy(
     config: DictConfig,
     recorder: Recorder,
-    counts: Counts,
+    counts: StreamCounts,
     engine: Engine,
     select: BestEpoch | None,
     classes: list[str | None],
