@@ -12,7 +12,7 @@ from torchvision.transforms import Compose, Resize
 from ftp_cl.benchmarks._checks import Size, check_choice, check_size, class_indices
 from ftp_cl.benchmarks._dataset import ArrayDataset
 from ftp_cl.benchmarks.download import Archive, data_root, require_folder
-from ftp_cl.benchmarks.options import ClassOptions, Transform, class_benchmark, takes
+from ftp_cl.benchmarks.options import ClassOptions, class_benchmark, takes
 
 if TYPE_CHECKING:
     from ftp_cl.benchmarks.scenario import DescribedScenario
@@ -200,9 +200,7 @@ def split_cifar10(
     Everything is as in ``split_cifar100``, with 10 classes and ``cifar-10-batches-py/`` and ``CIFAR-10-C/`` below
     ``dataset_root`` (None: ~/.avalanche/data/cifar10).
     """
-    return _split_cifar(
-        "cifar10", corruption_source, size, dataset_root, download, n_experiences=n_experiences, seed=seed, **options
-    )
+    return _split_cifar("cifar10", n_experiences, seed, corruption_source, size, dataset_root, download, **options)
 
 
 @takes(ClassOptions)
@@ -232,16 +230,24 @@ def split_cifar100(
         download: fetch what is missing (169 MB; CIFAR-C 2.9 GB), with progress and checksum.
         options: see ``ClassOptions``.
     """
-    return _split_cifar(
-        "cifar100", corruption_source, size, dataset_root, download, n_experiences=n_experiences, seed=seed, **options
-    )
+    return _split_cifar("cifar100", n_experiences, seed, corruption_source, size, dataset_root, download, **options)
 
 
 def _split_cifar(
-    variant: str, source: str, size: Size, dataset_root: str | Path | None, download: bool, **options: Any
+    variant: str,
+    n_experiences: int | Sequence[int],
+    seed: int,
+    source: str,
+    size: Size,
+    dataset_root: str | Path | None,
+    download: bool,
+    **options: Any,
 ) -> "DescribedScenario":
-    for transform in ("train_transform", "eval_transform"):
-        options[transform] = _resized(size, options[transform])
+    check_size(size, *_SIZES)
+    if size != _SIDE:  # by the transforms and not in the dataset, because corruptions come before it
+        resize = size if callable(size) else Resize([size, size])
+        for name in ("train_transform", "eval_transform"):
+            options[name] = resize if options[name] is None else Compose([resize, options[name]])
     check_choice("corruption_source", source, ("published", "made"))
     root = data_root(dataset_root, variant)
     train, test = (Cifar(root, variant, part, download) for part in ("train", "test"))
@@ -255,13 +261,5 @@ def _split_cifar(
             for severity in check_severities(options["severities"])
         }
     settings = {"size": size, "corruption_source": source}
+    options |= {"n_experiences": n_experiences, "seed": seed}
     return class_benchmark(f"split_{variant}", train, test, settings, published, **options)
-
-
-def _resized(size: Size, transform: Transform | None) -> Transform | None:
-    """Return a transform that resizes first; not the dataset's work, because corruptions come before it."""
-    check_size(size, *_SIZES)
-    if size == _SIDE:
-        return transform
-    resize = size if callable(size) else Resize([size, size])
-    return resize if transform is None else Compose([resize, transform])

@@ -80,7 +80,8 @@ class Core50(ImageFiles):
             for number in range(1, _OBJECTS_PER_CATEGORY * len(CORE50_CATEGORIES) + 1)
             for frame in _part(images_in(folder, f"{session}/o{number}"), split)
         ]
-        self._set_files(folder, items, _class_names(object_level), size)
+        numbers = range(1, _OBJECTS_PER_CATEGORY + 1) if object_level else ("",)
+        self._set_files(folder, items, [f"{name}{number}" for name in CORE50_CATEGORIES for number in numbers], size)
 
 
 def _part(frames: list[str], split: str) -> list[str]:
@@ -88,12 +89,6 @@ def _part(frames: list[str], split: str) -> list[str]:
         return frames
     n_train = len(frames) - max(1, round(_TEST_SHARE * len(frames)))
     return frames[:n_train] if split == "train" else frames[n_train:]
-
-
-def _class_names(object_level: bool) -> list[str]:
-    if not object_level:
-        return list(CORE50_CATEGORIES)
-    return [f"{name}{number}" for name in CORE50_CATEGORIES for number in range(1, _OBJECTS_PER_CATEGORY + 1)]
 
 
 @takes(ImageOptions)

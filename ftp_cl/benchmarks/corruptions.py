@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 from avalanche.benchmarks.scenarios import CLScenario, EagerCLStream
-from avalanche.benchmarks.utils import AvalancheDataset
 from PIL import Image
 from torchvision.transforms.functional import to_pil_image, to_tensor
 
 from ftp_cl.benchmarks._checks import check_choice, check_choices
 from ftp_cl.benchmarks._dataset import LabelledDataset, RebuildableDataset
+from ftp_cl.benchmarks._sources import with_raw
 from ftp_cl.benchmarks.cifar_corruptions import corrupt_small
 from ftp_cl.benchmarks.image_files import UNREADABLE
 from ftp_cl.benchmarks.ood import add_streams, stream_of
@@ -300,22 +300,9 @@ def _corrupted_stream(
         return made.setdefault(id(source), CorruptedDataset(source, name, severity, seed, constants, cache))
 
     # One per dataset, too: experiences of the same images share it.
-    datasets = {id(e.dataset): _with_leaves(e.dataset, corrupted) for e in stream}
+    # Their indices, transforms, targets and task labels stay.
+    datasets: dict[int, Any] = {id(e.dataset): copy.copy(e.dataset) for e in stream}
+    for twin in datasets.values():
+        twin._flat_data = with_raw(twin._flat_data, corrupted)
     experiences = [experience_like(e, datasets[id(e.dataset)]) for e in stream]
     return stream_from(f"ood_{name}_{severity}", experiences, StreamKind("ood", name, severity))
-
-
-def _with_leaves(dataset: AvalancheDataset, replace: Callable[[LabelledDataset], Any]) -> AvalancheDataset:
-    """Return a copy whose raw datasets are replaced; indices, transforms, targets and task labels stay."""
-    # Avalanche has no public way to the raw data; the pinned version keeps it at the leaves of this tree.
-    twin = copy.copy(dataset)
-    twin._flat_data = _with_flat_leaves(dataset._flat_data, replace)
-    return twin
-
-
-def _with_flat_leaves(node: Any, replace: Callable[[LabelledDataset], Any]) -> Any:
-    if not hasattr(node, "_datasets"):
-        return replace(node)
-    twin = copy.copy(node)
-    twin._datasets = [_with_flat_leaves(part, replace) for part in node._datasets]
-    return twin

@@ -45,7 +45,10 @@ class TinyImageNet(ImageFiles):
         self.parent, self.split = Path(root), split
         folder = require_folder(self.parent, _ARCHIVE, download)
         classes = _lines_of(folder / "wnids.txt")
-        items = _train_items(folder, classes) if split == "train" else _test_items(folder, classes)
+        if split == "train":
+            items = [(path, c) for c, wnid in enumerate(classes) for path in images_in(folder, f"train/{wnid}/images")]
+        else:
+            items = _test_items(folder, classes)
         self._set_files(folder, items, classes, size)
 
 
@@ -53,10 +56,6 @@ def _lines_of(path: Path) -> list[str]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: extract {_ARCHIVE.filename} again.")
     return read_lines(path)
-
-
-def _train_items(folder: Path, classes: Sequence[str]) -> list[tuple[str, int]]:
-    return [(path, target) for target, wnid in enumerate(classes) for path in images_in(folder, f"train/{wnid}/images")]
 
 
 def _test_items(folder: Path, classes: Sequence[str]) -> list[tuple[str, int]]:

@@ -99,7 +99,9 @@ class DarkExperienceReplay(SupervisedPlugin[Any]):
                 parts.append((images, _logits(strategy, images.eval())))
             self.memory.pop(label, None)
             if parts:
-                self.memory[label] = _joined(parts)
+                datasets, logits = zip(*parts, strict=True)
+                kept = datasets[0] if len(parts) == 1 else concat_datasets(list(datasets))
+                self.memory[label] = kept, _of_one_width(logits)
             self._met[label] = self._met.get(label, 0) + len(indices)
 
     def _choose(self, label: Any, indices: list[int], room: int) -> tuple[int, list[int]]:
@@ -130,12 +132,6 @@ def _stacked(items: Sequence[Any]) -> tuple[Tensor, Tensor, Tensor]:
     """Images, targets and task labels, which come last in Avalanche's items, if at all."""
     targets, tasks = ([int(item[place]) for item in items] for place in (1, -1))
     return torch.stack([item[0] for item in items]), torch.tensor(targets), torch.tensor(tasks)
-
-
-def _joined(parts: list[tuple[Any, Tensor]]) -> tuple[Any, Tensor]:
-    """Images and logits of both parts, or of the only one."""
-    datasets, logits = zip(*parts, strict=True)
-    return (datasets[0] if len(parts) == 1 else concat_datasets(list(datasets))), _of_one_width(logits)
 
 
 def _of_one_width(logits: Sequence[Tensor]) -> Tensor:

@@ -70,7 +70,8 @@ class SeparatedCriterion(nn.Module):
         else:
             ignored = targets == getattr(self.criterion, "ignore_index", _IGNORED)
             group = owner[targets.masked_fill(ignored, 0)]
-            if _is_plain_cross_entropy(self.criterion):
+            criterion: Any = self.criterion
+            if type(criterion) is nn.CrossEntropyLoss and criterion.weight is None and not criterion.label_smoothing:
                 # One pass for all groups: what is masked with -inf is left out of the softmax, to the last digit.
                 return self.criterion(logits.masked_fill(~columns[group], -torch.inf), targets)
             targets = targets.masked_fill(ignored, _IGNORED)
@@ -123,10 +124,6 @@ class SeparatedCriterion(nn.Module):
             return len(targets)
         counted = targets[targets != _IGNORED]
         return len(counted) if self.criterion.weight is None else self.criterion.weight[counted].sum()
-
-
-def _is_plain_cross_entropy(criterion: Any) -> bool:
-    return type(criterion) is nn.CrossEntropyLoss and criterion.weight is None and not criterion.label_smoothing
 
 
 def _renumbered(targets: Tensor, kept: Tensor) -> Tensor:

@@ -117,7 +117,10 @@ def augment_training(benchmark: Any, name: str | None, rand_augment: str | None 
     for experience in benchmark.train_stream:
         dataset = experience.dataset
         image, target = dataset.train()[0][:2]
-        _check_image(image, f"augmentation={name}" if name is not None else f"rand_augment={rand_augment}")
+        if not isinstance(image, Tensor) or image.dim() != 3:
+            key = f"augmentation={name}" if name is not None else f"rand_augment={rand_augment}"
+            what = f"tensors of shape {list(image.shape)}" if isinstance(image, Tensor) else type(image).__name__
+            raise ConfigError(f"train.{key} needs images as tensors [C, H, W], but the training stream gives {what}.")
         is_joint = isinstance(target, Tensor) and target.ndim > 0
         joint_view = _JOINT_VIEWS.get(name or "")
         if is_joint and (rand_augment is not None or joint_view is None):
@@ -155,9 +158,3 @@ class _RandAugment:
 
     def __call__(self, image: Tensor) -> Tensor:
         return functional.to_tensor(self._augment(functional.to_pil_image(image)))
-
-
-def _check_image(image: Any, key: str) -> None:
-    if not isinstance(image, Tensor) or image.dim() != 3:
-        what = f"tensors of shape {list(image.shape)}" if isinstance(image, Tensor) else type(image).__name__
-        raise ConfigError(f"train.{key} needs images as tensors [C, H, W], but the training stream gives {what}.")

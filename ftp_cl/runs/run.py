@@ -103,8 +103,9 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
         recorder = Recorder(record, progress)
         counts = counts_for(benchmark, config.eval.ood_classes)
         engine = Engine(config, device_of(config.device), progress.say)
-        if not isinstance(counts, PredictionCounts):
-            _refuse_for_pixels(config)
+        for key, value in {"train.accumulate": config.train.accumulate, "torchrun": count() > 1}.items():
+            if value and not isinstance(counts, PredictionCounts):
+                raise ConfigError(f"{key} is for a class of each image, and this benchmark has pixels.")
         evaluation = Evaluation(benchmark, config.eval.stream, counts, record, engine.workers)
         select = config.train.select and BestEpoch(benchmark, counts, record, engine.workers)
         known = class_names(benchmark.description)
@@ -189,13 +190,6 @@ def _build_strategy(
     options = plain(config.strategy)
     kind = own_strategy(options.pop("name"), options, arguments)
     return call_with(resumable(kind), {**arguments, **options}, "strategy")
-
-
-def _refuse_for_pixels(config: DictConfig) -> None:
-    """Refuse what counts images."""
-    for key, value in {"train.accumulate": config.train.accumulate, "torchrun": count() > 1}.items():
-        if value:
-            raise ConfigError(f"{key} is for a class of each image, and this benchmark has pixels.")
 
 
 # ---- the result -----------------------------------------------------------------------------------------------------

@@ -123,7 +123,7 @@ def aggregate(results: Iterable[Result]) -> list[Group]:
         Group(*named, runs[0].benchmark, runs[0].method, runs[0].model, _settings(runs[0]), tuple(runs))
         for named, runs in zip(names, members.values(), strict=True)
     ]
-    return sorted(groups, key=lambda group: (group.benchmark, -_mean_accuracy(group), group.label))
+    return sorted(groups, key=lambda g: (g.benchmark, -np.mean([run.average_accuracy for run in g.results]), g.label))
 
 
 def by_benchmark(groups: Sequence[Group]) -> dict[str, list[Group]]:
@@ -232,7 +232,3 @@ def _shortened(value: str | None) -> str:
     if value is None:
         return "unset"
     return value if len(value) <= _LONGEST_VALUE else value[: _LONGEST_VALUE - 1] + "…"
-
-
-def _mean_accuracy(group: Group) -> float:
-    return float(np.mean([result.average_accuracy for result in group.results]))

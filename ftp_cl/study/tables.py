@@ -117,7 +117,9 @@ class SummaryTable:
 
 def summary_table(groups: Sequence[Group]) -> SummaryTable:
     """The table of the groups of one benchmark, all of one metric."""
-    same_machine = len({_machine(result) for group in groups for result in group.results}) == 1
+    environments = [run.environment for group in groups for run in group.results]
+    machines = {tuple(str(own.get(key)) for key in ("platform", "cpu", "threads")) for own in environments}
+    same_machine = len(machines) == 1
     measures = [*MEASURES, *_relative_to_naive(groups)]
     columns = [_column(groups, measure, may_be_bold=same_machine or not measure.is_time) for measure in measures]
     cells = zip(*columns, strict=True)
@@ -285,10 +287,6 @@ def _notes(groups: Sequence[Group], with_numbers: Sequence[Measure], same_machin
     if not same_machine:
         notes.append("The runs come from different machines, so their times are not comparable and never bold.")
     return notes
-
-
-def _machine(result: Result) -> tuple[str, ...]:
-    return tuple(str(result.environment.get(key)) for key in ("platform", "cpu", "threads"))
 
 
 def _latex_row(cells: Iterable[str]) -> str:
