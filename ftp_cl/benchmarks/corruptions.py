@@ -17,7 +17,7 @@ from PIL import Image
 from torchvision.transforms.functional import to_pil_image, to_tensor
 
 from ftp_cl.benchmarks._checks import check_choice, check_choices
-from ftp_cl.benchmarks._dataset import LabelledDataset, RebuildableDataset
+from ftp_cl.benchmarks._dataset import DerivedDataset, LabelledDataset
 from ftp_cl.benchmarks._sources import with_raw
 from ftp_cl.benchmarks.cifar_corruptions import corrupt_small
 from ftp_cl.benchmarks.image_files import UNREADABLE
@@ -199,7 +199,7 @@ def _global_generator(seed: np.ndarray) -> Iterator[None]:
 # ---- datasets and streams --------------------------------------------------------------------------------------------
 
 
-class CorruptedDataset(RebuildableDataset):
+class CorruptedDataset(DerivedDataset):
     """A dataset with every image corrupted; each is computed when it is read, or read from the cache.
 
     Args:
@@ -220,20 +220,8 @@ class CorruptedDataset(RebuildableDataset):
         constants: str = "auto",
         cache: str | None = None,
     ) -> None:
-        self.source = source
-        self.name = name
-        self.severity = severity
-        self.seed = seed
-        self.constants = constants
-        self.cache = cache
-
-    @property
-    def targets(self) -> Sequence[int]:  # type: ignore[override]
-        """The class index of each item."""
-        return self.source.targets
-
-    def __len__(self) -> int:
-        return len(self.source)
+        self.source, self.name, self.severity = source, name, severity
+        self.seed, self.constants, self.cache = seed, constants, cache
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
         item = self.source[index]

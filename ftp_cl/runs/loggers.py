@@ -7,7 +7,6 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from ftp_cl.runs.records import EvalEvent, ProjectionEvent, TrainEvent, events
@@ -45,9 +44,7 @@ class EventForwarder:
     def __enter__(self) -> "EventForwarder":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: Any) -> None:
         self._try(lambda log: log.close(kind is None))
 
     def _try(self, act: Callable[[Any], None]) -> None:

@@ -116,7 +116,12 @@ def aggregate(results: Iterable[Result]) -> list[Group]:
         members[_identity(result)].append(result)
     for runs in members.values():
         runs.sort(key=lambda run: run.seed)
-        runs[1:] = [run for before, run in pairwise(runs) if not _repeats(before, run)]
+        runs[1:] = [
+            run
+            for before, run in pairwise(runs)
+            if (before.seed, before.ood) != (run.seed, run.ood)
+            or not np.array_equal(before.accuracy_matrix, run.accuracy_matrix, equal_nan=True)
+        ]
         _check_members(runs)
     names = _labels([runs[0] for runs in members.values()])
     groups = [
@@ -174,11 +179,6 @@ def _settings(result: Result) -> dict[str, Any]:
     """Without keys that are null: they mean what those mean that are newer than a result."""
     config = {key: value for key, value in result.config.items() if key not in _OF_ONE_RUN}
     return {printable(key): value for key, value in flat(config).items() if value is not None}
-
-
-def _repeats(first: Result, second: Result) -> bool:
-    same = first.seed == second.seed and first.ood == second.ood
-    return same and np.array_equal(first.accuracy_matrix, second.accuracy_matrix, equal_nan=True)
 
 
 def _check_members(runs: list[Result]) -> None:

@@ -8,7 +8,7 @@ from itertools import count
 from pathlib import Path
 
 from ftp_cl.runs.files import replace_files
-from ftp_cl.runs.status import STATES, LeftOut, RunStatus, statuses
+from ftp_cl.runs.status import STATES, LeftOut, statuses
 from ftp_cl.runs.text import markdown_text
 from ftp_cl.study.aggregate import Group, aggregate, by_benchmark
 from ftp_cl.study.loading import ReportError, Result, find_results
@@ -55,7 +55,9 @@ def write_report(
 
     places = [Path(place) for place in dirs]
     results, left_out = find_results(places)
-    unfinished = _unfinished(places)
+    started = (run for place in places if place.is_dir() for run in statuses(place) if run.state != "finished")
+    found = {run.directory.resolve(): run for run in started}  # each once
+    unfinished = sorted(found.values(), key=lambda run: (STATES.index(run.state), run.directory))
     groups = aggregate(results)
     files = [*(result.path for result in results), *(path for path, _ in left_out)]
     shown = [path.parent for path in files] + [run.directory for run in unfinished]
@@ -104,13 +106,6 @@ def write_figure(results: Iterable[Result], path: str | os.PathLike[str]) -> Pat
         content = file_bytes(main_figure(groups), suffix)
     _write({path: content})
     return path
-
-
-def _unfinished(places: list[Path]) -> list[RunStatus]:
-    """The runs under some directories that have no result yet, each once, those in progress first."""
-    folders = [place for place in places if place.is_dir()]
-    found = {run.directory.resolve(): run for place in folders for run in statuses(place) if run.state != "finished"}
-    return sorted(found.values(), key=lambda run: (STATES.index(run.state), run.directory))
 
 
 def _figure_files(groups: list[Group], folder: Path, kind: str) -> dict[Path, bytes]:

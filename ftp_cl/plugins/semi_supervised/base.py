@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from avalanche.benchmarks import OnlineCLExperience
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ftp_cl.plugins.last_model import LastModel
 from ftp_cl.plugins.processes import count, joined
 from ftp_cl.plugins.semi_supervised.batches import UnlabelledBatch, UnlabelledBatches, View
+from ftp_cl.plugins.semi_supervised.views import WeakView
 from ftp_cl.plugins.semi_supervised.weight_average import WeightAverage
 from ftp_cl.plugins.stages import classes_trained_on, experiences_trained_on, matching, refuse_inner_updates
 from ftp_cl.plugins.stages import joined as joined_data
@@ -35,15 +36,6 @@ class PseudoLabels:
     indices: Tensor
     labels: Tensor
     used: Tensor
-
-    @classmethod
-    def joined(cls, parts: Sequence["PseudoLabels"]) -> "PseudoLabels":
-        """Return several, at least one, as one."""
-        return cls(
-            torch.cat([part.indices for part in parts]),
-            torch.cat([part.labels for part in parts]),
-            torch.cat([part.used for part in parts]),
-        )
 
 
 @dataclass(frozen=True)
@@ -96,7 +88,16 @@ class SemiSupervisedPlugin(SupervisedPlugin[Any]):
         record: bool = False,
     ) -> None:
         super().__init__()
-        _check(ratio, weight, classes, ema_decay)
+        if not ratio > 0:
+            raise ValueError(f"ratio={ratio} leaves no unlabelled image beside a labelled one: it must be above 0.")
+        if math.isinf(ratio):
+            raise ValueError(f"ratio={ratio} is no number of unlabelled images: it must be finite.")
+        if not weight >= 0:
+            raise ValueError(f"weight={weight} must be 0 or more.")
+        if classes not in ("experience", "seen"):
+            raise ValueError(f"classes={classes!r} is unknown: choose 'experience' or 'seen'.")
+        if ema_decay is not None and not 0 <= ema_decay < 1:
+            raise ValueError(f"ema_decay={ema_decay} must lie between 0 and 1, 1 excluded, or be None.")
         self.views = tuple(views)
         self.ratio = ratio
         self.weight = weight
@@ -113,6 +114,11 @@ class SemiSupervisedPlugin(SupervisedPlugin[Any]):
         self._done = 0
         self._last_model = LastModel()
         self._epochs: list[list[PseudoLabels]] = []
+
+    @classmethod
+    def with_views(cls, *, flip: bool, crop: float, **options: Any) -> Self:
+        """Return a plugin of a method with one view, of this strength; see ``WeakView``."""
+        return cls(view=WeakView(flip, crop), **options)
 
     # ---- for methods -----------------------------------------------------------------------------------------------
 
@@ -151,9 +157,9 @@ class SemiSupervisedPlugin(SupervisedPlugin[Any]):
 
         The plugin knows no true label: who has them (``hidden_labels``) compares, outside of training.
         """
-        taken = [PseudoLabels.joined(epoch) for epoch in self._epochs if epoch]
+        taken = [[vars(part).values() for part in epoch] for epoch in self._epochs if epoch]
         self._epochs = []
-        return taken
+        return [PseudoLabels(*map(torch.cat, zip(*parts, strict=True))) for parts in taken]
 
     def state_dict(self) -> dict[str, Any]:
         """Return what training goes on from: plain values and tensors."""
@@ -190,8 +196,12 @@ class SemiSupervisedPlugin(SupervisedPlugin[Any]):
                 "images belong to: train on the benchmark's own train stream, for one epoch if need be."
             )
         refuse_inner_updates(strategy, type(self).__name__)
-        if self.ema_decay is not None:
-            _check_early_stopping(strategy, type(self).__name__)
+        stopping = [p for p in strategy.plugins if isinstance(p, EarlyStoppingPlugin) and p.peval_mode == "iteration"]
+        if self.ema_decay is not None and stopping:
+            raise ValueError(
+                f"{type(self).__name__} evaluates averaged weights, and EarlyStoppingPlugin(peval_mode='iteration') "
+                "would restore those that they were averaged from: use peval_mode='epoch', or ema_decay=None."
+            )
         self._average = self._batches = None  # of an experience that was interrupted
         experiences = experiences_trained_on(strategy)
         if not experiences:
@@ -269,27 +279,6 @@ def check_threshold(threshold: float) -> None:
     """Raise a ValueError if a threshold is no probability."""
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold={threshold} is no probability: it must lie between 0 and 1.")
-
-
-def _check(ratio: float, weight: float, classes: str, ema_decay: float | None) -> None:
-    if not ratio > 0:
-        raise ValueError(f"ratio={ratio} leaves no unlabelled image beside a labelled one: it must be above 0.")
-    if math.isinf(ratio):
-        raise ValueError(f"ratio={ratio} is no number of unlabelled images: it must be finite.")
-    if not weight >= 0:
-        raise ValueError(f"weight={weight} must be 0 or more.")
-    if classes not in ("experience", "seen"):
-        raise ValueError(f"classes={classes!r} is unknown: choose 'experience' or 'seen'.")
-    if ema_decay is not None and not 0 <= ema_decay < 1:
-        raise ValueError(f"ema_decay={ema_decay} must lie between 0 and 1, 1 excluded, or be None.")
-
-
-def _check_early_stopping(strategy: Any, name: str) -> None:
-    if any(isinstance(p, EarlyStoppingPlugin) and p.peval_mode == "iteration" for p in strategy.plugins):
-        raise ValueError(
-            f"{name} evaluates averaged weights, and EarlyStoppingPlugin(peval_mode='iteration') would restore those "
-            "that they were averaged from: use peval_mode='epoch', or ema_decay=None."
-        )
 
 
 def _unlabelled(experiences: Sequence[Any], stream: Any) -> Any:
