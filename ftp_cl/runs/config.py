@@ -24,7 +24,8 @@ from ftp_cl.runs.catalogue import (
     options_of,
     register_combinations,
 )
-from ftp_cl.runs.schema import SECTIONS, ConfigError, check_configuration, defaults, flat, shortened, suggestion
+from ftp_cl.runs.check import check_configuration
+from ftp_cl.runs.schema import SECTIONS, ConfigError, defaults, flat, shortened, suggestion
 
 _ABSENT = object()
 
