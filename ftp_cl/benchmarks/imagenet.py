@@ -121,7 +121,14 @@ def imagenet(
             f"first is {differ[0]}."
         )
     names = check_choices("OOD set", ood_sets, list(_SETS)) if ood_sets else ()
-    ood = {name: ImageNet(_folder(others, name), size, train.classes) for name in names}
+    ood = {}
+    for name in names:
+        folder, page = _SETS[name]
+        if not (others / folder).is_dir():
+            raise FileNotFoundError(
+                f"{others / folder} is missing: get it from {page}, or leave {name} out of ood_sets."
+            )
+        ood[name] = ImageNet(others / folder, size, train.classes)
     settings = {"ood_sets": list(names), "size": size}
     return class_benchmark(
         "imagenet",
@@ -134,10 +141,3 @@ def imagenet(
         label_percent=label_percent,
         **options,
     )
-
-
-def _folder(root: Path, name: str) -> Path:
-    folder, page = _SETS[name]
-    if not (root / folder).is_dir():
-        raise FileNotFoundError(f"{root / folder} is missing: get it from {page}, or leave {name} out of ood_sets.")
-    return root / folder

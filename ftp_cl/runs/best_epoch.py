@@ -63,7 +63,9 @@ class BestEpoch(SupervisedPlugin[Any]):
     def after_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
         """Evaluate; keep what is better than before, and after the last epoch bring the best back."""
         epoch, optimizer = strategy.clock.train_exp_epochs, optimizer_of(strategy)
-        accuracy = self._accuracy(strategy)
+        numbers = [experience.current_experience for experience in experiences_trained_on(strategy)]
+        strategy.eval([self._validation[number] for number in numbers], num_workers=self._workers)
+        accuracy = self._counts.record.accuracy(self._counts.row, STREAM, numbers) or 0.0
         self._record.add_event(
             "select", experience=strategy.clock.train_exp_counter, epoch=epoch, stream=STREAM, accuracy=accuracy
         )
@@ -77,8 +79,3 @@ class BestEpoch(SupervisedPlugin[Any]):
             if optimizer is not None:
                 optimizer.load_state_dict(self._best["optimizer"])
             self._best = None
-
-    def _accuracy(self, strategy: Any) -> float:
-        numbers = [experience.current_experience for experience in experiences_trained_on(strategy)]
-        strategy.eval([self._validation[number] for number in numbers], num_workers=self._workers)
-        return self._counts.record.accuracy(self._counts.row, STREAM, numbers) or 0.0

@@ -12,7 +12,7 @@ from ftp_cl.runs.status import STATES, LeftOut, statuses
 from ftp_cl.runs.text import markdown_text
 from ftp_cl.study.aggregate import Group, aggregate, by_benchmark
 from ftp_cl.study.loading import ReportError, Result, find_results
-from ftp_cl.study.tables import csv_text, latex, markdown, summary_table
+from ftp_cl.study.tables import SummaryTable, csv_text, latex, markdown, summary_table
 
 FIGURE_SUFFIXES = (".svg", ".png")
 
@@ -64,6 +64,8 @@ def write_report(
     root = os.path.commonpath([os.path.abspath(directory) for directory in shown])
     lost = [LeftOut(Path(os.path.relpath(path, root)), reason) for path, reason in left_out]
     folder = Path(out)
+    tables = {name: summary_table(members) for name, members in by_benchmark(groups).items()}
+    latexes = [part for name, table in tables.items() for part in (f"% {name}", latex(table))]
     drawn = {} if figures is None else _figure_files(groups, folder / "figures", figures)
     written = {suffix: folder / f"report.{suffix}" for suffix in ("html", "md", "csv", "tex")}
     paths = ReportPaths(
@@ -72,9 +74,9 @@ def write_report(
     _write(
         {
             paths.html: render_page(groups, unfinished, lost, root).encode(),
-            paths.markdown: _markdown_report(groups, lost).encode(),
+            paths.markdown: _markdown_report(tables, lost).encode(),
             paths.csv: csv_text(groups).encode(),
-            paths.latex: _latex_report(groups).encode(),
+            paths.latex: "\n".join(["% \\usepackage{booktabs}", *latexes]).encode(),
             **drawn,
         }
     )
@@ -136,17 +138,10 @@ def _file_names(benchmarks: Iterable[str]) -> dict[str, str]:
     return names
 
 
-def _latex_report(groups: list[Group]) -> str:
-    parts = ["% \\usepackage{booktabs}"]
-    for benchmark, members in by_benchmark(groups).items():
-        parts += [f"% {benchmark}", latex(summary_table(members))]
-    return "\n".join(parts)
-
-
-def _markdown_report(groups: list[Group], lost: list[LeftOut]) -> str:
+def _markdown_report(tables: Mapping[str, SummaryTable], lost: list[LeftOut]) -> str:
     parts = ["# Report\n"]
-    for benchmark, members in by_benchmark(groups).items():
-        parts += [f"## {markdown_text(benchmark)}\n", markdown(summary_table(members))]
+    for benchmark, table in tables.items():
+        parts += [f"## {markdown_text(benchmark)}\n", markdown(table)]
     if lost:
         parts += ["## Left out\n", *(f"- {markdown_text(str(found))}" for found in lost), ""]
     return "\n".join(parts)
