@@ -123,12 +123,10 @@ def imagenet(
     names = check_choices("OOD set", ood_sets, list(_SETS)) if ood_sets else ()
     ood = {}
     for name in names:
-        folder, page = _SETS[name]
-        if not (others / folder).is_dir():
-            raise FileNotFoundError(
-                f"{others / folder} is missing: get it from {page}, or leave {name} out of ood_sets."
-            )
-        ood[name] = ImageNet(others / folder, size, train.classes)
+        folder, page = others / _SETS[name][0], _SETS[name][1]
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{folder} is missing: get it from {page}, or leave {name} out of ood_sets.")
+        ood[name] = ImageNet(folder, size, train.classes)
     settings = {"ood_sets": list(names), "size": size}
     return class_benchmark(
         "imagenet",
