@@ -1,11 +1,11 @@
 """ImageNet-C's corruptions as OOD streams of any benchmark of images."""
 
+import contextlib
 import copy
 import hashlib
 import importlib
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -151,11 +151,15 @@ def corrupt(image: Image.Image, name: str, severity: int, seed: int = 0, constan
     digest = hashlib.blake2b(f"{name} {severity} {seed} {image.size}".encode() + image.tobytes(), digest_size=16)
     number = int.from_bytes(digest.digest(), "little")
     small = constants == "cifar" or (constants == "auto" and min(image.size) < _SMALLEST_SIDE_OF_IMAGENET)
-    with _global_generator(np.random.SeedSequence(number).generate_state(8)):
+    before = np.random.get_state()
+    np.random.seed(np.random.SeedSequence(number).generate_state(8))
+    try:
         if small:
             return corrupt_small(image, name, severity, np.random.default_rng(number), _library().corruptions)
         options = {"seed": number % 2**32} if name in _SEEDED_BY_ARGUMENT else {}
         return Image.fromarray(_library().corrupt(np.array(image), severity, name, **options))
+    finally:
+        np.random.set_state(before)
 
 
 def check_severities(severities: int | Sequence[int]) -> tuple[int, ...]:
@@ -183,17 +187,6 @@ def _library() -> Any:
         raise ImportError(
             "Corruptions need the package imagecorruptions-imaug: pip install 'ftp-cl[corruptions]'."
         ) from error
-
-
-@contextmanager
-def _global_generator(seed: np.ndarray) -> Iterator[None]:
-    """Seed NumPy's global generator for a while."""
-    before = np.random.get_state()
-    np.random.seed(seed)
-    try:
-        yield
-    finally:
-        np.random.set_state(before)
 
 
 # ---- datasets and streams --------------------------------------------------------------------------------------------
@@ -234,26 +227,15 @@ class CorruptedDataset(DerivedDataset):
         key = f"{self.seed} {self.constants} {image.size}"
         digest = hashlib.blake2b(key.encode() + image.tobytes(), digest_size=16).hexdigest()
         path = Path(self.cache, f"{self.name}_{self.severity}", digest[:2], f"{digest}.png")
-        return _read_png(path) or _write_png(path, corrupt(image, self.name, self.severity, self.seed, self.constants))
-
-
-def _read_png(path: Path) -> Image.Image | None:
-    """Return a cached image; None if there is none that can be read."""
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except UNREADABLE:
-        return None
-
-
-def _write_png(path: Path, image: Image.Image) -> Image.Image:
-    """Write an image under its name only when it is complete, and return it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Not a temporary file of the standard library, which other users of the cache could not read.
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    image.save(part, "PNG")
-    os.replace(part, path)
-    return image
+        with contextlib.suppress(*UNREADABLE), Image.open(path) as kept:
+            return kept.convert("RGB")
+        image = corrupt(image, self.name, self.severity, self.seed, self.constants)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Under its name only when it is complete. A temporary file of the standard library others could not read.
+        part = path.with_name(f"{path.name}.{os.getpid()}.part")
+        image.save(part, "PNG")
+        os.replace(part, path)
+        return image
 
 
 def _as_image(value: Any) -> tuple[Image.Image, Callable[[Image.Image], Any]]:

@@ -116,14 +116,13 @@ class SeparatedCriterion(nn.Module):
         total = torch.stack(losses).sum(dim=0)
         if reduction in (None, "none"):
             return total
-        return total.sum() if reduction == "sum" else total.sum() / self._total_weight(targets)
-
-    def _total_weight(self, targets: Tensor) -> Tensor | int:
-        """What torch divides by in a mean: weights of the targets that are not ignored, or the number of images."""
+        if reduction == "sum":
+            return total.sum()
+        # As torch: by the weights of the targets that are not ignored, or the number of images.
         if targets.is_floating_point() or not isinstance(self.criterion, nn.CrossEntropyLoss | nn.NLLLoss):
-            return len(targets)
+            return total.sum() / len(targets)
         counted = targets[targets != _IGNORED]
-        return len(counted) if self.criterion.weight is None else self.criterion.weight[counted].sum()
+        return total.sum() / (len(counted) if self.criterion.weight is None else self.criterion.weight[counted].sum())
 
 
 def _renumbered(targets: Tensor, kept: Tensor) -> Tensor:

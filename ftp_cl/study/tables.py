@@ -121,7 +121,11 @@ def summary_table(groups: Sequence[Group]) -> SummaryTable:
     machines = {tuple(str(own.get(key)) for key in ("platform", "cpu", "threads")) for own in environments}
     same_machine = len(machines) == 1
     measures = [*MEASURES, *_relative_to_naive(groups)]
-    columns = [_column(groups, measure, may_be_bold=same_machine or not measure.is_time) for measure in measures]
+    columns = []
+    for measure in measures:
+        best = _leader(groups, measure) if same_machine or not measure.is_time else None
+        texts = [_cell_text(group.spread(measure.read), measure.digits, len(group.results)) for group in groups]
+        columns.append([Cell(text, group is best) for text, group in zip(texts, groups, strict=True)])
     cells = zip(*columns, strict=True)
     rows = [(group.marked_label, list(own), len(group.results)) for group, own in zip(groups, cells, strict=True)]
     metric = groups[0].results[0].metric
@@ -243,14 +247,6 @@ def _rich_table(tables: Mapping[str, SummaryTable], measures: Sequence[Measure])
     rich_table.caption = Text("\n".join(notes))
     rich_table.caption_justify = "left"
     return rich_table
-
-
-def _column(groups: Sequence[Group], measure: Measure, may_be_bold: bool) -> list[Cell]:
-    best = _leader(groups, measure) if may_be_bold else None
-    return [
-        Cell(_cell_text(group.spread(measure.read), measure.digits, len(group.results)), group is best)
-        for group in groups
-    ]
 
 
 def _leader(groups: Sequence[Group], measure: Measure) -> Group | None:
