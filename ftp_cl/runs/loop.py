@@ -92,40 +92,33 @@ class Recorder(SupervisedPlugin[Any]):
         self._losses.clear()
 
 
-class PseudoLabelJudge:
-    """Writes share and precision of pseudo-labels per epoch to metrics.jsonl, event "pseudo_labels".
+def judged_pseudo_labels(
+    record: RunDirectory, true_labels: list[list[int]], strategy: SupervisedTemplate, experience: int
+) -> list[tuple[float, float | None]]:
+    """Write an event "pseudo_labels" to metrics.jsonl per epoch since the last call.
 
-    It holds the true labels, so nothing that trains may hold it: it is asked between two experiences, and takes from
-    the plugin what that has written down.
+    Nothing that trains may hold the true labels: this is asked between two experiences, and takes from the plugin what
+    that has written down.
 
     Args:
         record: of the run.
         true_labels: of each unlabelled item, per experience; empty if nobody knows them.
+        strategy: that has been trained.
+        experience: number of the training.
+
+    Returns:
+        (share used, precision) of each epoch.
     """
-
-    def __init__(self, record: RunDirectory, true_labels: list[list[int]]) -> None:
-        self._record = record
-        self._true_labels = [torch.tensor(labels) for labels in true_labels]
-
-    def judge(self, strategy: SupervisedTemplate, experience: int) -> list[tuple[float, float | None]]:
-        """Write one event per epoch since the last call; returns (share used, precision) of each."""
-        epochs = []
-        for plugin in strategy.plugins:
-            if isinstance(plugin, SemiSupervisedPlugin):
-                true_labels = [self._true_labels[number] for number in plugin.numbers] if self._true_labels else []
-                for epoch, found in enumerate(plugin.take_pseudo_labels()):
-                    truth = torch.cat(true_labels)[found.indices] if true_labels else None
-                    share, precision = pseudo_label_quality(found.labels, found.used, truth)
-                    epochs.append((share, precision))
-                    self._record.add_event(
-                        "pseudo_labels",
-                        experience=experience,
-                        epoch=epoch,
-                        images=len(found.labels),
-                        share=share,
-                        precision=precision,
-                    )
-        return epochs
+    epochs = []
+    for plugin in (plugin for plugin in strategy.plugins if isinstance(plugin, SemiSupervisedPlugin)):
+        known = [label for number in plugin.numbers for label in true_labels[number]] if true_labels else []
+        for epoch, found in enumerate(plugin.take_pseudo_labels()):
+            truth = torch.tensor(known)[found.indices] if known else None
+            share, precision = pseudo_label_quality(found.labels, found.used, truth)
+            epochs.append((share, precision))
+            values = {"images": len(found.labels), "share": share, "precision": precision}
+            record.add_event("pseudo_labels", experience=experience, epoch=epoch, **values)
+    return epochs
 
 
 def _moment(device: torch.device) -> Any:
@@ -254,7 +247,7 @@ def train_and_evaluate(
     strategy: SupervisedTemplate,
     checkpoints: Checkpoints,
     recorder: Recorder,
-    judge: PseudoLabelJudge,
+    hidden: list[list[int]],
     evaluation: Evaluation,
 ) -> dict[str, Any]:
     """Train on the stream, from where the checkpoints say; returns what the result file holds of it."""
@@ -267,7 +260,7 @@ def train_and_evaluate(
             continue
         if resumed is None or resumed.epoch is not None or i > first:
             checkpoints.train(strategy, experience, i)
-        recorder.pseudo_labels += judge.judge(strategy, i)
+        recorder.pseudo_labels += judged_pseudo_labels(record, hidden, strategy, i)
         rows.append(evaluation.accuracies(strategy, i))
         checkpoints.end_if_asked()
         if seen := evaluation.on_seen(rows[i], i):

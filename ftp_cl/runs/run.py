@@ -29,7 +29,7 @@ from ftp_cl.runs.examples import write_examples
 from ftp_cl.runs.group import agreed, device_of, joined, together
 from ftp_cl.runs.lock import DirectoryLock
 from ftp_cl.runs.loggers import make_logger
-from ftp_cl.runs.loop import Evaluation, PseudoLabelJudge, Recorder, projection_table, train_and_evaluate
+from ftp_cl.runs.loop import Evaluation, Recorder, projection_table, train_and_evaluate
 from ftp_cl.runs.model_keys import with_models_keys
 from ftp_cl.runs.optimizer import build_optimizer, freeze_all_but
 from ftp_cl.runs.progress import RunProgress
@@ -128,9 +128,8 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
             record.begin()
         for logger in config.loggers if rank() == 0 else ():
             record.listeners.append(logs.enter_context(make_logger(logger, record.path, plain(config), progress.say)))
-        judge = PseudoLabelJudge(record, hidden)
         with checkpoints.refusing_misfits():
-            measured = train_and_evaluate(config, benchmark, strategy, checkpoints, recorder, judge, evaluation)
+            measured = train_and_evaluate(config, benchmark, strategy, checkpoints, recorder, hidden, evaluation)
         measured["selected_epochs"] = select.epochs if select else None
         if rank() == 0:
             if config.save_weights:
