@@ -41,10 +41,10 @@ def dense_rows(tensor: Tensor) -> Tensor:
     return tensor if has_dense_rows(tensor) else tensor.contiguous()
 
 
-def empty_like_rows(tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+def empty_like_rows(tensor: Tensor) -> Tensor:
     """An uninitialised tensor of the same shape and device with dense rows, in the same strides where possible."""
     layout = torch.preserve_format if has_dense_rows(tensor) else torch.contiguous_format
-    return torch.empty_like(tensor, dtype=dtype, requires_grad=False, memory_format=layout)
+    return torch.empty_like(tensor, requires_grad=False, memory_format=layout)
 
 
 def row_norms(change: Tensor) -> Tensor:
