@@ -3,7 +3,7 @@
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Any, Unpack
 
 import numpy as np
 from torchvision.datasets import CIFAR10, CIFAR100
@@ -12,10 +12,7 @@ from torchvision.transforms import Compose, Resize
 from ftp_cl.benchmarks._checks import Size, check_choice, check_size, class_indices
 from ftp_cl.benchmarks._dataset import ArrayDataset
 from ftp_cl.benchmarks.download import Archive, data_root, require_folder
-from ftp_cl.benchmarks.options import ClassOptions, class_benchmark, takes
-
-if TYPE_CHECKING:
-    from ftp_cl.benchmarks.scenario import DescribedScenario
+from ftp_cl.benchmarks.options import ClassOptions, DescribedScenario, class_benchmark, takes
 
 _SIDE = 32
 _SIZES = (32, 512)
@@ -194,7 +191,7 @@ def split_cifar10(
     dataset_root: str | Path | None = None,
     download: bool = True,
     **options: Unpack[ClassOptions],
-) -> "DescribedScenario":
+) -> DescribedScenario:
     """CIFAR-10 in experiences of a few classes, with CIFAR-10-C or corruptions made here as OOD streams.
 
     Everything is as in ``split_cifar100``, with 10 classes and ``cifar-10-batches-py/`` and ``CIFAR-10-C/`` below
@@ -213,7 +210,7 @@ def split_cifar100(
     dataset_root: str | Path | None = None,
     download: bool = True,
     **options: Unpack[ClassOptions],
-) -> "DescribedScenario":
+) -> DescribedScenario:
     """CIFAR-100 in experiences of a few classes, with CIFAR-100-C or corruptions made here as OOD streams.
 
     The streams are ``train``, ``test``, ``validation`` if asked for, and one ``ood_<corruption>_<severity>`` per
@@ -242,7 +239,7 @@ def _split_cifar(
     dataset_root: str | Path | None,
     download: bool,
     **options: Any,
-) -> "DescribedScenario":
+) -> DescribedScenario:
     check_size(size, *_SIZES)
     if size != _SIDE:  # by the transforms and not in the dataset, because corruptions come before it
         resize = size if callable(size) else Resize([size, size])

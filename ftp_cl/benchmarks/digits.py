@@ -2,17 +2,14 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Unpack
+from typing import Unpack
 
 import numpy as np
 import torch
 
 from ftp_cl.benchmarks._checks import check_choice, check_size
 from ftp_cl.benchmarks._dataset import RebuildableDataset
-from ftp_cl.benchmarks.options import SplitOptions, class_benchmark, takes
-
-if TYPE_CHECKING:
-    from ftp_cl.benchmarks.scenario import DescribedScenario
+from ftp_cl.benchmarks.options import DescribedScenario, SplitOptions, class_benchmark, takes
 
 CLASSES = ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
 _STORED_SIZE = 8
@@ -93,7 +90,7 @@ def split_digits(
     shots: int | None = None,
     fixed_class_order: Sequence[int] | None = None,
     **options: Unpack[SplitOptions],
-) -> "DescribedScenario":
+) -> DescribedScenario:
     """Handwritten 8 x 8 digits, a few per experience, with inverted images as OOD stream: experiments in seconds.
 
     The streams are ``train``, ``validation``, ``test`` and ``ood_inverted`` (the test images, dark on bright). Images

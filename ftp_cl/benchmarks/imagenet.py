@@ -2,14 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import Unpack
 
 from ftp_cl.benchmarks._checks import Size, check_choices
 from ftp_cl.benchmarks.image_files import ImageFiles, class_folders, images_in
-from ftp_cl.benchmarks.options import ClassOptions, class_benchmark, takes
-
-if TYPE_CHECKING:
-    from ftp_cl.benchmarks.scenario import DescribedScenario
+from ftp_cl.benchmarks.options import ClassOptions, DescribedScenario, class_benchmark, takes
 
 _SETS = {
     "v2": ("imagenetv2-matched-frequency-format-val", "https://imagenetv2.org/"),
@@ -93,7 +90,7 @@ def imagenet(
     label_percent: float = 100,
     size: Size = 224,
     **options: Unpack[ClassOptions],
-) -> "DescribedScenario":
+) -> DescribedScenario:
     """ImageNet, or some of its classes, with ImageNet-V2, -A, -R and -Sketch as OOD streams.
 
     The streams are ``train``, ``test`` (the published validation part, as usual), ``validation`` if asked for (of the

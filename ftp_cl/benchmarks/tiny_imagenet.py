@@ -2,15 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import Unpack
 
 from ftp_cl.benchmarks._checks import Size, check_choice
 from ftp_cl.benchmarks.download import Archive, data_root, require_folder
 from ftp_cl.benchmarks.image_files import ImageFiles, check_files, images_in, read_lines
-from ftp_cl.benchmarks.options import ClassOptions, class_benchmark, takes
-
-if TYPE_CHECKING:
-    from ftp_cl.benchmarks.scenario import DescribedScenario
+from ftp_cl.benchmarks.options import ClassOptions, DescribedScenario, class_benchmark, takes
 
 _ARCHIVE = Archive(
     "http://cs231n.stanford.edu/tiny-imagenet-200.zip", "90528d7ca1a48142e341f4ef8d21d0de", "tiny-imagenet-200"
@@ -83,7 +80,7 @@ def split_tiny_imagenet(
     dataset_root: str | Path | None = None,
     download: bool = True,
     **options: Unpack[ClassOptions],
-) -> "DescribedScenario":
+) -> DescribedScenario:
     """Tiny ImageNet, 200 classes at 64 pixels, in experiences, with corruptions as OOD streams.
 
     The streams are ``train``, ``test`` (the published validation part, as usual), ``validation`` if asked for, and one
