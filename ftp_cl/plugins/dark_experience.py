@@ -99,9 +99,9 @@ class DarkExperienceReplay(SupervisedPlugin[Any]):
                 parts.append((images, _logits(strategy, images.eval())))
             self.memory.pop(label, None)
             if parts:
-                datasets, logits = zip(*parts, strict=True)
+                datasets, stored = zip(*parts, strict=True)
                 kept = datasets[0] if len(parts) == 1 else concat_datasets(list(datasets))
-                self.memory[label] = kept, _of_one_width(logits)
+                self.memory[label] = kept, _of_one_width(stored)
             self._met[label] = self._met.get(label, 0) + len(indices)
 
     def _choose(self, label: Any, indices: list[int], room: int) -> tuple[int, list[int]]:

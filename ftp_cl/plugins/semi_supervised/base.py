@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 from avalanche.benchmarks import OnlineCLExperience
@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from ftp_cl.plugins.last_model import LastModel
 from ftp_cl.plugins.processes import count, joined
 from ftp_cl.plugins.semi_supervised.batches import UnlabelledBatch, UnlabelledBatches, View
-from ftp_cl.plugins.semi_supervised.views import WeakView
 from ftp_cl.plugins.semi_supervised.weight_average import WeightAverage
 from ftp_cl.plugins.stages import classes_trained_on, experiences_trained_on, matching, refuse_inner_updates
 from ftp_cl.plugins.stages import joined as joined_data
@@ -114,11 +113,6 @@ class SemiSupervisedPlugin(SupervisedPlugin[Any]):
         self._done = 0
         self._last_model = LastModel()
         self._epochs: list[list[PseudoLabels]] = []
-
-    @classmethod
-    def with_views(cls, *, flip: bool, crop: float, **options: Any) -> Self:
-        """Return a plugin of a method with one view, of this strength; see ``WeakView``."""
-        return cls(view=WeakView(flip, crop), **options)
 
     # ---- for methods -----------------------------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 """Mean Teacher: agree with the average of the model's own weights."""
 
-from typing import Any
+from typing import Any, Self
 
 import torch
 
@@ -46,6 +46,11 @@ class MeanTeacher(SemiSupervisedPlugin):
         if not ramp > 0:
             raise ValueError(f"ramp={ramp} must be above 0.")
         self._end = ramp
+
+    @classmethod
+    def with_views(cls, *, flip: bool, crop: float, **options: Any) -> Self:
+        """Return a plugin whose view has this strength; see ``WeakView``."""
+        return cls(view=WeakView(flip, crop), **options)
 
     def ramp(self, progress: float) -> float:
         """Return the paper's sigmoid-shaped ramp."""

@@ -1,6 +1,6 @@
 """Pseudo-Label: train on the model's own answers."""
 
-from typing import Any
+from typing import Any, Self
 
 from ftp_cl.plugins.semi_supervised.base import SemiSupervisedPlugin, UnlabelledLoss, check_threshold
 from ftp_cl.plugins.semi_supervised.batches import UnlabelledBatch, View
@@ -42,6 +42,11 @@ class PseudoLabel(SemiSupervisedPlugin):
         check_threshold(threshold)
         self.threshold = threshold
         self._start, self._end = start, end
+
+    @classmethod
+    def with_views(cls, *, flip: bool, crop: float, **options: Any) -> Self:
+        """Return a plugin whose view has this strength; see ``WeakView``."""
+        return cls(view=WeakView(flip, crop), **options)
 
     def ramp(self, progress: float) -> float:
         """Return the paper's linear ramp."""
