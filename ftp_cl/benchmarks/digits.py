@@ -44,7 +44,12 @@ class Digits(RebuildableDataset):
 
         self.classes = list(CLASSES)
         images, labels = _read_digits()
-        members = _split_indices(labels)[split]
+        generator, members = np.random.default_rng(0), []
+        for digit in range(len(CLASSES)):
+            drawn = generator.permutation(np.flatnonzero(labels == digit)).tolist()
+            n_test = round(_TEST_SHARE * len(drawn))
+            members += drawn[:n_test] if split == "test" else drawn[n_test:]
+        members.sort()
         data = images[members].unsqueeze(1)
         if size != _STORED_SIZE:
             data = torch.nn.functional.interpolate(data, size=(size, size), mode="bilinear")
@@ -67,17 +72,6 @@ def _read_digits() -> tuple[torch.Tensor, np.ndarray]:
 
     digits = load_digits()
     return torch.from_numpy(digits.images / 16).float(), digits.target
-
-
-def _split_indices(labels: np.ndarray) -> dict[str, list[int]]:
-    generator = np.random.default_rng(0)
-    split: dict[str, list[int]] = {"train": [], "test": []}
-    for digit in range(len(CLASSES)):
-        members = generator.permutation(np.flatnonzero(labels == digit)).tolist()
-        n_test = round(_TEST_SHARE * len(members))
-        split["test"] += members[:n_test]
-        split["train"] += members[n_test:]
-    return {name: sorted(indices) for name, indices in split.items()}
 
 
 @takes(SplitOptions, validation_fraction=0.2, train_transform=None, eval_transform=None)

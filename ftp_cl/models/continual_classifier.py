@@ -160,16 +160,11 @@ class ContinualClassifier(DynamicModule):
         if not isinstance(self.head, DynamicModule):
             return
         self.head.adaptation(experience)
-        if self.training and isinstance(self.head, CosineHead):
-            self._imprint(self.head, experience)
-
-    def _imprint(self, head: CosineHead, experience: CLExperience) -> None:
-        new = head.unimprinted(classes_of(experience))
-        if not new:
-            return
-        found = class_features(self, self.features, experience.dataset.eval(), set(new))
-        if found is not None:
-            head.imprint(*found)
+        head = self.head
+        if self.training and isinstance(head, CosineHead) and (new := head.unimprinted(classes_of(experience))):
+            found = class_features(self, self.features, experience.dataset.eval(), set(new))
+            if found is not None:
+                head.imprint(*found)
 
 
 class MultiTaskContinualClassifier(ContinualClassifier, MultiTaskModule):

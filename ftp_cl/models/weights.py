@@ -6,6 +6,7 @@ import sys
 import warnings
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -48,7 +49,7 @@ def read_tensors(path: Path, architecture: str = "") -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no weight file {path}")
-    content: object
+    content: Any
     if path.suffix == ".safetensors":
         check_safetensors(path)
         content = safetensors.torch.load_file(path)

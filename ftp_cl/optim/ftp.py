@@ -272,7 +272,13 @@ class FTP(Readings):
     def __getstate__(self) -> dict[str, Any]:
         """Hooks do not travel: torch drops them when an optimizer is copied or pickled, so a copy is unattached."""
         states = {name: state.state_dict() for name, state in self._states.items()}
-        unattached = {"_optimizer": None, "_given": None, "_handles": [], "_riding": None, "_step": None}
+        unattached: dict[str, Any] = {
+            "_optimizer": None,
+            "_given": None,
+            "_handles": [],
+            "_riding": None,
+            "_step": None,
+        }
         return {**self.__dict__, **unattached, "_states": (states, self._states.given)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

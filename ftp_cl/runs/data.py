@@ -31,7 +31,14 @@ def benchmark_of(config: DictConfig) -> tuple[Any, list[list[int]]]:
     """
 
     def build(changes: Mapping[str, Any]) -> Any:
-        return _build(with_preprocessing({**plain(config.benchmark), **changes}, config), config.seed)
+        """Classes of a user's own benchmark are named by their numbers unless it has a `description`."""
+        options = with_preprocessing({**plain(config.benchmark), **changes}, config)
+        benchmark = built("benchmark", {**options, "seed": config.seed})
+        if not hasattr(benchmark, "description"):
+            classes = [sorted(map(int, e.classes_in_this_experience)) for e in benchmark.train_stream]
+            experiences = [{"classes": own, "names": [str(label) for label in own]} for own in classes]
+            benchmark.description = {"benchmark": options["name"], "experiences": experiences}
+        return benchmark
 
     benchmark, hidden = keep_few_labels(build, plain(config.labels), config.seed)
     augment_training(benchmark, config.train.augmentation, config.train.rand_augment)
@@ -51,18 +58,6 @@ def check_tokens(benchmark: Any, model: Any) -> None:
         raise ConfigError(
             f"benchmark.tokenizer={read} has other tokens than model.pretrained={known}: give both alike."
         )
-
-
-def _build(options: dict[str, Any], seed: int) -> Any:
-    """Classes of a user's own benchmark are named by their numbers unless it has a `description`."""
-    benchmark = built("benchmark", {**options, "seed": seed})
-    if not hasattr(benchmark, "description"):
-        classes = [sorted(map(int, experience.classes_in_this_experience)) for experience in benchmark.train_stream]
-        benchmark.description = {
-            "benchmark": options["name"],
-            "experiences": [{"classes": own, "names": [str(label) for label in own]} for own in classes],
-        }
-    return benchmark
 
 
 def keep_few_labels(

@@ -11,7 +11,7 @@ import numpy as np
 
 from ftp_cl.metrics import mean_corruption_error
 from ftp_cl.runs.text import csv_cell, latex_text, markdown_text
-from ftp_cl.study.aggregate import DIVERGED, DIVERGED_NOTE, Group, Spread, aggregate, by_benchmark
+from ftp_cl.study.aggregate import DIVERGED, DIVERGED_NOTE, Group, aggregate, by_benchmark
 from ftp_cl.study.loading import Result
 from ftp_cl.study.significance import RULE, difference_holds, is_behind
 
@@ -124,8 +124,7 @@ def summary_table(groups: Sequence[Group]) -> SummaryTable:
     columns = []
     for measure in measures:
         best = _leader(groups, measure) if same_machine or not measure.is_time else None
-        texts = [_cell_text(group.spread(measure.read), measure.digits, len(group.results)) for group in groups]
-        columns.append([Cell(text, group is best) for text, group in zip(texts, groups, strict=True)])
+        columns.append([Cell(_cell_text(group, measure), group is best) for group in groups])
     cells = zip(*columns, strict=True)
     rows = [(group.marked_label, list(own), len(group.results)) for group, own in zip(groups, cells, strict=True)]
     metric = groups[0].results[0].metric
@@ -261,11 +260,11 @@ def _leader(groups: Sequence[Group], measure: Measure) -> Group | None:
     return leader if holds else None
 
 
-def _cell_text(spread: Spread | None, digits: int, runs: int) -> str:
-    if spread is None:
+def _cell_text(group: Group, measure: Measure) -> str:
+    if (spread := group.spread(measure.read)) is None:
         return MISSING
-    text = spread.text(digits)
-    return text if spread.n == runs else f"{text} (n = {spread.n})"
+    text = spread.text(measure.digits)
+    return text if spread.n == len(group.results) else f"{text} (n = {spread.n})"
 
 
 def _notes(groups: Sequence[Group], with_numbers: Sequence[Measure], same_machine: bool) -> list[str]:
