@@ -98,6 +98,8 @@ class PrototypeClassifier(SkipTraining):
         self._parts.begin(strategy.experience)
         if self.features == "frozen" or (self.features == "first" and self.head.counts.any()):
             self.skip(strategy)
+            if strategy.optimized_param_id is None:  # as Avalanche does before a head grows, which replaces weights
+                strategy.make_optimizer(reset_optimizer_state=True)
             if isinstance(model.head, CosineHead):  # spare the pass over the images: it is not used any more
                 classes = classes_of(whole_experience(strategy.experience))
                 model.head.activate(classes)

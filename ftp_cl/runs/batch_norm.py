@@ -22,6 +22,10 @@ def synchronize(model: nn.Module, images: Callable[[], float | None]) -> None:
     Args:
         model: with any kind of BatchNorm; its layers change their class.
         images: tells how much an image counts in the pass that begins; None: the pass is each process's own.
+
+    Raises in a pass in training mode:
+        ValueError: all processes together have one value per channel (as torch for one process), or a layer normalises
+            in a way of its own.
     """
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -34,8 +38,14 @@ def _synchronized(kind: type[nn.Module], images: Callable[[], float | None]) -> 
         count = images()
         if count is None:
             return kind.forward(self, *args, **kwargs)
-        with _OfAllProcesses(count):
-            return kind.forward(self, *args, **kwargs)
+        with _OfAllProcesses(count) as mode:
+            output = kind.forward(self, *args, **kwargs)
+        if self.training and not mode.has_normalised:
+            raise ValueError(
+                f"{kind.__name__} does not normalise by torch.nn.functional.batch_norm, so that each process would "
+                "have statistics of its own: use torch's BatchNorm1d, 2d or 3d, which here has those of all processes."
+            )
+        return output
 
     return type(kind.__name__, (kind,), {"forward": forward})
 
@@ -45,11 +55,15 @@ class _OfAllProcesses(TorchFunctionMode):
 
     Args:
         count: how much an image of this process counts, 0 or 1.
+
+    Attributes:
+        has_normalised: whether `batch_norm` was called.
     """
 
     def __init__(self, count: float) -> None:
         super().__init__()
         self._count = count
+        self.has_normalised = False
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         is_ours = function is F.batch_norm
@@ -66,17 +80,21 @@ class _OfAllProcesses(TorchFunctionMode):
         momentum: float = 0.1,
         eps: float = 1e-5,
     ) -> Tensor:
+        self.has_normalised = True
         if not training:
             return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
         values = input.float() if input.itemsize < 4 else input
         others = [dimension for dimension in range(input.dim()) if dimension != 1]
         shape = [-1 if dimension == 1 else 1 for dimension in range(input.dim())]
         number = self._sum(values.new_tensor([input.numel() / input.shape[1]]))
+        if input.numel() == input.shape[1] and number <= 1:  # the latter waits for a GPU: not where it cannot be
+            size = list(input.shape)
+            raise ValueError(f"Expected more than 1 value per channel when training, got {size} of all processes.")
         mean = self._sum(values.sum(others)) / number
         centred = values - mean.view(shape)
         variance = self._sum(centred.square().sum(others)) / number
         if running_mean is not None and running_var is not None:
-            unbiased = variance.detach() * number / (number - 1).clamp(min=1)
+            unbiased = variance.detach() * number / (number - 1)
             running_mean.lerp_(mean.detach().to(running_mean.dtype), momentum)
             running_var.lerp_(unbiased.to(running_var.dtype), momentum)
         scale = (variance + eps).rsqrt()

@@ -13,8 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ftp_cl.runs.files import read_file, replace_files
 
 logger = logging.getLogger(__name__)
@@ -28,6 +26,8 @@ _EARLIER = ("*.json", "*.safetensors")  # as versions before this format wrote t
 
 def to_bytes(state: Any) -> bytes:
     """What `from_bytes` takes, of plain values and tensors."""
+    import torch  # takes a while, here and below: who names a directory alone need not wait
+
     buffer = io.BytesIO()
     torch.save(state, buffer)
     return buffer.getvalue()
@@ -39,6 +39,8 @@ def from_bytes(content: bytes) -> Any:
     Raises:
         ValueError: it holds anything but plain values and tensors.
     """
+    import torch
+
     try:
         return torch.load(io.BytesIO(content), weights_only=True)
     except pickle.UnpicklingError:  # its message recommends to trust the file

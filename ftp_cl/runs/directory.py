@@ -11,12 +11,10 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
-from safetensors.torch import save
-from torch import Tensor, nn
 
 from ftp_cl.runs.checkpoint_files import FOLDER
 from ftp_cl.runs.config import ConfigError, literal
@@ -26,6 +24,9 @@ from ftp_cl.runs.output import sentence
 from ftp_cl.runs.records import CONFIG_FILE, EVENTS_FILE, RESULT_FILE
 from ftp_cl.runs.schema import NOT_IDENTITY
 from ftp_cl.runs.status import ERROR_FILE, LOCK_FILE
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 WEIGHTS_FILE, BACKBONE_FILE = "weights.safetensors", "backbone.safetensors"
 
@@ -173,21 +174,24 @@ class RunDirectory:
         for listener in self.listeners:
             listener(line)
 
-    def write_weights(self, model: nn.Module, classes: Sequence[str | None]) -> None:
+    def write_weights(self, model: "nn.Module", classes: Sequence[str | None]) -> None:
         """Write weights.safetensors, the model's state dict, and backbone.safetensors if the backbone is timm's.
 
         Args:
             model: its final weights.
             classes: names of the classes, by their numbers; None for numbers without one.
         """
-        from ftp_cl.models.ensemble import TwoBackbones  # takes a while
+        from safetensors.torch import save  # takes a while, as what follows
+        from torch.nn import Module
+
+        from ftp_cl.models.ensemble import TwoBackbones
         from ftp_cl.models.lora import merged
 
         files = {self.weights_path: save(_tensors(model), {CLASSES: json.dumps(list(classes))})}
         backbone = getattr(model, "backbone", None)
         if isinstance(backbone, TwoBackbones):  # the second is as it came
             backbone = backbone.first
-        if isinstance(backbone, nn.Module) and hasattr(backbone, "pretrained_cfg"):
+        if isinstance(backbone, Module) and hasattr(backbone, "pretrained_cfg"):
             files[self.path / BACKBONE_FILE] = save(_tensors(merged(backbone)))
         replace_files(files)
 
@@ -198,7 +202,7 @@ class RunDirectory:
         replace_files({self.result_path: (json.dumps(result, indent=1, allow_nan=False) + "\n").encode()})
 
 
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
+def _tensors(model: "nn.Module") -> "dict[str, Tensor]":
     return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from ftp_cl.models import ContinualClassifier
 from ftp_cl.plugins.processes import average, count, joined, share
@@ -77,6 +78,7 @@ class Engine:
                 ) from error
         if count() > 1:
             synchronize(model, lambda: float(self._counts) if self.is_in_iteration else None)
+            part.register_forward_hook(lambda module, images, output: self._keep_counts(output))
         is_shared = count() > 1 and isinstance(model, ContinualClassifier)
         if self._dtype is not None or self._compile or is_shared:
             part.__class__ = _with_engine(type(part), self)
@@ -136,6 +138,16 @@ class Engine:
         self._counts = True
         return output
 
+    def _keep_counts(self, output: Any) -> None:
+        """Let images count as they do now when gradient checkpointing makes this pass again.
+
+        Of several passes autograd goes through the last one first, and through each from its output on.
+        """
+        counts = self._counts
+        for tensor in tree_leaves(output):
+            if isinstance(tensor, Tensor) and tensor.requires_grad:
+                tensor.register_hook(lambda _: setattr(self, "_counts", counts))
+
     def loss(self, strategy: Any, criterion: Callable[[], Tensor]) -> Tensor:
         """The loss of a part: with mixup of both labels, and as much as its share of the batch."""
         loss = criterion()
@@ -150,7 +162,6 @@ class Engine:
         loss = loss if self._parts == 1 else loss / self._parts
         if self._scaler is not None:
             loss = self._scaler.scale(loss)
-        self._counts = self._weight > 0  # with gradient checkpointing the pass is made again
         loss.backward(retain_graph=retain_graph)  # type: ignore[no-untyped-call]
         self._is_scaled, self._counts = False, True
 

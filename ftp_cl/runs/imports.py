@@ -10,9 +10,10 @@ from contextlib import contextmanager
 def without_collections() -> Iterator[None]:
     """Import without collections of garbage, now and later: modules stay, and looking through them takes seconds.
 
-    Only while Avalanche is not there: `gc.freeze` also keeps garbage, of which a new process has none.
+    Only while PyTorch is not there: `gc.freeze` also keeps garbage, and models that become it, of which a new process
+    has none.
     """
-    if "avalanche" in sys.modules or not gc.isenabled():
+    if "torch" in sys.modules or not gc.isenabled():
         yield
         return
     gc.disable()

@@ -86,9 +86,9 @@ def _pseudo_labels(plan: Plan, chosen: _Chosen) -> tuple[str, Figure] | None:
 def _rates(plan: Plan, chosen: _Chosen) -> tuple[str, Figure] | None:
     """Accuracy and OOD average against the rate; a table of best mean, area under the curve and width of each.
 
-    A row that the plan gives no rates (`each`) is a level line. One whose rate was tuned is in the tables alone.
+    A row that the plan gives no rates (`each`) is a level line, or in the tables alone if it was tuned.
     """
-    rows = {method.name: method for method in plan.methods if not method.space}
+    rows = {m.name: m for m in plan.methods if not m.space or m.curve != m.name}
     found: dict[str, list[Result]] = defaultdict(list)
     for of_setting in chosen.values():
         for name, method in rows.items():

@@ -268,6 +268,17 @@ def test_an_experience_that_is_not_trained_takes_one_pass_over_its_images(
         assert sum(seen) == expected
 
 
+def test_a_head_that_grows_without_training_stays_in_its_group(benchmark, vector_classifier, make_strategy):
+    """With weights that are not the model's, nothing could be saved."""
+    model = vector_classifier()
+    groups = [{"params": part.parameters()} for part in (model.backbone, model.head)]
+    strategy = make_strategy(model, PrototypeClassifier("lda", "frozen"), optimizer=torch.optim.SGD(groups, 0.1))
+    for experience in reversed(list(benchmark.train_stream)):  # the head begins with two rows, for classes 0 and 1
+        strategy.train(experience)
+        found = [[id(weight) for weight in group["params"]] for group in strategy.optimizer.param_groups]
+        assert found == [[id(weight) for weight in part.parameters()] for part in (model.backbone, model.head)]
+
+
 def test_an_ensemble_is_not_trained_by_a_strategy_that_does_not_know_it(benchmark, vector_classifier, make_strategy):
     model = vector_classifier()
     strategy = make_strategy(model, LDAEnsemble())

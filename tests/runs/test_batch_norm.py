@@ -3,12 +3,14 @@
 import copy
 import multiprocessing
 import socket
+from datetime import timedelta
 
 import pytest
 import torch
 import torch.distributed as dist
 from timm.layers import BatchNormAct2d
 from torch import nn
+from torch.multiprocessing import start_processes
 
 from ftp_cl.runs.batch_norm import synchronize
 
@@ -47,29 +49,57 @@ def trained(rank=0, count=1, compiled=False):
     return model.state_dict()
 
 
-def process(rank, port, answers, compiled):
+class OwnBatchNorm(nn.BatchNorm2d):
+    """Normalises in a way of its own."""
+
+    def forward(self, images):
+        return (images - images.mean((0, 2, 3), keepdim=True)) / images.std((0, 2, 3), keepdim=True)
+
+
+def refused(rank, count):
+    """What is said of one image with one value per channel (the others have stand-ins), and of a layer of its own."""
+    said = []
+    for model, images in ((nn.BatchNorm2d(4), torch.ones(1, 4, 1, 1)), (OwnBatchNorm(4), torch.randn(2, 4, 3, 3))):
+        synchronize(model, lambda: float(rank == 0))
+        with pytest.raises(ValueError) as raised:
+            model(images)
+        said.append(str(raised.value))
+    return said
+
+
+def work(rank, function, port, directory, *options):
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", f"tcp://localhost:{port}", rank=rank, world_size=3)
-    answers.put((rank, {name: value.numpy() for name, value in trained(rank, 3, compiled).items()}))
+    address = f"tcp://localhost:{port}"
+    dist.init_process_group("gloo", address, rank=rank, world_size=3, timeout=timedelta(minutes=1))
+    torch.save(function(rank, 3, *options), directory / f"{rank}.pt")
 
 
-@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="processes cannot be forked")
-@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_statistics_and_gradients_are_those_of_the_whole_batch(compiled):
+def in_three_processes(directory, function, *options):
+    """What each process returns; none outlives an error in another, nor one that it waits for in vain."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    context = multiprocessing.get_context("fork")
-    answers = context.Queue()
-    processes = [context.Process(target=process, args=(rank, port, answers, compiled)) for rank in range(3)]
-    for one in processes:
-        one.start()
-    found = dict(answers.get(timeout=240) for _ in processes)
-    for one in processes:
-        one.join(60)
+    start_processes(work, (function, port, directory, *options), 3, daemon=True, start_method="fork")
+    return [torch.load(directory / f"{rank}.pt") for rank in range(3)]
+
+
+pytestmark = pytest.mark.skipif(
+    "fork" not in multiprocessing.get_all_start_methods(), reason="processes cannot be forked"
+)
+
+
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_statistics_and_gradients_are_those_of_the_whole_batch(tmp_path, compiled):
+    every = in_three_processes(tmp_path, trained, compiled)
     for name, expected in trained().items():
-        for own in found.values():
-            torch.testing.assert_close(torch.as_tensor(own[name]), expected, rtol=1e-10, atol=1e-12)
+        for own in every:
+            torch.testing.assert_close(own[name], expected, rtol=1e-10, atol=1e-12)
+
+
+def test_one_value_of_all_processes_and_layers_that_normalise_in_their_own_way_are_refused_by_all(tmp_path):
+    for few, own in in_three_processes(tmp_path, refused):
+        assert few.startswith("Expected more than 1 value per channel when training, got [1, 4, 1, 1] of all")
+        assert own.startswith("OwnBatchNorm does not normalise by torch.nn.functional.batch_norm")
 
 
 def test_between_iterations_a_pass_is_each_process_own():

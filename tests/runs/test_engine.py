@@ -208,6 +208,33 @@ def test_memory_may_be_laid_out_or_spared_without_another_outcome(tmp_path):
             torch.testing.assert_close(other[name], expected, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_what_counts_in_a_pass_counts_when_gradient_checkpointing_makes_it_again(monkeypatch, reentrant):
+    """FixMatch's two passes, of a process that has no labelled image, but one that stands in, and two unlabelled."""
+    counted = []
+
+    def watch(model, images):
+        for layer in model.modules():
+            if isinstance(layer, torch.nn.BatchNorm2d):
+                layer.register_forward_pre_hook(lambda layer, args: counted.append((len(args[0]), images())))
+
+    monkeypatch.setattr("ftp_cl.runs.engine.count", lambda: 2)
+    monkeypatch.setattr("ftp_cl.runs.engine.share", lambda size: slice(1, 1))
+    monkeypatch.setattr("ftp_cl.runs.engine.synchronize", watch)
+    monkeypatch.setattr("timm.layers.config._USE_REENTRANT_CKPT", reentrant)
+    engine = Engine(load_config([]), torch.device("cpu"), print)
+    model = pretrained("test_resnet", weights="random", head="linear")
+    engine.prepare(model, None, gradient_checkpointing=True)
+    engine.is_in_iteration = True
+    for part in engine.parts([torch.rand(1, 3, 64, 64), torch.tensor([0])], 1):
+        labelled = engine.forward(lambda images=part[0]: model.features(images))
+        loss = engine.loss(None, labelled.sum) + model.features(torch.rand(2, 3, 64, 64)).sum()
+        first = set(counted)
+        counted.clear()
+        engine.backward(loss, False)
+    assert first == set(counted) == {(1, 0.0), (2, 1.0)}
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

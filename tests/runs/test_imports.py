@@ -1,6 +1,7 @@
-"""A command imports without collections of garbage, then and later; where Avalanche is there, nothing changes."""
+"""A command imports without collections of garbage, then and later; where PyTorch is there, nothing changes."""
 
 import gc
+import subprocess
 import sys
 
 import pytest
@@ -17,22 +18,22 @@ def frozen(monkeypatch):
 
 
 def test_a_first_import_is_without_collections_and_what_it_brings_stays_out_of_them(monkeypatch, frozen):
-    monkeypatch.delitem(sys.modules, "avalanche", raising=False)
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
     with pytest.raises(ImportError), without_collections():
         assert not gc.isenabled()
         raise ImportError
     assert gc.isenabled() and frozen == [False]
 
 
-def test_garbage_of_a_process_that_has_avalanche_is_still_collected(monkeypatch, frozen):
-    monkeypatch.setitem(sys.modules, "avalanche", sys)
+def test_garbage_of_a_process_that_has_torch_is_still_collected(monkeypatch, frozen):
+    monkeypatch.setitem(sys.modules, "torch", sys)
     with without_collections():
         assert gc.isenabled()
     assert not frozen
 
 
 def test_who_has_switched_collections_off_keeps_them_off(monkeypatch, frozen):
-    monkeypatch.delitem(sys.modules, "avalanche", raising=False)
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
     gc.disable()
     try:
         with without_collections():
@@ -40,3 +41,8 @@ def test_who_has_switched_collections_off_keeps_them_off(monkeypatch, frozen):
         assert not gc.isenabled() and not frozen
     finally:
         gc.enable()
+
+
+def test_what_imports_so_has_not_imported_torch_before():
+    modules = "ftp_cl.cli, ftp_cl.runs.sweep, ftp_cl.study.compare, ftp_cl.study.demo"
+    subprocess.run([sys.executable, "-c", f"import sys, {modules}; assert 'torch' not in sys.modules"], check=True)

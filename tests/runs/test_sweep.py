@@ -111,9 +111,9 @@ def test_joblib_shares_the_cores(tmp_path):
 
 
 @pytest.mark.slow
-def test_submitit_runs_a_job_in_a_process_of_its_own(tmp_path):
-    in_process(tmp_path, "hydra/launcher=submitit_local", "seed=0")
-    assert len(results(tmp_path / "runs")) == 1
+def test_submitit_runs_each_job_in_a_process_of_its_own(tmp_path):
+    in_process(tmp_path, "hydra/launcher=submitit_local", "seed=0,1")
+    assert len(results(tmp_path / "runs")) == 2
 
 
 @pytest.mark.slow

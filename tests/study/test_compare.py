@@ -328,6 +328,7 @@ def test_curves_are_told_apart_by_the_names_of_their_rows(tmp_path, plan_file, r
     rows = {
         "naive": {"overrides": ["method=naive"], "each": each},
         "naive, linear": {"overrides": ["method=naive", "model.head=linear"], "each": each},
+        "l2_sp": {"overrides": ["method=l2_sp"], "each": each, "space": {"method.strength": {"log": [0.1, 1]}}},
         "frozen": {"overrides": ["method=linear_probe"]},  # a level line
         "tuned": {"overrides": ["method=naive"], "space": {"optimizer.backbone_lr": {"log": [0.1, 1]}}},
     }
@@ -335,7 +336,7 @@ def test_curves_are_told_apart_by_the_names_of_their_rows(tmp_path, plan_file, r
     results = Store(tmp_path)
     results.add_run("shots_2", "frozen", row_content(0, 48.0, {"optimizer": {"backbone_lr": None}}))
     assert "| frozen | average accuracy (%) | 48.0 | | | |" in write_tables(plan, results).read_text()  # alone so far
-    accuracies = {"naive": (50.0, 40.0), "naive, linear": (55.0, 45.0)}
+    accuracies = {"naive": (50.0, 40.0), "naive, linear": (55.0, 45.0), "l2_sp": (60.0, 50.0)}
     for name, (low, high) in accuracies.items():
         for rate, accuracy in ((0.25, low), (0.5, high)):
             config = {"optimizer": {"backbone_lr": rate}}
@@ -344,6 +345,7 @@ def test_curves_are_told_apart_by_the_names_of_their_rows(tmp_path, plan_file, r
     tables = write_tables(plan, results).read_text()
     assert "| naive | average accuracy (%) | 50.0 | 0.25 | 45.0 | 0.0 |" in tables
     assert "| naive, linear | average accuracy (%) | 55.0 | 0.25 | 50.0 | 0.0 |" in tables
+    assert "| l2_sp | average accuracy (%) | 60.0 | 0.25 | 55.0 | 0.0 |" in tables
     assert "| frozen | average accuracy (%) | 48.0 | | | |" in tables
     assert "| tuned | 58.0 |" in tables and "| tuned | average accuracy (%) |" not in tables
     figure = (tmp_path / "rates.svg").read_text()

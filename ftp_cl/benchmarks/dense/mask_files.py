@@ -18,12 +18,14 @@ from ftp_cl.benchmarks.image_files import is_image
 
 Colours = Mapping[str, Sequence[int]]
 _UNKNOWN = 254
+_STRETCHED = {"L;2": 85, "L;4": 17}
+"""By what Pillow multiplies grey of 2 and 4 bits."""
 
 
 class MaskFiles(RebuildableDataset):
     """Pairs of an image and a mask in files; an item is as that of ``MaskDataset``.
 
-    Masks are PNG files with class indices (grey or palette), or in colours if ``colours`` says which.
+    Masks are PNG files with class indices (grey or palette of 1 to 8 bits), or in colours if ``colours`` says which.
 
     Args:
         samples: path of the image and path of its mask, each pair once.
@@ -77,7 +79,8 @@ class MaskFiles(RebuildableDataset):
                 if file.mode not in ("L", "P", "1"):
                     means = "save class indices of 8 bits, or say what colours mean with colours={road: [128, 64, 128]}"
                     raise ValueError(f"{path} has colours or more than 8 bits ({file.mode}): {means}.")
-                return self._values[np.asarray(file).astype(np.uint8)]
+                stretched = _STRETCHED.get(str(file.tile[0][3]) if file.tile else "", 1)
+                return self._values[np.asarray(file).astype(np.uint8) // stretched]
             found = np.asarray(file.convert("RGB")).astype(np.int64)
         codes = found @ _CODE
         mask = np.full(codes.shape, _UNKNOWN, np.uint8)
@@ -131,7 +134,7 @@ def paired(images: Path, masks: Path) -> list[tuple[str, str]]:
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: it has no image, or an image has no mask.
+        ValueError: it has no image, an image has no mask, a mask no image, or two images one mask.
     """
     for folder in (images, masks):
         if not folder.is_dir():
@@ -142,6 +145,12 @@ def paired(images: Path, masks: Path) -> list[tuple[str, str]]:
     pairs = [(path, masks / f"{path.stem}.png") for path in found]
     if missing := [(path, mask) for path, mask in pairs if not mask.is_file()]:
         raise ValueError(f"{len(missing)} images have no mask: {missing[0][0]}, the first, needs {missing[0][1]}.")
+    image_of = {mask: path for path, mask in pairs}
+    for path, mask in pairs:
+        if (other := image_of[mask]) != path:
+            raise ValueError(f"{path} and {other} would have one mask, {mask}: rename one, and give it its own.")
+    if surplus := sorted(mask for mask in masks.glob("[!.]*.png") if mask not in image_of):
+        raise ValueError(f"{len(surplus)} masks have no image: {surplus[0]}, the first, needs one in {images}.")
     return [(str(path), str(mask)) for path, mask in pairs]
 
 

@@ -130,7 +130,8 @@ def adam(typing: Any, length: Any, first: Any, addresses: Any, kinds: Any, kept:
     """AdamW's step; of w, a, g, exp_avg, exp_avg_sq. See `adam_rows` for `hyper`.
 
     Returns the sum of |w - a| and, without a change that is kept, those of |w - a| and g (w - a) before the step. Each
-    operation is rounded as in torch's fused AdamW on CPUs that multiply and add at once.
+    operation is rounded as in the vectors of torch's fused AdamW on CPUs that multiply and add at once, for beta1 above
+    0.5: below, torch interpolates from the gradient's side, and behind the last whole vector it rounds otherwise.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:

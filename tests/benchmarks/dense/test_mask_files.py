@@ -1,5 +1,8 @@
 """Masks in files, in the published layouts, and what is said of files that are wrong."""
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -68,6 +71,19 @@ def test_masks_of_one_bit_have_the_classes_0_and_1(own):
     np.testing.assert_array_equal(mask, some_mask(0, [0, 1]))
 
 
+@pytest.mark.parametrize("bits", [2, 4])
+def test_grey_of_few_bits_has_class_indices(own, bits):
+    """Written by hand as the PNG specification has it, for Pillow does not write such grey."""
+    mask = some_mask(0, [0, 1, 2])
+    numbers = ((mask[..., None] >> np.arange(bits)[::-1]) & 1).reshape(30, -1)
+    lines = b"".join(b"\0" + np.packbits(line.astype(np.uint8)).tobytes() for line in numbers)
+    header = struct.pack(">IIBBBBB", 40, 30, bits, 0, 0, 0, 0)
+    parts = [(b"IHDR", header), (b"IDAT", zlib.compress(lines)), (b"IEND", b"")]
+    chunks = (struct.pack(">I", len(d)) + kind + d + struct.pack(">I", zlib.crc32(kind + d)) for kind, d in parts)
+    (own / "train/masks/0.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    np.testing.assert_array_equal(mask_folder(own, CLASSES).train_stream[0].dataset[0][1], mask)
+
+
 def test_own_masks_in_colours(own):
     colours = {"background": [0, 0, 0], "cell": [255, 0, 0], "wall": [0, 128, 255], "ignored": [9, 9, 9]}
     table = np.zeros((256, 3), np.uint8)
@@ -95,6 +111,8 @@ def test_other_files_are_other_data(own):
         (lambda root: write(root / "train/masks/1.png", some_mask(0, [0], (30, 41))), "1.png has 41 x 30"),
         (lambda root: write(root / "train/masks/1.png", some_mask(0, [7, 0])), "pixels of the masks have values"),
         (lambda root: (root / "test/masks/0.png").unlink(), r"1 images have no mask: .*0.jpg"),
+        (lambda root: (root / "test/images/0.jpg").unlink(), r"1 masks have no image: .*0.png"),
+        (lambda root: write(root / "test/images/0.bmp", np.zeros((30, 40, 3))), r"0.bmp and .*0.jpg would"),
         (lambda root: [write(root / f"test/masks/{i}.png", np.zeros((30, 40))) for i in range(3)], "class cell, wall"),
         (lambda root: write(root / "train/masks/0.png", np.zeros((30, 40, 3))), "has colours"),
         (lambda root: [write(root / f"train/{a}/0.{b}", np.ones((5, 9, c) if c else (5, 9)))
