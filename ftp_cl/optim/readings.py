@@ -14,7 +14,7 @@ from ftp_cl.optim.tracked import Tracked
 from ftp_cl.optim.unseen import UnseenSteps
 from ftp_cl.projection import FactorState, TensorState
 from ftp_cl.projection.radius import SKIPPED, STEPS, VALUE
-from ftp_cl.projection.rows import row_norms
+from ftp_cl.projection.rows import row_norms, summary_of_rows
 
 
 class Readings:
@@ -51,12 +51,7 @@ class Readings:
             distances, norms = self._distance(name, weights, state), state.norms
             if name in shardings and not shardings[name].spread:
                 norms = whole(spread_like(norms, weights))
-            table[name] = {
-                "radius": numbers[VALUE],
-                "mean_distance": distances.mean().item(),
-                "max_distance": distances.max().item(),
-                "boundary_share": (norms > numbers[VALUE]).float().mean().item(),
-            }
+            table[name] = summary_of_rows(numbers[VALUE], distances, norms > numbers[VALUE])
         return table
 
     def warn_of_unseen_steps(self) -> None:

@@ -63,6 +63,16 @@ def row_dots(left: Tensor, right: Tensor) -> Tensor:
     return torch.mul(as_rows(left).to(dtype), as_rows(right).to(dtype)).sum(dim=1)
 
 
+def summary_of_rows(radius: float, distances: Tensor, bounded: Tensor) -> dict[str, float]:
+    """As plain numbers: a tensor's radius, its rows' distances from the anchor, the share of rows at the boundary."""
+    return {
+        "radius": radius,
+        "mean_distance": distances.mean().item(),
+        "max_distance": distances.max().item(),
+        "boundary_share": bounded.float().mean().item(),
+    }
+
+
 def per_row(values: Tensor, tensor: Tensor) -> Tensor:
     """`values` of shape [rows], reshaped to broadcast over `tensor`."""
     return values.view(-1, *[1] * (tensor.dim() - 1)) if tensor.dim() > 1 else values.view(tensor.dim() * (1,))
