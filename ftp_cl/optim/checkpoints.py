@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import nn
 from torch.optim import Optimizer
 
 from ftp_cl.optim.states import States
@@ -50,14 +49,22 @@ class Riding:
         ]
 
     def _add(self, optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
-        own = self._saved()
-        if is_called_by("_get_optim_state_dict"):
-            return riding(optimizer, state_dict, own["tensors"], self._tracked.names)
-        return {**state_dict, STATE_KEY: own}
+        saved = self._saved()
+        if not is_called_by("_get_optim_state_dict"):
+            return {**state_dict, STATE_KEY: saved}
+        state, parameters = dict(state_dict["state"]), [p for group in optimizer.param_groups for p in group["params"]]
+        for index, parameter in enumerate(parameters):
+            own = saved["tensors"].get(self._tracked.names.get(parameter, ""))
+            if own is not None:
+                numbers = torch.tensor([float(own[key]) for key in NUMBERS], dtype=torch.float64)
+                kept = {key: own[key] for key in _TENSORS if key in own} | {"numbers": numbers}
+                entries = {f"{_PREFIX}{key}": value for key, value in kept.items()}
+                state[index] = {**state.get(index, {}), **entries}
+        return {**state_dict, "state": state}
 
     def _take(self, optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
         """Check FTP's part; it is taken over once the optimizer has taken its own, which it may refuse."""
-        tensors, rest = taken_off(optimizer, state_dict, self._tracked.names)
+        tensors, rest = self._taken_off(optimizer, state_dict)
         own = {"version": 1, "tensors": tensors} if tensors else state_dict.get(STATE_KEY)
         state_dict = {key: value for key, value in rest.items() if key != STATE_KEY}
         self._loading = None if own is None else self._states.parse(own)
@@ -74,44 +81,27 @@ class Riding:
         if states is not None:
             self._states.replace(states)
 
+    def _taken_off(self, optimizer: Optimizer, state_dict: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """FTP's state by name, if it rides in parameters' states, and the state dict without it.
 
-def riding(
-    optimizer: Optimizer, state_dict: Mapping[str, Any], tensors: Mapping[str, Any], names: Mapping[nn.Parameter, str]
-) -> dict[str, Any]:
-    """An optimizer's state dict with FTP's state of each parameter, which `tensors` has by name."""
-    state, parameters = dict(state_dict["state"]), [p for group in optimizer.param_groups for p in group["params"]]
-    for index, parameter in enumerate(parameters):
-        own = tensors.get(names.get(parameter, ""))
-        if own is not None:
-            numbers = torch.tensor([float(own[key]) for key in NUMBERS], dtype=torch.float64)
-            kept = {key: own[key] for key in _TENSORS if key in own} | {"numbers": numbers}
-            entries = {f"{_PREFIX}{key}": value for key, value in kept.items()}
-            state[index] = {**state.get(index, {}), **entries}
-    return {**state_dict, "state": state}
-
-
-def taken_off(
-    optimizer: Optimizer, state_dict: Mapping[str, Any], names: Mapping[nn.Parameter, str]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """FTP's state by name, if it rides there, and the state dict without it.
-
-    Raises:
-        ValueError: the state of a parameter is no mapping.
-    """
-    states, tensors = state_dict.get("state"), {}
-    if not isinstance(states, Mapping):
-        return {}, dict(state_dict)
-    for key, state in states.items():
-        if not isinstance(state, Mapping):
-            raise ValueError(f"The optimizer's state of parameter {key!r} is a {type(state).__name__}, not a mapping.")
-    for group, saved in zip(optimizer.param_groups, state_dict.get("param_groups", ()), strict=False):
-        for parameter, key in zip(group["params"], saved.get("params", ()), strict=False):
-            found = {name[len(_PREFIX) :]: value for name, value in states.get(key, {}).items() if _is_own(name)}
-            if "numbers" in found and parameter in names:
-                numbers = named(found.pop("numbers").tolist())
-                tensors[names[parameter]] = {**found, **numbers}
-    rest = {key: {n: value for n, value in state.items() if not _is_own(n)} for key, state in states.items()}
-    return tensors, {**state_dict, "state": rest if tensors else states}
+        Raises:
+            ValueError: the state of a parameter is no mapping.
+        """
+        states, tensors, names = state_dict.get("state"), {}, self._tracked.names
+        if not isinstance(states, Mapping):
+            return {}, dict(state_dict)
+        for key, state in states.items():
+            if not isinstance(state, Mapping):
+                kind = type(state).__name__
+                raise ValueError(f"The optimizer's state of parameter {key!r} is a {kind}, not a mapping.")
+        for group, saved in zip(optimizer.param_groups, state_dict.get("param_groups", ()), strict=False):
+            for parameter, key in zip(group["params"], saved.get("params", ()), strict=False):
+                found = {name[len(_PREFIX) :]: value for name, value in states.get(key, {}).items() if _is_own(name)}
+                if "numbers" in found and parameter in names:
+                    numbers = named(found.pop("numbers").tolist())
+                    tensors[names[parameter]] = {**found, **numbers}
+        rest = {key: {n: value for n, value in state.items() if not _is_own(n)} for key, state in states.items()}
+        return tensors, {**state_dict, "state": rest if tensors else states}
 
 
 def _is_own(name: Any) -> bool:

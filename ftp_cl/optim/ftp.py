@@ -272,14 +272,8 @@ class FTP(Readings):
     def __getstate__(self) -> dict[str, Any]:
         """Hooks do not travel: torch drops them when an optimizer is copied or pickled, so a copy is unattached."""
         states = {name: state.state_dict() for name, state in self._states.items()}
-        unattached: dict[str, Any] = {
-            "_optimizer": None,
-            "_given": None,
-            "_handles": [],
-            "_riding": None,
-            "_step": None,
-        }
-        return {**self.__dict__, **unattached, "_states": (states, self._states.given)}
+        unattached = dict.fromkeys(("_optimizer", "_given", "_riding", "_step"))
+        return {**self.__dict__, **unattached, "_handles": [], "_states": (states, self._states.given)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
