@@ -7,7 +7,7 @@ import torch
 from avalanche.benchmarks.utils.utils import concat_datasets
 from avalanche.core import SupervisedPlugin
 from avalanche.models.utils import avalanche_forward, is_multi_task_module
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import mse_loss, pad
 
 from ftp_cl.models.heads import MASK_VALUE
@@ -84,8 +84,11 @@ class DarkExperienceReplay(SupervisedPlugin[Any]):
         if not (self._parts.end(strategy.experience, if_hidden=True) and experiences):
             return
         dataset = joined(experiences)
+        labels: list[Any] = [int(target) for target in dataset.targets]
+        if is_multi_task_module(strategy.model):  # which has heads for tasks: ids may begin anew in each
+            labels = list(zip((int(task) for task in dataset.targets_task_labels), labels, strict=True))
         own: dict[Any, list[int]] = {label: [] for label in self._met}
-        for index, label in enumerate(_labels(strategy.model, dataset)):
+        for index, label in enumerate(labels):
             own.setdefault(label, []).append(index)
         each, left_over = divmod(self.mem_size, len(own))
         for place, (label, indices) in enumerate(own.items()):
@@ -118,14 +121,6 @@ class DarkExperienceReplay(SupervisedPlugin[Any]):
         images, targets, tasks = _stacked([self.memory[label][0][i] for label, i in drawn])
         logits = [self.memory[label][1][i] for label, i in drawn]
         return images, targets, tasks, _of_one_width([row[None] for row in logits])
-
-
-def _labels(model: nn.Module, dataset: Any) -> list[Any]:
-    """The class of each image; where the model has heads for tasks, with its task: ids may begin anew in each."""
-    targets = [int(target) for target in dataset.targets]
-    if not is_multi_task_module(model):
-        return targets
-    return list(zip((int(task) for task in dataset.targets_task_labels), targets, strict=True))
 
 
 def _stacked(items: Sequence[Any]) -> tuple[Tensor, Tensor, Tensor]:
