@@ -12,15 +12,7 @@ from avalanche.training.supervised import JointTraining
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ftp_cl.metrics.accuracy_matrix import (
-    average_accuracy,
-    average_forgetting,
-    average_incremental_accuracy,
-    backward_transfer,
-    forward_transfer,
-    learning_accuracy,
-    stepwise_forgetting,
-)
+from ftp_cl.metrics import accuracy_matrix as formulas
 from ftp_cl.metrics.distance import distance_from_anchor
 from ftp_cl.metrics.evaluation_record import EvaluationRecord
 from ftp_cl.metrics.robustness import ood_average, relative_robustness
@@ -29,14 +21,10 @@ from ftp_cl.metrics.stream_order import ExperienceKey, first_rows, is_ood, is_wh
 Value = TypeVar("Value")
 
 # Functions of (accuracy matrix, sizes, first rows).
-_OF_THE_MATRIX: dict[str, Callable[..., float]] = {
-    "average_accuracy": average_accuracy,
-    "average_incremental_accuracy": average_incremental_accuracy,
-    "average_forgetting": average_forgetting,
-    "stepwise_forgetting": stepwise_forgetting,
-    "backward_transfer": backward_transfer,
-    "learning_accuracy": learning_accuracy,
-}
+_OF_THE_MATRIX = (
+    *("average_accuracy", "average_incremental_accuracy", "average_forgetting", "stepwise_forgetting"),
+    *("backward_transfer", "learning_accuracy"),
+)
 
 
 class StreamCounts(PluginMetric[dict[str, float]]):
@@ -225,12 +213,12 @@ class ContinualMetrics(PredictionCounts):
         columns = range(len(first))
         sizes = self.record.sizes(self.row, self.test_stream, columns) if self.weight_by_size else None
         results = {}
-        for name, function in _OF_THE_MATRIX.items():
+        for name in _OF_THE_MATRIX:
             with suppress(ValueError):  # an entry that the formula reads was not evaluated
-                results[name] = function(matrix, sizes, first)
+                results[name] = getattr(formulas, name)(matrix, sizes, first)
         with suppress(ValueError):
             untrained = self.record.accuracies(0, self.test_stream, columns)
-            results["forward_transfer"] = forward_transfer(matrix, untrained, sizes, first)
+            results["forward_transfer"] = formulas.forward_transfer(matrix, untrained, sizes, first)
         error = self.record.calibration_error(self.row, self.test_stream, seen)
         return results if error is None else {**results, "expected_calibration_error": error}
 
