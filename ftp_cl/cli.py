@@ -65,6 +65,8 @@ def _parser() -> argparse.ArgumentParser:
         "run",
         help="train on a stream and evaluate",
         usage="ftp-cl run [-m] [--cfg job] [--from RESULT.json [--trust]] [key=value ...]",
+        description="Without keys: FTP on split_emoji with EfficientNet-Lite0. 'ftp-cl list' names benchmarks, methods "
+        "and models, '--cfg job' shows all keys, docs/configuration.md explains them.",
     )
     run.add_argument("-m", "--multirun", action="store_true", help="run all combinations: method=naive,ftp seed=0,1,2")
     run.add_argument("--cfg", choices=["job"], help="print the configuration and do not run")
@@ -97,16 +99,18 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--out", type=expanded, default="demo", help="directory of runs and report (default: demo)")
     demo.set_defaults(act=_demo)
 
-    compare = commands.add_parser("compare", help="tune methods with equal budgets and compare them (docs/protocol.md)")
+    compare = commands.add_parser("compare", help="tune methods with equal budgets and compare them (docs/compare.md)")
     compare.add_argument("settings", nargs="*", metavar="SETTING", help="settings of the plan (default: all)")
     compare.add_argument(
-        "--plan", default="comparison", metavar="NAME", help="of configs/, or a file (default: comparison)"
+        "--plan", default="comparison", metavar="NAME", help="plan in configs/, or a YAML file (default: comparison)"
     )
     compare.add_argument("--quick", action="store_true", help="run the small version of the plan")
     compare.add_argument("--results", type=expanded, metavar="DIR", help="directory of results (default: results/NAME)")
-    compare.add_argument("--runs", type=expanded, default=Path("runs"), help="directory of runs; may be deleted later")
+    compare.add_argument(
+        "--runs", type=expanded, default=Path("runs"), help="run directories; deletable afterwards (default: runs)"
+    )
     compare.add_argument("--workers", type=int, metavar="N", help="runs at a time (default: number of cores)")
-    compare.add_argument("--minutes", type=float, metavar="N", help="start no run after this time")
+    compare.add_argument("--minutes", type=float, metavar="N", help="start no run after N minutes")
     compare.set_defaults(act=_compare)
 
     results = commands.add_parser("results", help="work on a plan's stored results: export, drop, merge, differences")

@@ -1,7 +1,7 @@
 """Fine-tune a pretrained model on a class-incremental stream with FTP, in plain Avalanche.
 
     python strategies/ftp_naive.py
-    python strategies/ftp_naive.py --ensemble         # decided together with LDA: the most accurate on such streams
+    python strategies/ftp_naive.py --ensemble         # the trained head and LDA decide together (docs/ftp_or_not.md)
     python strategies/ftp_naive.py --without-ftp      # the same without the projection
 
 Copy this file and change what you need.

@@ -2,7 +2,7 @@
 
     python strategies/multitask_ftp.py --root /data/PASCAL_MT [--without-ftp]
 
-Each target has a decoder and a head of its own, which are free. Losses are weighted as in facebookresearch/astmt.
+FTP leaves each target's decoder and head free. Losses have the weights of facebookresearch/astmt.
 """
 
 import argparse

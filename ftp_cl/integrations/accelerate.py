@@ -18,10 +18,13 @@ def attach_ftp(accelerator: Any, model: nn.Module, optimizer: Any, **options: An
         accelerator: the `Accelerator`.
         model: prepared.
         optimizer: prepared.
-        options: of `FTP`.
+        options: keyword arguments of `FTP`.
+
+    Returns:
+        The `FTP`, with `radii()`, `distances()`, `summary()`.
 
     Raises:
-        ValueError: DeepSpeed is in use.
+        ValueError: DeepSpeed is in use, or as `FTP`.
     """
     if str(accelerator.distributed_type).endswith("DEEPSPEED"):
         raise ValueError("FTP does not work with DeepSpeed, whose optimizers step on flat copies: use FSDP2.")

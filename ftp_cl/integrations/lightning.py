@@ -12,20 +12,24 @@ class FTPCallback(Callback):
 
         trainer = Trainer(callbacks=[FTPCallback(exclude="net.head")])
 
-    FTP's state is in Lightning's checkpoints, with the optimizer's. A second `fit` of the same module keeps
+    FTP's state is part of Lightning's checkpoints, with the optimizer's. A second `fit` of the same module keeps
     the anchor.
+
+    Args:
+        options: keyword arguments of `FTP`. Without `exclude`, FTP projects everything that is trained: exclude a new
+            classifier, by its name in the LightningModule.
 
     Attributes:
         ftp: the `FTP`, with `radii()`, `distances()`, `summary()`; None before training.
     """
 
     def __init__(self, **options: Any) -> None:
-        """Take the options of `FTP`."""
+        """Take the options."""
         self.ftp: FTP | None = None
         self._options, self._module = options, None
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-        """Attach; optimizers are there, and their state is not loaded yet.
+        """Attach: the optimizers exist here, and Lightning has not loaded their state yet.
 
         Raises:
             ValueError: the module has no optimizer, or several.

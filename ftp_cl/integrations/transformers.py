@@ -20,7 +20,13 @@ class FTPTrainerMixin:
 
         trainer = FTPTrainer(model=model, args=args, train_dataset=data, ftp_options={"exclude": "classifier"})
 
-    FTP's state is in the checkpoints that the Trainer writes, with its optimizer's.
+    FTP's state is part of the Trainer's checkpoints, with the optimizer's. With a peft model, FTP bounds the adapters'
+    changes (docs/lora.md). docs/trainers.md says what works with FSDP, resuming and `load_best_model_at_end`.
+
+    Args:
+        ftp_options: keyword arguments of `FTP`. None: its defaults, with which FTP projects everything that is
+            trained: exclude a new classifier.
+        args, kwargs: the Trainer's own.
 
     Attributes:
         ftp: the `FTP`, with `radii()`, `distances()`, `summary()`; None before training.
@@ -30,14 +36,14 @@ class FTPTrainerMixin:
     _ftp_model: Any = None
 
     def __init__(self, *args: Any, ftp_options: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
-        """Make the Trainer; `ftp_options` are those of `FTP`, the rest is the Trainer's."""
+        """Make the Trainer."""
         self._ftp_options = dict(ftp_options or {})
         super().__init__(*args, **kwargs)
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
         """The Trainer's optimizer, or the one that it was given, with FTP attached.
 
-        A second `train()` goes on with the first one's radii, unless `model_init` makes another model.
+        A second `train()` continues with the radii of the first, unless `model_init` makes a new model.
 
         Raises:
             ValueError: DeepSpeed is in use.

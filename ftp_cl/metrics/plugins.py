@@ -122,34 +122,32 @@ class ContinualMetrics(PredictionCounts):
         strategy.eval(benchmark.streams["ood_fog_3"])
         print(metrics.result(), metrics.accuracy_matrix())
 
-    Accuracies are kept per stream and experience, so that OOD streams do not disturb forgetting, as they do in
+    It keeps accuracies per stream and experience, so an OOD evaluation does not change forgetting, as it does in
     Avalanche's own metric. In task-incremental streams each experience is evaluated with its task's head, as the
-    strategy does it. Whatever is evaluated while an experience is trained on (``eval_every``) counts for that
-    training, the last evaluation replacing earlier ones.
+    strategy does. An evaluation during training (``eval_every``) counts for that training; the last one replaces
+    earlier ones.
 
-    Experiences may come in any order, again, or all at once (Avalanche's ``JointTraining``): the matrix has a row for
-    each training, and column j is test experience j. What follows one training without an evaluation between them, on
-    the same experience, belongs to the same row; so do the parts of an experience of an online stream. A test stream
-    of one experience (``ni_benchmark``) belongs to all trainings.
+    Experiences can come in any order, again, or all at once (Avalanche's ``JointTraining``): the matrix has a row for
+    each training, and column j is test experience j. Trainings on one experience without an evaluation between them
+    share a row; so do the parts of an experience of an online stream. A test stream of one experience
+    (``ni_benchmark``) belongs to all trainings.
 
-    After each training, values refer to what has been seen: the test experiences trained on so far, and the same
-    experiences of OOD streams. A value is left out while it cannot be computed: forgetting before the second
-    training, or if the test stream was not evaluated after each; forward transfer unless it was also evaluated
-    before training; relative robustness where an OOD stream has classes that the test stream lacks.
+    Values are over the test experiences trained on so far, and the same experiences of OOD streams. A value that cannot
+    be computed is left out: forgetting before the second training, or if the test stream was not evaluated after each;
+    forward transfer unless the test stream was also evaluated before training; relative robustness where an OOD stream
+    has classes that the test stream lacks.
 
     Metrics, by name in ``result()`` and CamelCase in logs (``AverageAccuracy/eval_phase/test_stream``), in percent or
     percentage points: average_accuracy, average_incremental_accuracy, average_forgetting (maximum-based),
     stepwise_forgetting, backward_transfer, forward_transfer, learning_accuracy, expected_calibration_error; and with
     OOD streams ood_average, relative_robustness (a ratio), ood_expected_calibration_error (mean over the streams). The
-    formulas and their sources stand with the functions of the same names.
+    functions of the same names in ``ftp_cl.metrics`` have the formulas and sources.
 
     Args:
-        test_stream: the name of the stream that the accuracy matrix is of.
-        ood_prefix: of the streams that no benchmark of this package has made, those whose names begin so are OOD
-            streams.
-        weight_by_size: weigh experiences by their number of test samples; by default all count the same, as in the
-            papers. On experiences of unequal size the two differ.
-        bins: of confidence, for the calibration error.
+        test_stream: name of the stream of the accuracy matrix.
+        ood_prefix: a stream of your own is OOD if its name begins so; benchmarks of this package mark theirs.
+        weight_by_size: True weighs experiences by their number of test samples; False, as in the papers, equally.
+        bins: number of confidence bins of the calibration error; 15 as in its paper.
     """
 
     def __init__(

@@ -62,27 +62,27 @@ def pretrained(
     How images were resized and cut in pretraining is in ``model.preprocessing``, which benchmarks take:
     ``split_imagenet_r(size=model.preprocessing)``.
 
-    On CPUs, depthwise convolutions on maps smaller than their kernel take a quicker way with the same outcome
-    (``ftp_cl.models.small_maps``).
-
     Args:
         architecture: "efficientnet_lite0", 1 or 2, or an architecture of timm with or without a tag.
         head: "cosine" (imprinted; the more accurate in class-incremental streams) or "linear". "saved": the one in the
             file ``weights``, which a ``ContinualClassifier`` was saved in (a run's ``weights.safetensors``).
         weights: None: those of the package for "efficientnet_lite0", 1 or 2, of the hub for any other name. "random":
-            random weights. Otherwise the path of a state dict, see ``ftp_cl.models.weights``: ``.safetensors``, or what
-            ``torch.save`` wrote. Nothing in it is executed; the classifier's tensors in it are dropped.
-        lora: Train an adapter in place of the backbone's weights: {"rank": 8, "targets": ["qkv", "proj"]} in a ViT; see
+            random weights. Otherwise the path of a state dict (docs/models.md lists the forms): ``.safetensors``, or
+            what ``torch.save`` wrote. Nothing in it is executed; its classifier is dropped.
+        lora: Train adapters instead of the backbone's weights: {"rank": 8, "targets": ["qkv", "proj"]} in a ViT; see
             ``add_lora``.
         revision: Branch, tag or commit on the hub; None for the newest.
-        interpolation: As the next four, a field of ``model.preprocessing`` (see ``Preprocessing``) that is to differ
-            from what timm records.
+        interpolation: Replaces a field of ``model.preprocessing`` (see ``Preprocessing``), as the next four do; None
+            for what timm records.
         crop: Share of the resized image's side that is kept.
         crop_mode: "center", "squash" or "border".
         mean: Three numbers.
         std: Three numbers.
         **timm_options: For timm's model, such as ``img_size=64`` for a ViT (position embeddings are resized),
             ``patch_size=8`` (and patch embeddings) or ``drop_path_rate=0.1``.
+
+    Returns:
+        The model: images [B, 3, H, W] -> logits [B, largest class id seen + 1].
 
     Raises:
         FileNotFoundError: There is no file ``weights``, or none on the hub, or it cannot be reached; says what to do.

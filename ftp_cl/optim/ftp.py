@@ -30,60 +30,57 @@ from ftp_cl.projection.checks import number
 class FTP(Readings):
     """Keeps each weight tensor in a ball around its anchor while any optimizer trains it; learns each ball's radius.
 
-    Fast Trainable Projection, arXiv 2310.19182. After every `optimizer.step()`, with W~ the new weights, W0 the
-    anchor, g the gradient of that step: rows r of W~ - W0 that are longer (L1) than the tensor's radius gamma are
-    shortened to it. Before that, gamma takes an Adam step along the vote sum_r <g_r, c'_r> / n_r(c'), with c' the
-    previous step's change. No extra forward or backward pass is needed.
+    Fast Trainable Projection, arXiv 2310.19182, Algorithm 1. A row r is the weights of one output unit, W0 the anchor.
+    After each `optimizer.step()`, FTP shortens each row of the change W - W0 that is longer (L1) than the tensor's
+    radius gamma to gamma. Before that, gamma takes an Adam step against the vote sum_r <g_r, c'_r> / n_r(c'): g is the
+    step's gradient, c' the previous step's change, n_r a row's L1 norm. FTP needs no extra forward or backward pass.
 
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
         ftp = FTP(model, exclude="head").attach(optimizer)
 
-    Of peft's adapters in a model (LoRA, LoHa, VeRA) the change that each makes of a weight is kept in a ball around 0,
-    through one of its factors, without an anchor or a previous change (docs/lora.md).
+    peft's LoRA, LoHa and VeRA adapters: FTP keeps the change that each makes to its weight in a ball around 0, and
+    stores neither anchor nor previous change (docs/lora.md).
 
-    The optimizer stays what it is: schedulers, GradScaler, Accelerate and Lightning work as before. FTP's state rides
-    in `optimizer.state_dict()` under the key "ftp": two tensors of each projected tensor's size (anchor and previous
+    The optimizer stays what it is: schedulers, GradScaler, Accelerate and Lightning work as before. FTP's state is part
+    of `optimizer.state_dict()` under the key "ftp": two tensors of each projected tensor's size (anchor and previous
     change) and a few numbers. torch does not copy hooks with an optimizer: after deepcopy or unpickling, call `attach`
     again.
 
     Args:
-        parameters: the model, or its named parameters. With the model, parameters that it gains later are found by
-            themselves, and `exclude` takes module types; otherwise call `track`.
+        parameters: the model, or its named parameters. With the model, FTP finds parameters that it gains later, and
+            `exclude` takes module types; otherwise call `track`.
         k: factor in [0, 1] on votes that shrink a radius ("gradient annealing", section 4 of the paper). 1, the
             paper's default, leaves them; 0 lets radii only grow, which underfits less.
-        anchor: weights to stay near, by name, as they are now: they are copied. None: each tensor's weights right
-            before its first optimizer step.
-        exclude: what is not projected: parameter names, module names, shell patterns, module types. A new classifier
-            belongs here. A weight that is tied is excluded if any of its names is.
-        method: "paper", the published rule, in which all rows vote on the radius; "exact", in which only rows that the
-            previous step has shortened do: the derivative of the loss by the radius (docs/hyper_optimizer.md); or
-            "one_pass", a variant in one pass over memory that keeps the anchor only: the direction of the previous
-            change is read off the weights before the step, W - W0, which is the same but for rounding; the vote counts
-            in the next step; the first radius is mu, because a change below a weight's last bit has no direction. It
-            needs weights in float32 or float64.
+        anchor: weights to stay near, by name; they are copied. None: each tensor's weights right before its first
+            optimizer step.
+        exclude: what is not projected: parameter names, module names, shell patterns, module types. **Name a new
+            classifier here**: with the default, (), FTP projects everything that is trained. A tied weight is
+            excluded if any of its names is.
+        method: "paper", the published rule: all rows vote on the radius. "exact": only rows that the previous step has
+            shortened vote, the derivative of the loss by the radius (docs/hyper_optimizer.md). "one_pass": a variant
+            in one pass over memory that keeps the anchor only; votes count one step later, the first radius is mu, and
+            weights must be float32 or float64 (docs/speed.md).
         mu: step size of the radii, 1e-2 as published. A radius grows by at most about mu a step, in units of a row's
             L1 norm.
-        backend: "torch", which is always there, "numba" (`pip install 'ftp-cl[fast]'`; for CPU), "triton" (for
-            GPUs), or "auto": for each tensor Numba or Triton where they take it, else plain torch. All give the same
-            results but for rounding, and read each other's state. Behind torch's fused Adam and AdamW, Numba and Triton
-            take their update and the projection together (docs/speed.md). Triton's kernels have not run on a GPU yet:
-            before they are used on one, they must pass a trial there against plain torch, in the first step.
+        backend: "torch"; "numba" (CPU; `pip install 'ftp-cl[fast]'`); "triton" (NVIDIA GPUs); or "auto": for each
+            tensor Numba or Triton where they take it, else torch. All give the same results up to rounding, and read
+            each other's state. Triton's kernels have not run on a GPU yet: on one, "auto" first tries them against
+            plain torch (docs/speed.md).
         direction_dtype: of the previous change, which only votes on radii; `"bfloat16"` halves its memory. None: that
             of the weights, as published.
         anchor_dtype: of the anchors; `"bfloat16"` halves their memory, and is exact where the pretrained weights are
             bfloat16 numbers. None: that of the weights.
-        round_anchor: whether an anchor may be rounded to `anchor_dtype`, which moves weights; otherwise a step raises
-            ValueError where it would be.
-        anchor_device: keeps anchors elsewhere, for example on "cpu" while the weights are on a GPU; they are fetched
-            tensor by tensor at each step. None: where the weights are.
+        round_anchor: True: round anchors to `anchor_dtype`, which moves weights. False: a step raises ValueError
+            instead.
+        anchor_device: keeps anchors elsewhere, for example on "cpu" while the weights are on a GPU; each step fetches
+            them tensor by tensor. None: where the weights are.
 
-    A parameter group may carry `ftp_k`, its own k, or `ftp=False`, not to be projected.
+    A parameter group can have `ftp_k`, its own k, or `ftp=False`, which leaves it free.
 
-    Under DistributedDataParallel every process projects alike, since all have the same weights and gradients. Weights
-    that are sharded along dimension 0, as `fully_shard` (FSDP2, also on a mesh of replicas and shards, HSDP) leaves
-    them, are projected where they are, with up to three small collectives a step among the shards; FTP's state is
-    sharded like them and rides in what `get_optimizer_state_dict` of torch.distributed.checkpoint gives. Then
-    `distances` and `summary` are to be called in all processes. FSDP's first version and other placements are refused.
+    DistributedDataParallel needs no change. Weights that are sharded along dimension 0 (`fully_shard`: FSDP2, HSDP)
+    stay sharded, with up to three small collectives a step. FTP's state is sharded like them and is part of
+    torch.distributed.checkpoint's `get_optimizer_state_dict`. Call `distances` and `summary` in all processes. FSDP's
+    first version and other placements are refused.
 
     Attributes:
         updates: the step in progress, tensor by tensor; empty between steps.

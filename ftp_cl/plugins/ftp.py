@@ -31,42 +31,39 @@ class FTPPlugin(SupervisedPlugin[Any]):
 
         strategy = Naive(model=model, optimizer=optimizer, criterion=criterion, plugins=[FTPPlugin()])
 
-    The defaults are the published values, as those of `method=ftp`; docs/protocol.md says where others do better.
-    Works with every supervised strategy of Avalanche in which an optimizer trains the weights, with online streams, and
-    with any torch optimizer. The learning rate may be one that would ruin the model otherwise. With another
-    model than before, the plugin begins anew.
+    The defaults are the published values, as in `method=ftp`; docs/protocol.md says where others do better. The plugin
+    works with every supervised Avalanche strategy in which a torch optimizer trains the weights, and with online
+    streams. Take the learning rate at which a new head trains well (docs/learning_rate.md). With a new model, the
+    plugin starts again.
 
     Args:
         k: factor in [0, 1] on votes that shrink a radius; 1 as published, 0 lets radii only grow.
-        anchor: what the weights stay near. "previous": the weights at the start of each experience. "initial": those
-            that training started from. Or weights: a state dict, or the path of a .safetensors or torch file.
-            Radii start again whenever the anchor moves. What peft's adapters have learned is then merged into base
-            weights, or kept in frozen adapters (`FTP.next_task`), because their own anchor is no change.
-        exclude: what is not projected. "head": the classifier, as `find_classifier` finds it (logged). Anything else is
-            taken as `FTP` takes it: parameter and module names, shell patterns, module types; () for nothing.
-        when: "step", the paper's way: after every optimizer step. "experience": training is free, and once it ends
-            the whole change is projected, with radii learned then (`project_post_hoc`).
-        radius_data: for when="experience", where the radii's batches come from: "train", "validation" (the benchmark's
+        anchor: what the weights stay near. "previous": the weights at the start of each experience. "initial": the
+            weights before the first experience. Or weights: a state dict, or the path of a .safetensors or torch file.
+            Radii start again whenever the anchor moves. The plugin then merges what peft's adapters have learned into
+            base weights, or keeps it in frozen adapters (`FTP.next_task`).
+        exclude: what is not projected. "head": the classifier, as `find_classifier` finds it (logged). Or as in `FTP`:
+            parameter and module names, shell patterns, module types; () for nothing.
+        when: "step", as published: project after every optimizer step. "experience": train freely, and project the
+            whole change once at the end, with radii learned then (`project_post_hoc`).
+        radius_data: for when="experience", the source of the radii's batches: "train", "validation" (the benchmark's
             stream of that name) or "replay" (the buffer of a ReplayPlugin; the training data while it is empty).
         radius_iterations: for when="experience", the number of batches.
-        method: the rule for the radii; "paper" is the published one, "exact" the derivative of the loss, "one_pass" a
-            variant that costs less, as in `FTP`; it has no meaning with when="experience".
+        method: the rule for the radii, as in `FTP`: "paper" is the published one, "exact" the derivative of the loss,
+            "one_pass" a cheaper variant, which when="experience" refuses.
         mu: step size of the radii; 1e-2 as published.
-        scale_by_classes: multiply mu by the share of the classes seen so far that the current experience has, to this
-            power, because its batches vote for these classes alone. In a class-incremental stream of equal experiences
-            the t-th has mu / t^power: above 1, all experiences together cannot carry a weight further than a fixed
-            multiple of what the first may (2.6 times with 1.5), however long the stream. Where every experience has all
-            classes, all have the same mu. Class ids that begin anew in each task are other classes in each, if the
-            benchmark is of Avalanche's `nc_benchmark` or the model has a head for each task. It knows nothing of stored
-            images: with replay or Cumulative, whose batches vote for all seen classes, leave it at 0. 0, as published,
-            by default. Needs experiences that list their classes (`with_classes_timeline`); others, and those of
-            streams without task boundaries, have the whole mu.
-        pretrained_classes: as how many classes seen before the stream `scale_by_classes` counts what the backbone knows
-            when it comes. With 0, the default, the first experience has the whole mu, however few its classes. With
-            20, the share of a first experience of 20 classes is a half, that of one of 4 a sixth, and the t-th of these
-            has mu times (1 / (5 + t)) to that power: it falls more slowly than above.
-        backend, direction_dtype, anchor_device, anchor_dtype, round_anchor: what computes, and how precisely and where
-            the state is kept; as in `FTP`. Of no effect with when="experience", which keeps no state between steps.
+        scale_by_classes: a power p, 0 (off) as published. It multiplies mu by s^p, where s is the share of the classes
+            seen so far that the current experience has, because its batches vote for these classes alone. In a
+            class-incremental stream of equal experiences, the t-th has mu / t^p. Leave it at 0 with replay or
+            Cumulative, whose batches vote for all seen classes. It has no effect where every experience has all
+            classes, in streams without task boundaries, and where experiences do not list their classes. Class ids
+            that begin again in each task count as new classes if the benchmark is Avalanche's `nc_benchmark` or the
+            model has a head for each task.
+        pretrained_classes: how many classes `scale_by_classes` counts as seen before the stream, for what the backbone
+            knows. With 0, the default, the first experience has the whole mu. With 20, a first experience of 4 classes
+            has the share 4 / 24.
+        backend, direction_dtype, anchor_device, anchor_dtype, round_anchor: as in `FTP`. No effect with
+            when="experience", which keeps no state between steps.
         reanchor_every: for online streams without task boundaries: move the anchor to the current weights
             every so many iterations. None (default) leaves it where training started.
 
