@@ -1,13 +1,16 @@
 """From the words of a command line to one checked configuration."""
 
+import copy
 import inspect
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
@@ -51,10 +54,9 @@ def load_config(overrides: Sequence[str], benchmark: Mapping[str, Any] | None = 
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_directory().resolve()), version_base="1.3"):
         try:
-            config = compose("config", list(overrides))
+            config = _composed(overrides)
         except Exception as error:  # Hydra asserts, or recurses without end, where words are malformed
             raise ConfigError(_explain(error, overrides)) from error
-    drop_descriptions(config)
     if benchmark is not None:
         given = [f"{parsed(word).key_or_group}." for word in overrides]  # benchmark.colours.road., too
         own = {
@@ -66,6 +68,26 @@ def load_config(overrides: Sequence[str], benchmark: Mapping[str, Any] | None = 
     check(config)
     if benchmark is None:
         leave_size_to_model(config, overrides)
+    return config
+
+
+def _composed(overrides: Sequence[str]) -> DictConfig:
+    """What Hydra composes of these words, single keys apart from the files that are chosen: those take it long."""
+    words = [parsed(word) for word in overrides]
+    if any(word.is_sweep_override() for word in words):
+        raise HydraException("A key has several values.")
+    single = [word for word in words if "." in word.key_or_group or word.key_or_group in defaults()]
+    chosen = tuple(str(word.input_line) for word in words if word not in single)
+    config = copy.deepcopy(_chosen(chosen))
+    ConfigLoaderImpl._apply_overrides_to_config(single, config)
+    return config
+
+
+@lru_cache(maxsize=128)
+def _chosen(words: tuple[str, ...]) -> DictConfig:
+    """The keys of the files that these words choose."""
+    config = compose("config", list(words))
+    drop_descriptions(config)
     return config
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ftp_cl.plugins.processes import share
+from ftp_cl.plugins.processes import count, share
 
 
 class WorkerLoader:
@@ -28,6 +28,9 @@ class WorkerLoader:
 
     Attributes:
         size: of the whole batch that was given last.
+
+    Raises in an iteration:
+        ValueError: an item is wrong; of several processes, of which the others may have none, OSError.
     """
 
     def __init__(self, loader: Any, workers: int, pin_memory: bool) -> None:
@@ -52,9 +55,13 @@ class WorkerLoader:
         outside = torch.get_rng_state()
         iterator = iter(self._loader)  # which draws, or not, by whether the processes are there already
         torch.set_rng_state(outside)
-        for size, batch in zip(self._batches.sizes, iterator, strict=True):
-            self.size = size
-            yield batch
+        try:
+            for size, batch in zip(self._batches.sizes, iterator, strict=True):
+                self.size = size
+                yield batch
+        except ValueError as error:
+            words = str(error).rpartition("ValueError: ")[2]  # behind the worker's traceback
+            raise (OSError if count() > 1 else ValueError)(words) from error
 
 
 class _SeededBatches(Sampler[list[tuple[int, int]]]):

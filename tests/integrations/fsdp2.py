@@ -3,14 +3,18 @@
 accelerate offers FSDP2 to accelerators alone: it is told that this process has one. All else is as on GPUs.
 """
 
-import sys
-from pathlib import Path
+import os
+import signal
+import traceback
 
 import peft
 import torch
+import torch._dynamo
 import torch.distributed as dist
+import torch.distributed.fsdp
 import transformers
 from accelerate import PartialState
+from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import DistributedType
 from torch.distributed.tensor import DTensor
 
@@ -72,5 +76,19 @@ def main(folder):
     dist.destroy_process_group()
 
 
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+def hold(rank, port, folder):
+    """In a forked process of two, which ends here: with status 0 if all of this holds."""
+    status = 1
+    signal.alarm(300)
+    torch.set_num_threads(1)  # makes the threads anew of which a fork has none
+    try:
+        AcceleratorState._reset_state(reset_partial_state=True), GradientState._reset_state()
+        given = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
+        given |= {"MASTER_ADDR": "localhost", "MASTER_PORT": port}  # as torchrun sets them
+        os.environ.update({name: str(value) for name, value in given.items()})
+        main(folder)
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(status)
