@@ -11,7 +11,7 @@ from avalanche.training.templates import SupervisedTemplate
 from avalanche.training.utils import trigger_plugins
 from torch import nn
 
-from ftp_cl.optim.ftp import STATE_KEY
+from ftp_cl.optim.checkpoints import STATE_KEY
 from ftp_cl.plugins.randomness import capture_random_state, restore_random_state
 from ftp_cl.runs.packing import CannotSave, Packing, check_class, load_part, load_resized
 

@@ -38,7 +38,8 @@ def render_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["breakable"] = _breakable
+    # Escaped text that may break after the marks inside "method (optimizer.backbone_lr=1e-05)".
+    environment.filters["breakable"] = lambda text: Markup(re.sub(r"([._=/])", r"\1<wbr>", str(escape(text))))
     with drawing():
         sections = [
             _section(benchmark, members, f"b{number}", run_root)
@@ -88,11 +89,6 @@ def _examples(label: str, run: Result) -> list[tuple[str, str]]:
             title = f"{label}, {stream}: {example.get('best')} (above), {example.get('worst')} (below)"
             found.append((title, f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"))
     return found
-
-
-def _breakable(text: str) -> Markup:
-    """Escaped text that may break after the marks inside "method (optimizer.backbone_lr=1e-05)"."""
-    return Markup(re.sub(r"([._=/])", r"\1<wbr>", str(escape(text))))
 
 
 def _relative(path: Path, root: str) -> str:

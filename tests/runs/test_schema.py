@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from ftp_cl.runs.catalogue import GROUPS, entry, options_of
+from ftp_cl.runs.check import check_configuration
 from ftp_cl.runs.config import load_config, load_repeated, plain
 from ftp_cl.runs.directory import RunDirectory
 from ftp_cl.runs.records import projection_after_each_experience
-from ftp_cl.runs.schema import ConfigError, Configuration, check_configuration, defaults, table_of_keys
+from ftp_cl.runs.schema import ConfigError, Configuration, defaults, table_of_keys
 from ftp_cl.runs.status import statuses
 from ftp_cl.study.store import read_frame, runs_of_frame
 

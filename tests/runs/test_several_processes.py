@@ -231,7 +231,13 @@ ODD = ["train.batch_size=14", "train.freeze_batch_norm=false"]
         ["method=replay", *ODD, "seed=23"],
         ["method=ewc", "method.ewc_lambda=10", *ODD, "seed=23"],
         ["method=ftp", *ODD, "seed=23"],
-        ["method=fixmatch", *OPTIONS["fixmatch"], *ODD, "seed=23"],
+        # Of 30 labelled images the last batch has one, which one process has.
+        [
+            *("method=fixmatch", "labels.per_class=3", "method.ratio=1", "train.batch_size=29"),
+            *("benchmark=split_emoji", "benchmark.size=64", "benchmark.ood_domains=[blob]", "eval.ood_every=never"),
+            *("model=timm", "model.architecture=test_resnet", "model.weights=random"),
+            *("model.gradient_checkpointing=true", "train.freeze_batch_norm=false"),
+        ],
     ],
     ids=lambda options: options[0].removeprefix("method="),
 )
@@ -241,7 +247,7 @@ def test_two_processes_equal_one_in_float64_to_many_more_digits(tmp_path, float6
     run(load_config([*SHORT, *options]), tmp_path / "one")
     weights = load_file(tmp_path / "two" / "weights.safetensors")
     assert all(value.dtype == torch.float64 for value in weights.values() if value.is_floating_point())
-    assert_the_same(tmp_path / "two", tmp_path / "one", within=1e-12)
+    assert_the_same(tmp_path / "two", tmp_path / "one", within=1e-11)
 
 
 @pytest.fixture
