@@ -128,3 +128,11 @@ def test_events_whose_numbers_are_none_are_passed_over(tmp_path, number):
     (tmp_path / "result.json").write_text("{}")
     assert projection_after_each_experience(tmp_path, "radius") == [{"w": 1.0}]
     assert [status.latest for status in statuses(tmp_path)] == ["experience 1: 90.0 % on test"]
+
+
+def test_a_configuration_knows_nothing_of_those_before_it():
+    """What a command line chooses is composed once, and each configuration of it gets a copy."""
+    first = load_config(["train.epochs=7", "method.k=0.5"])
+    first.method.mu = 9.0
+    second = load_config([])
+    assert (second.train.epochs, second.method.k, second.method.mu) == (10, 1.0, 0.01)
