@@ -100,9 +100,6 @@ def _environment(runs: Iterable[Result]) -> dict[str, list[str]]:
     values: dict[str, dict[str, None]] = {}
     for run in runs:
         for key, value in run.environment.items():
-            values.setdefault(key, {})[_shown(value)] = None
+            shown = "–" if value is None else printable(value)  # noqa: RUF001
+            values.setdefault(key, {})[shown] = None
     return {key: list(distinct) for key, distinct in values.items()}
-
-
-def _shown(value: Any) -> str:
-    return "–" if value is None else printable(value)  # noqa: RUF001
