@@ -72,5 +72,19 @@ class ArrayDataset(RebuildableDataset):
         return Image.fromarray(np.array(self.data[index])), self.targets[index]
 
 
+class DerivedDataset(RebuildableDataset):
+    """The items of another dataset, changed when they are read. Subclasses set ``source``."""
+
+    source: Any
+
+    @property
+    def targets(self) -> Sequence[int]:  # type: ignore[override]
+        """The class index of each item; a source that has none is not asked before."""
+        return self.source.targets
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+
 def _make(dataset_class: type[RebuildableDataset], arguments: dict[str, Any]) -> RebuildableDataset:
     return dataset_class(**arguments)

@@ -12,10 +12,8 @@ from torch.utils.data import Subset
 from torchvision.datasets import VisionDataset
 
 from ftp_cl.benchmarks._copies import values_of
-from ftp_cl.benchmarks._dataset import RebuildableDataset
+from ftp_cl.benchmarks._dataset import DerivedDataset, RebuildableDataset
 from ftp_cl.benchmarks._sources import sources
-from ftp_cl.benchmarks.corruptions import CorruptedDataset
-from ftp_cl.benchmarks.ood import _Relabelled
 
 Images = list[tuple[Any, NDArray[np.int64]]]
 """Raw datasets, and which of their items."""
@@ -29,7 +27,7 @@ def images_of(experiences: Iterable[CLExperience]) -> Images:
 def _unwrapped(raw: Any, indices: NDArray[np.int64]) -> tuple[Any, NDArray[np.int64]]:
     if isinstance(raw, Subset):
         return _unwrapped(raw.dataset, np.asarray(raw.indices, np.int64)[indices])
-    return _unwrapped(raw.source, indices) if isinstance(raw, CorruptedDataset | _Relabelled) else (raw, indices)
+    return _unwrapped(raw.source, indices) if isinstance(raw, DerivedDataset) else (raw, indices)
 
 
 def have_identities(images: Images) -> bool:

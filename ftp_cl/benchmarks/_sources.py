@@ -65,6 +65,15 @@ def _sources(node: Any, indices: NDArray[np.int64], above: list[Layer]) -> Itera
             yield from _sources(node._datasets[owner], indices[run] - starts[owner], layers)
 
 
+def with_raw(node: Any, replace: Callable[[Any], Any]) -> Any:
+    """Return a copy of the tree whose raw datasets are replaced."""
+    if not isinstance(node, FlatData):
+        return replace(node)
+    twin = copy.copy(node)
+    twin._datasets = [with_raw(part, replace) for part in node._datasets]
+    return twin
+
+
 def with_layers(dataset: Data, layers: Sequence[Layer]) -> Data:
     """Return ``dataset`` with more transforms on top of its own."""
     for frozen, current in layers:

@@ -3,7 +3,7 @@
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Any, Unpack
 
 import numpy as np
 from torchvision.datasets import CIFAR10, CIFAR100
@@ -12,10 +12,7 @@ from torchvision.transforms import Compose, Resize
 from ftp_cl.benchmarks._checks import Size, check_choice, check_size, class_indices
 from ftp_cl.benchmarks._dataset import ArrayDataset
 from ftp_cl.benchmarks.download import Archive, data_root, require_folder
-from ftp_cl.benchmarks.options import ClassOptions, Transform, class_benchmark, takes
-
-if TYPE_CHECKING:
-    from ftp_cl.benchmarks.scenario import DescribedScenario
+from ftp_cl.benchmarks.options import ClassOptions, DescribedScenario, class_benchmark, takes
 
 _SIDE = 32
 _SIZES = (32, 512)
@@ -194,15 +191,13 @@ def split_cifar10(
     dataset_root: str | Path | None = None,
     download: bool = True,
     **options: Unpack[ClassOptions],
-) -> "DescribedScenario":
+) -> DescribedScenario:
     """CIFAR-10 in experiences of a few classes, with CIFAR-10-C or corruptions made here as OOD streams.
 
     Everything is as in ``split_cifar100``, with 10 classes and ``cifar-10-batches-py/`` and ``CIFAR-10-C/`` below
     ``dataset_root`` (None: ~/.avalanche/data/cifar10).
     """
-    return _split_cifar(
-        "cifar10", corruption_source, size, dataset_root, download, n_experiences=n_experiences, seed=seed, **options
-    )
+    return _split_cifar("cifar10", n_experiences, seed, corruption_source, size, dataset_root, download, **options)
 
 
 @takes(ClassOptions)
@@ -215,7 +210,7 @@ def split_cifar100(
     dataset_root: str | Path | None = None,
     download: bool = True,
     **options: Unpack[ClassOptions],
-) -> "DescribedScenario":
+) -> DescribedScenario:
     """CIFAR-100 in experiences of a few classes, with CIFAR-100-C or corruptions made here as OOD streams.
 
     The streams are ``train``, ``test``, ``validation`` if asked for, and one ``ood_<corruption>_<severity>`` per
@@ -232,16 +227,24 @@ def split_cifar100(
         download: fetch what is missing (169 MB; CIFAR-C 2.9 GB), with progress and checksum.
         options: see ``ClassOptions``.
     """
-    return _split_cifar(
-        "cifar100", corruption_source, size, dataset_root, download, n_experiences=n_experiences, seed=seed, **options
-    )
+    return _split_cifar("cifar100", n_experiences, seed, corruption_source, size, dataset_root, download, **options)
 
 
 def _split_cifar(
-    variant: str, source: str, size: Size, dataset_root: str | Path | None, download: bool, **options: Any
-) -> "DescribedScenario":
-    for transform in ("train_transform", "eval_transform"):
-        options[transform] = _resized(size, options[transform])
+    variant: str,
+    n_experiences: int | Sequence[int],
+    seed: int,
+    source: str,
+    size: Size,
+    dataset_root: str | Path | None,
+    download: bool,
+    **options: Any,
+) -> DescribedScenario:
+    check_size(size, *_SIZES)
+    if size != _SIDE:  # by the transforms and not in the dataset, because corruptions come before it
+        resize = size if callable(size) else Resize([size, size])
+        for name in ("train_transform", "eval_transform"):
+            options[name] = resize if options[name] is None else Compose([resize, options[name]])
     check_choice("corruption_source", source, ("published", "made"))
     root = data_root(dataset_root, variant)
     train, test = (Cifar(root, variant, part, download) for part in ("train", "test"))
@@ -255,13 +258,5 @@ def _split_cifar(
             for severity in check_severities(options["severities"])
         }
     settings = {"size": size, "corruption_source": source}
+    options |= {"n_experiences": n_experiences, "seed": seed}
     return class_benchmark(f"split_{variant}", train, test, settings, published, **options)
-
-
-def _resized(size: Size, transform: Transform | None) -> Transform | None:
-    """Return a transform that resizes first; not the dataset's work, because corruptions come before it."""
-    check_size(size, *_SIZES)
-    if size == _SIDE:
-        return transform
-    resize = size if callable(size) else Resize([size, size])
-    return resize if transform is None else Compose([resize, transform])

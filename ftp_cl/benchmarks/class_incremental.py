@@ -199,7 +199,14 @@ def draw_identities(
     Raises:
         ValueError: if an argument is out of range, or a class has fewer training identities than ``shots``.
     """
-    _check_shares(validation_fraction, shots, label_percent)
+    if validation_fraction is not None and not 0 < validation_fraction < 1:
+        raise ValueError(f"validation_fraction={validation_fraction} must lie between 0 and 1, both excluded.")
+    if shots is not None and not (isinstance(shots, Integral) and shots >= 1):
+        raise ValueError(f"shots={shots} is no number of images to train on: use 1 or more, or None for all.")
+    if not 0 < label_percent <= 100:
+        raise ValueError(f"label_percent={label_percent} must lie above 0 and be at most 100.")
+    if shots is not None and label_percent < 100:
+        raise ValueError("shots and label_percent both limit the training items: give one of them.")
     _checked_seed(seed)
     training, validation = {}, {}
     for position, (name, members) in enumerate(identities.items()):
@@ -214,17 +221,6 @@ def draw_identities(
             )
         training[name] = rest[: max(1, round(label_percent / 100 * len(rest)))][:shots]
     return training, validation
-
-
-def _check_shares(validation_fraction: float | None, shots: int | None, label_percent: float) -> None:
-    if validation_fraction is not None and not 0 < validation_fraction < 1:
-        raise ValueError(f"validation_fraction={validation_fraction} must lie between 0 and 1, both excluded.")
-    if shots is not None and not (isinstance(shots, Integral) and shots >= 1):
-        raise ValueError(f"shots={shots} is no number of images to train on: use 1 or more, or None for all.")
-    if not 0 < label_percent <= 100:
-        raise ValueError(f"label_percent={label_percent} must lie above 0 and be at most 100.")
-    if shots is not None and label_percent < 100:
-        raise ValueError("shots and label_percent both limit the training items: give one of them.")
 
 
 def _slice_classes(class_order: Sequence[int], n_experiences: int | Sequence[int], first_half: bool) -> list[list[int]]:

@@ -2,15 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import Unpack
 
 from ftp_cl.benchmarks._checks import Size, check_choice, check_choices, check_domains
 from ftp_cl.benchmarks.download import Archive, data_root, require_folder
 from ftp_cl.benchmarks.image_files import ImageFiles, images_in
-from ftp_cl.benchmarks.options import ImageOptions, domain_benchmark, takes
-
-if TYPE_CHECKING:
-    from ftp_cl.benchmarks.scenario import DescribedScenario
+from ftp_cl.benchmarks.options import DescribedScenario, ImageOptions, domain_benchmark, takes
 
 CORE50_SESSIONS = tuple(f"s{number}" for number in range(1, 12))
 """The eleven sessions: each before another background and in other light, eight indoors and three outdoors."""
@@ -80,7 +77,8 @@ class Core50(ImageFiles):
             for number in range(1, _OBJECTS_PER_CATEGORY * len(CORE50_CATEGORIES) + 1)
             for frame in _part(images_in(folder, f"{session}/o{number}"), split)
         ]
-        self._set_files(folder, items, _class_names(object_level), size)
+        numbers = range(1, _OBJECTS_PER_CATEGORY + 1) if object_level else ("",)
+        self._set_files(folder, items, [f"{name}{number}" for name in CORE50_CATEGORIES for number in numbers], size)
 
 
 def _part(frames: list[str], split: str) -> list[str]:
@@ -88,12 +86,6 @@ def _part(frames: list[str], split: str) -> list[str]:
         return frames
     n_train = len(frames) - max(1, round(_TEST_SHARE * len(frames)))
     return frames[:n_train] if split == "train" else frames[n_train:]
-
-
-def _class_names(object_level: bool) -> list[str]:
-    if not object_level:
-        return list(CORE50_CATEGORIES)
-    return [f"{name}{number}" for name in CORE50_CATEGORIES for number in range(1, _OBJECTS_PER_CATEGORY + 1)]
 
 
 @takes(ImageOptions)
@@ -107,7 +99,7 @@ def core50(
     dataset_root: str | Path | None = None,
     download: bool = True,
     **options: Unpack[ImageOptions],
-) -> "DescribedScenario":
+) -> DescribedScenario:
     """CORe50 session by session (domain-incremental): 50 objects before other backgrounds, unseen sessions as OOD.
 
     The streams are ``train`` and ``test`` (the last 20 % of each film), ``validation`` if asked for, with one

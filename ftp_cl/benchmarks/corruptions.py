@@ -1,11 +1,11 @@
 """ImageNet-C's corruptions as OOD streams of any benchmark of images."""
 
+import contextlib
 import copy
 import hashlib
 import importlib
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 from avalanche.benchmarks.scenarios import CLScenario, EagerCLStream
-from avalanche.benchmarks.utils import AvalancheDataset
 from PIL import Image
 from torchvision.transforms.functional import to_pil_image, to_tensor
 
 from ftp_cl.benchmarks._checks import check_choice, check_choices
-from ftp_cl.benchmarks._dataset import LabelledDataset, RebuildableDataset
+from ftp_cl.benchmarks._dataset import DerivedDataset, LabelledDataset
+from ftp_cl.benchmarks._sources import with_raw
 from ftp_cl.benchmarks.cifar_corruptions import corrupt_small
 from ftp_cl.benchmarks.image_files import UNREADABLE
 from ftp_cl.benchmarks.ood import add_streams, stream_of
@@ -151,11 +151,15 @@ def corrupt(image: Image.Image, name: str, severity: int, seed: int = 0, constan
     digest = hashlib.blake2b(f"{name} {severity} {seed} {image.size}".encode() + image.tobytes(), digest_size=16)
     number = int.from_bytes(digest.digest(), "little")
     small = constants == "cifar" or (constants == "auto" and min(image.size) < _SMALLEST_SIDE_OF_IMAGENET)
-    with _global_generator(np.random.SeedSequence(number).generate_state(8)):
+    before = np.random.get_state()
+    np.random.seed(np.random.SeedSequence(number).generate_state(8))
+    try:
         if small:
             return corrupt_small(image, name, severity, np.random.default_rng(number), _library().corruptions)
         options = {"seed": number % 2**32} if name in _SEEDED_BY_ARGUMENT else {}
         return Image.fromarray(_library().corrupt(np.array(image), severity, name, **options))
+    finally:
+        np.random.set_state(before)
 
 
 def check_severities(severities: int | Sequence[int]) -> tuple[int, ...]:
@@ -185,21 +189,10 @@ def _library() -> Any:
         ) from error
 
 
-@contextmanager
-def _global_generator(seed: np.ndarray) -> Iterator[None]:
-    """Seed NumPy's global generator for a while."""
-    before = np.random.get_state()
-    np.random.seed(seed)
-    try:
-        yield
-    finally:
-        np.random.set_state(before)
-
-
 # ---- datasets and streams --------------------------------------------------------------------------------------------
 
 
-class CorruptedDataset(RebuildableDataset):
+class CorruptedDataset(DerivedDataset):
     """A dataset with every image corrupted; each is computed when it is read, or read from the cache.
 
     Args:
@@ -220,20 +213,8 @@ class CorruptedDataset(RebuildableDataset):
         constants: str = "auto",
         cache: str | None = None,
     ) -> None:
-        self.source = source
-        self.name = name
-        self.severity = severity
-        self.seed = seed
-        self.constants = constants
-        self.cache = cache
-
-    @property
-    def targets(self) -> Sequence[int]:  # type: ignore[override]
-        """The class index of each item."""
-        return self.source.targets
-
-    def __len__(self) -> int:
-        return len(self.source)
+        self.source, self.name, self.severity = source, name, severity
+        self.seed, self.constants, self.cache = seed, constants, cache
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
         item = self.source[index]
@@ -246,26 +227,15 @@ class CorruptedDataset(RebuildableDataset):
         key = f"{self.seed} {self.constants} {image.size}"
         digest = hashlib.blake2b(key.encode() + image.tobytes(), digest_size=16).hexdigest()
         path = Path(self.cache, f"{self.name}_{self.severity}", digest[:2], f"{digest}.png")
-        return _read_png(path) or _write_png(path, corrupt(image, self.name, self.severity, self.seed, self.constants))
-
-
-def _read_png(path: Path) -> Image.Image | None:
-    """Return a cached image; None if there is none that can be read."""
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except UNREADABLE:
-        return None
-
-
-def _write_png(path: Path, image: Image.Image) -> Image.Image:
-    """Write an image under its name only when it is complete, and return it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Not a temporary file of the standard library, which other users of the cache could not read.
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    image.save(part, "PNG")
-    os.replace(part, path)
-    return image
+        with contextlib.suppress(*UNREADABLE), Image.open(path) as kept:
+            return kept.convert("RGB")
+        image = corrupt(image, self.name, self.severity, self.seed, self.constants)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Under its name only when it is complete. A temporary file of the standard library others could not read.
+        part = path.with_name(f"{path.name}.{os.getpid()}.part")
+        image.save(part, "PNG")
+        os.replace(part, path)
+        return image
 
 
 def _as_image(value: Any) -> tuple[Image.Image, Callable[[Image.Image], Any]]:
@@ -300,22 +270,9 @@ def _corrupted_stream(
         return made.setdefault(id(source), CorruptedDataset(source, name, severity, seed, constants, cache))
 
     # One per dataset, too: experiences of the same images share it.
-    datasets = {id(e.dataset): _with_leaves(e.dataset, corrupted) for e in stream}
+    # Their indices, transforms, targets and task labels stay.
+    datasets: dict[int, Any] = {id(e.dataset): copy.copy(e.dataset) for e in stream}
+    for twin in datasets.values():
+        twin._flat_data = with_raw(twin._flat_data, corrupted)
     experiences = [experience_like(e, datasets[id(e.dataset)]) for e in stream]
     return stream_from(f"ood_{name}_{severity}", experiences, StreamKind("ood", name, severity))
-
-
-def _with_leaves(dataset: AvalancheDataset, replace: Callable[[LabelledDataset], Any]) -> AvalancheDataset:
-    """Return a copy whose raw datasets are replaced; indices, transforms, targets and task labels stay."""
-    # Avalanche has no public way to the raw data; the pinned version keeps it at the leaves of this tree.
-    twin = copy.copy(dataset)
-    twin._flat_data = _with_flat_leaves(dataset._flat_data, replace)
-    return twin
-
-
-def _with_flat_leaves(node: Any, replace: Callable[[LabelledDataset], Any]) -> Any:
-    if not hasattr(node, "_datasets"):
-        return replace(node)
-    twin = copy.copy(node)
-    twin._datasets = [_with_flat_leaves(part, replace) for part in node._datasets]
-    return twin

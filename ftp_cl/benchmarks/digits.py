@@ -2,17 +2,14 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Unpack
+from typing import Unpack
 
 import numpy as np
 import torch
 
 from ftp_cl.benchmarks._checks import check_choice, check_size
 from ftp_cl.benchmarks._dataset import RebuildableDataset
-from ftp_cl.benchmarks.options import SplitOptions, class_benchmark, takes
-
-if TYPE_CHECKING:
-    from ftp_cl.benchmarks.scenario import DescribedScenario
+from ftp_cl.benchmarks.options import DescribedScenario, SplitOptions, class_benchmark, takes
 
 CLASSES = ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
 _STORED_SIZE = 8
@@ -47,7 +44,12 @@ class Digits(RebuildableDataset):
 
         self.classes = list(CLASSES)
         images, labels = _read_digits()
-        members = _split_indices(labels)[split]
+        generator, members = np.random.default_rng(0), []
+        for digit in range(len(CLASSES)):
+            drawn = generator.permutation(np.flatnonzero(labels == digit)).tolist()
+            n_test = round(_TEST_SHARE * len(drawn))
+            members += drawn[:n_test] if split == "test" else drawn[n_test:]
+        members.sort()
         data = images[members].unsqueeze(1)
         if size != _STORED_SIZE:
             data = torch.nn.functional.interpolate(data, size=(size, size), mode="bilinear")
@@ -72,17 +74,6 @@ def _read_digits() -> tuple[torch.Tensor, np.ndarray]:
     return torch.from_numpy(digits.images / 16).float(), digits.target
 
 
-def _split_indices(labels: np.ndarray) -> dict[str, list[int]]:
-    generator = np.random.default_rng(0)
-    split: dict[str, list[int]] = {"train": [], "test": []}
-    for digit in range(len(CLASSES)):
-        members = generator.permutation(np.flatnonzero(labels == digit)).tolist()
-        n_test = round(_TEST_SHARE * len(members))
-        split["test"] += members[:n_test]
-        split["train"] += members[n_test:]
-    return {name: sorted(indices) for name, indices in split.items()}
-
-
 @takes(SplitOptions, validation_fraction=0.2, train_transform=None, eval_transform=None)
 def split_digits(
     n_experiences: int | Sequence[int] = 5,
@@ -93,7 +84,7 @@ def split_digits(
     shots: int | None = None,
     fixed_class_order: Sequence[int] | None = None,
     **options: Unpack[SplitOptions],
-) -> "DescribedScenario":
+) -> DescribedScenario:
     """Handwritten 8 x 8 digits, a few per experience, with inverted images as OOD stream: experiments in seconds.
 
     The streams are ``train``, ``validation``, ``test`` and ``ood_inverted`` (the test images, dark on bright). Images

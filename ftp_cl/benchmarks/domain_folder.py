@@ -2,15 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Any, Unpack
 
 from ftp_cl.benchmarks._checks import Size, check_choice, check_choices, check_domains, check_names, composed
 from ftp_cl.benchmarks.folder import ImageFolder
 from ftp_cl.benchmarks.image_files import class_folders
-from ftp_cl.benchmarks.options import ClassOptions, class_benchmark, domain_benchmark, takes
-
-if TYPE_CHECKING:
-    from ftp_cl.benchmarks.scenario import DescribedScenario
+from ftp_cl.benchmarks.options import ClassOptions, DescribedScenario, class_benchmark, domain_benchmark, takes
 
 _SPLITS = ("train", "test", "all")
 _TEST_SHARE = 0.2
@@ -105,7 +102,7 @@ def domain_folder(
     label_percent: float = 100,
     size: Size = 224,
     **options: Unpack[ClassOptions],
-) -> "DescribedScenario":
+) -> DescribedScenario:
     """A data set in folders of domains: domain by domain or class by class, with all images of other domains as OOD.
 
     The streams are ``train``, ``test``, ``validation`` if asked for, one ``ood_<domain>`` per other domain, of all its

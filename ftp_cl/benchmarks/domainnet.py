@@ -3,15 +3,19 @@
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Any, Unpack
 
 from ftp_cl.benchmarks._checks import Size, check_choice, check_choices, check_domains, composed
 from ftp_cl.benchmarks.download import data_root
 from ftp_cl.benchmarks.image_files import ImageFiles, check_files, read_lines
-from ftp_cl.benchmarks.options import ClassOptions, ImageOptions, class_benchmark, domain_benchmark, takes
-
-if TYPE_CHECKING:
-    from ftp_cl.benchmarks.scenario import DescribedScenario
+from ftp_cl.benchmarks.options import (
+    ClassOptions,
+    DescribedScenario,
+    ImageOptions,
+    class_benchmark,
+    domain_benchmark,
+    takes,
+)
 
 DOMAINNET_DOMAINS = ("clipart", "infograph", "painting", "quickdraw", "real", "sketch")
 """The six domains."""
@@ -136,7 +140,7 @@ def domainnet(
     size: Size = 224,
     dataset_root: str | Path | None = None,
     **options: Unpack[ClassOptions],
-) -> "DescribedScenario":
+) -> DescribedScenario:
     """DomainNet, 345 classes: trained on one style with all labels or few, with the other styles as OOD streams.
 
     The streams are ``train``, ``test``, ``validation`` if asked for, one ``ood_<domain>`` (the published test part) per
@@ -187,7 +191,7 @@ def domainnet_domains(
     size: Size = 224,
     dataset_root: str | Path | None = None,
     **options: Unpack[ImageOptions],
-) -> "DescribedScenario":
+) -> DescribedScenario:
     """DomainNet style by style (domain-incremental): all 345 classes in every experience, unseen styles as OOD streams.
 
     The streams are ``train``, ``test``, ``validation`` if asked for, with one experience per training domain; one

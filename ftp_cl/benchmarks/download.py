@@ -17,12 +17,12 @@ class Archive:
 
     Attributes:
         url: where it is published.
-        md5: of the archive; None where none is published, and then it is not downloaded automatically.
+        md5: of the archive.
         folder: the folder in it.
     """
 
     url: str
-    md5: str | None
+    md5: str
     folder: str
 
     @property
@@ -52,7 +52,7 @@ def require_folder(root: Path, archive: Archive, download: bool) -> Path:
     Raises:
         FileNotFoundError: if it is missing and may not or cannot be downloaded.
     """
-    fetch = partial(_fetch, root, archive) if download and archive.md5 is not None else None
+    fetch = partial(_fetch, root, archive) if download else None
     return _require(root / archive.folder, fetch, f"get {archive.filename} from {archive.url} and extract it in {root}")
 
 
@@ -79,7 +79,7 @@ def _require(path: Path, fetch: Callable[[], None] | None, advice: str) -> Path:
     raise FileNotFoundError(f"{path} is missing{reason}: {advice}.")
 
 
-def _fetch_file(folder: Path, name: str, url: str, md5: str | None) -> None:
+def _fetch_file(folder: Path, name: str, url: str, md5: str) -> None:
     with _complete(folder) as incomplete:
         download_url(url, str(incomplete), name, md5)
         os.replace(incomplete / name, folder / name)

@@ -1,15 +1,19 @@
 """split_emoji, emoji_text and emoji_styles: emoji as a stream of classes, or of styles, tested in all styles."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Any, Unpack
 
 from ftp_cl.benchmarks._checks import Size, check_domains
 from ftp_cl.benchmarks.emoji_domains import DOMAINS, EmojiDomains
 from ftp_cl.benchmarks.emoji_words import WORDINGS, EmojiText
-from ftp_cl.benchmarks.options import SplitOptions, TextOptions, class_benchmark, domain_benchmark, takes
-
-if TYPE_CHECKING:
-    from ftp_cl.benchmarks.scenario import DescribedScenario
+from ftp_cl.benchmarks.options import (
+    DescribedScenario,
+    SplitOptions,
+    TextOptions,
+    class_benchmark,
+    domain_benchmark,
+    takes,
+)
 
 
 @takes(SplitOptions, validation_fraction=0.2)
@@ -23,7 +27,7 @@ def split_emoji(
     size: Size = 64,
     fixed_class_order: Sequence[int] | None = None,
     **options: Unpack[SplitOptions],
-) -> "DescribedScenario":
+) -> DescribedScenario:
     """Emoji of 20 classes, a few classes per experience, with art styles that training never shows as OOD streams.
 
     The streams are ``train``, ``validation`` and ``test`` in the training styles and one ``ood_<domain>`` per other
@@ -64,7 +68,7 @@ def emoji_text(
     *,
     fixed_class_order: Sequence[int] | None = None,
     **options: Unpack[TextOptions],
-) -> "DescribedScenario":
+) -> DescribedScenario:
     """Names of the emoji of ``split_emoji``, told apart by class, with other wordings and languages as OOD streams.
 
     The streams are as in ``split_emoji``, with the same emoji in the same parts, but that an item is a text.
@@ -96,7 +100,7 @@ def _split(
     domains: tuple[Sequence[str], Sequence[str]],
     settings: Mapping[str, Any],
     **options: Any,
-) -> "DescribedScenario":
+) -> DescribedScenario:
     """Cut what ``make(domains, part)`` gives, so that no emoji is in two of training, validation and test."""
     (trained, others), train = domains, make(domains[0], "train")
     settings = {"train_domains": list(trained), "ood_domains": list(others), **settings}
@@ -114,7 +118,7 @@ def emoji_styles(
     *,
     size: Size = 64,
     **options: Unpack[SplitOptions],
-) -> "DescribedScenario":
+) -> DescribedScenario:
     """Emoji style by style (domain-incremental): all 20 classes in every experience, unseen styles as OOD streams.
 
     The streams are ``train``, ``validation`` and ``test`` with one experience per training style, and one

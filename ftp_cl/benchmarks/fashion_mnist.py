@@ -4,7 +4,7 @@ import gzip
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import Unpack
 
 import numpy as np
 from PIL import Image
@@ -13,10 +13,7 @@ from torchvision.datasets import FashionMNIST
 from ftp_cl.benchmarks._checks import Size, check_choice, check_size, class_indices
 from ftp_cl.benchmarks._dataset import ArrayDataset
 from ftp_cl.benchmarks.download import data_root, require_file
-from ftp_cl.benchmarks.options import ClassOptions, class_benchmark, takes
-
-if TYPE_CHECKING:
-    from ftp_cl.benchmarks.scenario import DescribedScenario
+from ftp_cl.benchmarks.options import ClassOptions, DescribedScenario, class_benchmark, takes
 
 FASHION_CLASSES = tuple(FashionMNIST.classes)
 """The ten classes, from "T-shirt/top" to "Ankle boot"; a target is a position in this tuple."""
@@ -103,7 +100,7 @@ def split_fashion_mnist(
     dataset_root: str | Path | None = None,
     download: bool = True,
     **options: Unpack[ClassOptions],
-) -> "DescribedScenario":
+) -> DescribedScenario:
     """Fashion-MNIST in experiences of a few classes, with corruptions as OOD streams.
 
     The streams are ``train``, ``test``, ``validation`` if asked for, and one ``ood_<corruption>_<severity>`` per

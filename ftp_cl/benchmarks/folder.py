@@ -4,14 +4,11 @@ import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import Unpack
 
 from ftp_cl.benchmarks._checks import Size, check_names, composed
 from ftp_cl.benchmarks.image_files import ImageFiles, class_folders, images_in, is_image
-from ftp_cl.benchmarks.options import ClassOptions, class_benchmark, takes
-
-if TYPE_CHECKING:
-    from ftp_cl.benchmarks.scenario import DescribedScenario
+from ftp_cl.benchmarks.options import ClassOptions, DescribedScenario, class_benchmark, takes
 
 
 class ImageFolder(ImageFiles):
@@ -57,7 +54,7 @@ def image_folder(
     *,
     size: Size = 224,
     **options: Unpack[ClassOptions],
-) -> "DescribedScenario":
+) -> DescribedScenario:
     """Images of your own in folders train/, test/ and ood_*/, each with one folder per class.
 
     The streams are ``train``, ``test``, ``validation`` if asked for, one per folder ``ood_<name>``, which may have a

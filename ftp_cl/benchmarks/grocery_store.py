@@ -5,15 +5,12 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import Unpack
 
 from ftp_cl.benchmarks._checks import Size, check_choice
 from ftp_cl.benchmarks.download import data_root
 from ftp_cl.benchmarks.image_files import ImageFiles, check_files, read_lines
-from ftp_cl.benchmarks.options import ClassOptions, class_benchmark, takes
-
-if TYPE_CHECKING:
-    from ftp_cl.benchmarks.scenario import DescribedScenario
+from ftp_cl.benchmarks.options import ClassOptions, DescribedScenario, class_benchmark, takes
 
 _REPOSITORY = "https://github.com/marcusklasson/GroceryStoreDataset"
 _FILES = ("classes.csv", "train.txt", "val.txt", "test.txt", "train", "val", "test", "iconic-images-and-descriptions")
@@ -107,7 +104,7 @@ def grocery_store(
     size: Size = 224,
     dataset_root: str | Path | None = None,
     **options: Unpack[ClassOptions],
-) -> "DescribedScenario":
+) -> DescribedScenario:
     """GroceryStoreDataset, 81 kinds of groceries in experiences, with one product picture per class as OOD stream.
 
     The streams are ``train``, ``test``, ``validation``, ``ood_iconic``, and one ``ood_<corruption>_<severity>`` per

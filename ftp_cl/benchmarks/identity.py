@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from torch.utils.data import Subset
 
 from ftp_cl.benchmarks._copies import CopiedItems, values_of
+from ftp_cl.benchmarks._dataset import DerivedDataset
 from ftp_cl.benchmarks._sources import sources
 from ftp_cl.benchmarks.corruptions import CorruptedDataset
 from ftp_cl.benchmarks.dense.masks import OneExperiencesMasks
 from ftp_cl.benchmarks.image_files import ImageFiles
-from ftp_cl.benchmarks.ood import _Relabelled
 
 Indices = NDArray[np.int64]
 
@@ -80,7 +80,7 @@ class _Reader:
             _add(digest, source.shown)
         if isinstance(source, Subset):
             source, indices = source.dataset, np.asarray(source.indices, np.int64)[indices]
-        elif isinstance(source, CorruptedDataset | _Relabelled | OneExperiencesMasks):
+        elif isinstance(source, DerivedDataset):
             source = source.source
         else:
             return self._add_raw_items(source, indices, digest)

@@ -270,7 +270,8 @@ def check_files(root: Path, paths: Iterable[str], named_by: Path) -> None:
         count += 1
         folder, _, name = path.rpartition("/")
         if folder not in folders:
-            folders[folder] = _sizes_in(root / folder)
+            entries = os.scandir(root / folder) if (root / folder).is_dir() else ()
+            folders[folder] = {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
         if not folders[folder].get(name):
             wrong.append(path)
     if wrong:
@@ -278,12 +279,6 @@ def check_files(root: Path, paths: Iterable[str], named_by: Path) -> None:
             f"{len(wrong)} of the {count} images that {named_by} names are missing or empty, the first is "
             f"{root / wrong[0]}."
         )
-
-
-def _sizes_in(folder: Path) -> dict[str, int]:
-    if not folder.is_dir():
-        return {}
-    return {entry.name: entry.stat().st_size for entry in os.scandir(folder) if entry.is_file()}
 
 
 def is_image(name: str) -> bool:

@@ -2,14 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import Unpack
 
 from ftp_cl.benchmarks._checks import Size, check_choices
 from ftp_cl.benchmarks.image_files import ImageFiles, class_folders, images_in
-from ftp_cl.benchmarks.options import ClassOptions, class_benchmark, takes
-
-if TYPE_CHECKING:
-    from ftp_cl.benchmarks.scenario import DescribedScenario
+from ftp_cl.benchmarks.options import ClassOptions, DescribedScenario, class_benchmark, takes
 
 _SETS = {
     "v2": ("imagenetv2-matched-frequency-format-val", "https://imagenetv2.org/"),
@@ -93,7 +90,7 @@ def imagenet(
     label_percent: float = 100,
     size: Size = 224,
     **options: Unpack[ClassOptions],
-) -> "DescribedScenario":
+) -> DescribedScenario:
     """ImageNet, or some of its classes, with ImageNet-V2, -A, -R and -Sketch as OOD streams.
 
     The streams are ``train``, ``test`` (the published validation part, as usual), ``validation`` if asked for (of the
@@ -121,7 +118,12 @@ def imagenet(
             f"first is {differ[0]}."
         )
     names = check_choices("OOD set", ood_sets, list(_SETS)) if ood_sets else ()
-    ood = {name: ImageNet(_folder(others, name), size, train.classes) for name in names}
+    ood = {}
+    for name in names:
+        folder, page = others / _SETS[name][0], _SETS[name][1]
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{folder} is missing: get it from {page}, or leave {name} out of ood_sets.")
+        ood[name] = ImageNet(folder, size, train.classes)
     settings = {"ood_sets": list(names), "size": size}
     return class_benchmark(
         "imagenet",
@@ -134,10 +136,3 @@ def imagenet(
         label_percent=label_percent,
         **options,
     )
-
-
-def _folder(root: Path, name: str) -> Path:
-    folder, page = _SETS[name]
-    if not (root / folder).is_dir():
-        raise FileNotFoundError(f"{root / folder} is missing: get it from {page}, or leave {name} out of ood_sets.")
-    return root / folder

@@ -2,17 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import Unpack
 
 import yaml
 
 from ftp_cl.benchmarks._checks import Size, check_choice, class_indices
 from ftp_cl.benchmarks.download import Archive, data_root, require_folder
 from ftp_cl.benchmarks.image_files import ImageFiles, check_files, class_folders, images_in
-from ftp_cl.benchmarks.options import ClassOptions, class_benchmark, takes
-
-if TYPE_CHECKING:
-    from ftp_cl.benchmarks.scenario import DescribedScenario
+from ftp_cl.benchmarks.options import ClassOptions, DescribedScenario, class_benchmark, takes
 
 _ARCHIVE = Archive(
     "https://people.eecs.berkeley.edu/~hendrycks/imagenet-r.tar", "a61312130a589d0ca1a8fca1f2bd3337", "imagenet-r"
@@ -66,17 +63,16 @@ class ImageNetR(ImageFiles):
         self.split_lists = None if split_lists is None else Path(split_lists).expanduser()
         folder = require_folder(self.parent, _ARCHIVE, download)
         lists = self.split_lists
-        part = _draw_part(folder, split, split_seed) if lists is None else _read_part(folder, split, lists)
-        self._set_files(folder, *part, size)
+        if lists is not None:
+            self._set_files(folder, *_read_part(folder, split, lists), size)
+            return
+        from ftp_cl.benchmarks.class_incremental import draw_identities
 
-
-def _draw_part(folder: Path, split: str, seed: int) -> tuple[list[tuple[str, int]], list[str]]:
-    from ftp_cl.benchmarks.class_incremental import draw_identities
-
-    images = {wnid: images_in(folder, wnid) for wnid in class_folders(folder)}
-    training, test = draw_identities(images, validation_fraction=_TEST_SHARE, shots=None, seed=seed)
-    part = training if split == "train" else test
-    return [(path, target) for target, paths in enumerate(part.values()) for path in sorted(paths)], list(images)
+        images = {wnid: images_in(folder, wnid) for wnid in class_folders(folder)}
+        parts = draw_identities(images, validation_fraction=_TEST_SHARE, shots=None, seed=split_seed)
+        part = parts[_SPLITS.index(split)]
+        items = [(path, target) for target, paths in enumerate(part.values()) for path in sorted(paths)]
+        self._set_files(folder, items, list(images), size)
 
 
 def _read_part(folder: Path, split: str, lists: Path) -> tuple[list[tuple[str, int]], list[str]]:
@@ -135,7 +131,7 @@ def split_imagenet_r(
     dataset_root: str | Path | None = None,
     download: bool = True,
     **options: Unpack[ClassOptions],
-) -> "DescribedScenario":
+) -> DescribedScenario:
     """ImageNet-R, 200 classes as art, cartoons and sketches, in experiences, with corruptions as OOD streams.
 
     The streams are ``train``, ``test``, ``validation`` if asked for, and one ``ood_<corruption>_<severity>`` per

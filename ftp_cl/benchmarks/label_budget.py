@@ -64,7 +64,7 @@ def few_labels(
             stream that would have an empty experience, one whose experiences do not fit or that has images of another
             stream of ``benchmark`` than ``train``, or one that is there already.
     """
-    choices = _choose(benchmark, _Budget(per_class, fraction, allow_fewer, seed), unlabelled)
+    choices = _choose(benchmark, unlabelled, per_class, fraction, allow_fewer, seed)
     if unlabelled is not None:
         _check_unlabelled(benchmark, unlabelled)
     train = stream_of(benchmark, "train")
@@ -103,50 +103,8 @@ def hidden_labels(
 
     For evaluation only (the precision of pseudo-labels): keep it where no strategy, plugin or model refers to it.
     """
-    choices = _choose(benchmark, _Budget(per_class, fraction, allow_fewer, seed), unlabelled)
+    choices = _choose(benchmark, unlabelled, per_class, fraction, allow_fewer, seed)
     return [[int(choice.source.dataset.targets[index]) for index in choice.unlabelled] for choice in choices]
-
-
-@dataclass(frozen=True)
-class _Budget:
-    """How many labels are kept, and by which draw."""
-
-    per_class: int | None
-    fraction: float | None
-    allow_fewer: bool
-    seed: int
-
-    def __post_init__(self) -> None:
-        if (self.per_class is None) == (self.fraction is None):
-            raise ValueError("few_labels needs per_class or fraction, one of them.")
-        if self.per_class is not None and (not isinstance(self.per_class, Integral) or self.per_class < 1):
-            raise ValueError(f"per_class={self.per_class} must be a whole number of at least 1.")
-        if self.fraction is not None and not 0 < self.fraction < 1:
-            raise ValueError(f"fraction={self.fraction} must lie between 0 and 1, both excluded.")
-        if not isinstance(self.seed, Integral) or self.seed < 0:
-            raise ValueError(f"seed={self.seed} must be a whole number of at least 0.")
-
-    def draw(self, experience: int, targets: Sequence[int]) -> list[int]:
-        """Return the indices of the labelled items, in ascending order."""
-        members: dict[int, list[int]] = {}
-        for index, target in enumerate(class_indices(f"Experience {experience}", targets, None)):
-            members.setdefault(target, []).append(index)
-        drawn = []
-        for target, indices in sorted(members.items()):
-            order = _generator(self.seed, experience, target).permutation(len(indices))
-            drawn += [indices[i] for i in order[: self._count(experience, target, len(indices))]]
-        return sorted(drawn)
-
-    def _count(self, experience: int, target: int, available: int) -> int:
-        if self.fraction is not None:
-            return max(1, round(self.fraction * available))
-        assert self.per_class is not None
-        if self.per_class > available and not self.allow_fewer:
-            raise ValueError(
-                f"per_class={self.per_class} is more than the {available} training images of class {target} in "
-                f"experience {experience}: use {available} or fewer, or allow_fewer=True to keep all of such a class."
-            )
-        return min(self.per_class, available)
 
 
 @dataclass(frozen=True)
@@ -162,7 +120,22 @@ def _generator(seed: int, *key: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
 
 
-def _choose(benchmark: CLScenario, budget: _Budget, other: CLScenario | None) -> list[_Choice]:
+def _choose(
+    benchmark: CLScenario,
+    other: CLScenario | None,
+    per_class: int | None,
+    fraction: float | None,
+    allow_fewer: bool,
+    seed: int,
+) -> list[_Choice]:
+    if (per_class is None) == (fraction is None):
+        raise ValueError("few_labels needs per_class or fraction, one of them.")
+    if per_class is not None and (not isinstance(per_class, Integral) or per_class < 1):
+        raise ValueError(f"per_class={per_class} must be a whole number of at least 1.")
+    if fraction is not None and not 0 < fraction < 1:
+        raise ValueError(f"fraction={fraction} must lie between 0 and 1, both excluded.")
+    if not isinstance(seed, Integral) or seed < 0:
+        raise ValueError(f"seed={seed} must be a whole number of at least 0.")
     if UNLABELLED in benchmark.streams:
         raise ValueError(
             f"The benchmark has a stream {UNLABELLED!r} already: keep few labels of the one that it was made from."
@@ -173,12 +146,27 @@ def _choose(benchmark: CLScenario, budget: _Budget, other: CLScenario | None) ->
         sources = _fitting(train, stream_of(other, "train"))
     choices = []
     for number, (experience, source) in enumerate(zip(train, sources, strict=True)):
-        labelled = budget.draw(number, experience.dataset.targets)
+        members: dict[int, list[int]] = {}
+        for index, target in enumerate(class_indices(f"Experience {number}", experience.dataset.targets, None)):
+            members.setdefault(target, []).append(index)
+        labelled = []
+        for target, indices in sorted(members.items()):
+            count = len(indices) if per_class is None else per_class
+            if count > len(indices) and not allow_fewer:
+                raise ValueError(
+                    f"per_class={per_class} is more than the {len(indices)} training images of class {target} in "
+                    f"experience {number}: use {len(indices)} or fewer, or allow_fewer=True to keep all of such a "
+                    "class."
+                )
+            count = count if fraction is None else max(1, round(fraction * len(indices)))
+            order = _generator(seed, number, target).permutation(len(indices))
+            labelled += [indices[i] for i in order[:count]]
+        labelled.sort()
         taken = set(labelled) if other is None else set()
         rest = [index for index in range(len(source.dataset)) if index not in taken]
         if not rest:
             raise ValueError(f"No unlabelled image is left in experience {number}: keep fewer labels.")
-        order = _generator(budget.seed, number).permutation(len(rest))
+        order = _generator(seed, number).permutation(len(rest))
         choices.append(_Choice(labelled, source, [rest[i] for i in order]))
     return choices
 

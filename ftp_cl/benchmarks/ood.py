@@ -7,7 +7,7 @@ from typing import Any
 from avalanche.benchmarks.scenarios import CLExperience, CLScenario, EagerCLStream
 
 from ftp_cl.benchmarks._checks import check_choice, check_names, class_indices, composed
-from ftp_cl.benchmarks._dataset import LabelledDataset, NamedDataset, RebuildableDataset
+from ftp_cl.benchmarks._dataset import DerivedDataset, LabelledDataset, NamedDataset
 from ftp_cl.benchmarks._sources import Layer, for_inputs_only, sources
 from ftp_cl.benchmarks.scenario import (
     OOD,
@@ -161,12 +161,13 @@ def _cut_like(
     return experiences
 
 
-class _Relabelled(RebuildableDataset):
+class _Relabelled(DerivedDataset):
     """A dataset whose class indices are those of a benchmark; -1 for classes that the benchmark has not."""
 
+    targets: Sequence[int] = ()
+
     def __init__(self, source: LabelledDataset, matched: dict[int, int]) -> None:
-        self.source = source
-        self.matched = matched
+        self.source, self.matched = source, matched
         self.targets = [matched.get(int(target), -1) for target in source.targets]
 
     def __getitem__(self, index: int) -> tuple[Any, int]:

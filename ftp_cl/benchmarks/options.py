@@ -12,6 +12,8 @@ from ftp_cl.benchmarks._dataset import LabelledDataset, NamedDataset
 
 if TYPE_CHECKING:
     from ftp_cl.benchmarks.scenario import DescribedScenario
+else:
+    DescribedScenario = "DescribedScenario"  # importing Avalanche takes seconds; the benchmarks have the name from here
 
 Transform = Callable[[Any], Any]
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -155,7 +157,7 @@ def class_benchmark(
     *,
     identities: Sequence[str] | None = None,
     **options: Any,
-) -> "DescribedScenario":
+) -> DescribedScenario:
     """Return what ``split_classes`` makes, with OOD streams of the datasets in ``ood`` and of corruptions.
 
     Args:
@@ -182,7 +184,7 @@ def domain_benchmark(
     settings: Mapping[str, Any],
     ood: Mapping[str, NamedDataset],
     **options: Any,
-) -> "DescribedScenario":
+) -> DescribedScenario:
     """Return what ``split_domains`` makes, with OOD streams; as ``class_benchmark``.
 
     Args:
@@ -204,12 +206,12 @@ def _corruptions(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_unseen(
-    benchmark: "DescribedScenario",
+    benchmark: DescribedScenario,
     ood: Mapping[str, Any],
     corruptions: str | Sequence[str] | None = None,
     severities: int | Sequence[int] = (1, 2, 3, 4, 5),
     corruption_cache: str | Path | None = None,
-) -> "DescribedScenario":
+) -> DescribedScenario:
     from ftp_cl.benchmarks.corruptions import with_corruptions
     from ftp_cl.benchmarks.ood import with_ood
 

@@ -156,7 +156,8 @@ def task_label(experience: CLExperience) -> int:
 
 
 def _cut(data: ExperienceData, groups: TransformGroups, training: bool) -> TaskAwareSupervisedClassificationDataset:
-    _keep_small_in_checkpoints(data.dataset)
+    if isinstance(data.dataset, RebuildableDataset):
+        dill.register(type(data.dataset))(_save_in_checkpoint)
     dataset = TaskAwareSupervisedClassificationDataset(
         [data.dataset],
         indices=list(data.indices),
@@ -187,13 +188,8 @@ def _set_timeline(experience: CLExperience, classes: Sequence[Sequence[int]], nu
     )
 
 
-def _keep_small_in_checkpoints(dataset: LabelledDataset) -> None:
-    """Let Avalanche's checkpoints store ``dataset`` as its constructor's arguments and share it when they are read."""
-    if isinstance(dataset, RebuildableDataset):
-        dill.register(type(dataset))(_save_in_checkpoint)
-
-
 def _save_in_checkpoint(pickler: dill.Pickler, dataset: RebuildableDataset) -> None:
+    """Avalanche's checkpoints store ``dataset`` as its constructor's arguments, and share it when they are read."""
     constructor_based_serialization(
         pickler, dataset, type(dataset), deduplicate=True, kwargs=dataset.constructor_arguments()
     )

@@ -3,14 +3,11 @@
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Any, Unpack
 
 from ftp_cl.benchmarks._checks import check_domains
-from ftp_cl.benchmarks.options import TextOptions, class_benchmark, domain_benchmark, takes
+from ftp_cl.benchmarks.options import DescribedScenario, TextOptions, class_benchmark, domain_benchmark, takes
 from ftp_cl.benchmarks.text_tables import TextTable, parts_of, read_columns
-
-if TYPE_CHECKING:
-    from ftp_cl.benchmarks.scenario import DescribedScenario
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +25,7 @@ def split_text(
     fixed_class_order: Sequence[int] | None = None,
     first_exp_with_half_classes: bool = False,
     **options: Unpack[TextOptions],
-) -> "DescribedScenario":
+) -> DescribedScenario:
     """Texts of your own, some classes per experience; task-incremental with ``return_task_id``.
 
     The streams are ``train``, ``test``, ``validation`` if asked for, and one per part ``ood_<name>``, which may have a
@@ -67,7 +64,7 @@ def text_domains(
     text: str = "text",
     label: str = "label",
     **options: Unpack[TextOptions],
-) -> "DescribedScenario":
+) -> DescribedScenario:
     """Texts of your own, domain by domain: all classes in every experience, unseen domains as OOD streams.
 
     The streams are ``train``, ``test``, ``validation`` if asked for, one ``ood_<domain>`` per domain that is tested on

@@ -2,15 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import Unpack
 
 from ftp_cl.benchmarks._checks import Size, check_choice
 from ftp_cl.benchmarks.download import Archive, data_root, require_folder
 from ftp_cl.benchmarks.image_files import ImageFiles, check_files, images_in, read_lines
-from ftp_cl.benchmarks.options import ClassOptions, class_benchmark, takes
-
-if TYPE_CHECKING:
-    from ftp_cl.benchmarks.scenario import DescribedScenario
+from ftp_cl.benchmarks.options import ClassOptions, DescribedScenario, class_benchmark, takes
 
 _ARCHIVE = Archive(
     "http://cs231n.stanford.edu/tiny-imagenet-200.zip", "90528d7ca1a48142e341f4ef8d21d0de", "tiny-imagenet-200"
@@ -45,7 +42,10 @@ class TinyImageNet(ImageFiles):
         self.parent, self.split = Path(root), split
         folder = require_folder(self.parent, _ARCHIVE, download)
         classes = _lines_of(folder / "wnids.txt")
-        items = _train_items(folder, classes) if split == "train" else _test_items(folder, classes)
+        if split == "train":
+            items = [(path, c) for c, wnid in enumerate(classes) for path in images_in(folder, f"train/{wnid}/images")]
+        else:
+            items = _test_items(folder, classes)
         self._set_files(folder, items, classes, size)
 
 
@@ -53,10 +53,6 @@ def _lines_of(path: Path) -> list[str]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: extract {_ARCHIVE.filename} again.")
     return read_lines(path)
-
-
-def _train_items(folder: Path, classes: Sequence[str]) -> list[tuple[str, int]]:
-    return [(path, target) for target, wnid in enumerate(classes) for path in images_in(folder, f"train/{wnid}/images")]
 
 
 def _test_items(folder: Path, classes: Sequence[str]) -> list[tuple[str, int]]:
@@ -84,7 +80,7 @@ def split_tiny_imagenet(
     dataset_root: str | Path | None = None,
     download: bool = True,
     **options: Unpack[ClassOptions],
-) -> "DescribedScenario":
+) -> DescribedScenario:
     """Tiny ImageNet, 200 classes at 64 pixels, in experiences, with corruptions as OOD streams.
 
     The streams are ``train``, ``test`` (the published validation part, as usual), ``validation`` if asked for, and one

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ftp_cl.optim import FTP
-from ftp_cl.optim.ftp import STATE_KEY
+from ftp_cl.optim.checkpoints import STATE_KEY
 
 logger = logging.getLogger(__name__)
 

@@ -21,7 +21,27 @@ class _Counts:
     cells: dict[tuple[int, ...], tuple[int, int]] = field(default_factory=dict)
 
 
-class EvaluationRecord:
+class Record:
+    """What was measured of streams and their experiences; `row` is of the accuracy matrix, where there are several."""
+
+    def accuracy(self, row: int, stream: str, experiences: Sequence[int]) -> float | None:
+        """Return the accuracy, or what stands for it, over some experiences, percent; None if none was evaluated."""
+        raise NotImplementedError
+
+    def accuracies(self, row: int, stream: str, experiences: Sequence[int]) -> NDArray[np.float64]:
+        """Return that on each experience, percent, shape (len(experiences),); NaN where not evaluated."""
+        found = [self.accuracy(row, stream, [experience]) for experience in experiences]
+        return np.array([np.nan if accuracy is None else accuracy for accuracy in found], np.float64)
+
+    def matched_accuracies(
+        self, row: int, stream: str, experiences: Sequence[int], reference: str, reference_experiences: Sequence[int]
+    ) -> tuple[float, float] | None:
+        """Return that on a stream, and on another one over the same classes; None if it is not known."""
+        mine, its = self.accuracy(row, stream, experiences), self.accuracy(row, reference, reference_experiences)
+        return None if mine is None or its is None else (mine, its)
+
+
+class EvaluationRecord(Record):
     """Counts of predictions by row, stream and experience.
 
     A row is the number of trainings before: row 0 is before any training, row i the i-th row of the accuracy matrix.
@@ -75,11 +95,6 @@ class EvaluationRecord:
     def streams(self, row: int) -> list[str]:
         """Return the names of the streams that were evaluated in a row, in order of evaluation."""
         return list(dict.fromkeys(stream for r, stream, _ in self._counts if r == row))
-
-    def accuracies(self, row: int, stream: str, experiences: Sequence[int]) -> NDArray[np.float64]:
-        """Return the accuracy on each experience, percent, shape (len(experiences),); NaN where not evaluated."""
-        found = [self.accuracy(row, stream, [experience]) for experience in experiences]
-        return np.array([np.nan if accuracy is None else accuracy for accuracy in found], np.float64)
 
     def sizes(self, row: int, stream: str, experiences: Sequence[int]) -> list[int]:
         """Return the number of samples evaluated of each experience."""

@@ -5,14 +5,17 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from avalanche.evaluation import PluginMetric
 from avalanche.evaluation.metric_results import MetricValue
 from numpy.typing import NDArray
 
 from ftp_cl.metrics.dense import Matrix, confusion_matrix, folded, iou_per_class, mean_iou, pixel_accuracy
+from ftp_cl.metrics.evaluation_record import Record
+from ftp_cl.metrics.plugins import StreamCounts
+
+_IGNORED = 255  # value of pixels that are not counted
 
 
-class MaskRecord:
+class MaskRecord(Record):
     """Confusion matrices of the last evaluation of each experience of each stream.
 
     Experiences of a stream that have the same images (class-incremental test streams) are counted once: what differs
@@ -66,13 +69,6 @@ class MaskRecord:
         counts = self.confusion(stream, experiences)
         return None if counts is None else mean_iou(counts, self.seen)
 
-    def matched_accuracies(
-        self, row: int, stream: str, experiences: Sequence[int], reference: str, reference_experiences: Sequence[int]
-    ) -> tuple[float, float] | None:
-        """Return the mean IoU on a stream, and on another one over the same classes."""
-        found = [self.accuracy(row, *pair) for pair in ((stream, experiences), (reference, reference_experiences))]
-        return None if None in found else (found[0], found[1])  # type: ignore[return-value]
-
     def confusion(self, stream: str, experiences: Iterable[int]) -> Matrix | None:
         """Return the confusion matrix over the images of some experiences, unseen classes as background."""
         owners = dict.fromkeys(self._owner.get((stream, number), number) for number in experiences)
@@ -106,14 +102,10 @@ class MaskRecord:
 def owners(stream: Any) -> dict[int, int]:
     """Return for each experience of a stream the first one that has the very same images."""
     first: dict[int, int] = {}
-    return {e.current_experience: first.setdefault(_images(e), e.current_experience) for e in stream}
+    return {e.current_experience: first.setdefault(id(e.dataset), e.current_experience) for e in stream}
 
 
-def _images(experience: Any) -> int:
-    return id(experience.dataset)
-
-
-class MaskCounts(PluginMetric[dict[str, float]]):
+class MaskCounts(StreamCounts):
     """Counts pixels for whoever reads the record, and emits mean IoU and pixel accuracy of each stream.
 
     Hand it to Avalanche's ``EvaluationPlugin``; ``record`` has the rest. A model that says which
@@ -121,20 +113,15 @@ class MaskCounts(PluginMetric[dict[str, float]]):
 
     Args:
         n_classes: of the masks, the background included.
-        ignored: value of pixels that are not counted.
     """
 
-    row = 0
-    """Of the record, which keeps the last evaluation alone."""
+    record: MaskRecord
+    metric, unit = "mean_iou", "mean IoU"
 
-    def __init__(self, n_classes: int, ignored: int = 255) -> None:
+    def __init__(self, n_classes: int) -> None:
         super().__init__()
-        self.n_classes, self.ignored = n_classes, ignored
-        self.record = MaskRecord()
+        self.n_classes = n_classes
         self._evaluated: list[Any] = []
-
-    def __str__(self) -> str:
-        return type(self).__name__
 
     def reset(self) -> None:
         """Forget everything."""
@@ -167,9 +154,9 @@ class MaskCounts(PluginMetric[dict[str, float]]):
     def after_eval_iteration(self, strategy: Any) -> None:
         """Count the pixels of a batch."""
         predicted = strategy.mb_output.detach().argmax(dim=1)
-        counts = confusion_matrix(predicted, strategy.mb_y, self.n_classes, self.ignored)
+        counts = confusion_matrix(predicted, strategy.mb_y, self.n_classes, _IGNORED)
         masks = strategy.mb_y.flatten(1).cpu().numpy()
-        pixels = [np.bincount(mask[mask != self.ignored], minlength=self.n_classes) for mask in masks]
+        pixels = [np.bincount(mask[mask != _IGNORED], minlength=self.n_classes) for mask in masks]
         self.record.add(strategy.experience, counts, np.array(pixels, np.int64))
 
     def after_eval(self, strategy: Any) -> list[MetricValue]:

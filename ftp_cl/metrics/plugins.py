@@ -12,15 +12,7 @@ from avalanche.training.supervised import JointTraining
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ftp_cl.metrics.accuracy_matrix import (
-    average_accuracy,
-    average_forgetting,
-    average_incremental_accuracy,
-    backward_transfer,
-    forward_transfer,
-    learning_accuracy,
-    stepwise_forgetting,
-)
+from ftp_cl.metrics import accuracy_matrix as formulas
 from ftp_cl.metrics.distance import distance_from_anchor
 from ftp_cl.metrics.evaluation_record import EvaluationRecord
 from ftp_cl.metrics.robustness import ood_average, relative_robustness
@@ -29,43 +21,35 @@ from ftp_cl.metrics.stream_order import ExperienceKey, first_rows, is_ood, is_wh
 Value = TypeVar("Value")
 
 # Functions of (accuracy matrix, sizes, first rows).
-_OF_THE_MATRIX: dict[str, Callable[..., float]] = {
-    "average_accuracy": average_accuracy,
-    "average_incremental_accuracy": average_incremental_accuracy,
-    "average_forgetting": average_forgetting,
-    "stepwise_forgetting": stepwise_forgetting,
-    "backward_transfer": backward_transfer,
-    "learning_accuracy": learning_accuracy,
-}
+_OF_THE_MATRIX = (
+    *("average_accuracy", "average_incremental_accuracy", "average_forgetting", "stepwise_forgetting"),
+    *("backward_transfer", "learning_accuracy"),
+)
 
 
-class PredictionCounts(PluginMetric[dict[str, float]]):
-    """Counts right predictions by stream, experience, task and class, for whoever reads the record; emits nothing.
-
-    Args:
-        bins: of confidence, for the calibration error.
+class StreamCounts(PluginMetric[dict[str, float]]):
+    """Base of what counts a strategy's answers by stream and experience, for whoever reads the record; emits nothing.
 
     Attributes:
-        record: of the last evaluation of each experience in each row.
-        classes_of: stream -> the classes that predictions in it are among; of other streams they are among all.
+        record: of the last evaluation of each experience in each row; has `start`, `add` and what `Record` has.
+        metric: what the numbers called accuracy are, by its name in a result.
+        unit: the same in words.
     """
 
-    def __init__(self, bins: int = 15) -> None:
+    record: Any
+    metric = unit = "accuracy"
+
+    def __init__(self) -> None:
         super().__init__()
-        self.classes_of: Mapping[str, Sequence[int]] = {}
-        self.record = EvaluationRecord(bins)
+        self.reset()
 
     def __str__(self) -> str:
         return type(self).__name__
 
     @property
     def row(self) -> int:
-        """Of the record, in which predictions are counted now."""
+        """Of the record, in which is counted now."""
         return 0
-
-    def reset(self) -> None:
-        """Forget everything."""
-        self.record = EvaluationRecord(self.record.bins)
 
     def result(self) -> dict[str, float]:
         """Nothing."""
@@ -78,6 +62,32 @@ class PredictionCounts(PluginMetric[dict[str, float]]):
     def before_eval_exp(self, strategy: Any) -> None:
         """Begin with one experience of one stream."""
         self.record.start(*self._place(strategy))
+
+    def _place(self, strategy: Any) -> tuple[int, str, int]:
+        experience = strategy.experience
+        return self.row, experience.origin_stream.name, experience.current_experience
+
+
+class PredictionCounts(StreamCounts):
+    """Counts right predictions by stream, experience, task and class, for whoever reads the record; emits nothing.
+
+    Args:
+        bins: of confidence, for the calibration error.
+
+    Attributes:
+        classes_of: stream -> the classes that predictions in it are among; of other streams they are among all.
+    """
+
+    record: EvaluationRecord
+
+    def __init__(self, bins: int = 15) -> None:
+        self.bins = bins
+        self.classes_of: Mapping[str, Sequence[int]] = {}
+        super().__init__()
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self.record = EvaluationRecord(self.bins)
 
     def after_eval_iteration(self, strategy: Any) -> None:
         """Count the predictions of a batch."""
@@ -96,10 +106,6 @@ class PredictionCounts(PluginMetric[dict[str, float]]):
             (predicted == labels).cpu().numpy(),
             torch.stack([strategy.mb_task_id, labels], dim=1).cpu().numpy(),
         )
-
-    def _place(self, strategy: Any) -> tuple[int, str, int]:
-        experience = strategy.experience
-        return self.row, experience.origin_stream.name, experience.current_experience
 
 
 class ContinualMetrics(PredictionCounts):
@@ -151,7 +157,6 @@ class ContinualMetrics(PredictionCounts):
         self.test_stream = test_stream
         self.ood_prefix = ood_prefix
         self.weight_by_size = weight_by_size
-        self.reset()
 
     @property
     def row(self) -> int:
@@ -206,12 +211,12 @@ class ContinualMetrics(PredictionCounts):
         columns = range(len(first))
         sizes = self.record.sizes(self.row, self.test_stream, columns) if self.weight_by_size else None
         results = {}
-        for name, function in _OF_THE_MATRIX.items():
+        for name in _OF_THE_MATRIX:
             with suppress(ValueError):  # an entry that the formula reads was not evaluated
-                results[name] = function(matrix, sizes, first)
+                results[name] = getattr(formulas, name)(matrix, sizes, first)
         with suppress(ValueError):
             untrained = self.record.accuracies(0, self.test_stream, columns)
-            results["forward_transfer"] = forward_transfer(matrix, untrained, sizes, first)
+            results["forward_transfer"] = formulas.forward_transfer(matrix, untrained, sizes, first)
         error = self.record.calibration_error(self.row, self.test_stream, seen)
         return results if error is None else {**results, "expected_calibration_error": error}
 

@@ -115,7 +115,8 @@ def pretrained(
         add_lora(backbone, **lora)
     model = ContinualClassifier(
         backbone,
-        _feature_length(backbone),
+        # Some architectures have a hidden layer between pooling and classifier, which is part of the backbone here.
+        int(getattr(backbone, "head_hidden_size", None) or backbone.num_features),
         head="linear" if "classifier.weight" in saved else "cosine" if saved else head,
         normalization=Normalization(preprocessing.mean, preprocessing.std),
         channels_last=architecture in PACKAGED,
@@ -286,8 +287,3 @@ def _timm_model(name: str, options: dict[str, Any], pretrained: bool = False, **
     except Exception as error:  # with options of a wrong kind, architectures fail in ways of their own
         words = " ".join(f"{type(error).__name__}: {error}".split())
         raise ValueError(f"timm cannot build {name} with {options}: {words}") from error
-
-
-def _feature_length(backbone: Any) -> int:
-    # Some architectures have a hidden layer between pooling and classifier, which is part of the backbone here.
-    return int(getattr(backbone, "head_hidden_size", None) or backbone.num_features)

@@ -9,7 +9,7 @@ from avalanche.benchmarks.scenarios import CLExperience
 from avalanche.models import DynamicModule, MultiTaskModule
 from torch import Tensor, nn
 
-from ftp_cl.models.heads import HEADS, ClassifierHead, CosineHead, classes_of
+from ftp_cl.models.heads import HEADS, CosineHead, classes_of
 from ftp_cl.models.imprinting import class_features
 from ftp_cl.models.preprocessing import Preprocessing
 
@@ -105,7 +105,11 @@ class ContinualClassifier(DynamicModule):
         super().__init__()
         self.normalization = normalization if normalization is not None else nn.Identity()
         self.backbone = backbone
-        self.head = head if isinstance(head, nn.Module) else _named_head(head, num_features)
+        if not isinstance(head, nn.Module) and head not in HEADS:
+            nearest = get_close_matches(head, HEADS, n=1)
+            hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+            raise ValueError(f"there is no head {head!r}: choose one of {', '.join(HEADS)}{hint}")
+        self.head = head if isinstance(head, nn.Module) else HEADS[head](num_features)
         self.num_features = num_features
         self.channels_last = channels_last
         self.preprocessing: Preprocessing | None = None
@@ -156,16 +160,11 @@ class ContinualClassifier(DynamicModule):
         if not isinstance(self.head, DynamicModule):
             return
         self.head.adaptation(experience)
-        if self.training and isinstance(self.head, CosineHead):
-            self._imprint(self.head, experience)
-
-    def _imprint(self, head: CosineHead, experience: CLExperience) -> None:
-        new = head.unimprinted(classes_of(experience))
-        if not new:
-            return
-        found = class_features(self, self.features, experience.dataset.eval(), set(new))
-        if found is not None:
-            head.imprint(*found)
+        head = self.head
+        if self.training and isinstance(head, CosineHead) and (new := head.unimprinted(classes_of(experience))):
+            found = class_features(self, self.features, experience.dataset.eval(), set(new))
+            if found is not None:
+                head.imprint(*found)
 
 
 class MultiTaskContinualClassifier(ContinualClassifier, MultiTaskModule):
@@ -187,11 +186,3 @@ class MultiTaskContinualClassifier(ContinualClassifier, MultiTaskModule):
     def forward_all_tasks(self, images: Tensor) -> dict[int, Tensor]:
         """Return the logits of ``images`` in each task."""
         return self(images, None)
-
-
-def _named_head(name: str, num_features: int) -> ClassifierHead:
-    if name not in HEADS:
-        nearest = get_close_matches(name, HEADS, n=1)
-        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-        raise ValueError(f"there is no head {name!r}: choose one of {', '.join(HEADS)}{hint}")
-    return HEADS[name](num_features)

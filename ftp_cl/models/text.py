@@ -64,7 +64,13 @@ def text_classifier(
     """
     folder = pretrained_folder(pretrained)
     if pretrained == MINILM:
-        _check_minilm(Path(folder) / "model.safetensors")
+        path = Path(folder) / "model.safetensors"
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != _MINILM_SHA256:
+            raise ValueError(
+                f"{path} has the sha256 {found} instead of {_MINILM_SHA256}: it is not the published model"
+            )
     model = _auto_model(pretrained, folder)
     if model.config.is_encoder_decoder:
         model = model.get_encoder()
@@ -76,13 +82,6 @@ def text_classifier(
     classifier = ContinualClassifier(encoder, int(model.config.hidden_size), head=head)
     classifier.pretrained = pretrained
     return classifier
-
-
-def _check_minilm(path: Path) -> None:
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != _MINILM_SHA256:
-        raise ValueError(f"{path} has the sha256 {found} instead of {_MINILM_SHA256}: it is not the published model")
 
 
 def _auto_model(name: str, folder: str) -> Any:

@@ -6,6 +6,7 @@ import sys
 import warnings
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -48,11 +49,17 @@ def read_tensors(path: Path, architecture: str = "") -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no weight file {path}")
-    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path, architecture)
+    content: Any
+    if path.suffix == ".safetensors":
+        check_safetensors(path)
+        content = safetensors.torch.load_file(path)
+    else:
+        content = _read_torch(path, architecture)
     for key in _NESTED_KEYS:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
-    if not isinstance(content, dict) or not content or not all(map(_is_named_tensor, content.items())):
+    is_named = isinstance(content, dict) and all(isinstance(name, str) for name in content)
+    if not is_named or not content or not all(isinstance(tensor, Tensor) for tensor in content.values()):
         raise ValueError(
             f'{path} holds no state dict: expected names to tensors, at the top or under "state_dict" or "model"'
         )
@@ -60,10 +67,6 @@ def read_tensors(path: Path, architecture: str = "") -> dict[str, Tensor]:
         if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized or tensor.is_nested:
             raise ValueError(f"{path} holds no plain tensor under {name}: save dense ones that have values")
     return content
-
-
-def _is_named_tensor(entry: tuple[object, object]) -> bool:
-    return isinstance(entry[0], str) and isinstance(entry[1], Tensor)
 
 
 def check_safetensors(path: Path) -> None:
@@ -79,17 +82,16 @@ def check_safetensors(path: Path) -> None:
         raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
 
 
-def _read_safetensors(path: Path) -> object:
-    check_safetensors(path)
-    return safetensors.torch.load_file(path)
-
-
 def _read_torch(path: Path, architecture: str) -> object:
-    if _is_torchscript(path):
-        raise ValueError(
-            f"{path} is a TorchScript archive, which holds code: leave weights out and take the same weights from "
-            f"the hub, {_equivalent(architecture)}, or save the state dict alone, torch.save(model.state_dict(), path)"
-        )
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+        if any(name.endswith("/constants.pkl") for name in names):  # which a state dict has not
+            raise ValueError(
+                f"{path} is a TorchScript archive, which holds code: leave weights out and take the same weights from "
+                f"the hub, {_equivalent(architecture)}, or save the state dict alone, "
+                "torch.save(model.state_dict(), path)"
+            )
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
             warnings.simplefilter("ignore")  # on sparse tensors, which are refused
@@ -102,14 +104,6 @@ def _read_torch(path: Path, architecture: str) -> object:
     except Exception as error:
         # On damaged files torch raises what its parser happened to meet: OSError, KeyError, UnicodeDecodeError, ...
         raise ValueError(f"{path} is damaged or no file that torch.save wrote ({type(error).__name__})") from error
-
-
-def _is_torchscript(path: Path) -> bool:
-    """Whether ``torch.jit.save`` wrote the file: it holds code and constants, which a state dict has not."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def _equivalent(architecture: str) -> str:

@@ -1,6 +1,6 @@
 """FTP on any torch optimizer, through torch's own step hooks.
 
-One class for users, a fifth of which is its documentation; what it does is in the modules beside it.
+One class for users, a quarter of which is its documentation; what it does is in the modules beside it.
 """
 
 import math
@@ -12,29 +12,22 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ftp_cl.optim import readings
-from ftp_cl.optim.checkpoints import riding, taken_off
+from ftp_cl.optim.checkpoints import Riding
 from ftp_cl.optim.checks import METHODS, check_k, followers, stepping, storage
 from ftp_cl.optim.names import Exclude, NamedParameters, exclude_entries
 from ftp_cl.optim.next_adapter import keep_changes
+from ftp_cl.optim.readings import Readings
 from ftp_cl.optim.states import States
 from ftp_cl.optim.step import Step
 from ftp_cl.optim.step_hooks import begin_with, is_called_by, is_outermost
-from ftp_cl.optim.told import Told, and_more, logger
+from ftp_cl.optim.told import Told, logger
 from ftp_cl.optim.tracked import Tracked
 from ftp_cl.optim.unseen import UnseenSteps
-from ftp_cl.projection import FactorState, Rule, TensorState, Update, available_backends, get_backends
+from ftp_cl.projection import Rule, Update, available_backends, get_backends
 from ftp_cl.projection.checks import number
-from ftp_cl.projection.radius import SKIPPED, VALUE
-
-STATE_KEY = "ftp"
-"""The key beside "state" and "param_groups" under which FTP's state rides in `optimizer.state_dict()`."""
-
-_GROUP_KEYS = ("ftp", "ftp_k")
-"""What a parameter group may say to FTP."""
 
 
-class FTP:
+class FTP(Readings):
     """Keeps each weight tensor in a ball around its anchor while any optimizer trains it; learns each ball's radius.
 
     Fast Trainable Projection, arXiv 2310.19182, Algorithm 1. A row r is the weights of one output unit, W0 the anchor.
@@ -135,7 +128,6 @@ class FTP:
         self._was_attached = False
         self._step_hooks: tuple[int, int] | None = None
         self._handles: list[Any] = []
-        self._loading: dict[str, TensorState | FactorState] | None = None
         self.track(parameters, exclude=exclude_entries(exclude))
         self._states.given = self._states.checked_anchor(anchor)
         self._unseen.remember(self._tracked.projected(), self._states)
@@ -144,6 +136,7 @@ class FTP:
         """What no copy takes along."""
         self._states = States(self._tracked, self.method, self._storage, self.round_anchor, self._told)
         self._step = Step(self._tracked, self._states, get_backends(backend))
+        self._riding = Riding(self._tracked, self._states, self.state_dict)
 
     @property
     def updates(self) -> list[Update]:
@@ -255,11 +248,7 @@ class FTP:
         self._step_hooks = before_step.id, after_step.id
         self._handles = [before_step, after_step]
         for keeper in dict.fromkeys((inner, optimizer)):
-            self._handles += [
-                keeper.register_state_dict_post_hook(self._add_state),
-                keeper.register_load_state_dict_pre_hook(self._take_state),
-                keeper.register_load_state_dict_post_hook(self._state_is_loaded),
-            ]
+            self._handles += self._riding.hooks(keeper)
         self._unseen.remember(self._tracked.projected(), self._states)
         return self
 
@@ -280,14 +269,8 @@ class FTP:
     def __getstate__(self) -> dict[str, Any]:
         """Hooks do not travel: torch drops them when an optimizer is copied or pickled, so a copy is unattached."""
         states = {name: state.state_dict() for name, state in self._states.items()}
-        unattached: dict[str, Any] = {
-            "_optimizer": None,
-            "_given": None,
-            "_handles": [],
-            "_loading": None,
-            "_step": None,
-        }
-        return {**self.__dict__, **unattached, "_states": (states, self._states.given)}
+        unattached = dict.fromkeys(("_optimizer", "_given", "_riding", "_step"))
+        return {**self.__dict__, **unattached, "_handles": [], "_states": (states, self._states.given)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -341,66 +324,3 @@ class FTP:
                 negative or not finite, or does not fit the model's tensor. Nothing has changed then.
         """
         self._states.replace(self._states.parse(state_dict))
-
-    def _add_state(self, optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
-        own = self.state_dict()
-        if is_called_by("_get_optim_state_dict"):
-            return riding(optimizer, state_dict, own["tensors"], self._tracked.names)
-        return {**state_dict, STATE_KEY: own}
-
-    def _take_state(self, optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
-        """Check FTP's part; it is taken over once the optimizer has taken its own, which it may refuse."""
-        tensors, rest = taken_off(optimizer, state_dict, self._tracked.names)
-        own = {"version": 1, "tensors": tensors} if tensors else state_dict.get(STATE_KEY)
-        state_dict = {key: value for key, value in rest.items() if key != STATE_KEY}
-        self._loading = None if own is None else self._states.parse(own)
-        if self._loading is None:
-            logger.warning("The loaded optimizer state holds none of FTP's: anchors and radii stay as they are.")
-        groups, saved = optimizer.param_groups, state_dict.get("param_groups", ())
-        if len(groups) == len(saved):  # torch drops what a group says to FTP if the saved one does not say it
-            told = [{key: group[key] for key in _GROUP_KEYS if key in group} for group in groups]
-            state_dict["param_groups"] = [{**own, **group} for own, group in zip(told, saved, strict=True)]
-        return state_dict
-
-    def _state_is_loaded(self, optimizer: Optimizer) -> None:
-        states, self._loading = self._loading, None
-        if states is not None:
-            self._states.replace(states)
-
-    # ---- readings ---------------------------------------------------------------------------------------------------
-
-    def radii(self) -> dict[str, float]:
-        """Gamma of each tensor that has been projected, in units of a row's L1 norm."""
-        self.warn_of_unseen_steps()
-        return {name: numbers[VALUE] for name, _, _, numbers in readings.active(self._tracked, self._states)}
-
-    def distances(self) -> dict[str, Tensor]:
-        """Row-wise L1 distance of the current weights from the anchor, per tensor, shape [anchored rows], on CPU."""
-        found = readings.active(self._tracked, self._states)
-        return {name: readings.distance(self._tracked, name, weights, own).cpu() for name, weights, own, _ in found}
-
-    def skipped(self) -> dict[str, int]:
-        """Steps in which something was not finite, for tensors that have any."""
-        return {name: int(numbers[SKIPPED]) for name, numbers in self._states.numbers().items() if numbers[SKIPPED]}
-
-    def summary(self) -> dict[str, dict[str, float]]:
-        """Radius and distances of each tensor that has been projected, as plain numbers.
-
-        Per tensor: `radius`, `mean_distance` and `max_distance` (row-wise L1, as `distances`), and `boundary_share`,
-        the share of rows that the last step pulled back onto the boundary.
-        """
-        self.warn_of_unseen_steps()
-        return readings.summary(self._tracked, self._states)
-
-    def warn_of_unseen_steps(self) -> None:
-        """Warn, once, of tensors that have changed since `attach` without a step that was followed by a projection."""
-        optimizer = None if self._optimizer is None else self._optimizer()
-        groups = [] if optimizer is None else optimizer.param_groups
-        free = {parameter for group in groups if not group.get("ftp", True) for parameter in group["params"]}
-        bound = {name: parameter for name, parameter in self._tracked.projected().items() if parameter not in free}
-        if changed := self._unseen.changed(bound, self._states):
-            self._told.once(
-                "unseen",
-                f"{and_more(changed)} changed without a step that FTP saw, and are not projected: attach() FTP to the "
-                "optimizer whose step() is called.",
-            )

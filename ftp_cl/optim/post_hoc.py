@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ftp_cl.projection.radius import SMALLEST_RADIUS
-from ftp_cl.projection.rows import per_row, row_dots, row_norms
+from ftp_cl.projection.rows import per_row, row_dots, row_norms, summary_of_rows
 
 
 def project_post_hoc(
@@ -64,7 +64,10 @@ def project_post_hoc(
         torch.minimum(radii.clamp_(min=SMALLEST_RADIUS), largest, out=radii)
     learned = dict(zip(names, radii.tolist(), strict=True))
     _place(weights, anchor, changes, norms, learned)
-    return {name: _row(radius, norms[name]) for name, radius in learned.items()}
+    return {
+        name: summary_of_rows(radius, norms[name].clamp(max=radius), norms[name] > radius)
+        for name, radius in learned.items()
+    }
 
 
 @torch.no_grad()
@@ -86,13 +89,3 @@ def _derivative(gradient: Tensor | None, change: Tensor, norms: Tensor, radius: 
     if gradient is None:
         return 0.0
     return (row_dots(gradient, change) / norms)[norms > radius].sum().item()
-
-
-def _row(radius: float, norms: Tensor) -> dict[str, float]:
-    distances = norms.clamp(max=radius)
-    return {
-        "radius": radius,
-        "mean_distance": distances.mean().item(),
-        "max_distance": distances.max().item(),
-        "boundary_share": (norms > radius).float().mean().item(),
-    }

@@ -101,7 +101,11 @@ class States(dict[str, Any]):
         tensors = {name: state.state_dict() for name, state in self.items()}
         for name, parameter in self._tracked.projected().items():
             if name in tensors and name in self._tracked.shardings:
-                tensors[name] = _spread(tensors[name], parameter)
+                parts = ["anchor", "change", *["norms"] * (parameter.dim() > 1)]
+                tensors[name] = {
+                    key: spread_like(value, parameter) if key in parts else value
+                    for key, value in tensors[name].items()
+                }
         return {"version": 1, "tensors": tensors}
 
     def parse(self, state_dict: Mapping[str, Any]) -> dict[str, TensorState | FactorState]:
@@ -170,12 +174,6 @@ class States(dict[str, Any]):
             )
         self.clear()
         self.update(states)
-
-
-def _spread(state: dict[str, Any], parameter: nn.Parameter) -> dict[str, Any]:
-    """The state of a tensor that is spread over processes, as tensors that are."""
-    parts = ["anchor", "change", *["norms"] * (parameter.dim() > 1)]
-    return {key: spread_like(value, parameter) if key in parts else value for key, value in state.items()}
 
 
 def _listed(names: Sequence[str]) -> str:

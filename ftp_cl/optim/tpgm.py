@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ftp_cl.projection.radius import SMALLEST_RADIUS
-from ftp_cl.projection.rows import NORM_EPSILON, accumulation_dtype
+from ftp_cl.projection.rows import NORM_EPSILON, accumulation_dtype, summary_of_rows
 
 
 class TPGM:
@@ -107,18 +107,11 @@ class TPGM:
         """Per tensor what `FTP.summary` gives, for its rows as TPGM takes them: radius, distances, boundary share."""
         if self.radii is None:
             return {}
-        table = {}
-        for name, weight, anchor, radius in zip(
-            self.names, self.weights, self.anchor, self.radii.tolist(), strict=True
-        ):
-            norms = _norms(weight.detach() - anchor)
-            table[name] = {
-                "radius": radius,
-                "mean_distance": norms.mean().item(),
-                "max_distance": norms.max().item(),
-                "boundary_share": (norms >= radius * (1 - 1e-5)).float().mean().item(),
-            }
-        return table
+        norms = [_norms(weight.detach() - anchor) for weight, anchor in zip(self.weights, self.anchor, strict=True)]
+        return {
+            name: summary_of_rows(radius, norm, norm >= radius * (1 - 1e-5))
+            for name, norm, radius in zip(self.names, norms, self.radii.tolist(), strict=True)
+        }
 
     @torch.no_grad()
     def _bounded(self, norms: list[Tensor]) -> Tensor:

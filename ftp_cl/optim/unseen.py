@@ -32,18 +32,15 @@ class UnseenSteps:
 
     def changed(self, projected: Mapping[str, nn.Parameter], known: Collection[str]) -> list[str]:
         """Names of those without a state that differ now, not only in device or dtype."""
-        return [
-            name
-            for name, parameter in projected.items()
-            if name in self._samples and name not in known and _differs(parameter, self._samples[name])
-        ]
+        found = []
+        for name in (name for name in projected if name in self._samples and name not in known):
+            sample = self._samples[name]
+            now = _sample(projected[name]).to(sample.device)
+            if now.dtype == sample.dtype and not torch.allclose(now, sample, rtol=0, atol=0, equal_nan=True):
+                found.append(name)
+        return found
 
 
 def _sample(weights: Tensor) -> Tensor:
     """Copies of up to about two thousand of the elements."""
     return weights.detach().flatten()[:: max(1, weights.numel() // 1024)].clone()
-
-
-def _differs(weights: Tensor, sample: Tensor) -> bool:
-    now = _sample(weights).to(sample.device)
-    return now.dtype == sample.dtype and not torch.allclose(now, sample, rtol=0, atol=0, equal_nan=True)

@@ -7,7 +7,7 @@ import torch
 from avalanche.benchmarks.utils.utils import concat_datasets
 from avalanche.core import SupervisedPlugin
 from avalanche.models.utils import avalanche_forward, is_multi_task_module
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import mse_loss, pad
 
 from ftp_cl.models.heads import MASK_VALUE
@@ -84,8 +84,11 @@ class DarkExperienceReplay(SupervisedPlugin[Any]):
         if not (self._parts.end(strategy.experience, if_hidden=True) and experiences):
             return
         dataset = joined(experiences)
+        labels: list[Any] = [int(target) for target in dataset.targets]
+        if is_multi_task_module(strategy.model):  # which has heads for tasks: ids may begin anew in each
+            labels = list(zip((int(task) for task in dataset.targets_task_labels), labels, strict=True))
         own: dict[Any, list[int]] = {label: [] for label in self._met}
-        for index, label in enumerate(_labels(strategy.model, dataset)):
+        for index, label in enumerate(labels):
             own.setdefault(label, []).append(index)
         each, left_over = divmod(self.mem_size, len(own))
         for place, (label, indices) in enumerate(own.items()):
@@ -99,7 +102,9 @@ class DarkExperienceReplay(SupervisedPlugin[Any]):
                 parts.append((images, _logits(strategy, images.eval())))
             self.memory.pop(label, None)
             if parts:
-                self.memory[label] = _joined(parts)
+                datasets, stored = zip(*parts, strict=True)
+                kept = datasets[0] if len(parts) == 1 else concat_datasets(list(datasets))
+                self.memory[label] = kept, _of_one_width(stored)
             self._met[label] = self._met.get(label, 0) + len(indices)
 
     def _choose(self, label: Any, indices: list[int], room: int) -> tuple[int, list[int]]:
@@ -118,24 +123,10 @@ class DarkExperienceReplay(SupervisedPlugin[Any]):
         return images, targets, tasks, _of_one_width([row[None] for row in logits])
 
 
-def _labels(model: nn.Module, dataset: Any) -> list[Any]:
-    """The class of each image; where the model has heads for tasks, with its task: ids may begin anew in each."""
-    targets = [int(target) for target in dataset.targets]
-    if not is_multi_task_module(model):
-        return targets
-    return list(zip((int(task) for task in dataset.targets_task_labels), targets, strict=True))
-
-
 def _stacked(items: Sequence[Any]) -> tuple[Tensor, Tensor, Tensor]:
     """Images, targets and task labels, which come last in Avalanche's items, if at all."""
     targets, tasks = ([int(item[place]) for item in items] for place in (1, -1))
     return torch.stack([item[0] for item in items]), torch.tensor(targets), torch.tensor(tasks)
-
-
-def _joined(parts: list[tuple[Any, Tensor]]) -> tuple[Any, Tensor]:
-    """Images and logits of both parts, or of the only one."""
-    datasets, logits = zip(*parts, strict=True)
-    return (datasets[0] if len(parts) == 1 else concat_datasets(list(datasets))), _of_one_width(logits)
 
 
 def _of_one_width(logits: Sequence[Tensor]) -> Tensor:

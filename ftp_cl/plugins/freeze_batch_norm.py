@@ -40,7 +40,13 @@ class FreezeBatchNorm(SupervisedPlugin[Any], supports_distributed=True):  # type
         that make passes of their own (MAS for its importances, GEM and AGEM for their reference gradients).
         """
         self._release()
-        layers = [module for module in _pretrained(strategy.model) if _has_running_statistics(module)]
+        try:
+            classifier = find_classifier(strategy.model)[0]
+        except ValueError:  # it has none
+            classifier = set()
+        owners = {name.rpartition(".")[0] for name in classifier}
+        pretrained = (module for name, module in strategy.model.named_modules() if name not in owners)
+        layers = [module for module in pretrained if _has_running_statistics(module)]
         self._handles = [layer.register_forward_pre_hook(_into_evaluation_mode) for layer in layers]
 
     def after_training(self, strategy: Any, **kwargs: Any) -> None:
@@ -58,16 +64,6 @@ class FreezeBatchNorm(SupervisedPlugin[Any], supports_distributed=True):  # type
         for handle in self._handles:
             handle.remove()
         self._handles = []
-
-
-def _pretrained(model: nn.Module) -> list[nn.Module]:
-    """Return the modules of a model without those of its classifier, if it has one."""
-    try:
-        names = find_classifier(model)[0]
-    except ValueError:
-        names = set()
-    owners = {name.rpartition(".")[0] for name in names}
-    return [module for name, module in model.named_modules() if name not in owners]
 
 
 def _has_running_statistics(module: nn.Module) -> bool:

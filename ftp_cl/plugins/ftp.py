@@ -169,9 +169,16 @@ class FTPPlugin(SupervisedPlugin[Any]):
                 self._told_of_no_optimizer = True
             return
         if self._last_model.changes_to(strategy.model) and self.ftp is not None:
-            self._forget()
+            self._restart()
+            self.ftp.detach()
+            self.ftp, self._seen = None, SeenClasses()
         if self.ftp is None:
-            _warn_of_reset_weights(strategy)
+            if any(isinstance(plugin, (GDumbPlugin, FromScratchTrainingPlugin)) for plugin in strategy.plugins):
+                logger.warning(
+                    "%s sets the weights back at every experience: FTP keeps them near that starting point, so it "
+                    "spares the pretrained features but has no earlier task to remember.",
+                    type(strategy).__name__,
+                )
             self.ftp = self._new_ftp(strategy.model)
             if not self.ftp.projected_names():
                 logger.warning("FTP projects nothing: `exclude` leaves no parameter of the model.")
@@ -267,13 +274,6 @@ class FTPPlugin(SupervisedPlugin[Any]):
             self._logged_head = names
         return names
 
-    def _forget(self) -> None:
-        assert self.ftp is not None
-        self._restart()
-        self.ftp.detach()
-        self.ftp = None
-        self._seen = SeenClasses()
-
     def _take_over(self, optimizer: Optimizer) -> None:
         """Detach what an earlier strategy's plugin has left at this optimizer: its user has no hold of it any more."""
         for other in followers(optimizer, FTP):
@@ -325,13 +325,4 @@ def refuse_without_steps(strategy: Any, what: str) -> None:
         raise TypeError(
             f"{what} cannot serve {type(strategy).__name__}: it assigns weights itself and takes no optimizer "
             "step that could be followed."
-        )
-
-
-def _warn_of_reset_weights(strategy: Any) -> None:
-    if any(isinstance(plugin, (GDumbPlugin, FromScratchTrainingPlugin)) for plugin in strategy.plugins):
-        logger.warning(
-            "%s sets the weights back at every experience: FTP keeps them near that starting point, so it spares the "
-            "pretrained features but has no earlier task to remember.",
-            type(strategy).__name__,
         )

@@ -12,6 +12,7 @@ from ftp_cl.models.heads import MASK_VALUE, live_classes
 from ftp_cl.plugins.stages import experiences_trained_on
 
 _BACKGROUND = 0
+_IGNORED = 255  # value of pixels that are not counted
 
 
 class PixelCrossEntropy(nn.Module):
@@ -19,18 +20,14 @@ class PixelCrossEntropy(nn.Module):
 
     Shapes: logits [B, classes, H, W], targets [B, H, W] of class indices -> a number; 0 if all pixels are ignored.
 
-    Args:
-        ignored: value of pixels that are not counted.
-
     Attributes:
         left_out: classes that no pixel is compared with.
         in_background: classes whose probability counts as that of the background: what masks call background may be
             of them. The unbiased cross-entropy of Cermelli et al., CVPR 2020, arXiv 2002.00718.
     """
 
-    def __init__(self, ignored: int = 255) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.ignored = ignored
         self.left_out: list[int] = []
         self.in_background: list[int] = []
 
@@ -42,18 +39,18 @@ class PixelCrossEntropy(nn.Module):
         shown = logits.detach()[0, :, 0, 0] > MASK_VALUE
         shown[[*self.left_out, *self.in_background]] = False
         hidden = (targets >= len(shown)) | ~shown[targets.clamp(0, len(shown) - 1)]
-        targets = targets.masked_fill(hidden & (targets >= 0) & (targets != self.ignored), _BACKGROUND)
+        targets = targets.masked_fill(hidden & (targets >= 0) & (targets != _IGNORED), _BACKGROUND)
         if self.left_out:
             logits = logits.index_fill(1, torch.tensor(self.left_out, device=logits.device), -torch.inf)
         if self.in_background:
             scores = logits.log_softmax(dim=1)
             joined = scores[:, [_BACKGROUND, *self.in_background]].logsumexp(dim=1, keepdim=True)
             total = functional.nll_loss(
-                torch.cat([joined, scores[:, 1:]], dim=1), targets, ignore_index=self.ignored, reduction="sum"
+                torch.cat([joined, scores[:, 1:]], dim=1), targets, ignore_index=_IGNORED, reduction="sum"
             )
         else:
-            total = functional.cross_entropy(logits, targets, ignore_index=self.ignored, reduction="sum")
-        return total / (targets != self.ignored).sum().clamp_min(1)
+            total = functional.cross_entropy(logits, targets, ignore_index=_IGNORED, reduction="sum")
+        return total / (targets != _IGNORED).sum().clamp_min(1)
 
 
 class NormalLoss(nn.Module):

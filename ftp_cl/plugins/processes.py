@@ -12,12 +12,6 @@ from torch import Tensor
 _OF_THIS_PROCESS = re.compile("ncclUnhandledCudaError|ncclInvalidUsage|ncclInvalidArgument")
 
 
-def _means_another(error: RuntimeError) -> bool:
-    if isinstance(error, dist.DistError):
-        return not _OF_THIS_PROCESS.search(str(error))
-    return "gloo/transport/" in str(error)  # gloo's have no type, but name the place in its source
-
-
 @contextmanager
 def with_others() -> Iterator[None]:
     """For what processes do together, also as a decorator: tells which of torch's errors mean that another is gone.
@@ -28,7 +22,9 @@ def with_others() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not _means_another(error):
+        told = str(error)
+        is_typed = isinstance(error, dist.DistError)  # gloo's are not, but name the place in its source
+        if not (not _OF_THIS_PROCESS.search(told) if is_typed else "gloo/transport/" in told):
             raise
         words = "another process of this run has ended or cannot be reached; resume=true goes on from the checkpoint"
         raise ConnectionError(words) from error

@@ -100,7 +100,10 @@ class PrototypeClassifier(SkipTraining):
             self.skip(strategy)
             if strategy.optimized_param_id is None:  # as Avalanche does before a head grows, which replaces weights
                 strategy.make_optimizer(reset_optimizer_state=True)
-            _skip_imprinting(model.head, classes_of(whole_experience(strategy.experience)))
+            if isinstance(model.head, CosineHead):  # spare the pass over the images: it is not used any more
+                classes = classes_of(whole_experience(strategy.experience))
+                model.head.activate(classes)
+                model.head.imprinted[classes] = 1
 
     def _check(self, strategy: Any) -> None:
         name, model = type(self).__name__, strategy.model
@@ -211,13 +214,6 @@ def feature_drift(means: Tensor, before: Tensor, after: Tensor, bandwidth: float
     typical = squared.mean(dim=1, keepdim=True).clamp_min(torch.finfo(means.dtype).tiny)
     weights = (squared / typical / (-2 * bandwidth**2)).softmax(dim=1)
     return weights @ (after - before)
-
-
-def _skip_imprinting(head: Any, classes: list[int]) -> None:
-    """Spare the pass over the images that it takes: a head that is not trained any more is not used any more."""
-    if isinstance(head, CosineHead):
-        head.activate(classes)
-        head.imprinted[classes] = 1
 
 
 def experience_features(strategy: Any) -> tuple[Tensor, Tensor] | None:

@@ -1,7 +1,7 @@
 """The batches that radii are learned on: training, validation or replayed images of the present experience."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ftp_cl.plugins.stages import experiences_trained_on, joined, matching
+
+_SOURCES = ("train", "validation", "replay")
 
 
 def check_source(radius_data: str) -> None:
@@ -29,7 +31,22 @@ def radius_dataset(strategy: Any, radius_data: str) -> Any:
     Raises:
         ValueError: if the strategy or its benchmark has none.
     """
-    return _SOURCES[radius_data](strategy)
+    if radius_data == "replay":
+        replaying = next((plugin for plugin in strategy.plugins if isinstance(plugin, ReplayPlugin)), None)
+        if replaying is None:
+            raise ValueError("radius_data='replay' needs a ReplayPlugin in the strategy's plugins.")
+        if len(replaying.storage_policy.buffer):
+            return replaying.storage_policy.buffer.eval()
+    experiences = experiences_trained_on(strategy)
+    if radius_data == "validation":
+        streams = experiences[0].origin_stream.benchmark.streams
+        name = next((name for name in ("validation", "valid") if name in streams), None)
+        if name is None:
+            raise ValueError(
+                f"radius_data='validation' needs a stream of that name; the benchmark has {', '.join(sorted(streams))}."
+            )
+        experiences = matching(experiences, streams[name], name)
+    return joined(experiences).eval()
 
 
 def endless_losses(strategy: Any, dataset: Any, skip: int = 0) -> Iterator[Tensor]:
@@ -50,33 +67,3 @@ def endless_losses(strategy: Any, dataset: Any, skip: int = 0) -> Iterator[Tenso
     for batch in itertools.islice(itertools.chain.from_iterable(itertools.repeat(loader)), skip, None):
         inputs, targets, task_labels = (part.to(strategy.device) for part in (batch[0], batch[1], batch[-1]))
         yield strategy._criterion(avalanche_forward(strategy.model, inputs, task_labels), targets)
-
-
-def _training_data(strategy: Any) -> Any:
-    return joined(experiences_trained_on(strategy)).eval()
-
-
-def _validation_data(strategy: Any) -> Any:
-    experiences = experiences_trained_on(strategy)
-    streams = experiences[0].origin_stream.benchmark.streams
-    for name in ("validation", "valid"):
-        if name in streams:
-            return joined(matching(experiences, streams[name], name)).eval()
-    raise ValueError(
-        f"radius_data='validation' needs a stream of that name; the benchmark has {', '.join(sorted(streams))}."
-    )
-
-
-def _replay_data(strategy: Any) -> Any:
-    for plugin in strategy.plugins:
-        if isinstance(plugin, ReplayPlugin):
-            buffer = plugin.storage_policy.buffer
-            return buffer.eval() if len(buffer) else _training_data(strategy)
-    raise ValueError("radius_data='replay' needs a ReplayPlugin in the strategy's plugins.")
-
-
-_SOURCES: dict[str, Callable[[Any], Any]] = {
-    "train": _training_data,
-    "validation": _validation_data,
-    "replay": _replay_data,
-}

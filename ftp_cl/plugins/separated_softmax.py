@@ -70,7 +70,8 @@ class SeparatedCriterion(nn.Module):
         else:
             ignored = targets == getattr(self.criterion, "ignore_index", _IGNORED)
             group = owner[targets.masked_fill(ignored, 0)]
-            if _is_plain_cross_entropy(self.criterion):
+            criterion: Any = self.criterion
+            if type(criterion) is nn.CrossEntropyLoss and criterion.weight is None and not criterion.label_smoothing:
                 # One pass for all groups: what is masked with -inf is left out of the softmax, to the last digit.
                 return self.criterion(logits.masked_fill(~columns[group], -torch.inf), targets)
             targets = targets.masked_fill(ignored, _IGNORED)
@@ -115,18 +116,13 @@ class SeparatedCriterion(nn.Module):
         total = torch.stack(losses).sum(dim=0)
         if reduction in (None, "none"):
             return total
-        return total.sum() if reduction == "sum" else total.sum() / self._total_weight(targets)
-
-    def _total_weight(self, targets: Tensor) -> Tensor | int:
-        """What torch divides by in a mean: weights of the targets that are not ignored, or the number of images."""
+        if reduction == "sum":
+            return total.sum()
+        # As torch: by the weights of the targets that are not ignored, or the number of images.
         if targets.is_floating_point() or not isinstance(self.criterion, nn.CrossEntropyLoss | nn.NLLLoss):
-            return len(targets)
+            return total.sum() / len(targets)
         counted = targets[targets != _IGNORED]
-        return len(counted) if self.criterion.weight is None else self.criterion.weight[counted].sum()
-
-
-def _is_plain_cross_entropy(criterion: Any) -> bool:
-    return type(criterion) is nn.CrossEntropyLoss and criterion.weight is None and not criterion.label_smoothing
+        return total.sum() / (len(counted) if self.criterion.weight is None else self.criterion.weight[counted].sum())
 
 
 def _renumbered(targets: Tensor, kept: Tensor) -> Tensor:

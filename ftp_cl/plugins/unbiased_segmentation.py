@@ -52,16 +52,18 @@ class UnbiasedSegmentation(SupervisedPlugin[Any]):
         if not isinstance(strategy.model, DenseModel) or strategy.model.outputs != "masks":
             raise TypeError(f"UnbiasedSegmentation needs a DenseModel for masks, not {type(strategy.model).__name__}.")
         refuse_inner_updates(strategy, "UnbiasedSegmentation")
-        if replaying := [type(p).__name__ for p in strategy.plugins if _replays(p)]:
-            raise ValueError(
-                f"UnbiasedSegmentation would read earlier classes in the masks that {replaying[0]} replays as "
-                "background: use one of the two."
-            )
+        for plugin in strategy.plugins:
+            if hasattr(plugin, "storage_policy") or isinstance(plugin, GEMPlugin | AGEMPlugin):
+                raise ValueError(
+                    f"UnbiasedSegmentation would read earlier classes in the masks that {type(plugin).__name__} "
+                    "replays as background: use one of the two."
+                )
         self._earlier = earlier_classes(strategy)
         if self._parts.begin(strategy.experience) or self.teacher is None:
             self.teacher = copy.deepcopy(strategy.model) if self._earlier else None
             if self._earlier and self.initialize:
-                begin_as_background(_head(strategy.model), self._new(strategy.model))
+                head = next(module for module in strategy.model.modules() if isinstance(module, MaskHead))
+                begin_as_background(head, self._new(strategy.model))
         if self.teacher is not None:  # from a checkpoint it comes as a copy of what is trained
             self.teacher.eval().requires_grad_(False)
         criterion = pixel_criterion(strategy)
@@ -119,11 +121,3 @@ def begin_as_background(head: MaskHead, new: list[int]) -> None:
     assert layer.bias is not None
     layer.weight[new] = layer.weight[_BACKGROUND].clone()
     layer.bias[[_BACKGROUND, *new]] = layer.bias[_BACKGROUND] - math.log(len(new) + 1)
-
-
-def _replays(plugin: Any) -> bool:
-    return hasattr(plugin, "storage_policy") or isinstance(plugin, GEMPlugin | AGEMPlugin)
-
-
-def _head(model: DenseModel) -> MaskHead:
-    return next(module for module in model.modules() if isinstance(module, MaskHead))

@@ -41,10 +41,10 @@ def dense_rows(tensor: Tensor) -> Tensor:
     return tensor if has_dense_rows(tensor) else tensor.contiguous()
 
 
-def empty_like_rows(tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+def empty_like_rows(tensor: Tensor) -> Tensor:
     """An uninitialised tensor of the same shape and device with dense rows, in the same strides where possible."""
     layout = torch.preserve_format if has_dense_rows(tensor) else torch.contiguous_format
-    return torch.empty_like(tensor, dtype=dtype, requires_grad=False, memory_format=layout)
+    return torch.empty_like(tensor, requires_grad=False, memory_format=layout)
 
 
 def row_norms(change: Tensor) -> Tensor:
@@ -61,6 +61,16 @@ def row_dots(left: Tensor, right: Tensor) -> Tensor:
         left = torch.empty_like(right, dtype=left.dtype).copy_(left)
     dtype = accumulation_dtype(torch.promote_types(left.dtype, right.dtype))
     return torch.mul(as_rows(left).to(dtype), as_rows(right).to(dtype)).sum(dim=1)
+
+
+def summary_of_rows(radius: float, distances: Tensor, bounded: Tensor) -> dict[str, float]:
+    """As plain numbers: a tensor's radius, its rows' distances from the anchor, the share of rows at the boundary."""
+    return {
+        "radius": radius,
+        "mean_distance": distances.mean().item(),
+        "max_distance": distances.max().item(),
+        "boundary_share": bounded.float().mean().item(),
+    }
 
 
 def per_row(values: Tensor, tensor: Tensor) -> Tensor:

@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from avalanche.core import SupervisedPlugin
 
+from ftp_cl.metrics.plugins import StreamCounts
 from ftp_cl.plugins.ftp import optimizer_of
 from ftp_cl.plugins.stages import experiences_trained_on
 from ftp_cl.runs.config import ConfigError
 from ftp_cl.runs.directory import RunDirectory
-from ftp_cl.runs.targets import Counts
 
 STREAM = "validation"
 
@@ -37,7 +37,7 @@ class BestEpoch(SupervisedPlugin[Any]):
         ConfigError: there is no such stream, or it lacks an experience that is trained on.
     """
 
-    def __init__(self, benchmark: Any, counts: Counts, record: RunDirectory, workers: int) -> None:
+    def __init__(self, benchmark: Any, counts: StreamCounts, record: RunDirectory, workers: int) -> None:
         super().__init__()
         self._validation = {
             experience.current_experience: experience for experience in benchmark.streams.get(STREAM, ())
@@ -63,7 +63,9 @@ class BestEpoch(SupervisedPlugin[Any]):
     def after_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
         """Evaluate; keep what is better than before, and after the last epoch bring the best back."""
         epoch, optimizer = strategy.clock.train_exp_epochs, optimizer_of(strategy)
-        accuracy = self._accuracy(strategy)
+        numbers = [experience.current_experience for experience in experiences_trained_on(strategy)]
+        strategy.eval([self._validation[number] for number in numbers], num_workers=self._workers)
+        accuracy = self._counts.record.accuracy(self._counts.row, STREAM, numbers) or 0.0
         self._record.add_event(
             "select", experience=strategy.clock.train_exp_counter, epoch=epoch, stream=STREAM, accuracy=accuracy
         )
@@ -77,8 +79,3 @@ class BestEpoch(SupervisedPlugin[Any]):
             if optimizer is not None:
                 optimizer.load_state_dict(self._best["optimizer"])
             self._best = None
-
-    def _accuracy(self, strategy: Any) -> float:
-        numbers = [experience.current_experience for experience in experiences_trained_on(strategy)]
-        strategy.eval([self._validation[number] for number in numbers], num_workers=self._workers)
-        return self._counts.record.accuracy(self._counts.row, STREAM, numbers) or 0.0

@@ -126,17 +126,14 @@ def own_strategy(path: str, options: Mapping[str, Any], given: Collection[str]) 
         raise ConfigError(
             f"strategy.name={path} is wrong: it must be a class made from Avalanche's SupervisedTemplate."
         )
-    known = sorted(_keyword_arguments(found) - set(given))
+    # A class and its bases, to which it hands on what it does not take itself.
+    signatures = [inspect.signature(ancestor.__init__) for ancestor in found.__mro__]  # type: ignore[misc]
+    parameters = [parameter for signature in signatures for parameter in signature.parameters.values()]
+    named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    known = sorted(named - {"self", *given})
     for key in options:
         if key in given:
             raise ConfigError(f"strategy.{key} is set by another key of the configuration: leave it out.")
         if key not in known:
             raise ConfigError(f"strategy.{key} is unknown{suggestion(key, known)}")
     return found
-
-
-def _keyword_arguments(kind: type) -> set[str]:
-    """Those of a class and its bases, to which it hands on what it does not take itself."""
-    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    signatures = [inspect.signature(ancestor.__init__) for ancestor in kind.__mro__]  # type: ignore[misc]
-    return {p.name for signature in signatures for p in signature.parameters.values() if p.kind in named} - {"self"}

@@ -5,7 +5,6 @@ import itertools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from ftp_cl.plugins.randomness import LoaderRandomness
 from ftp_cl.runs.checkpoint_files import CheckpointFiles, from_bytes, to_bytes, truncate
 from ftp_cl.runs.config import ConfigError
 from ftp_cl.runs.directory import RunDirectory, differing
+from ftp_cl.runs.environment import version_of
 from ftp_cl.runs.group import agreed, any_of, together
 from ftp_cl.runs.packing import BenchmarkItems, CannotSave, Packing
 from ftp_cl.runs.strategy_state import load_parts_state, load_strategy_state, parts_state, strategy_state
@@ -75,7 +75,7 @@ class Checkpoints:
         self._config = config.checkpoint
         self._record, self._benchmark, self.termination, self._say = record, benchmark, termination, say
         self._files = CheckpointFiles(record.path)
-        self._versions = {package: version(package) for package in _VERSIONS}
+        self._versions = {package: version_of(package) for package in _VERSIONS}
         self._packing = Packing(BenchmarkItems(benchmark.streams.values()))
         self._data = data_identity(benchmark)
         self._loaded: bytes | None = None

@@ -27,7 +27,8 @@ from ftp_cl.runs.catalogue import (
     options_of,
     register_combinations,
 )
-from ftp_cl.runs.schema import SECTIONS, ConfigError, check_configuration, defaults, flat, shortened, suggestion
+from ftp_cl.runs.check import check_configuration
+from ftp_cl.runs.schema import SECTIONS, ConfigError, defaults, flat, shortened, suggestion
 
 _ABSENT = object()
 
@@ -175,7 +176,10 @@ def load_repeated(result: Path, overrides: Sequence[str], trust: bool = False) -
         check(config)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OmegaConfBaseException) as error:
         raise ConfigError(f"{result} holds no configuration of a run ({_first_line(error)}).") from error
-    if not trust and (named := _import_paths(plain(config))):
+    parts = [(key, config[key]) for key in (*GROUPS, "strategy") if config[key]]
+    parts += [("plugins", plugin) for plugin in config.plugins]
+    named = [f"{key}.name={part.name}" for key, part in parts if ":" in part.name]  # the user's own
+    if named and not trust:
         raise ConfigError(f"{result} runs code that it names, {', '.join(named)}: add --trust if you trust its source.")
     try:
         for word in overrides:
@@ -198,13 +202,6 @@ def _change(config: DictConfig, word: str) -> None:
         single = next(name for name in known if name.startswith(f"{key}."))
         raise ConfigError(f"{shortened(word)} is too much for --from, which changes single keys, such as {single}.")
     OmegaConf.update(config, key, override.value(), merge=False)
-
-
-def _import_paths(config: dict[str, Any]) -> list[str]:
-    """The user's own parts that a configuration names: `model.name=my_parts:MyModel`, ..."""
-    parts = [(key, config[key]) for key in (*GROUPS, "strategy") if config[key]]
-    parts += [("plugins", plugin) for plugin in config["plugins"]]
-    return [f"{key}.name={part['name']}" for key, part in parts if ":" in part["name"]]
 
 
 def literal(node: Any) -> Any:

@@ -31,7 +31,14 @@ def benchmark_of(config: DictConfig) -> tuple[Any, list[list[int]]]:
     """
 
     def build(changes: Mapping[str, Any]) -> Any:
-        return _build(with_preprocessing({**plain(config.benchmark), **changes}, config), config.seed)
+        """Classes of a user's own benchmark are named by their numbers unless it has a `description`."""
+        options = with_preprocessing({**plain(config.benchmark), **changes}, config)
+        benchmark = built("benchmark", {**options, "seed": config.seed})
+        if not hasattr(benchmark, "description"):
+            classes = [sorted(map(int, e.classes_in_this_experience)) for e in benchmark.train_stream]
+            experiences = [{"classes": own, "names": [str(label) for label in own]} for own in classes]
+            benchmark.description = {"benchmark": options["name"], "experiences": experiences}
+        return benchmark
 
     benchmark, hidden = keep_few_labels(build, plain(config.labels), config.seed)
     augment_training(benchmark, config.train.augmentation, config.train.rand_augment)
@@ -51,18 +58,6 @@ def check_tokens(benchmark: Any, model: Any) -> None:
         raise ConfigError(
             f"benchmark.tokenizer={read} has other tokens than model.pretrained={known}: give both alike."
         )
-
-
-def _build(options: dict[str, Any], seed: int) -> Any:
-    """Classes of a user's own benchmark are named by their numbers unless it has a `description`."""
-    benchmark = built("benchmark", {**options, "seed": seed})
-    if not hasattr(benchmark, "description"):
-        classes = [sorted(map(int, experience.classes_in_this_experience)) for experience in benchmark.train_stream]
-        benchmark.description = {
-            "benchmark": options["name"],
-            "experiences": [{"classes": own, "names": [str(label) for label in own]} for own in classes],
-        }
-    return benchmark
 
 
 def keep_few_labels(
@@ -117,7 +112,10 @@ def augment_training(benchmark: Any, name: str | None, rand_augment: str | None 
     for experience in benchmark.train_stream:
         dataset = experience.dataset
         image, target = dataset.train()[0][:2]
-        _check_image(image, f"augmentation={name}" if name is not None else f"rand_augment={rand_augment}")
+        if not isinstance(image, Tensor) or image.dim() != 3:
+            key = f"augmentation={name}" if name is not None else f"rand_augment={rand_augment}"
+            what = f"tensors of shape {list(image.shape)}" if isinstance(image, Tensor) else type(image).__name__
+            raise ConfigError(f"train.{key} needs images as tensors [C, H, W], but the training stream gives {what}.")
         is_joint = isinstance(target, Tensor) and target.ndim > 0
         joint_view = _JOINT_VIEWS.get(name or "")
         if is_joint and (rand_augment is not None or joint_view is None):
@@ -155,9 +153,3 @@ class _RandAugment:
 
     def __call__(self, image: Tensor) -> Tensor:
         return functional.to_tensor(self._augment(functional.to_pil_image(image)))
-
-
-def _check_image(image: Any, key: str) -> None:
-    if not isinstance(image, Tensor) or image.dim() != 3:
-        what = f"tensors of shape {list(image.shape)}" if isinstance(image, Tensor) else type(image).__name__
-        raise ConfigError(f"train.{key} needs images as tensors [C, H, W], but the training stream gives {what}.")

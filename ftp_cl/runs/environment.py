@@ -6,6 +6,7 @@ import platform
 import resource
 import subprocess
 import sys
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,15 @@ import torch
 
 _PACKAGES = ("ftp-cl", "torch", "torchvision", "avalanche-lib", "timm", "numpy", "scikit-learn")
 
+version_of = cache(version)
+"""The version of a package, which is looked for on disk once in a process."""
+
 
 def describe_environment(device: torch.device) -> dict[str, Any]:
     """Versions, processor, device, threads, and the git commit if ftp_cl runs from a checkout."""
     return {
         "python": platform.python_version(),
-        **{package: version(package) for package in _PACKAGES},
+        **{package: version_of(package) for package in _PACKAGES},
         "platform": platform.platform(),
         "cpu": _processor(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,

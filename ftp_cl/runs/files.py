@@ -38,26 +38,22 @@ def replace_files(contents: Mapping[Path, bytes]) -> None:
                 os.fsync(file.fileno())
         for path in contents:
             temporary[path].replace(path)
-        for folder in {path.parent for path in contents}:
-            _sync(folder)  # a power cut must not take back the renaming
+        for folder in {path.parent for path in contents}:  # a power cut must not take back the renaming
+            try:
+                descriptor = os.open(folder, os.O_RDONLY)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+            except OSError as error:
+                if error.errno not in _NO_SYNC:
+                    raise
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         for leftover in temporary.values():
             with contextlib.suppress(OSError):  # it never came to be, or went with its file system
                 leftover.unlink()
-
-
-def _sync(folder: Path) -> None:
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        if error.errno not in _NO_SYNC:
-            raise
 
 
 def is_temporary(path: Path) -> bool:

@@ -9,7 +9,6 @@ import socket
 import stat
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import Any, ClassVar
 
 from ftp_cl.runs.config import ConfigError
@@ -79,9 +78,7 @@ class DirectoryLock:
             os.ftruncate(self._file, 0)
             os.pwrite(self._file, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: Any) -> None:
         if self._file is not None:
             self._path.unlink(missing_ok=True)
             self._let_go()

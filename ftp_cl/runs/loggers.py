@@ -7,8 +7,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 from ftp_cl.runs.records import EvalEvent, ProjectionEvent, TrainEvent, events
 from ftp_cl.runs.schema import ConfigError, flat
@@ -18,16 +17,6 @@ LOGGER_FOLDERS = ("tensorboard", "wandb")
 """What loggers write in the run's directory."""
 
 
-class ScalarLog(Protocol):
-    """Something that draws numbers over iterations."""
-
-    def add(self, scalars: Mapping[str, float], step: int) -> None:
-        """Take the values of some curves at one step."""
-
-    def close(self, done: bool) -> None:
-        """Take no more; `done` says whether the run came to its end."""
-
-
 class EventForwarder:
     """Turns events into scalars over training iterations, for one log, as a context manager.
 
@@ -35,19 +24,19 @@ class EventForwarder:
 
     Args:
         name: of the log.
-        log: takes the scalars.
+        log: takes the scalars: `add(scalars, step)` those of a step, `close(done)` ends; `done`: so did the run.
         say: takes lines for the user.
     """
 
-    def __init__(self, name: str, log: ScalarLog, say: Callable[[str], None]) -> None:
+    def __init__(self, name: str, log: Any, say: Callable[[str], None]) -> None:
         self._name, self._say, self._iteration = name, say, 0
-        self._log: ScalarLog | None = log
+        self._log = log
 
     def __call__(self, event: Mapping[str, Any]) -> None:
         """Send on one event, as metrics.jsonl has it."""
         self._try(lambda log: self._send(log, event))
 
-    def _send(self, log: ScalarLog, event: Mapping[str, Any]) -> None:
+    def _send(self, log: Any, event: Mapping[str, Any]) -> None:
         self._iteration = event.get("iteration", self._iteration)
         if scalars := dict(_scalars(event)):
             log.add(scalars, self._iteration)
@@ -55,12 +44,10 @@ class EventForwarder:
     def __enter__(self) -> "EventForwarder":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: Any) -> None:
         self._try(lambda log: log.close(kind is None))
 
-    def _try(self, act: Callable[[ScalarLog], None]) -> None:
+    def _try(self, act: Callable[[Any], None]) -> None:
         if self._log is None:
             return
         try:
@@ -197,7 +184,7 @@ def _batches(items: list[Any], size: int) -> Iterator[list[Any]]:
         yield items[start : start + size]
 
 
-LOGGERS: dict[str, Callable[[Path, Mapping[str, Any]], ScalarLog]] = {
+LOGGERS: dict[str, Callable[[Path, Mapping[str, Any]], Any]] = {
     "tensorboard": TensorBoard,
     "wandb": WeightsAndBiases,
     "mlflow": MLflow,

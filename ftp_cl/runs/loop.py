@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from ftp_cl.metrics import pseudo_label_quality, summarize
-from ftp_cl.metrics.plugins import PredictionCounts
+from ftp_cl.metrics.plugins import PredictionCounts, StreamCounts
 from ftp_cl.metrics.stream_order import ExperienceKey, first_rows, is_ood, is_whole
 from ftp_cl.plugins import FTPPlugin, SemiSupervisedPlugin
 from ftp_cl.runs.checkpoints import Checkpoints
@@ -20,7 +20,6 @@ from ftp_cl.runs.config import ConfigError
 from ftp_cl.runs.directory import RunDirectory
 from ftp_cl.runs.environment import forget_peak_memory, peak_memory_mb
 from ftp_cl.runs.progress import RunProgress
-from ftp_cl.runs.targets import Counts, metric_of
 
 _DIGITS = 6
 
@@ -93,40 +92,33 @@ class Recorder(SupervisedPlugin[Any]):
         self._losses.clear()
 
 
-class PseudoLabelJudge:
-    """Writes share and precision of pseudo-labels per epoch to metrics.jsonl, event "pseudo_labels".
+def judged_pseudo_labels(
+    record: RunDirectory, true_labels: list[list[int]], strategy: SupervisedTemplate, experience: int
+) -> list[tuple[float, float | None]]:
+    """Write an event "pseudo_labels" to metrics.jsonl per epoch since the last call.
 
-    It holds the true labels, so nothing that trains may hold it: it is asked between two experiences, and takes from
-    the plugin what that has written down.
+    Nothing that trains may hold the true labels: this is asked between two experiences, and takes from the plugin what
+    that has written down.
 
     Args:
         record: of the run.
         true_labels: of each unlabelled item, per experience; empty if nobody knows them.
+        strategy: that has been trained.
+        experience: number of the training.
+
+    Returns:
+        (share used, precision) of each epoch.
     """
-
-    def __init__(self, record: RunDirectory, true_labels: list[list[int]]) -> None:
-        self._record = record
-        self._true_labels = [torch.tensor(labels) for labels in true_labels]
-
-    def judge(self, strategy: SupervisedTemplate, experience: int) -> list[tuple[float, float | None]]:
-        """Write one event per epoch since the last call; returns (share used, precision) of each."""
-        epochs = []
-        for plugin in strategy.plugins:
-            if isinstance(plugin, SemiSupervisedPlugin):
-                true_labels = [self._true_labels[number] for number in plugin.numbers] if self._true_labels else []
-                for epoch, found in enumerate(plugin.take_pseudo_labels()):
-                    truth = torch.cat(true_labels)[found.indices] if true_labels else None
-                    share, precision = pseudo_label_quality(found.labels, found.used, truth)
-                    epochs.append((share, precision))
-                    self._record.add_event(
-                        "pseudo_labels",
-                        experience=experience,
-                        epoch=epoch,
-                        images=len(found.labels),
-                        share=share,
-                        precision=precision,
-                    )
-        return epochs
+    epochs = []
+    for plugin in (plugin for plugin in strategy.plugins if isinstance(plugin, SemiSupervisedPlugin)):
+        known = [label for number in plugin.numbers for label in true_labels[number]] if true_labels else []
+        for epoch, found in enumerate(plugin.take_pseudo_labels()):
+            truth = torch.tensor(known)[found.indices] if known else None
+            share, precision = pseudo_label_quality(found.labels, found.used, truth)
+            epochs.append((share, precision))
+            values = {"images": len(found.labels), "share": share, "precision": precision}
+            record.add_event("pseudo_labels", experience=experience, epoch=epoch, **values)
+    return epochs
 
 
 def _moment(device: torch.device) -> Any:
@@ -160,13 +152,15 @@ class Evaluation:
         ConfigError: there is no such stream, two of its experiences have the same number, or none is trained on.
     """
 
-    def __init__(self, benchmark: Any, stream: str, counts: Counts, record: RunDirectory, workers: int = 0) -> None:
+    def __init__(
+        self, benchmark: Any, stream: str, counts: StreamCounts, record: RunDirectory, workers: int = 0
+    ) -> None:
         if stream not in benchmark.streams:
             raise ConfigError(
                 f"eval.stream={stream} is no stream of the benchmark: use {', '.join(benchmark.streams)}."
             )
-        self._streams, self._stream, self._counts, self._record = benchmark.streams, stream, counts, record
-        self._workers = workers
+        self._streams, self._stream, self._record, self._workers = benchmark.streams, stream, record, workers
+        self._counts, self.unit = counts, counts.unit
         self._class_names = benchmark.description.get("class_names", [])
         trained = [[ExperienceKey.of(experience)] for experience in benchmark.train_stream]
         tests = [ExperienceKey.of(experience) for experience in self._streams[stream]]
@@ -217,19 +211,13 @@ class Evaluation:
             progress.step()
         return accuracies, references
 
-    @property
-    def unit(self) -> str:
-        """What percentages are."""
-        words = {"accuracy": "accuracy", "mean_iou": "mean IoU", "within_11.25": "within 11.25 degrees"}
-        return words[metric_of(self._counts)]
-
     def of_pixels(self) -> dict[str, Any]:
         """What the result says of the last evaluation of each stream, where pixels have targets."""
         if isinstance(self._counts, PredictionCounts):
             return {}
         found = {name: self._counts.record.summary(name, self._class_names) for name in self._streams}
         return {
-            "metric": metric_of(self._counts),
+            "metric": self._counts.metric,
             "pixels": {name: numbers for name, numbers in found.items() if numbers},
         }
 
@@ -259,7 +247,7 @@ def train_and_evaluate(
     strategy: SupervisedTemplate,
     checkpoints: Checkpoints,
     recorder: Recorder,
-    judge: PseudoLabelJudge,
+    hidden: list[list[int]],
     evaluation: Evaluation,
 ) -> dict[str, Any]:
     """Train on the stream, from where the checkpoints say; returns what the result file holds of it."""
@@ -272,7 +260,7 @@ def train_and_evaluate(
             continue
         if resumed is None or resumed.epoch is not None or i > first:
             checkpoints.train(strategy, experience, i)
-        recorder.pseudo_labels += judge.judge(strategy, i)
+        recorder.pseudo_labels += judged_pseudo_labels(record, hidden, strategy, i)
         rows.append(evaluation.accuracies(strategy, i))
         checkpoints.end_if_asked()
         if seen := evaluation.on_seen(rows[i], i):

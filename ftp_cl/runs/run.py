@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from ftp_cl.metrics.mask_record import MaskCounts
-from ftp_cl.metrics.plugins import PredictionCounts
+from ftp_cl.metrics.plugins import PredictionCounts, StreamCounts
 from ftp_cl.plugins import FreezeBatchNorm, FreshOptimizer, LearningRateSchedule, SemiSupervisedPlugin
 from ftp_cl.plugins.processes import count, rank
 from ftp_cl.runs.best_epoch import BestEpoch
@@ -29,14 +29,14 @@ from ftp_cl.runs.examples import write_examples
 from ftp_cl.runs.group import agreed, device_of, joined, together
 from ftp_cl.runs.lock import DirectoryLock
 from ftp_cl.runs.loggers import make_logger
-from ftp_cl.runs.loop import Evaluation, PseudoLabelJudge, Recorder, projection_table, train_and_evaluate
+from ftp_cl.runs.loop import Evaluation, Recorder, projection_table, train_and_evaluate
 from ftp_cl.runs.model_keys import with_models_keys
 from ftp_cl.runs.optimizer import build_optimizer, freeze_all_but
 from ftp_cl.runs.progress import RunProgress
 from ftp_cl.runs.records import RESULT_SCHEMA
 from ftp_cl.runs.resumable import ResumableNaive, ResumableTraining, resumable
 from ftp_cl.runs.start import class_names, kept_classes, started_model
-from ftp_cl.runs.targets import Counts, check_outputs, counts_for, criterion_for, evaluator_for, separating
+from ftp_cl.runs.targets import check_outputs, counts_for, criterion_for, evaluator_for, separating
 from ftp_cl.runs.termination import Termination
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)  # a full disk, a quota that is used up
@@ -103,8 +103,9 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
         recorder = Recorder(record, progress)
         counts = counts_for(benchmark, config.eval.ood_classes)
         engine = Engine(config, device_of(config.device), progress.say)
-        if not isinstance(counts, PredictionCounts):
-            _refuse_for_pixels(config)
+        for key, value in {"train.accumulate": config.train.accumulate, "torchrun": count() > 1}.items():
+            if value and not isinstance(counts, PredictionCounts):
+                raise ConfigError(f"{key} is for a class of each image, and this benchmark has pixels.")
         evaluation = Evaluation(benchmark, config.eval.stream, counts, record, engine.workers)
         select = config.train.select and BestEpoch(benchmark, counts, record, engine.workers)
         known = class_names(benchmark.description)
@@ -127,9 +128,8 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
             record.begin()
         for logger in config.loggers if rank() == 0 else ():
             record.listeners.append(logs.enter_context(make_logger(logger, record.path, plain(config), progress.say)))
-        judge = PseudoLabelJudge(record, hidden)
         with checkpoints.refusing_misfits():
-            measured = train_and_evaluate(config, benchmark, strategy, checkpoints, recorder, judge, evaluation)
+            measured = train_and_evaluate(config, benchmark, strategy, checkpoints, recorder, hidden, evaluation)
         measured["selected_epochs"] = select.epochs if select else None
         if rank() == 0:
             if config.save_weights:
@@ -148,7 +148,7 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
 def _build_strategy(
     config: DictConfig,
     recorder: Recorder,
-    counts: Counts,
+    counts: StreamCounts,
     engine: Engine,
     select: BestEpoch | None,
     classes: list[str | None],
@@ -189,13 +189,6 @@ def _build_strategy(
     options = plain(config.strategy)
     kind = own_strategy(options.pop("name"), options, arguments)
     return call_with(resumable(kind), {**arguments, **options}, "strategy")
-
-
-def _refuse_for_pixels(config: DictConfig) -> None:
-    """Refuse what counts images."""
-    for key, value in {"train.accumulate": config.train.accumulate, "torchrun": count() > 1}.items():
-        if value:
-            raise ConfigError(f"{key} is for a class of each image, and this benchmark has pixels.")
 
 
 # ---- the result -----------------------------------------------------------------------------------------------------

@@ -1,22 +1,21 @@
 """The keys of a run's configuration: what each is and may be.
 
-Keys of benchmarks, models and methods are those of their files in configs/, whose defaults tell the kind of a value;
-where they do not, `_KINDS` has it. The table in docs/configuration.md is made from here. All of it is in one file,
-because these keys are one contract with users and stored files.
+The table in docs/configuration.md is made from here. All keys are in one file, because they are one contract with users
+and stored files; `check.py` beside it refuses what they do not allow.
 """
 
 import difflib
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from omegaconf import OmegaConf
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from ftp_cl.runs.catalogue import GROUPS, config_directory, entry, options_of
+from ftp_cl.runs.catalogue import config_directory
 
 
 class ConfigError(ValueError):
@@ -61,7 +60,7 @@ Objective = Literal[
 _WORDS = {bool: "true, false", str: "text", list: "a list: [...]", dict: "keys and values: {...}", NoneType: "null"}
 
 
-def _words(kind: Any) -> str:
+def in_words(kind: Any) -> str:
     """What a value of a kind must be: "a whole number of at least 1 or null"."""
     *most, last = _alternatives(kind)
     return f"{', '.join(most)} or {last}" if most else last
@@ -80,11 +79,15 @@ def _alternatives(kind: Any) -> list[str]:
 # ---- the configuration ----------------------------------------------------------------------------------------------
 
 
-class _Keys(BaseModel):
+class Keys(BaseModel):
+    """A section that has these keys and no others."""
+
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
 
-class _Choice(BaseModel):
+class Choice(BaseModel):
+    """A benchmark, model or method, whose file says which keys it has."""
+
     model_config = ConfigDict(extra="allow")
 
 
@@ -97,7 +100,7 @@ def _key(meaning: str) -> Any:
     return Field(description=meaning)
 
 
-class Train(_Keys):
+class Train(Keys):
     """Keys `train.*`."""
 
     epochs: Count = _key("passes over the training images of each experience")
@@ -132,7 +135,7 @@ class Train(_Keys):
     warmup: Share = _key("share of an experience's iterations in which the learning rate rises from 0")
 
 
-class Optimizer(_Keys):
+class Optimizer(Keys):
     """Keys `optimizer.*`."""
 
     name: Literal["adamw", "sgd"] = _key("the optimizer")
@@ -149,7 +152,7 @@ class Optimizer(_Keys):
     fresh: bool = _key("true: each experience begins with a new optimizer state")
 
 
-class Labels(_Keys):
+class Labels(Keys):
     """Keys `labels.*`."""
 
     per_class: Count | None = _key(
@@ -167,7 +170,7 @@ class Labels(_Keys):
     )
 
 
-class Evaluation(_Keys):
+class Evaluation(Keys):
     """Keys `eval.*`."""
 
     batch_size: Count = _key("images per forward pass in evaluations")
@@ -179,7 +182,7 @@ class Evaluation(_Keys):
     )
 
 
-class Checkpoint(_Keys):
+class Checkpoint(Keys):
     """Keys `checkpoint.*`."""
 
     every_minutes: Positive | None = _key(
@@ -188,7 +191,7 @@ class Checkpoint(_Keys):
     every_iterations: Count | None = _key("iterations between checkpoints within an experience")
 
 
-class Loader(_Keys):
+class Loader(Keys):
     """Keys `loader.*`."""
 
     workers: Annotated[int, Field(ge=0, le=1024), "a whole number from 0 to 1024"] | None = _key(
@@ -198,12 +201,12 @@ class Loader(_Keys):
     )
 
 
-class Configuration(_Keys):
+class Configuration(Keys):
     """One run. The defaults stand in configs/config.yaml."""
 
-    benchmark: _Choice
-    model: _Choice
-    method: _Choice
+    benchmark: Choice
+    model: Choice
+    method: Choice
     seed: Annotated[int, Field(ge=0, lt=2**32), "a whole number from 0 to 2^32 - 1"] = _key(
         "seed of class order, choice of shots, initial head and order of batches"
     )
@@ -259,35 +262,8 @@ class Configuration(_Keys):
 NOT_IDENTITY = ("out", "label", "resume", "checkpoint", "save_weights", "loggers", "objective")
 """Keys that say where a run goes, what it is called, and what is kept of it; no number depends on them."""
 
-SECTIONS = tuple(key for key, field in Configuration.model_fields.items() if field.annotation in _Keys.__subclasses__())
+SECTIONS = tuple(key for key, field in Configuration.model_fields.items() if field.annotation in Keys.__subclasses__())
 
-
-class _Lora(_Keys):
-    rank: Count = 8
-    alpha: Positive | None = None
-    targets: str | list[str] | None = None
-
-
-_KINDS_OF: dict[str, Any] = {
-    "lora": Annotated[_Lora | None, "null, or {rank: 8, alpha: 16, targets: [query, value]}"],
-    "dataset_root split_lists ood_root corruption_cache weights start": None | FilePath,
-    "anchor": FilePath,
-    "revision direction_dtype anchor_device anchor_dtype": None | str,
-    "exclude train_domains": str | list,
-    "corruptions": None | str | list,
-    "ood_domains fixed_class_order class_names resize mean std": None | list,
-    "n_experiences": None | Index | list,
-    "size shots batch_size reanchor_every": None | Index,
-    "interpolation": Literal["nearest", "bilinear", "bicubic", "lanczos"] | None,
-    "crop_mode": Literal["center", "squash", "border"] | None,
-    "model.crop": None | Crop,
-    "colours": None | dict,
-    "channels_last gradient_checkpointing": None | bool,
-    "validation_fraction ema_decay": Finite | None,
-    "label_percent": Finite,
-}
-_KINDS = {key: kind for keys, kind in _KINDS_OF.items() for key in keys.split()}
-"""Of keys of benchmarks, models and methods whose default does not tell it; a method's crop is in pixels."""
 
 _OF_MODELS = {
     "model.start": (
@@ -305,8 +281,6 @@ _OF_MODELS = {
 }
 """Keys of models that the table has beside those of every run: values, default, meaning."""
 
-_KIND_OF_DEFAULT: dict[type, Any] = {bool: bool, int: Index, float: Finite, str: str, list: list}
-
 
 @cache
 def defaults() -> dict[str, Any]:
@@ -315,115 +289,10 @@ def defaults() -> dict[str, Any]:
     return {str(key): value for key, value in root.items() if key not in ("defaults", "hydra")}
 
 
-def check_configuration(values: Mapping[str, Any]) -> None:
-    """Check that every key exists, and that its value is of the right kind and range.
-
-    The ranges of what a benchmark, model or method takes are checked when it is built.
-
-    Args:
-        values: plain and resolved.
-
-    Raises:
-        ConfigError: naming the first key that is wrong, unknown ones first.
-    """
-    try:
-        Configuration.model_validate(values)
-    except ValidationError as error:
-        found = [_place(one["loc"]) for one in error.errors(include_url=False, include_input=False)]
-        path, kind = min(found, key=lambda place: place[1] is not None)
-        key = ".".join(path)
-        if kind is None:
-            raise ConfigError(f"{key} is no key of the configuration{suggestion(key, flat(defaults()))}") from None
-        value: Any = values
-        for name in path:
-            value = value.get(name)
-        _refuse(
-            key, value, f"have keys of its own, {key}.<key>=..." if _has_keys(kind) else f"be {_words(kind)}", error
-        )
-    for group in GROUPS:
-        _check_choice(group, values[group], group)
-    _check_targets(values)
-    if changes := values["labels"]["unlabelled"]:
-        _check_choice("benchmark", {**values["benchmark"], **changes}, "labels.unlabelled", list(changes))
-
-
-def _has_keys(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, _Keys | _Choice)
-
-
-def _place(where: tuple[int | str, ...]) -> tuple[list[str], Any]:
-    """The key that an error is about, and its kind; None if there is no such key."""
-    path: list[str] = []
-    kind: Any = Configuration
-    for name in map(str, where):
-        if not _has_keys(kind):
-            break
-        path.append(name)
-        kind = get_type_hints(kind, include_extras=True).get(name)
-    return path, kind
-
-
-def _refuse(key: str, value: Any, what: str, error: ValidationError) -> None:
-    for one in error.errors(include_url=False, include_input=False):
-        if one["type"] == "value_error":
-            raise ConfigError(str(one["ctx"]["error"])) from None
-    raise ConfigError(f"{key}={shortened(value)} is wrong: it must {what}.") from None
-
-
 def shortened(value: Any) -> str:
     """A value as it is printed, as long as a sentence can have it."""
     text = str(value)
     return text if len(text) <= 100 else f"{text[:97]}..."
-
-
-def _check_choice(group: str, options: Mapping[str, Any], where: str, only: Sequence[str] | None = None) -> None:
-    """The name must exist, and keys that its file has must have values of the kind that they have there."""
-    name = options.get("name")
-    if not isinstance(name, str) or not (":" in name or name in options_of(group)):
-        near = suggestion(shortened(name), options_of(group))
-        raise ConfigError(f"{group}.name={shortened(name)} is unknown{near}")
-    choice = None if ":" in name else entry(group, name)
-    keys = {} if choice is None else {**choice.keys, **(choice.extra_keys or {})}
-    if group == "model":
-        keys["start"] = None
-    for key in options if only is None else only:
-        path, value = f"{where}.{key}", options[key]
-        if str(key).startswith("_"):
-            raise ConfigError(f"{path} is refused: it stands in the files that ship only.")
-        if key == "seed" and group == "benchmark":
-            raise ConfigError(f"{path} is refused: a benchmark gets the seed of the run, seed=...")
-        if key not in keys:
-            if choice is None or choice.extra_keys is None:
-                continue
-            near = suggestion(path, [f"{where}.{own}" for own in keys])
-            raise ConfigError(f"{path} is no key of {group}={name}{near}")
-        kind = _KINDS.get(f"{group}.{key}") or _KINDS.get(key) or _KIND_OF_DEFAULT.get(type(keys[key]), Any)
-        try:
-            _adapter(kind).validate_python(value, strict=True)
-        except ValidationError as error:
-            _refuse(path, value, f"be {_words(kind)}", error)
-
-
-def _check_targets(values: Mapping[str, Any]) -> None:
-    """A model and a method must do what the benchmark asks: a class for each image, or for each pixel."""
-    benchmark, *others = (
-        None if ":" in values[group]["name"] else entry(group, values[group]["name"]) for group in GROUPS
-    )
-    if benchmark is None:
-        return
-    for choice in filter(None, others):
-        if choice.masks != benchmark.masks and (benchmark.masks or choice.group == "model"):
-            fitting = [name for name in options_of(choice.group) if entry(choice.group, name).masks == benchmark.masks]
-            of, its = ("pixel", "image")[:: 1 if benchmark.masks else -1]
-            raise ConfigError(
-                f"{choice.group}={choice.name} is for a class of each {its}, and benchmark={benchmark.name} has one of "
-                f"each {of}: use {', '.join(fitting)}."
-            )
-
-
-@cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False))
 
 
 def flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -453,6 +322,6 @@ def table_of_keys() -> str:
         for name in key.split("."):
             field, kind = kind.model_fields[name], get_type_hints(kind, include_extras=True)[name]
         shown = value if isinstance(value, str) else json.dumps(value)
-        rows.append(f"| `{key}` | {_words(kind)} | {shown} | {field.description} |".replace("|  |", "| |"))
+        rows.append(f"| `{key}` | {in_words(kind)} | {shown} | {field.description} |".replace("|  |", "| |"))
     rows += [f"| `{key}` | {' | '.join(told)} |" for key, told in _OF_MODELS.items()]
     return "\n".join(rows)

@@ -44,10 +44,12 @@ def with_runs_model(config: DictConfig) -> DictConfig:
             f"{start} has a model that runs code which it names: add model=own model.name={recorded['name']} if you "
             "trust it."
         )
-    if _has_prototypes(run.method.name):
+    method = run.method.name
+    target = None if ":" in method else entry("method", combinations().get(method, method)).target
+    if target is not None and issubclass(get_object(target), PrototypeClassifier):
         words = f": model.weights={start}/{BACKBONE_FILE} has its backbone"
         known = words if (expanded(start) / BACKBONE_FILE).exists() else ""
-        raise ConfigError(f"{start} has method={run.method.name}, whose statistics are not in its weights{known}.")
+        raise ConfigError(f"{start} has method={method}, whose statistics are not in its weights{known}.")
     default = {} if ":" in given["name"] else entry("model", given["name"]).keys
     for key, value in given.items():
         if value != default.get(key) and value != recorded.get(key):
@@ -62,19 +64,11 @@ def with_runs_model(config: DictConfig) -> DictConfig:
     return config
 
 
-def _has_prototypes(method: str) -> bool:
-    target = None if ":" in method else entry("method", combinations().get(method, method)).target
-    return target is not None and issubclass(get_object(target), PrototypeClassifier)
-
-
 def class_names(description: dict[str, Any]) -> list[str | None]:
     """The names of a benchmark's classes by their numbers, from what it says of itself."""
-    named = {int(number): str(name) for part in description.get("experiences", []) for number, name in _pairs(part)}
+    pairs = (zip(part["classes"], part["names"], strict=True) for part in description.get("experiences", []))
+    named = {int(number): str(name) for of_part in pairs for number, name in of_part}
     return [named.get(number) for number in range(max(named, default=-1) + 1)]
-
-
-def _pairs(part: dict[str, Any]) -> zip:  # type: ignore[type-arg]
-    return zip(part["classes"], part["names"], strict=True)
 
 
 def started_model(keys: dict[str, Any], classes: Sequence[str | None]) -> Any:

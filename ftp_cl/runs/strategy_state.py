@@ -11,7 +11,7 @@ from avalanche.training.templates import SupervisedTemplate
 from avalanche.training.utils import trigger_plugins
 from torch import nn
 
-from ftp_cl.optim.ftp import STATE_KEY
+from ftp_cl.optim.checkpoints import STATE_KEY
 from ftp_cl.plugins.randomness import capture_random_state, restore_random_state
 from ftp_cl.runs.packing import CannotSave, Packing, check_class, load_part, load_resized
 
@@ -142,10 +142,14 @@ def parts_state(strategy: SupervisedTemplate, packing: Packing, users_only: bool
     Raises:
         CannotSave: as `strategy_state`.
     """
-    states = [
-        {"class": type(plugin).__name__, "state": packing.pack(_plugin_state(plugin), type(plugin).__name__)}
-        for plugin in _plugins(strategy, users_only)
-    ]
+    states = []
+    for plugin in _plugins(strategy, users_only):
+        name, methods, state = type(plugin).__name__, _methods(plugin), vars(plugin)
+        if isinstance(plugin, EvaluationPlugin):
+            state = {}  # its metrics start anew at each evaluation
+        elif methods:
+            state = getattr(plugin, methods[0])()
+        states.append({"class": name, "state": packing.pack(dict(state), name)})
     return {"plugins": states, "attributes": packing.pack(_own_attributes(strategy), "strategy")}
 
 
@@ -166,13 +170,6 @@ def load_parts_state(state: Any, strategy: SupervisedTemplate, packing: Packing,
 def _plugins(strategy: SupervisedTemplate, users_only: bool) -> list[Any]:
     known = ("avalanche", "ftp_cl") if users_only else ()
     return [plugin for plugin in strategy.plugins if type(plugin).__module__.split(".")[0] not in known]
-
-
-def _plugin_state(plugin: Any) -> dict[str, Any]:
-    if isinstance(plugin, EvaluationPlugin):
-        return {}  # its metrics start anew at each evaluation
-    methods = _methods(plugin)
-    return dict(getattr(plugin, methods[0])() if methods else vars(plugin))
 
 
 def _methods(plugin: Any) -> tuple[str, str] | None:

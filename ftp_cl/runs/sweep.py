@@ -127,7 +127,12 @@ def _job(config: DictConfig) -> float | None:
                 from ftp_cl.runs.run import run
 
             path = run(config, directory)
-        return _objective(config, path)
+        if config.objective is None:
+            return None
+        value = json.loads(path.read_text())[config.objective]
+        if value is None:
+            raise ConfigError(f"objective={config.objective} does not exist in {path}.")
+        return float(value)
     except Exception as error:
         failure = {"run": str(directory), "error": sentence(error)}
         # All write below one directory, which the command knows; where runs go may differ between them.
@@ -144,15 +149,6 @@ def _job(config: DictConfig) -> float | None:
 def _failures(called_in: Path, sweep: str) -> Path:
     """Where the jobs of a sweep tell that they failed."""
     return called_in / RUNS / f".failures-{sweep}"
-
-
-def _objective(config: DictConfig, path: Path) -> float | None:
-    if config.objective is None:
-        return None
-    value = json.loads(path.read_text())[config.objective]
-    if value is None:
-        raise ConfigError(f"objective={config.objective} does not exist in {path}.")
-    return float(value)
 
 
 def _report_failures(folder: Path, ended: str | None) -> int:

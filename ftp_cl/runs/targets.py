@@ -1,23 +1,21 @@
 """What a run learns and counts: one class for an image, one for each pixel, or a normal for each pixel."""
 
 import warnings
-from typing import Any, TypeAlias
+from typing import Any
 
 from avalanche.training.plugins import EvaluationPlugin
 from torch import nn
 
 from ftp_cl.metrics.mask_record import MaskCounts
 from ftp_cl.metrics.normal_record import NormalCounts
-from ftp_cl.metrics.plugins import PredictionCounts
+from ftp_cl.metrics.plugins import PredictionCounts, StreamCounts
 from ftp_cl.models.dense import DenseModel
 from ftp_cl.plugins import SeparatedSoftmax
 from ftp_cl.plugins.pixel_loss import NormalLoss, PixelCrossEntropy, SeparatedPixels
 from ftp_cl.runs.config import ConfigError
 
-Counts: TypeAlias = PredictionCounts | MaskCounts | NormalCounts
 
-
-def counts_for(benchmark: Any, ood_classes: str | None = None) -> Counts:
+def counts_for(benchmark: Any, ood_classes: str | None = None) -> StreamCounts:
     """The metric that a benchmark's targets are counted with, as its description tells.
 
     Args:
@@ -42,20 +40,14 @@ def counts_for(benchmark: Any, ood_classes: str | None = None) -> Counts:
     return counts
 
 
-def evaluator_for(counts: Counts) -> EvaluationPlugin:
+def evaluator_for(counts: StreamCounts) -> EvaluationPlugin:
     """Avalanche's evaluation with this metric alone; who evaluates reads its record."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "No loggers specified")
         return EvaluationPlugin(counts)
 
 
-def metric_of(counts: Counts) -> str:
-    """What the numbers called accuracy are, by its name in a result."""
-    kinds = {MaskCounts: "mean_iou", NormalCounts: "within_11.25"}
-    return kinds.get(type(counts), "accuracy")  # type: ignore[call-overload]
-
-
-def check_outputs(model: nn.Module, counts: Counts) -> None:
+def check_outputs(model: nn.Module, counts: StreamCounts) -> None:
     """See that a model for pixels gives what the benchmark asks.
 
     Raises:
@@ -66,14 +58,14 @@ def check_outputs(model: nn.Module, counts: Counts) -> None:
         raise ConfigError(f"model.outputs={model.outputs} does not fit the benchmark: use model.outputs={asked}.")
 
 
-def criterion_for(counts: Counts) -> nn.Module:
+def criterion_for(counts: StreamCounts) -> nn.Module:
     """The loss of these targets."""
     if isinstance(counts, MaskCounts):
         return PixelCrossEntropy()
     return NormalLoss() if isinstance(counts, NormalCounts) else nn.CrossEntropyLoss()
 
 
-def separating(counts: Counts) -> list[Any]:
+def separating(counts: StreamCounts) -> list[Any]:
     """The plugins that let current classes compete with each other only; normals have no classes."""
     if isinstance(counts, MaskCounts):
         return [SeparatedPixels()]

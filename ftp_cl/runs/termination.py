@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 EXIT_STATUS = 128 + signal.SIGTERM
@@ -34,9 +34,7 @@ class Termination:
             self._before = signal.signal(signal.SIGTERM, self._on_signal)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: Any) -> None:
         # torchrun sends SIGTERM when another process has ended; this one, if it fails of that, has yet to say so.
         if self._before is not None and not (self._always_waits and kind is not None):
             signal.signal(signal.SIGTERM, self._before)

@@ -116,14 +116,19 @@ def aggregate(results: Iterable[Result]) -> list[Group]:
         members[_identity(result)].append(result)
     for runs in members.values():
         runs.sort(key=lambda run: run.seed)
-        runs[1:] = [run for before, run in pairwise(runs) if not _repeats(before, run)]
+        runs[1:] = [
+            run
+            for before, run in pairwise(runs)
+            if (before.seed, before.ood) != (run.seed, run.ood)
+            or not np.array_equal(before.accuracy_matrix, run.accuracy_matrix, equal_nan=True)
+        ]
         _check_members(runs)
     names = _labels([runs[0] for runs in members.values()])
     groups = [
         Group(*named, runs[0].benchmark, runs[0].method, runs[0].model, _settings(runs[0]), tuple(runs))
         for named, runs in zip(names, members.values(), strict=True)
     ]
-    return sorted(groups, key=lambda group: (group.benchmark, -_mean_accuracy(group), group.label))
+    return sorted(groups, key=lambda g: (g.benchmark, -np.mean([run.average_accuracy for run in g.results]), g.label))
 
 
 def by_benchmark(groups: Sequence[Group]) -> dict[str, list[Group]]:
@@ -174,11 +179,6 @@ def _settings(result: Result) -> dict[str, Any]:
     """Without keys that are null: they mean what those mean that are newer than a result."""
     config = {key: value for key, value in result.config.items() if key not in _OF_ONE_RUN}
     return {printable(key): value for key, value in flat(config).items() if value is not None}
-
-
-def _repeats(first: Result, second: Result) -> bool:
-    same = first.seed == second.seed and first.ood == second.ood
-    return same and np.array_equal(first.accuracy_matrix, second.accuracy_matrix, equal_nan=True)
 
 
 def _check_members(runs: list[Result]) -> None:
@@ -232,7 +232,3 @@ def _shortened(value: str | None) -> str:
     if value is None:
         return "unset"
     return value if len(value) <= _LONGEST_VALUE else value[: _LONGEST_VALUE - 1] + "…"
-
-
-def _mean_accuracy(group: Group) -> float:
-    return float(np.mean([result.average_accuracy for result in group.results]))

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -162,19 +162,15 @@ def _draw_radius(axes: Axes, groups: Sequence[Group], looks_of: Mapping[str, Loo
         look = looks_of[group.label]
         radii = [run.radii_after_each_experience for run in group.results if run.radii_after_each_experience]
         length = min(len(run) for run in radii)  # a killed run may have written fewer experiences than the others
-        shares = [[_percentiles(tensors.values()) for tensors in run[:length]] for run in radii]
+        # NaN where a run that diverged has no radius that is finite.
+        tensors = [[list(after.values()) or [math.nan] for after in run[:length]] for run in radii]
+        shares = [[np.percentile(values, (10, 50, 90)) for values in run] for run in tensors]
         low, median, high = np.mean(shares, axis=0).T
         x = np.arange(1, length + 1)
         draw_line(axes, x, median, look, (low, high))
     axes.set(xlabel="training experience", ylabel="radius (weight units)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _logarithmic(axes.yaxis)
-
-
-def _percentiles(radii: Iterable[float]) -> np.ndarray:
-    """The 10th, 50th and 90th; NaN where a run that diverged has no radius that is finite."""
-    values = list(radii)
-    return np.percentile(values, (10, 50, 90)) if values else np.full(3, math.nan)
 
 
 def _draw_cost(axes: Axes, groups: Sequence[Group], looks_of: Mapping[str, Look]) -> None:

@@ -35,7 +35,9 @@ def labels_figure(groups: Sequence[Group], looks_of: Mapping[str, Look]) -> Figu
     """Accuracy, ID and OOD, against the number of labels; one line per method."""
     series: dict[str, list[Group]] = defaultdict(list)
     for group in sorted(groups, key=lambda group: _budget(group)[1]):
-        series[_series(group)].append(group)
+        # Without its budget: what the points of one line have in common.
+        others = ", ".join(f"{key}={value}" for key, value in group.differences.items() if key not in _BUDGETS)
+        series[f"{group.name} ({others})" if others else group.name].append(group)
     has_ood = any(run.ood_average is not None for group in groups for run in group.results)
     figure, panels = new_figure(_TWO_PANELS if has_ood else _TWO_PANELS / 2, 3.2, 1 + has_ood)
     names = list(series)
@@ -65,12 +67,6 @@ def _budget(group: Group) -> tuple[str, float]:
     """The key of the group's budget and its value; the share 1 for a group that has all labels."""
     key = next((key for key in _BUDGETS if group.settings.get(key) is not None), None)
     return (_SHARE, 1.0) if key is None else (key, float(group.settings[key]))
-
-
-def _series(group: Group) -> str:
-    """The group's label without its budget: what the points of one line have in common."""
-    others = ", ".join(f"{key}={value}" for key, value in group.differences.items() if key not in _BUDGETS)
-    return f"{group.name} ({others})" if others else group.name
 
 
 # ---- pseudo-labels -------------------------------------------------------------------------------------------------

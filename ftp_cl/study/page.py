@@ -38,7 +38,8 @@ def render_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["breakable"] = _breakable
+    # Escaped text that may break after the marks inside "method (optimizer.backbone_lr=1e-05)".
+    environment.filters["breakable"] = lambda text: Markup(re.sub(r"([._=/])", r"\1<wbr>", str(escape(text))))
     with drawing():
         sections = [
             _section(benchmark, members, f"b{number}", run_root)
@@ -90,11 +91,6 @@ def _examples(label: str, run: Result) -> list[tuple[str, str]]:
     return found
 
 
-def _breakable(text: str) -> Markup:
-    """Escaped text that may break after the marks inside "method (optimizer.backbone_lr=1e-05)"."""
-    return Markup(re.sub(r"([._=/])", r"\1<wbr>", str(escape(text))))
-
-
 def _relative(path: Path, root: str) -> str:
     return printable(os.path.relpath(path, root))
 
@@ -104,9 +100,6 @@ def _environment(runs: Iterable[Result]) -> dict[str, list[str]]:
     values: dict[str, dict[str, None]] = {}
     for run in runs:
         for key, value in run.environment.items():
-            values.setdefault(key, {})[_shown(value)] = None
+            shown = "–" if value is None else printable(value)  # noqa: RUF001
+            values.setdefault(key, {})[shown] = None
     return {key: list(distinct) for key, distinct in values.items()}
-
-
-def _shown(value: Any) -> str:
-    return "–" if value is None else printable(value)  # noqa: RUF001

@@ -49,7 +49,10 @@ def write_tables(plan: Plan, results: Store) -> Path:
     if plan.tuned_together:
         parts.append(_trials(plan, tuning))
     if plan.mean_over and set(found) >= set(plan.mean_over):
-        parts.append(_mean_over_settings(plan, results))
+        heads, rows = mean_over_settings(plan, results)
+        lines = ["## Mean over the settings\n", f"The mean of each seed over {', '.join(plan.mean_over)}.\n"]
+        lines += [*_heads(["method", *heads]), *(markdown_row([name, *cells]) for name, cells in rows.items())]
+        parts.append("\n".join(lines) + "\n")
     parts += [_section(plan, setting, runs.filter(setting=setting), tuning) for setting in found]
     parts.append(_NOTES + "\n")
     if _diverged(runs):
@@ -124,13 +127,6 @@ def _section(plan: Plan, setting: str, runs: pl.DataFrame, tuning: Sequence[Mapp
             _choice(plan, methods[name], setting, tuning),
         ]
         lines.append(markdown_row(cells))
-    return "\n".join(lines) + "\n"
-
-
-def _mean_over_settings(plan: Plan, results: Store) -> str:
-    heads, rows = mean_over_settings(plan, results)
-    lines = ["## Mean over the settings\n", f"The mean of each seed over {', '.join(plan.mean_over)}.\n"]
-    lines += [*_heads(["method", *heads]), *(markdown_row([name, *cells]) for name, cells in rows.items())]
     return "\n".join(lines) + "\n"
 
 

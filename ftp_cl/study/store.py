@@ -6,7 +6,6 @@ A column stands for a key of a result.json; `setting` and `row` are a plan's.
 import io
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -96,7 +95,8 @@ class Store:
             for frame in frames:
                 _refuse_conflicts(self.directory, self.frame(name), frame, name)
         for name, frames in found.items():
-            self._change(name, partial(_merged, frames=frames, name=name))
+            new = pl.concat(frames, how="diagonal")
+            self._change(name, lambda old, new=new, name=name: _united(new, old, name))  # type: ignore[misc]
         return sum(self.frame(name).height for name in _KEYS) - before
 
     def is_empty(self) -> bool:
@@ -132,10 +132,6 @@ def _united(old: pl.DataFrame, new: pl.DataFrame, name: str) -> pl.DataFrame:
     """All rows of both; where both have one, the new one."""
     both = pl.concat([old, new], how="diagonal")
     return both.unique(_KEYS[name], keep="last", maintain_order=True).sort(_KEYS[name][:3], maintain_order=True)
-
-
-def _merged(old: pl.DataFrame, frames: list[pl.DataFrame], name: str) -> pl.DataFrame:
-    return _united(pl.concat(frames, how="diagonal"), old, name)
 
 
 def _refuse_conflicts(directory: Path, old: pl.DataFrame, new: pl.DataFrame, name: str) -> None:

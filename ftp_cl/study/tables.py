@@ -11,7 +11,7 @@ import numpy as np
 
 from ftp_cl.metrics import mean_corruption_error
 from ftp_cl.runs.text import csv_cell, latex_text, markdown_text
-from ftp_cl.study.aggregate import DIVERGED, DIVERGED_NOTE, Group, Spread, aggregate, by_benchmark
+from ftp_cl.study.aggregate import DIVERGED, DIVERGED_NOTE, Group, aggregate, by_benchmark
 from ftp_cl.study.loading import Result
 from ftp_cl.study.significance import RULE, difference_holds, is_behind
 
@@ -117,9 +117,14 @@ class SummaryTable:
 
 def summary_table(groups: Sequence[Group]) -> SummaryTable:
     """The table of the groups of one benchmark, all of one metric."""
-    same_machine = len({_machine(result) for group in groups for result in group.results}) == 1
+    environments = [run.environment for group in groups for run in group.results]
+    machines = {tuple(str(own.get(key)) for key in ("platform", "cpu", "threads")) for own in environments}
+    same_machine = len(machines) == 1
     measures = [*MEASURES, *_relative_to_naive(groups)]
-    columns = [_column(groups, measure, may_be_bold=same_machine or not measure.is_time) for measure in measures]
+    columns = []
+    for measure in measures:
+        best = _leader(groups, measure) if same_machine or not measure.is_time else None
+        columns.append([Cell(_cell_text(group, measure), group is best) for group in groups])
     cells = zip(*columns, strict=True)
     rows = [(group.marked_label, list(own), len(group.results)) for group, own in zip(groups, cells, strict=True)]
     metric = groups[0].results[0].metric
@@ -243,14 +248,6 @@ def _rich_table(tables: Mapping[str, SummaryTable], measures: Sequence[Measure])
     return rich_table
 
 
-def _column(groups: Sequence[Group], measure: Measure, may_be_bold: bool) -> list[Cell]:
-    best = _leader(groups, measure) if may_be_bold else None
-    return [
-        Cell(_cell_text(group.spread(measure.read), measure.digits, len(group.results)), group is best)
-        for group in groups
-    ]
-
-
 def _leader(groups: Sequence[Group], measure: Measure) -> Group | None:
     """The group with the best mean, if its lead over the second best holds, and nobody is ahead on common seeds."""
     sign = 1 if measure.better == "higher" else -1
@@ -263,11 +260,11 @@ def _leader(groups: Sequence[Group], measure: Measure) -> Group | None:
     return leader if holds else None
 
 
-def _cell_text(spread: Spread | None, digits: int, runs: int) -> str:
-    if spread is None:
+def _cell_text(group: Group, measure: Measure) -> str:
+    if (spread := group.spread(measure.read)) is None:
         return MISSING
-    text = spread.text(digits)
-    return text if spread.n == runs else f"{text} (n = {spread.n})"
+    text = spread.text(measure.digits)
+    return text if spread.n == len(group.results) else f"{text} (n = {spread.n})"
 
 
 def _notes(groups: Sequence[Group], with_numbers: Sequence[Measure], same_machine: bool) -> list[str]:
@@ -285,10 +282,6 @@ def _notes(groups: Sequence[Group], with_numbers: Sequence[Measure], same_machin
     if not same_machine:
         notes.append("The runs come from different machines, so their times are not comparable and never bold.")
     return notes
-
-
-def _machine(result: Result) -> tuple[str, ...]:
-    return tuple(str(result.environment.get(key)) for key in ("platform", "cpu", "threads"))
 
 
 def _latex_row(cells: Iterable[str]) -> str:

@@ -8,11 +8,11 @@ from itertools import count
 from pathlib import Path
 
 from ftp_cl.runs.files import replace_files
-from ftp_cl.runs.status import STATES, LeftOut, RunStatus, statuses
+from ftp_cl.runs.status import STATES, LeftOut, statuses
 from ftp_cl.runs.text import markdown_text
 from ftp_cl.study.aggregate import Group, aggregate, by_benchmark
 from ftp_cl.study.loading import ReportError, Result, find_results
-from ftp_cl.study.tables import csv_text, latex, markdown, summary_table
+from ftp_cl.study.tables import SummaryTable, csv_text, latex, markdown, summary_table
 
 FIGURE_SUFFIXES = (".svg", ".png")
 
@@ -55,13 +55,17 @@ def write_report(
 
     places = [Path(place) for place in dirs]
     results, left_out = find_results(places)
-    unfinished = _unfinished(places)
+    started = (run for place in places if place.is_dir() for run in statuses(place) if run.state != "finished")
+    found = {run.directory.resolve(): run for run in started}  # each once
+    unfinished = sorted(found.values(), key=lambda run: (STATES.index(run.state), run.directory))
     groups = aggregate(results)
     files = [*(result.path for result in results), *(path for path, _ in left_out)]
     shown = [path.parent for path in files] + [run.directory for run in unfinished]
     root = os.path.commonpath([os.path.abspath(directory) for directory in shown])
     lost = [LeftOut(Path(os.path.relpath(path, root)), reason) for path, reason in left_out]
     folder = Path(out)
+    tables = {name: summary_table(members) for name, members in by_benchmark(groups).items()}
+    latexes = [part for name, table in tables.items() for part in (f"% {name}", latex(table))]
     drawn = {} if figures is None else _figure_files(groups, folder / "figures", figures)
     written = {suffix: folder / f"report.{suffix}" for suffix in ("html", "md", "csv", "tex")}
     paths = ReportPaths(
@@ -70,9 +74,9 @@ def write_report(
     _write(
         {
             paths.html: render_page(groups, unfinished, lost, root).encode(),
-            paths.markdown: _markdown_report(groups, lost).encode(),
+            paths.markdown: _markdown_report(tables, lost).encode(),
             paths.csv: csv_text(groups).encode(),
-            paths.latex: _latex_report(groups).encode(),
+            paths.latex: "\n".join(["% \\usepackage{booktabs}", *latexes]).encode(),
             **drawn,
         }
     )
@@ -106,13 +110,6 @@ def write_figure(results: Iterable[Result], path: str | os.PathLike[str]) -> Pat
     return path
 
 
-def _unfinished(places: list[Path]) -> list[RunStatus]:
-    """The runs under some directories that have no result yet, each once, those in progress first."""
-    folders = [place for place in places if place.is_dir()]
-    found = {run.directory.resolve(): run for place in folders for run in statuses(place) if run.state != "finished"}
-    return sorted(found.values(), key=lambda run: (STATES.index(run.state), run.directory))
-
-
 def _figure_files(groups: list[Group], folder: Path, kind: str) -> dict[Path, bytes]:
     from ftp_cl.study.figures import all_figures  # matplotlib
     from ftp_cl.study.style import drawing, file_bytes
@@ -141,17 +138,10 @@ def _file_names(benchmarks: Iterable[str]) -> dict[str, str]:
     return names
 
 
-def _latex_report(groups: list[Group]) -> str:
-    parts = ["% \\usepackage{booktabs}"]
-    for benchmark, members in by_benchmark(groups).items():
-        parts += [f"% {benchmark}", latex(summary_table(members))]
-    return "\n".join(parts)
-
-
-def _markdown_report(groups: list[Group], lost: list[LeftOut]) -> str:
+def _markdown_report(tables: Mapping[str, SummaryTable], lost: list[LeftOut]) -> str:
     parts = ["# Report\n"]
-    for benchmark, members in by_benchmark(groups).items():
-        parts += [f"## {markdown_text(benchmark)}\n", markdown(summary_table(members))]
+    for benchmark, table in tables.items():
+        parts += [f"## {markdown_text(benchmark)}\n", markdown(table)]
     if lost:
         parts += ["## Left out\n", *(f"- {markdown_text(str(found))}" for found in lost), ""]
     return "\n".join(parts)

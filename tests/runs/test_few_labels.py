@@ -100,12 +100,11 @@ def numbers(value):
 
 @pytest.mark.parametrize("other_images", [False, True])
 def test_no_hidden_label_can_be_reached_from_the_strategy(quick_run, reachable, monkeypatch, other_images):
-    from ftp_cl.runs import data
+    from ftp_cl.runs import data, loop
     from ftp_cl.runs.checkpoints import Checkpoints
-    from ftp_cl.runs.loop import PseudoLabelJudge
 
     kept, walks = {}, []
-    keep_few_labels, judge, iteration_done = data.keep_few_labels, PseudoLabelJudge.judge, Checkpoints.iteration_done
+    keep_few_labels, judge, iteration_done = data.keep_few_labels, loop.judged_pseudo_labels, Checkpoints.iteration_done
 
     def keeping(build, *arguments):
         whole = []
@@ -124,8 +123,8 @@ def test_no_hidden_label_can_be_reached_from_the_strategy(quick_run, reachable, 
         assert not any(numbers(node) in kept["secrets"] for node in found)
         walks.append(experience)
 
-    def judging(self, strategy, experience):
-        epochs = judge(self, strategy, experience)
+    def judging(record, hidden, strategy, experience):
+        epochs = judge(record, hidden, strategy, experience)
         walk(strategy, experience)
         return epochs
 
@@ -135,7 +134,7 @@ def test_no_hidden_label_can_be_reached_from_the_strategy(quick_run, reachable, 
             walk(strategy, strategy.experience.current_experience)
 
     monkeypatch.setattr(data, "keep_few_labels", keeping)
-    monkeypatch.setattr(PseudoLabelJudge, "judge", judging)
+    monkeypatch.setattr(loop, "judged_pseudo_labels", judging)
     monkeypatch.setattr(Checkpoints, "iteration_done", between_iterations)
     other = ["+labels.unlabelled.shots=12"] if other_images else []
     result = quick_run(

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from ftp_cl.runs.catalogue import GROUPS, entry, options_of
+from ftp_cl.runs.check import check_configuration
 from ftp_cl.runs.config import load_config, load_repeated, plain
 from ftp_cl.runs.directory import RunDirectory
 from ftp_cl.runs.records import projection_after_each_experience
-from ftp_cl.runs.schema import ConfigError, Configuration, check_configuration, defaults, table_of_keys
+from ftp_cl.runs.schema import ConfigError, Configuration, defaults, table_of_keys
 from ftp_cl.runs.status import statuses
 from ftp_cl.study.store import read_frame, runs_of_frame
 
@@ -127,3 +128,11 @@ def test_events_whose_numbers_are_none_are_passed_over(tmp_path, number):
     (tmp_path / "result.json").write_text("{}")
     assert projection_after_each_experience(tmp_path, "radius") == [{"w": 1.0}]
     assert [status.latest for status in statuses(tmp_path)] == ["experience 1: 90.0 % on test"]
+
+
+def test_a_configuration_knows_nothing_of_those_before_it():
+    """What a command line chooses is composed once, and each configuration of it gets a copy."""
+    first = load_config(["train.epochs=7", "method.k=0.5"])
+    first.method.mu = 9.0
+    second = load_config([])
+    assert (second.train.epochs, second.method.k, second.method.mu) == (10, 1.0, 0.01)

@@ -1,14 +1,11 @@
 """emoji_scenes: segmentation of emoji in scenes, under shift of the art style, with data that ship."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from ftp_cl.benchmarks._checks import check_choice, check_domains
 from ftp_cl.benchmarks.dense.scenes import EmojiScenes
 from ftp_cl.benchmarks.emoji_domains import DOMAINS
-
-if TYPE_CHECKING:
-    from ftp_cl.benchmarks.scenario import DescribedScenario
+from ftp_cl.benchmarks.options import DescribedScenario
 
 
 def emoji_scenes(
@@ -25,7 +22,7 @@ def emoji_scenes(
     corruptions: str | Sequence[str] | None = None,
     severities: int | Sequence[int] = (1, 2, 3, 4, 5),
     fixed_class_order: Sequence[int] | None = None,
-) -> "DescribedScenario":
+) -> DescribedScenario:
     """Scenes of emoji with masks of 20 classes and background; art styles that training never shows as OOD streams.
 
     The streams are ``train``, ``validation`` and ``test`` in the training styles and one ``ood_<domain>`` per other

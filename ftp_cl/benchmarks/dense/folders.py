@@ -2,12 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ftp_cl.benchmarks.dense.mask_files import Colours, MaskFiles, paired, refuse_empty_classes
-
-if TYPE_CHECKING:
-    from ftp_cl.benchmarks.scenario import DescribedScenario
+from ftp_cl.benchmarks.options import DescribedScenario
 
 CAMVID_CLASSES = (
     "sky",
@@ -34,7 +32,7 @@ def camvid(
     resize: Sequence[int] | None = None,
     corruptions: str | Sequence[str] | None = None,
     severities: int | Sequence[int] = (1, 2, 3, 4, 5),
-) -> "DescribedScenario":
+) -> DescribedScenario:
     """CamVid as the SegNet tutorial has it: 367 training, 101 validation and 233 test images of 480 x 360 pixels.
 
     All eleven classes are learned at once; void is ignored. Corruptions of the test images are OOD streams.
@@ -71,7 +69,7 @@ def mask_folder(
     resize: Sequence[int] | None = None,
     corruptions: str | Sequence[str] | None = None,
     severities: int | Sequence[int] = (1, 2, 3, 4, 5),
-) -> "DescribedScenario":
+) -> DescribedScenario:
     """Images and masks of your own in folders train/, test/, validation/ and ood_*/, each with images/ and masks/.
 
     A mask is a PNG file of its image's name: class indices, where 255 is ignored, or colours. The streams are
@@ -123,7 +121,7 @@ def _scenario(
     severities: int | Sequence[int],
     settings: dict[str, Any],
     n_experiences: int = 1,
-) -> "DescribedScenario":
+) -> DescribedScenario:
     from ftp_cl.benchmarks.corruptions import with_corruptions
     from ftp_cl.benchmarks.dense.streams import MaskData, mask_classes, mask_domains
 

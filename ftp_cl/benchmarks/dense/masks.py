@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ftp_cl.benchmarks._dataset import RebuildableDataset
+from ftp_cl.benchmarks._dataset import DerivedDataset, RebuildableDataset
 
 IGNORED = 255
 """Value of pixels that no loss and no metric counts, as in PASCAL VOC."""
@@ -47,7 +47,7 @@ class MaskDataset(RebuildableDataset):
         return [index for index, mask in enumerate(self.masks) if wanted[mask].any()]
 
 
-class OneExperiencesMasks(RebuildableDataset):
+class OneExperiencesMasks(DerivedDataset):
     """The same images with masks of some classes; pixels of all others are background, ignored ones stay so.
 
     The "overlapped" setting of class-incremental segmentation (Cermelli et al., "Modeling the Background", CVPR 2020,
@@ -61,7 +61,6 @@ class OneExperiencesMasks(RebuildableDataset):
 
     def __init__(self, source: MaskDataset, shown: Sequence[int]) -> None:
         self.source, self.shown, self.classes = source, list(shown), source.classes
-        self.targets = source.targets
         self._values = np.full(256, BACKGROUND, np.uint8)
         self._values[[*self.shown, IGNORED]] = [*self.shown, IGNORED]
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +14,7 @@ from ftp_cl.benchmarks._checks import check_choice, check_sides
 from ftp_cl.benchmarks._dataset import RebuildableDataset
 from ftp_cl.benchmarks.dense.masks import BACKGROUND, IGNORED
 from ftp_cl.benchmarks.dense.transforms import resized
-
-if TYPE_CHECKING:
-    from ftp_cl.benchmarks.scenario import DescribedScenario
+from ftp_cl.benchmarks.options import DescribedScenario
 
 VOC_CLASSES = (
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -134,7 +132,7 @@ def pascal_context(
     resize: Sequence[int] = (256, 256),
     corruptions: str | Sequence[str] | None = None,
     severities: int | Sequence[int] = (1, 2, 3, 4, 5),
-) -> "DescribedScenario":
+) -> DescribedScenario:
     """One target of PASCAL-Context: training on its list ``train``, test on ``val``; corruptions are OOD streams.
 
     Args:

@@ -36,15 +36,6 @@ class PseudoLabels:
     labels: Tensor
     used: Tensor
 
-    @classmethod
-    def joined(cls, parts: Sequence["PseudoLabels"]) -> "PseudoLabels":
-        """Return several, at least one, as one."""
-        return cls(
-            torch.cat([part.indices for part in parts]),
-            torch.cat([part.labels for part in parts]),
-            torch.cat([part.used for part in parts]),
-        )
-
 
 @dataclass(frozen=True)
 class UnlabelledLoss:
@@ -96,7 +87,16 @@ class SemiSupervisedPlugin(SupervisedPlugin[Any]):
         record: bool = False,
     ) -> None:
         super().__init__()
-        _check(ratio, weight, classes, ema_decay)
+        if not ratio > 0:
+            raise ValueError(f"ratio={ratio} leaves no unlabelled image beside a labelled one: it must be above 0.")
+        if math.isinf(ratio):
+            raise ValueError(f"ratio={ratio} is no number of unlabelled images: it must be finite.")
+        if not weight >= 0:
+            raise ValueError(f"weight={weight} must be 0 or more.")
+        if classes not in ("experience", "seen"):
+            raise ValueError(f"classes={classes!r} is unknown: choose 'experience' or 'seen'.")
+        if ema_decay is not None and not 0 <= ema_decay < 1:
+            raise ValueError(f"ema_decay={ema_decay} must lie between 0 and 1, 1 excluded, or be None.")
         self.views = tuple(views)
         self.ratio = ratio
         self.weight = weight
@@ -151,9 +151,9 @@ class SemiSupervisedPlugin(SupervisedPlugin[Any]):
 
         The plugin knows no true label: who has them (``hidden_labels``) compares, outside of training.
         """
-        taken = [PseudoLabels.joined(epoch) for epoch in self._epochs if epoch]
+        taken = [[vars(part).values() for part in epoch] for epoch in self._epochs if epoch]
         self._epochs = []
-        return taken
+        return [PseudoLabels(*map(torch.cat, zip(*parts, strict=True))) for parts in taken]
 
     def state_dict(self) -> dict[str, Any]:
         """Return what training goes on from: plain values and tensors."""
@@ -190,8 +190,12 @@ class SemiSupervisedPlugin(SupervisedPlugin[Any]):
                 "images belong to: train on the benchmark's own train stream, for one epoch if need be."
             )
         refuse_inner_updates(strategy, type(self).__name__)
-        if self.ema_decay is not None:
-            _check_early_stopping(strategy, type(self).__name__)
+        stopping = [p for p in strategy.plugins if isinstance(p, EarlyStoppingPlugin) and p.peval_mode == "iteration"]
+        if self.ema_decay is not None and stopping:
+            raise ValueError(
+                f"{type(self).__name__} evaluates averaged weights, and EarlyStoppingPlugin(peval_mode='iteration') "
+                "would restore those that they were averaged from: use peval_mode='epoch', or ema_decay=None."
+            )
         self._average = self._batches = None  # of an experience that was interrupted
         experiences = experiences_trained_on(strategy)
         if not experiences:
@@ -269,27 +273,6 @@ def check_threshold(threshold: float) -> None:
     """Raise a ValueError if a threshold is no probability."""
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold={threshold} is no probability: it must lie between 0 and 1.")
-
-
-def _check(ratio: float, weight: float, classes: str, ema_decay: float | None) -> None:
-    if not ratio > 0:
-        raise ValueError(f"ratio={ratio} leaves no unlabelled image beside a labelled one: it must be above 0.")
-    if math.isinf(ratio):
-        raise ValueError(f"ratio={ratio} is no number of unlabelled images: it must be finite.")
-    if not weight >= 0:
-        raise ValueError(f"weight={weight} must be 0 or more.")
-    if classes not in ("experience", "seen"):
-        raise ValueError(f"classes={classes!r} is unknown: choose 'experience' or 'seen'.")
-    if ema_decay is not None and not 0 <= ema_decay < 1:
-        raise ValueError(f"ema_decay={ema_decay} must lie between 0 and 1, 1 excluded, or be None.")
-
-
-def _check_early_stopping(strategy: Any, name: str) -> None:
-    if any(isinstance(p, EarlyStoppingPlugin) and p.peval_mode == "iteration" for p in strategy.plugins):
-        raise ValueError(
-            f"{name} evaluates averaged weights, and EarlyStoppingPlugin(peval_mode='iteration') would restore those "
-            "that they were averaged from: use peval_mode='epoch', or ema_decay=None."
-        )
 
 
 def _unlabelled(experiences: Sequence[Any], stream: Any) -> Any:

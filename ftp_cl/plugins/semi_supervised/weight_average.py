@@ -1,6 +1,7 @@
 """The exponential moving average (EMA) of a model's weights within one experience."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -31,7 +32,7 @@ class WeightAverage:
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        self._averaged = AveragedModel(model, multi_avg_fn=_WarmDecay(decay)).eval()
+        self._averaged = AveragedModel(model, multi_avg_fn=partial(_average, decay=decay)).eval()
         self.is_shown = False
 
     @property
@@ -65,14 +66,9 @@ class WeightAverage:
         self._averaged.n_averaged.fill_(state["n_averaged"])
 
 
-class _WarmDecay:
-    """The averaging step; a class and not a closure, because strategies are pickled."""
-
-    def __init__(self, decay: float) -> None:
-        self.decay = decay
-
-    def __call__(self, averages: Sequence[Tensor], weights: Sequence[Tensor], n_averaged: Tensor | int) -> None:
-        decay = min(self.decay, 1 - 1 / (int(n_averaged) + 1))
-        with torch.no_grad():
-            for average, weight in zip(averages, weights, strict=True):
-                average.lerp_(weight, 1 - decay)
+@torch.no_grad()
+def _average(averages: Sequence[Tensor], weights: Sequence[Tensor], n_averaged: Tensor | int, *, decay: float) -> None:
+    """The averaging step."""
+    decay = min(decay, 1 - 1 / (int(n_averaged) + 1))
+    for average, weight in zip(averages, weights, strict=True):
+        average.lerp_(weight, 1 - decay)

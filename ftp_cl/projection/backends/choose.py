@@ -5,7 +5,6 @@ import importlib.util
 import logging
 import os
 import pkgutil
-from collections.abc import Callable
 
 import torch
 
@@ -39,23 +38,10 @@ def _special() -> list[Backend]:
     return [FactoredBackend(), ShardedBackend()]
 
 
-def _numba_missing() -> str | None:
-    return None if importlib.util.find_spec("numba") else "is not installed: pip install 'ftp-cl[fast]'"
-
-
-def _triton_missing() -> str | None:
-    if not importlib.util.find_spec("triton"):
-        return "is not installed: the package triton comes with torch for GPUs on Linux"
-    return None if torch.cuda.is_available() or triton_is_interpreted() else "needs a GPU"
-
-
 def triton_is_interpreted() -> bool:
     """Whether Triton's own switch has kernels interpreted, on the CPU: so tests check them without a GPU."""
     return os.environ.get("TRITON_INTERPRET") == "1"
 
-
-_MISSING: dict[str, Callable[[], str | None]] = {"numba": _numba_missing, "triton": _triton_missing}
-"""What keeps a backend from working here, of those that need more than torch."""
 
 _AUTOMATIC = ("numba", "triton", "torch")
 """Those that "auto" uses, each for the tensors that it takes."""
@@ -67,7 +53,14 @@ def available_backends() -> list[str]:
 
 
 def _problem(name: str) -> str | None:
-    return _MISSING[name]() if name in _MISSING else None
+    """What keeps a backend from working here, of those that need more than torch."""
+    if name == "numba" and not importlib.util.find_spec("numba"):
+        return "is not installed: pip install 'ftp-cl[fast]'"
+    if name == "triton" and not importlib.util.find_spec("triton"):
+        return "is not installed: the package triton comes with torch for GPUs on Linux"
+    if name == "triton" and not (torch.cuda.is_available() or triton_is_interpreted()):
+        return "needs a GPU"
+    return None
 
 
 def get_backends(name: str) -> tuple[Backend, ...]:

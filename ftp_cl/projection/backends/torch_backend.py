@@ -77,7 +77,10 @@ class TorchBackend:
         """The largest finite norm of each tensor, 0 for none, and whether it has others."""
         blocks, finite = _blocks(updates), []
         for block, own_radii in zip(blocks, radii.split([len(block) for block in blocks]), strict=True):
-            finite += _project(block, own_radii, left_out)
+            if len(block) > 1:
+                finite.append(_project_together(block, own_radii, left_out))
+            else:
+                finite += place_tensor(block[0], own_radii[0], left_out)
         norms = torch.cat([update.state.norms for update in updates]).where(torch.cat(finite), 0.0)
         segments = _segments_of(updates)
         return segments.of_tensors(norms, "max"), segments.of_tensors(norms, "min") == 0
@@ -224,13 +227,6 @@ def _row_terms(rows: Any, rule: Rule, gradient: Tensor, *given: Tensor) -> tuple
     else:
         direction, norms = given
     return rows.sums(torch.mul(gradient.to(accumulation_dtype(gradient.dtype)), direction)), norms
-
-
-def _project(block: Sequence[Update], radii: Tensor, left_out: Tensor | None) -> list[Tensor]:
-    """Project a block; returns of all its rows, in pieces, whether their norms are finite."""
-    if len(block) > 1:
-        return [_project_together(block, radii, left_out)]
-    return place_tensor(block[0], radii[0], left_out)
 
 
 def place_tensor(update: Update, radius: Tensor, left_out: Tensor | None, norms: Tensor | None = None) -> list[Tensor]:
