@@ -1,8 +1,8 @@
 """Puts generated lines and tables into README.md, the pages of docs/ and results/findings.md, between markers.
 
 `python tools/update_readme.py --demo demo` takes the table of a finished demo. `--results` takes everything that
-follows from results/, the tables of docs/timings.md and the files in configs/. `--configuration` takes the table of keys
-from the schema.
+follows from results/, the tables of docs/timings.md and the files in configs/. `--configuration` takes the table of
+keys from the schema.
 """
 
 import argparse

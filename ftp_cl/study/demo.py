@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -65,11 +65,13 @@ def what_it_shows(results: "dict[str, Result]") -> str:
     Args:
         results: of the runs, by label.
     """
-    ftp = results[FTP]
+    numbers: dict[str, tuple[float, Any]] = {
+        label: (of.average_accuracy, of.ood_average) for label, of in results.items()
+    }
+    accuracy, ood = numbers.pop(FTP)
     leads = [
-        f"{ftp.average_accuracy - other.average_accuracy:+.1f} ({ftp.ood_average - other.ood_average:+.1f}) over {label}"
-        for label, other in results.items()
-        if other is not ftp
+        f"{accuracy - other:+.1f} ({ood - other_ood:+.1f}) over {label}"
+        for label, (other, other_ood) in numbers.items()
     ]
     return (
         f"FTP's lead in points of average accuracy (and of OOD accuracy): {'; '.join(leads)}. "
