@@ -46,8 +46,8 @@ step alone takes {numba:.1f} times as long as fused AdamW's, {numba, one pass:.1
 CURVES = {"naive": "fine-tuning", "ftp": "FTP", "lora": "LoRA", "ftp on lora": "FTP on LoRA"}
 FIGURE = """\
 CLIP ViT-B/16 on a few photographs, {n} seeds. From a learning rate of {best} to {above}, fine-tuning ("naive") falls
-from {at_best} to {at_above} % accuracy. FTP with its default values has {ftp} % at {above}. Each at its best rate,
-{verdict}: {lead} points, {interval}."""
+from {at_best} to {at_above} % accuracy. FTP with its default values has {ftp} % at {above}.
+FTP's lead in points, each at its best rate: {leads} (95 % intervals)."""
 BOX = """\
 - `ftp-cl list` names {method} [methods](configs/method) ({combined} combine with FTP: `with=ftp`), {benchmark}
   [benchmarks](docs/benchmarks.md) and {model} [models](docs/models.md); weights from the hub or from files."""
@@ -114,13 +114,11 @@ def show_figure() -> str:
     rates = [_rate(row) for row in _points("vit_rates", "naive") if f"ftp, {_rate(row)}" in accuracy]
     above = min((rate for rate in rates if float(rate) > float(_rate(best))), key=float)
     found = {tuple(names): (ends, n) for *names, ends, n in _differences("vit_rates")}
-    (lead, low, high), n = found["photographs", best_of_ftp, best, "accuracy"]
+    leads = {measure: found["photographs", best_of_ftp, best, measure] for measure in MEASURES.values()}
     return FIGURE.format(
-        **{"best": _rate(best), "above": above, "n": n, "ftp": accuracy[f"ftp, {above}"]},
+        **{"best": _rate(best), "above": above, "n": leads["accuracy"][1], "ftp": accuracy[f"ftp, {above}"]},
         **{"at_best": accuracy[best], "at_above": accuracy[f"naive, {above}"]},
-        verdict="FTP is ahead" if low > 0 else "FTP is behind" if high < 0 else "neither is ahead",
-        lead=f"{lead:+.1f}",
-        interval=f"95 % interval [{low:.1f}, {high:.1f}]",
+        leads=", ".join(f"{measure} {_bold(ends)}" for measure, (ends, _) in leads.items()),
     )
 
 
