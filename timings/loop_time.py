@@ -1,8 +1,8 @@
 """What an iteration of `ftp-cl run` costs beside one of a loop written by hand, and how many images workers load.
 
-    python timings/loop_time.py --docs docs/speed.md
-    python timings/loop_time.py --docs docs/speed.md --device cuda --precision bf16-mixed --model vit_base_patch16_224 \
-        --size 224 --batch 64
+    python timings/loop_time.py --docs docs/timings.md
+    python timings/loop_time.py --docs docs/timings.md --device cuda --precision bf16-mixed \
+        --model vit_base_patch16_224 --size 224 --batch 64
     python timings/loop_time.py --only loaders --workers 1 2 4 8 16
 
 The two loops have the same images in memory, the same model, optimizer and precision, and take turns by epochs. Each

@@ -2,7 +2,7 @@
 
     python timings/step_time.py                        # all tables of the CPU, about ten minutes on two cores
     python timings/step_time.py --only models --rounds 5
-    python timings/step_time.py --json speed.json --docs docs/speed.md
+    python timings/step_time.py --json speed.json --docs docs/timings.md
     python timings/step_time.py --device cuda          # those of a GPU, meant for under four minutes on an H100
 
 All contenders of a row share weights and gradients and take turns, so that a busy machine slows all of them; a figure
@@ -300,6 +300,23 @@ def iterations_table(rounds: int, thread_numbers: list[int]) -> list[dict[str, A
     return table
 
 
+def compiled_table(rounds: int, thread_numbers: list[int]) -> list[dict[str, Any]]:
+    """Whole iterations, eager and with forward, backward and step in torch.compile."""
+    sizes = (64, 224) if device.type == "cuda" else (32, 64)
+    table = []
+    for name in MODELS if device.type == "cuda" else ["EfficientNet-Lite0"]:
+        eager = iteration_contenders(name, *sizes)
+        steps: Contenders = {}
+        for contender in ("naive", "numba", "triton", "torch, hooks"):
+            if contender in eager:
+                steps |= {contender: eager[contender], f"{contender}, compiled": torch.compile(eager[contender])}
+        with threads(thread_numbers[0]):
+            seconds = time_in_turns(steps, rounds)
+        table.append({"model": name, "threads": thread_numbers[0], "seconds": seconds})
+        print(name, {n: f"{value / seconds['naive']:.3f}x" for n, value in seconds.items()}, flush=True)
+    return table
+
+
 MEMORY_SETTINGS: list[dict[str, Any]] = [
     {},
     {"direction_dtype": "bfloat16"},
@@ -371,8 +388,9 @@ def _setting(options: dict[str, str]) -> str:
     return ", ".join(f"`{key}={value!r}`" for key, value in options.items()) or "default"
 
 
-TABLES = {"models": models_table, "growth": growth_table, "iterations": iterations_table, "memory": memory_table}
-GPU_TABLES = {"models": models_table, "iterations": iterations_table, "graphs": graphs_table, "memory": memory_table}
+TABLES = {"models": models_table, "growth": growth_table, "iterations": iterations_table, "compiled": compiled_table}
+TABLES["memory"] = memory_table
+GPU_TABLES = {name: table for name, table in TABLES.items() if name != "growth"} | {"graphs": graphs_table}
 
 
 def markdown(table: list[dict[str, Any]]) -> str:

@@ -1,10 +1,12 @@
 """Copy a part of GroceryStoreDataset into folders, for benchmark=image_folder, small enough to train on with a CPU.
 
     python tools/grocery_subset.py GroceryStoreDataset ~/.avalanche/data/grocery_subset
+    python tools/grocery_subset.py GroceryStoreDataset ~/.avalanche/data/grocery_quarter --every 4 --tested 6
     python tools/grocery_subset.py GroceryStoreDataset ~/.avalanche/data/grocery_half --every 2 --tested 3
 
-The first is for configs/vit_rates.yaml, 17 of the 81 classes; the second for configs/grocery.yaml, 41. Of each class
-all training photographs, a few test photographs, evenly spaced in the published list, and its product picture as OOD.
+The first is for configs/vit_lora.yaml, 17 of the 81 classes; the second for vit_rates, 21; the third for grocery, 41.
+Of each class all training photographs, a few test photographs, evenly spaced in the published list, and its product
+picture as OOD.
 The data set (Klasson et al. 2019, arXiv 1901.00711) has an MIT licence.
 """
 

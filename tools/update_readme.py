@@ -1,8 +1,8 @@
 """Puts generated lines and tables into README.md, the pages of docs/ and results/findings.md, between markers.
 
 `python tools/update_readme.py --demo demo` takes the table of a finished demo. `--results` takes everything that
-follows from results/, the tables of docs/speed.md and the files in configs/. `--configuration` takes the table of keys
-from the schema.
+follows from results/, the tables of docs/timings.md and the files in configs/. `--configuration` takes the table of
+keys from the schema.
 """
 
 import argparse
@@ -40,27 +40,14 @@ OF_STREAMS = {
 KINDS = ("method", "benchmark", "model")
 VERDICTS = {(True, False): "Wins", (True, True): "Wins and loses", (False, True): "Loses", (False, False): "Undecided"}
 COSTS = """\
-**What it costs.** On a CPU, an iteration with FTP takes {iterations:.2f} times as long. The optimizer step alone
-takes {numba:.1f} times as long as fused AdamW's, {numba, one pass:.1f} with `method="one_pass"`, {torch, hooks:.1f}
-without Numba (`.[fast]`). On a GPU: not measured yet ([speed](docs/speed.md))."""
-CURVES = {
-    "text": [
-        ("text", "naive", "fine-tuning"),
-        ("text", "ftp", "FTP"),
-        ("text", "lora", "LoRA"),
-        ("text", "ftp on lora", "FTP on LoRA"),
-    ],
-    "transformers": [
-        ("vit_rates", "naive", "fine-tuning"),
-        ("vit_rates", "ftp", "FTP"),
-        ("vit_lora", "lora", "LoRA"),
-        ("vit_lora", "ftp on lora", "FTP on LoRA"),
-    ],
-}
+**What it costs.** On a CPU, an iteration with FTP takes {iterations:.2f} times as long as without. The optimizer
+step alone takes {numba:.1f} times as long as fused AdamW's, {numba, one pass:.1f} with `method="one_pass"`,
+{torch, hooks:.1f} without Numba (`.[fast]`). On a GPU: not measured yet ([timings](docs/timings.md))."""
+CURVES = {"naive": "fine-tuning", "ftp": "FTP", "lora": "LoRA", "ftp on lora": "FTP on LoRA"}
 FIGURE = """\
 CLIP ViT-B/16 on a few photographs, {n} seeds. From a learning rate of {best} to {above}, fine-tuning ("naive") falls
-from {at_best} to {at_above} % accuracy. FTP with its default values has {ftp} % at {above}. Each at its best rate,
-{verdict}: {lead} points, {interval}."""
+from {at_best} to {at_above} % accuracy. FTP with its default values has {ftp} % at {above}.
+FTP's lead in points, each at its best rate: {leads} (95 % intervals)."""
 BOX = """\
 - `ftp-cl list` names {method} [methods](configs/method) ({combined} combine with FTP: `with=ftp`), {benchmark}
   [benchmarks](docs/benchmarks.md) and {model} [models](docs/models.md); weights from the hub or from files."""
@@ -108,11 +95,11 @@ def show_compared(page: str, marker: str) -> str:
     return "\n".join(f"- **{verdict}**{colon} {text}" for verdict, text in lines) or "No results are stored yet."
 
 
-def show_rates(*curves: tuple[str, str, str]) -> str:
-    """Mean accuracy and OOD of curves at each rate, in percent: plan, curve, and this in words."""
+def show_rates(plan: str) -> str:
+    """Mean accuracy and OOD of a plan's curves at each rate, in percent."""
     points = {
         words: {_rate(row): "{:.1f} / {:.1f}".format(*_means(plan)[row]) for row in _points(plan, curve)}
-        for plan, curve, words in curves
+        for curve, words in CURVES.items()
         if _points(plan, curve)
     }
     rates = sorted({rate for of_curve in points.values() for rate in of_curve}, key=float)
@@ -127,13 +114,11 @@ def show_figure() -> str:
     rates = [_rate(row) for row in _points("vit_rates", "naive") if f"ftp, {_rate(row)}" in accuracy]
     above = min((rate for rate in rates if float(rate) > float(_rate(best))), key=float)
     found = {tuple(names): (ends, n) for *names, ends, n in _differences("vit_rates")}
-    (lead, low, high), n = found["photographs", best_of_ftp, best, "accuracy"]
+    leads = {measure: found["photographs", best_of_ftp, best, measure] for measure in MEASURES.values()}
     return FIGURE.format(
-        **{"best": _rate(best), "above": above, "n": n, "ftp": accuracy[f"ftp, {above}"]},
+        **{"best": _rate(best), "above": above, "n": leads["accuracy"][1], "ftp": accuracy[f"ftp, {above}"]},
         **{"at_best": accuracy[best], "at_above": accuracy[f"naive, {above}"]},
-        verdict="FTP is ahead" if low > 0 else "FTP is behind" if high < 0 else "neither is ahead",
-        lead=f"{lead:+.1f}",
-        interval=f"95 % interval [{low:.1f}, {high:.1f}]",
+        leads=", ".join(f"{measure} {_bold(ends)}" for measure, (ends, _) in leads.items()),
     )
 
 
@@ -146,7 +131,7 @@ def show_box() -> str:
 
 
 def show_costs() -> str:
-    """The smallest and the largest multiples in the tables of docs/speed.md."""
+    """The smallest and the largest multiples in the tables of docs/timings.md."""
     steps, iterations = _multiples("models"), _multiples("iterations")
     whole = [number for head, numbers in iterations.items() if head != "TPGM" for number in numbers]
     ranges = {head: (min(all_of), max(all_of)) for head, all_of in {**steps, "iterations": whole}.items() if all_of}
@@ -156,8 +141,8 @@ def show_costs() -> str:
 
 
 def _multiples(table: str) -> dict[str, list[float]]:
-    """The cells such as 1.95x of a table of docs/speed.md, by the head of their column."""
-    _, _, rest = (ROOT / "docs" / "speed.md").read_text().partition(f"<!-- {table}: begin -->")
+    """The cells such as 1.95x of a table of docs/timings.md, by the head of their column."""
+    _, _, rest = (ROOT / "docs" / "timings.md").read_text().partition(f"<!-- {table}: begin -->")
     lines = [line.strip("|").split("|") for line in rest.partition("<!--")[0].splitlines() if line.startswith("|")]
     columns = {head.strip(): [cell.strip() for cell in cells] for head, *cells in zip(*lines, strict=True)}
     return {head: [float(cell[:-1]) for cell in cells if cell.endswith("x")] for head, cells in columns.items()}
@@ -248,8 +233,9 @@ def from_results() -> dict[tuple[str, str], str]:
         ("README.md", "cifar100"): show_cifar100(),
         ("README.md", "costs"): show_costs(),
         ("README.md", "box"): show_box(),
-        ("docs/text.md", "rates"): show_rates(*CURVES["text"]),
-        ("docs/transformers.md", "rates"): show_rates(*CURVES["transformers"]),
+        ("docs/text.md", "rates"): show_rates("text"),
+        ("docs/transformers.md", "rates"): show_rates("vit_rates"),
+        ("docs/transformers.md", "lora rates"): show_rates("vit_lora"),
     }
     found |= {(page, "figure"): show_figure() for page in ("README.md", "docs/index.md", "docs/transformers.md")}
     found |= {("results/findings.md", plan): show_findings(plan) for plan in ("defaults", "comparison", "few_labels")}

@@ -197,7 +197,7 @@ class Loader(Keys):
     workers: Annotated[int, Field(ge=0, le=1024), "a whole number from 0 to 1024"] | None = _key(
         "processes that load images, also in evaluation. null or 0: the run's own process. Their number does not "
         "change the batches. Random views differ between none and any, because each image then has random numbers of "
-        "its own ([speed](speed.md#a-runs-iterations))"
+        "its own ([timings](timings.md#a-runs-iterations))"
     )
 
 
