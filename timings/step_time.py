@@ -12,6 +12,7 @@ is the median over the rounds. Every row of every tensor lies outside its ball, 
 import argparse
 import contextlib
 import json
+import os
 import platform
 import statistics
 import time
@@ -435,7 +436,7 @@ def main() -> None:
     global device
     device = torch.device(arguments.device)
     tables, numbers = GPU_TABLES if on_gpu else TABLES, arguments.threads or ([1] if on_gpu else [1, 2])
-    machine = f"{platform.machine()}, {torch.get_num_threads()} threads at most, torch {torch.__version__}"
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"
     if on_gpu:
         machine = f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
     results: dict[str, Any] = {"machine": machine, "rounds": arguments.rounds}
