@@ -95,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     listing.add_argument("what", nargs="?", choices=["benchmarks", "methods", "models"])
     listing.set_defaults(act=_list)
 
-    demo = commands.add_parser("demo", help="compare four methods on one stream, in about two minutes on two cores")
+    demo = commands.add_parser("demo", help="compare four methods on one stream, in about three minutes on two cores")
     demo.add_argument("--out", type=expanded, default="demo", help="directory of runs and report (default: demo)")
     demo.set_defaults(act=_demo)
 
