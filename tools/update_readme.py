@@ -133,7 +133,7 @@ def show_box() -> str:
 def show_costs() -> str:
     """The smallest and the largest multiples in the tables of docs/timings.md."""
     steps, tables = _multiples("models"), [_multiples("iterations"), _multiples("compiled")]
-    columns = [column for table in tables for column in table.items() if column[0][:5] not in ("naive", "TPGM")]
+    columns = [column for table in tables for column in table.items() if not column[0].startswith(("naive", "TPGM"))]
     whole = [number for _, numbers in columns for number in numbers]
     ranges = {head: (min(all_of), max(all_of)) for head, all_of in {**steps, "iterations": whole}.items() if all_of}
     return re.sub(
