@@ -58,13 +58,15 @@ class FusedStep:
         waiting: dict[tuple[Any, Hashable], tuple[list[Update], list[Moments]]] = {}
         for update in updates:
             state = optimizer.state.get(update.weights)
-            possible = state and update.sharding is None and id(update.group) in self._allowed
-            key = _key(update, moments := _moments_of(state), backends) if possible else None
-            if key is None:
+            possible = update.sharding is None and id(update.group) in self._allowed
+            moments = _moments_of(state) if state and possible else None
+            key = None if moments is None else _key(update, moments, backends)
+            if moments is None or key is None:
                 self.left.append(update)
                 continue
             own_updates, own_moments = waiting.setdefault(key, ([], []))
-            own_updates.append(update), own_moments.append(moments)
+            own_updates.append(update)
+            own_moments.append(moments)
         self._waiting = [
             (backend, own, list(zip(*moments, strict=True)), *_groups_of(own))
             for (backend, _), (own, moments) in waiting.items()

@@ -49,7 +49,7 @@ def _difference(backend: Any, device: torch.device) -> str | None:
 @torch.no_grad()
 def _steps(backend: Any, device: torch.device, rule: Rule, adam: bool) -> list[Tensor]:
     """Weights and numbers of all tensors after three steps; no random number is drawn."""
-    kind = {"device": device, "dtype": torch.float32}
+    kind: Any = {"device": device, "dtype": torch.float32}
     weights = [torch.sin(torch.arange(np.prod(shape), **kind)).view(shape) for shape in SHAPES]
     moments = [[torch.zeros_like(weight) for weight in weights] for _ in range(2)]
     counts = [torch.zeros((), **kind) for _ in weights]
