@@ -49,7 +49,7 @@ def load_config(overrides: Sequence[str], benchmark: Mapping[str, Any] | None = 
     """
     for override in overrides:
         if re.match(r"[+~]*hydra[./=]", override):
-            raise ConfigError(f"{override} is for many runs: use it with ftp-cl run -m.")
+            raise ConfigError(f"{shortened(override)} is for many runs: use it with ftp-cl run -m.")
     overrides = prepared(overrides)
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_directory().resolve()), version_base="1.3"):
@@ -271,7 +271,8 @@ def parsed(word: str) -> Override:
         if not equals:
             words = f"{shortened(word)!r} is no override: write key=value, such as method=ftp or train.epochs=5."
         elif isinstance(error, HydraException) and value[:1] not in "[{'\"" and "'" not in value:
-            words = f"{shortened(word)} cannot be read: quote what has special characters, as in \"{key}='{value}'\"."
+            quoted = shortened(f"{key}='{value}'")
+            words = f'{shortened(word)} cannot be read: quote what has special characters, as in "{quoted}".'
         else:
             words = f"{shortened(word)} cannot be read: {_first_line(error)}."
         raise ConfigError(words) from error
@@ -279,7 +280,7 @@ def parsed(word: str) -> Override:
 
 def _explain(error: Exception, overrides: Sequence[str]) -> str:
     """One sentence in place of Hydra's paragraphs."""
-    for word in overrides:
+    for word in sorted(overrides, key=lambda word: "." in word.partition("=")[0]):  # what they choose has the keys
         override, value = parsed(word), word.partition("=")[2].strip("'\"")
         key, added = override.key_or_group, override.is_add() or override.is_force_add()
         if override.is_sweep_override():
