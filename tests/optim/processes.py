@@ -193,6 +193,23 @@ def resumed(folder):
         assert_equal(model, alone, ftp, reference, 1e-10)
 
 
+def replicated():
+    """Distributed tensors of which each process has all, as some of tensor parallelism are."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import Replicate, distribute_tensor
+
+    mesh, start = init_device_mesh("cpu", (dist.get_world_size(),)), torch.linspace(-1, 1, 12).view(3, 4)
+    own, alone = nn.Parameter(distribute_tensor(start, mesh, [Replicate()])), nn.Parameter(start.clone())
+    one, other = (torch.optim.AdamW([weight], lr=0.01, foreach=False) for weight in (own, alone))
+    ftp, reference = FTP([("weight", own)]).attach(one), FTP([("weight", alone)]).attach(other)
+    for step in range(4):
+        alone.grad = torch.cos(start + step)
+        own.grad = distribute_tensor(alone.grad, mesh, [Replicate()])
+        one.step(), other.step()
+    torch.testing.assert_close(own.to_local(), alone)
+    assert ftp.summary() == reference.summary()
+
+
 def refused():
     """What has no whole rows anywhere, by name."""
     from torch.distributed.device_mesh import init_device_mesh
@@ -222,6 +239,7 @@ CASES = {
     "early": lambda folder: early(),
     "hybrid": lambda folder: hybrid(),
     "resumed": resumed,
+    "replicated": lambda folder: replicated(),
     "refused": lambda folder: refused(),
 }
 

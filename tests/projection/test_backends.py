@@ -169,6 +169,26 @@ def assert_step(radius, weight, expected, anchor, state, step, radius_tolerance)
     assert ((weight.double() - expected.double()).abs() <= bound)[finite].all()
 
 
+@pytest.mark.parametrize("backend", WITH_TRITON)
+def test_groups_have_their_own_k_to_the_last_digit(backend):
+    ks, device = {"one": 0.3, "two": 0.7}, device_of(backend)
+    weights = {name: nn.Parameter(torch.ones(2, 3, dtype=torch.float64, device=device)) for name in ks}
+    optimizer = torch.optim.SGD([{"params": [weights[name]], "ftp_k": k} for name, k in ks.items()], lr=0.1)
+    ftp, states = FTP(weights.items(), backend=backend).attach(optimizer), dict.fromkeys(ks, LiteralState())
+    anchors = {name: weight.detach().clone() for name, weight in weights.items()}
+    for step in range(14):
+        for weight in weights.values():
+            weight.grad = torch.cos(torch.arange(6.0).to(weight).view(2, 3) + 1.2 * step)
+        free = {name: (weight - 0.1 * weight.grad).detach() for name, weight in weights.items()}
+        optimizer.step()
+        for name, k in ks.items():
+            expected, states[name] = literal_step(states[name], free[name], anchors[name], weights[name].grad, k=k)
+            torch.testing.assert_close(weights[name].detach(), expected, rtol=1e-12, atol=1e-12)
+            weights[name].data.copy_(expected)
+    assert ftp.radii() == pytest.approx({name: state.radius for name, state in states.items()}, rel=1e-11, abs=0)
+    assert ftp.radii()["one"] != ftp.radii()["two"]
+
+
 @pytest.mark.parametrize("loads", WITH_TRITON)
 @pytest.mark.parametrize("saves", WITH_TRITON)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
