@@ -354,17 +354,17 @@ def test_what_a_scaler_says_is_heeded_where_the_tensors_are(backend, one_pass):
     def run(scale, found_inf, device):
         generator = torch.Generator().manual_seed(0)
         rule = Rule(method="one_pass" if one_pass else "paper")
-        weights = [torch.randn(shape, generator=generator).to(device) for shape in [(3, 20), (7,), (2, 9000)]]
+        weights = [torch.randn(shape, generator=generator).to(device) for shape in [(3, 20), (7,), (1, 9000)]]
         storage = Storage(keeps_change=not one_pass)
         states = [TensorState(0.9 * weight, weight, storage) for weight in weights]
         before = []
-        for step in range(4):
+        for step in range(3):
             updates = [
                 Update(str(i), w, scale * torch.cos(w + step), s, {})
                 for i, (w, s) in enumerate(zip(weights, states, strict=True))
             ]
             parts = parts_of(updates, get_backends(backend))
-            found = torch.full((), found_inf * (step == 3), device=device)
+            found = torch.full((), found_inf * (step == 2), device=device)
             for part in parts:
                 part.vote(rule)
             kept = [*weights, *(s.norms for s in states), *(s.numbers for s in states)]
@@ -375,12 +375,12 @@ def test_what_a_scaler_says_is_heeded_where_the_tensors_are(backend, one_pass):
                 assert all(torch.equal(*pair) for pair in zip(kept, before, strict=True))
                 assert not torch.cat(skipped).any()
             for weight in weights:
-                weight.add_(0.1 * torch.cos(weight)) if step < 2 else None
+                weight.add_(0.1 * torch.cos(weight)) if step < 1 else None
         return torch.stack([state.numbers for state in states]).cpu()
 
     plain = run(1.0, 0.0, "cpu" if backend == "torch" else device_of(backend))
     torch.testing.assert_close(run(4.0, 0.0, device_of(backend)), plain)
-    assert run(4.0, 1.0, device_of(backend))[:, STEPS].tolist() == [3, 3, 3] and plain[:, STEPS].tolist() == [4, 4, 4]
+    assert run(4.0, 1.0, device_of(backend))[:, STEPS].tolist() == [2, 2, 2] and plain[:, STEPS].tolist() == [3, 3, 3]
 
 
 def test_auto_is_the_fastest_for_each_tensor_that_is_there():
