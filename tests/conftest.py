@@ -21,6 +21,11 @@ def pytest_collection():
     gc.disable()
 
 
+def pytest_collection_modifyitems(items):
+    """Long tests come first, so that processes that share the tests end together."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 def pytest_collection_finish():
     gc.freeze()
     gc.enable()

@@ -257,7 +257,7 @@ class FTP(Readings):
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        self._step.forget()
+        self._step.clear()
         self._optimizer = self._given = None
 
     def is_attached_to(self, optimizer: Any) -> bool:

@@ -3,6 +3,8 @@
 What is done here is done before torch's own step, which finds no gradients at these tensors and leaves them alone.
 """
 
+import itertools
+import operator
 from collections.abc import Hashable, Sequence
 from typing import Any
 
@@ -11,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.optim import Adam, AdamW, Optimizer
 
-from ftp_cl.optim.step_hooks import has_step_of
+from ftp_cl.optim.step_hooks import has_step_of, same
 from ftp_cl.projection import Rule, Update
-from ftp_cl.projection.backends.plan import still_fits
 
 Moments = tuple[Tensor, Tensor, Tensor]
+_moments_of = operator.itemgetter("exp_avg", "exp_avg_sq", "step")
 
 
 def can_fuse(optimizer: Optimizer) -> bool:
@@ -33,7 +35,7 @@ def _is_adam(kind: type[Optimizer]) -> bool:
 
 
 class FusedStep:
-    """The tensors of one step that are voted on, updated and projected together, before the optimizer's step.
+    """The tensors that are voted on, updated and projected together, before the optimizer's step.
 
     If that step raises, the gradients of what is done here are gone until `give_back`, so that it is not done again.
 
@@ -51,43 +53,47 @@ class FusedStep:
     def __init__(self, optimizer: Optimizer, updates: Sequence[Update], backends: Sequence[Any]) -> None:
         self.parts: list[tuple[list[Update], Tensor]] = []
         self.left: list[Update] = []
-        self._waiting: dict[tuple[Any, Hashable], tuple[list[Update], list[Moments]]] = {}
-        adamw = isinstance(optimizer, AdamW)
-        allowed = {id(group) for group in optimizer.param_groups if _group_allows(group, adamw)}
+        self._updates, self._allowed = updates, _allowed(optimizer)
+        self._states = [*optimizer.state, *optimizer.state.values()]
+        waiting: dict[tuple[Any, Hashable], tuple[list[Update], list[Moments]]] = {}
         for update in updates:
             state = optimizer.state.get(update.weights)
-            possible = update.sharding is None and id(update.group) in allowed
-            if not (state and possible and self._takes(update, state, backends)):
+            possible = update.sharding is None and id(update.group) in self._allowed
+            moments = _moments_of(state) if state and possible else None
+            key = None if moments is None else _key(update, moments, backends)
+            if moments is None or key is None:
                 self.left.append(update)
+                continue
+            own_updates, own_moments = waiting.setdefault(key, ([], []))
+            own_updates.append(update)
+            own_moments.append(moments)
+        self._waiting = [
+            (backend, own, list(zip(*moments, strict=True)), *_groups_of(own))
+            for (backend, _), (own, moments) in waiting.items()
+        ]
+        self._known = [optimizer.state[update.weights] for _, own, *_ in self._waiting for update in own]
+        self._moments = self._moments_now()
+        self._sizes = list(map(Tensor.numel, self._moments))
 
-    def _takes(self, update: Update, state: dict[str, Tensor], backends: Sequence[Any]) -> bool:
-        """Not a tensor that has grown, of which FTP covers a part only."""
-        first, second, steps = moments = state["exp_avg"], state["exp_avg_sq"], state["step"]
-        known = update.state.fitting
-        same = known is not None and known[1] is first and known[2] is second and known[3] is steps
-        if not (same and still_fits(update, first, second)):
-            key = _key(update, moments, backends)
-            known = update.state.fitting = key and (key, *moments)
-            if known is None:
-                return False
-        key = known[0]
-        waiting = self._waiting.get(key)
-        if waiting is None:
-            waiting = self._waiting[key] = [], []
-        updates, columns = waiting
-        updates.append(update)
-        columns.append(moments)
-        return True
+    def fits(self, optimizer: Optimizer, updates: Sequence[Update]) -> bool:
+        """Whether it would be made the same; `updates` are another list if any tensor is of another kind."""
+        return (
+            updates is self._updates
+            and _allowed(optimizer) == self._allowed
+            and same([*optimizer.state, *optimizer.state.values()], self._states)
+            and same(self._moments_now(), self._moments)
+            and list(map(Tensor.numel, self._moments)) == self._sizes
+        )
+
+    def _moments_now(self) -> list[Tensor]:
+        return list(itertools.chain.from_iterable(map(_moments_of, self._known)))
 
     def run(self, rule: Rule) -> None:
         """Vote, take Adam's step and project."""
-        for (backend, _), (updates, columns) in self._waiting.items():
-            ids = [id(update.group) for update in updates]
-            groups = dict(zip(ids, updates, strict=True))
-            numbers = {group: number for number, group in enumerate(groups)}
-            lines = np.array([_hyper_parameters(update) for update in groups.values()])
-            hyper = lines[[numbers[group] for group in ids]]
-            self.parts.append((updates, backend.adam(updates, list(zip(*columns, strict=True)), hyper, rule)))
+        self.parts = []
+        for backend, updates, columns, groups, group_of_each in self._waiting:
+            hyper = np.array([_hyper_parameters(update) for update in groups])[group_of_each]
+            self.parts.append((updates, backend.adam(updates, columns, hyper, rule)))
             for update in updates:
                 update.weights.grad = None
 
@@ -96,6 +102,14 @@ class FusedStep:
         for updates, _ in self.parts:
             for update in updates:
                 update.weights.grad = update.gradient
+
+
+def _groups_of(updates: Sequence[Update]) -> tuple[list[Update], list[int]]:
+    """One tensor of each parameter group, and the number of each tensor's."""
+    ids = [id(update.group) for update in updates]
+    groups = dict(zip(ids, updates, strict=True))
+    numbers = {group: number for number, group in enumerate(groups)}
+    return list(groups.values()), [numbers[group] for group in ids]
 
 
 def _key(update: Update, moments: Moments, backends: Sequence[Any]) -> Any:
@@ -111,6 +125,12 @@ def _key(update: Update, moments: Moments, backends: Sequence[Any]) -> Any:
         return None
     layouts = ((backend, backend.layout(update, first, second)) for backend in backends)
     return next((key for key in layouts if key[1] is not None), None)
+
+
+def _allowed(optimizer: Optimizer) -> set[int]:
+    """The ids of parameter groups with such settings."""
+    adamw = isinstance(optimizer, AdamW)
+    return {id(group) for group in optimizer.param_groups if _group_allows(group, adamw)}
 
 
 def _group_allows(group: dict[str, Any], adamw: bool) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ftp_cl.optim.sharding import spread_like, whole
+from ftp_cl.optim.sharding import local, spread_like, whole
 from ftp_cl.optim.states import States
 from ftp_cl.optim.told import Told, and_more
 from ftp_cl.optim.tracked import Tracked
@@ -84,6 +84,6 @@ class Readings:
             norms = adapter.norms()
             return whole(spread_like(norms, weights)) if is_spread else norms
         if not is_spread:
-            own: Tensor = state.distance(weights)
+            own: Tensor = state.distance(local(weights))
             return own
         return row_norms(whole(weights).detach() - whole(spread_like(state.anchor.to(weights.device), weights)))

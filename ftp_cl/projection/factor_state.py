@@ -26,10 +26,9 @@ class FactorState:
         numbers: gamma, its Adam state and counts, as `radius.NUMBERS` lists them. Before the first step, gamma is the
             least that it begins with: an adapter that has been trained begins with its longest row.
         plan: None: no backend works out addresses of it.
-        fitting: the same.
     """
 
-    plan = fitting = None
+    plan = None
 
     def __init__(self, shape: torch.Size, rows: int, device: torch.device) -> None:
         self.shape = torch.Size(shape)

@@ -88,6 +88,11 @@ def kept_dtype(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
+def sent(numbers: Tensor, device: torch.device) -> Tensor:
+    """Numbers of the host's, on the device, without waiting for it."""
+    return (numbers.pin_memory() if device.type == "cuda" else numbers).to(device, non_blocking=True)
+
+
 def same_layout(left: Tensor, right: Tensor) -> bool:
     """Whether equal positions in memory hold equal indices; the stride of a dimension of size 1 means nothing."""
     if left.shape != right.shape:

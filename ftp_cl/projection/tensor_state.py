@@ -48,7 +48,6 @@ class TensorState:
         norms: n_r(c'), shape [anchored rows].
         numbers: gamma, its Adam state and counts, as `radius.NUMBERS` lists them, where the weights are.
         plan: what a backend has worked out about these tensors; None again as soon as they are other ones.
-        fitting: what else was found to fit them, likewise.
     """
 
     def __init__(self, anchor: Tensor, like: Tensor, storage: Storage | None = None) -> None:
@@ -60,13 +59,12 @@ class TensorState:
         self.numbers = few.new_zeros(len(NUMBERS))
         self.numbers[VALUE] = SMALLEST_RADIUS
         self.plan: Any = None
-        self.fitting: Any = None
         self._followed: tuple[torch.Size, torch.dtype, torch.device] | None = None
         self.follow(like)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what knows the addresses of these very tensors: a copy must not write there."""
-        return {**self.__dict__, "plan": None, "fitting": None}
+        return {**self.__dict__, "plan": None}
 
     def covered(self, tensor: Tensor) -> Tensor:
         """The part of a weight or gradient tensor that is anchored: its first rows, or all of it."""
@@ -87,7 +85,7 @@ class TensorState:
     def follow(self, weights: Tensor) -> None:
         """Move the state to the device and dtype of the weights, if the user has moved those."""
         device, dtype = weights.device, weights.dtype
-        self.plan = self.fitting = None
+        self.plan = None
         self.anchor = self.anchor.to(self.storage.anchor_device or device, self.storage.anchor_dtype or dtype)
         if self.change is not None:
             self.change = self.change.to(device, self.storage.direction_dtype or dtype)

@@ -26,6 +26,17 @@ def optimizer(model):
     return torch.optim.SGD(model.parameters(), lr=0.05)
 
 
+def test_a_detached_ftp_does_not_keep_the_optimizers_state_alive(model, train):
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    ftp = FTP(model).attach(optimizer)
+    train(model, optimizer, range(3))
+    moments = [weakref.ref(state["exp_avg"]) for state in optimizer.state.values()]
+    ftp.detach()
+    del optimizer
+    gc.collect()
+    assert moments and not any(moment() is not None for moment in moments)
+
+
 def test_detach_leaves_no_trace(model, optimizer, train):
     keys, hooks_before, state_keys = set(vars(optimizer)), hooks(optimizer), set(optimizer.state_dict())
     group_keys = set(optimizer.param_groups[0])

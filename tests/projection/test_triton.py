@@ -5,7 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from ftp_cl.projection import available_backends, get_backends
 
@@ -19,7 +21,7 @@ def test_the_tests_of_backends_pass_in_the_interpreter():
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "triton", str(tests)]
     done = subprocess.run(command, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
-    passed = 11 if "numba" in available_backends() else 9  # two exchange states with it
+    passed = 12 if "numba" in available_backends() else 10  # two exchange states with it
     assert f"{passed} passed" in done.stdout  # and were not skipped
 
 
@@ -84,3 +86,31 @@ def test_without_the_package_it_says_so(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda package: None)
     with pytest.raises(ValueError, match=r"backend='triton' is not installed: the package triton comes with torch"):
         get_backends("triton")
+
+
+def test_numbers_that_a_captured_graph_reads_are_not_overwritten(monkeypatch):
+    """What has changed since the steps outside is held by the graph's kernels, and the rest stays where it is."""
+    from ftp_cl.projection.backends import triton_backend
+
+    first, second, third = np.array([[1, 2], [3, 4]]), np.array([[1, 5], [3, 2**47 + 1]]), np.zeros((2, 2), dtype=int)
+    numbers = triton_backend._Numbers(first, torch.device("cpu"))
+    monkeypatch.setattr(triton_backend, "_is_captured", lambda device: True)
+    unchanged, held = numbers.here(first.copy()), numbers.here(second)
+    monkeypatch.undo()
+    assert unchanged.tolist() == first.tolist() and held.tolist() == second.tolist()
+    assert numbers.here(third).tolist() == third.tolist()
+    assert unchanged.tolist() == first.tolist() and held.tolist() == second.tolist()
+    assert numbers.captured[1] is unchanged, "kept alive"
+
+
+@pytest.mark.slow
+def test_the_trial_does_not_depend_on_torch_s_default_dtype():
+    code = (
+        "import torch; torch.set_default_dtype(torch.bfloat16)\n"
+        "from ftp_cl.projection.backends import trial, triton_backend\n"
+        "assert trial.works(triton_backend.TritonBackend, torch.device('cpu'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr

@@ -34,9 +34,10 @@ SHORT = [
     *(
         "benchmark=split_digits",
         "benchmark.n_experiences=2",
+        "+benchmark.shots=50",
         "model=small_cnn",
         "train.epochs=2",
-        "train.batch_size=64",
+        "train.batch_size=32",
     ),
     *("threads=1", "save_weights=true", "checkpoint.every_iterations=3"),
 ]
@@ -128,7 +129,7 @@ def test_a_run_that_selects_its_epochs_resumes_to_the_same_bytes(tmp_path, monke
     assert len(expected[1]["selected_epochs"]) == 2
 
 
-FEW = ("+benchmark.shots=26", "eval.ood_every=never")  # five iterations an epoch, in float16, which CPUs emulate
+FEW = ("benchmark.shots=26", "eval.ood_every=never")  # five iterations an epoch, in float16, which CPUs emulate
 METHODS = sorted({*options_of("method")} - {"own", "mib", "ftp_mib"})  # MiB is for masks
 SLOWLY = partial(pytest.param, marks=pytest.mark.slow)
 QUICK_METHODS = ("ewc", "ftp_replay", "lp_ft", "slda", "tpgm")
@@ -143,7 +144,7 @@ def test_every_method_learns_and_resumes_to_the_same_bytes(tmp_path, monkeypatch
     epochs = 2 if "lp_ft" in method else 1  # one for the head, one for everything
     overrides = [*SHORT, f"method={method}", f"train.epochs={epochs}", "checkpoint.every_iterations=2"]
     if any(name in method for name in NEEDS_UNLABELLED):
-        overrides += ["labels.per_class=20", "train.batch_size=32", "method.ratio=1"]
+        overrides += ["labels.per_class=20", "method.ratio=1"]
     if "ranpac" in method:
         overrides += ["method.projection_size=500"]
     if "sldc" in method:
@@ -169,7 +170,7 @@ def test_every_method_learns_and_resumes_to_the_same_bytes(tmp_path, monkeypatch
         SLOWLY(9, ["method=ftp_replay", "optimizer.name=sgd", "train.schedule=constant", "model.head=linear"]),
         (20, ["method=naive", "checkpoint.every_iterations=null", "checkpoint.every_minutes=null"]),
         SLOWLY(9, ["method=ftp_replay", "train.augmentation=weak"]),
-        (9, ["method=fixmatch_ftp", "method.ratio=1", "train.augmentation=shift", "labels.per_class=40"]),
+        (9, ["method=fixmatch_ftp", "method.ratio=1", "train.augmentation=shift", "labels.per_class=20"]),
         (7, ["method=ftp_replay", "train.augmentation=shift", "loader.workers=2", "precision=fp16-mixed", *FEW]),
     ],
     ids=[
@@ -466,7 +467,7 @@ def test_images_that_were_added_after_the_kill_are_noticed(tmp_path, monkeypatch
     for split, name, number in itertools.product(("train", "test"), ("cat", "dog"), range(6)):
         (folder := tmp_path / "images" / split / name).mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8), (40 * number, 80 * (name == "cat"), 9)).save(folder / f"{number}.png")
-    overrides = [*SHORT[2:], "benchmark=image_folder", f"benchmark.dataset_root={tmp_path / 'images'}"]
+    overrides = [*SHORT[3:], "benchmark=image_folder", f"benchmark.dataset_root={tmp_path / 'images'}"]
     overrides += ["benchmark.size=8", "model.in_channels=3", "method=naive", "train.batch_size=4"]
     overrides += ["checkpoint.every_iterations=1"]
     start(overrides, tmp_path / "whole")

@@ -24,8 +24,9 @@ from ftp_cl.runs.run import run
 from ftp_cl.runs.termination import Termination
 
 SHORT = [
-    *("benchmark=split_digits", "benchmark.n_experiences=2", "model=small_cnn", "train.epochs=1"),
-    *("train.batch_size=61", "threads=1", "save_weights=true", "optimizer.name=sgd", "optimizer.lr=0.02"),
+    *("benchmark=split_digits", "benchmark.n_experiences=2", "+benchmark.shots=53", "model=small_cnn"),
+    *("train.epochs=1", "train.batch_size=31", "threads=1", "save_weights=true"),
+    *("optimizer.name=sgd", "optimizer.lr=0.02"),
 ]
 ROOT = Path(__file__).parents[2]
 
@@ -39,7 +40,7 @@ def started(directory: Path, *overrides: str) -> subprocess.Popen:
 
 
 def forked(directory: Path, *overrides: str, killed_after: int | None = None) -> tuple[list[int], Path]:
-    """Run in two processes that need import nothing; returns their numbers, and where they print.
+    """Run in two processes, which need import nothing after a run in this one; returns their numbers, and their output.
 
     `killed_after`: iterations, after which the second kills itself.
     """
@@ -146,6 +147,7 @@ def test_two_processes_equal_one_also_when_one_was_killed(tmp_path, method):
 @pytest.mark.parametrize(("method", "by_torchrun"), [("ftp_replay", True), ("fixmatch", False)])
 def test_a_signal_to_one_stops_both_and_they_go_on_where_they_were(tmp_path, method, by_torchrun):
     options = [f"method={method}", *OPTIONS.get(method, []), "train.epochs=3", "checkpoint.every_iterations=2"]
+    run(load_config([*SHORT, *options]), tmp_path / "one")
     checkpoints = (tmp_path / "two").glob
     if by_torchrun:
         process = started(tmp_path / "two", *options)
@@ -161,7 +163,6 @@ def test_a_signal_to_one_stops_both_and_they_go_on_where_they_were(tmp_path, met
         assert statuses([first, second]) == [143, 143], output.read_text()
     assert not (tmp_path / "two" / "result.json").exists(), output
     output = succeed(*forked(tmp_path / "two", *options, "resume=true"))
-    run(load_config([*SHORT, *options]), tmp_path / "one")
     assert "resumed at experience 1, epoch" in output
     assert_the_same(tmp_path / "two", tmp_path / "one")
 
@@ -196,18 +197,18 @@ def second_of(process: subprocess.Popen) -> int:
 def test_two_processes_equal_one_that_takes_batches_in_two_parts_to_the_last_bit(tmp_path):
     """Rounding aside, that is: with this seed training makes it 2e-4, between batches whole and in parts as well."""
     options = ["method=replay", "train.batch_size=37", "seed=23"]
-    succeed(*forked(tmp_path / "two", *options))
     run(load_config([*SHORT, *options, "train.accumulate=2"]), tmp_path / "one")
+    succeed(*forked(tmp_path / "two", *options))
     expected, found = (load_file(tmp_path / name / "weights.safetensors") for name in ("one", "two"))
     assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
 @pytest.mark.slow
 def test_workers_load_the_share_of_each_process_and_last_batches_may_be_too_small_for_all(tmp_path):
-    """Of 505 images in the first experience, 36 batches of 14 leave one, which one process trains on."""
-    options = ["method=naive", "train.augmentation=shift", "loader.workers=1", "train.batch_size=14"]
-    succeed(*forked(tmp_path / "two", *options))
+    """Of 265 images in an experience, 8 batches of 33 leave one, which one process trains on."""
+    options = ["method=naive", "train.augmentation=shift", "loader.workers=1", "train.batch_size=33"]
     run(load_config([*SHORT, *options]), tmp_path / "one")
+    succeed(*forked(tmp_path / "two", *options))
     assert_the_same(tmp_path / "two", tmp_path / "one")
 
 
@@ -220,7 +221,7 @@ def float64():
 
 
 # A last batch of one image, as above.
-ODD = ["train.batch_size=14", "train.freeze_batch_norm=false"]
+ODD = ["train.batch_size=33", "train.freeze_batch_norm=false"]
 
 
 @pytest.mark.slow
@@ -234,8 +235,8 @@ ODD = ["train.batch_size=14", "train.freeze_batch_norm=false"]
         # Of 30 labelled images the last batch has one, which one process has.
         [
             *("method=fixmatch", "labels.per_class=3", "method.ratio=1", "train.batch_size=29"),
-            *("benchmark=split_emoji", "benchmark.size=64", "benchmark.ood_domains=[blob]", "eval.ood_every=never"),
-            *("model=timm", "model.architecture=test_resnet", "model.weights=random"),
+            *("benchmark=split_emoji", "benchmark.shots=null", "benchmark.size=64", "benchmark.ood_domains=[blob]"),
+            *("eval.ood_every=never", "model=timm", "model.architecture=test_resnet", "model.weights=random"),
             *("model.gradient_checkpointing=true", "train.freeze_batch_norm=false"),
         ],
     ],
@@ -243,8 +244,8 @@ ODD = ["train.batch_size=14", "train.freeze_batch_norm=false"]
 )
 def test_two_processes_equal_one_in_float64_to_many_more_digits(tmp_path, float64, options):
     """Rounding, which training magnifies, is no excuse then."""
-    succeed(*forked(tmp_path / "two", *options))
     run(load_config([*SHORT, *options]), tmp_path / "one")
+    succeed(*forked(tmp_path / "two", *options))
     weights = load_file(tmp_path / "two" / "weights.safetensors")
     assert all(value.dtype == torch.float64 for value in weights.values() if value.is_floating_point())
     assert_the_same(tmp_path / "two", tmp_path / "one", within=1e-11)

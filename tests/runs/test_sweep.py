@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from joblib.externals import loky
 
 from ftp_cl.runs.directory import run_directory
 from ftp_cl.runs.lock import DirectoryLock
@@ -92,18 +93,12 @@ def test_directories_are_named_by_what_changes_numbers():
 # ---- launchers and sweepers -----------------------------------------------------------------------------------------
 
 
-def in_process(tmp_path, *words):
-    """As on the command line: launchers start processes that must find everything anew."""
-    code = "import sys; from ftp_cl.cli import main; sys.exit(main())"
-    command = [sys.executable, "-c", code, "run", "-m", *QUICK, *words]
-    finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
-    assert finished.returncode == 0, finished.stdout + finished.stderr
-    return finished
-
-
 @pytest.mark.slow
-def test_joblib_shares_the_cores(tmp_path):
-    in_process(tmp_path, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "seed=0,1", "threads=null")
+def test_joblib_shares_the_cores(ftp_cl, tmp_path):
+    words = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "seed=0,1", "threads=null"]
+    status, printed, error = ftp_cl("run", "-m", *QUICK, *words)
+    loky.get_reusable_executor().shutdown()
+    assert status == 0, printed + error
     assert len(results(tmp_path / "runs")) == 2
     for path in (tmp_path / "runs").glob("*/result.json"):
         environment = json.loads(path.read_text())["environment"]
@@ -111,8 +106,9 @@ def test_joblib_shares_the_cores(tmp_path):
 
 
 @pytest.mark.slow
-def test_submitit_runs_each_job_in_a_process_of_its_own(tmp_path):
-    in_process(tmp_path, "hydra/launcher=submitit_local", "seed=0,1")
+def test_submitit_runs_each_job_in_a_process_of_its_own(ftp_cl, tmp_path):
+    status, printed, error = ftp_cl("run", "-m", *QUICK, "hydra/launcher=submitit_local", "seed=0,1")
+    assert status == 0, printed + error
     assert len(results(tmp_path / "runs")) == 2
 
 
@@ -127,7 +123,10 @@ def test_ray_runs_jobs_on_a_cluster_of_two_nodes(tmp_path, monkeypatch):
         # The launcher sets the size of Ray's object store, which a running cluster refuses; null takes it back.
         init = "+hydra.launcher.ray.init"
         address, memory = f"{init}.address='{cluster.address}'", f"{init}.object_store_memory=null"
-        in_process(tmp_path, "hydra/launcher=ray", address, memory, "seed=0,1")
+        code = "import sys; from ftp_cl.cli import main; sys.exit(main())"
+        command = [sys.executable, "-c", code, "run", "-m", *QUICK, "hydra/launcher=ray", address, memory, "seed=0,1"]
+        finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+        assert finished.returncode == 0, finished.stdout + finished.stderr
     finally:
         cluster.shutdown()
     assert len(results(tmp_path / "runs")) == 2

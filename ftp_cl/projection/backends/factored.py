@@ -17,7 +17,7 @@ from torch import Tensor
 from ftp_cl.projection.backends.protocol import Factored, Rule, Update
 from ftp_cl.projection.backends.torch_backend import ELEMENTS_AT_ONCE, TorchBackend, _segments_of
 from ftp_cl.projection.radius import STEPS, VALUE, begun
-from ftp_cl.projection.rows import NORM_EPSILON, accumulation_dtype, kept_dtype
+from ftp_cl.projection.rows import NORM_EPSILON, accumulation_dtype, kept_dtype, sent
 
 ON_GPU_AT_ONCE = 1 << 22
 """Elements of dW in one block on a GPU, where launches are what takes time; 16 MB in float32."""
@@ -117,8 +117,8 @@ def row_norms_of(changes: Sequence[Factored]) -> list[Tensor]:
 
 @lru_cache(maxsize=64)
 def _column(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Kept, because a copy to a GPU in each step would wait for it."""
-    return torch.tensor(values, dtype=dtype, device=device).unsqueeze(1)
+    """Kept, because steps usually work on the same adapters."""
+    return sent(torch.tensor(values, dtype=dtype), device).unsqueeze(1)
 
 
 def _lengths(pairs: Sequence[tuple[Tensor, ...]]) -> Tensor:

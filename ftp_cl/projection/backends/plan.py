@@ -1,6 +1,8 @@
 """What stays the same from step to step for one tensor; asking torch for it takes longer than a small tensor."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -80,18 +82,12 @@ def layout_of(update: Update, *others: Tensor) -> Layout | None:
     return plan.layout
 
 
-def still_fits(update: Update, *others: Tensor) -> bool:
-    """Whether weights that the state follows and their gradient are in memory as the anchor is; quicker than asking.
+_LAYOUT: Any = Tensor.layout.__get__  # type: ignore[attr-defined]
+_ASKED: Any = (Tensor.shape.__get__, Tensor.stride, Tensor.dtype.__get__, Tensor.get_device)  # type: ignore[attr-defined]
 
-    `others` have been found to be so before, and have as many elements still.
-    """
-    gradient, plan = update.gradient, update.state.plan
-    return (
-        plan is not None
-        and plan.layout is not None
-        and gradient.stride() == plan.stride == update.weights.stride()
-        and gradient.dtype is plan.layout[1]
-        and gradient.get_device() == plan.index
-        and gradient.shape == plan.shape
-        and all([tensor.numel() == plan.rows * plan.columns for tensor in others])
-    )
+
+def kinds_of(tensors: Sequence[Tensor]) -> list[list[Any]] | None:
+    """What `layout_of` asks of each; all at once, which is several times quicker. None: one of them is not dense."""
+    if list(map(_LAYOUT, tensors)).count(torch.strided) < len(tensors):
+        return None
+    return [list(map(ask, tensors)) for ask in _ASKED]

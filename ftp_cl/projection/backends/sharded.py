@@ -14,7 +14,7 @@ from torch import Tensor
 from ftp_cl.projection.backends.protocol import Rule, Sharding, Update
 from ftp_cl.projection.backends.torch_backend import TorchBackend, place_tensor, terms_of
 from ftp_cl.projection.radius import VALUE
-from ftp_cl.projection.rows import NORM_EPSILON, kept_dtype
+from ftp_cl.projection.rows import NORM_EPSILON, kept_dtype, sent
 
 
 class ShardedBackend(TorchBackend):
@@ -44,7 +44,7 @@ class ShardedBackend(TorchBackend):
         dist.all_reduce(sums, group=_sharding(updates[0]).group)
         if not rule.one_pass:
             return sums[:, 0]
-        spread = torch.tensor([_sharding(update).spread for update in updates], device=sums.device)
+        spread = sent(torch.tensor([_sharding(update).spread for update in updates]), sums.device)
         return sums[:, 0] / (sums[:, 1] + NORM_EPSILON).where(spread, 1.0)
 
     def _project_all(self, updates: Sequence[Update], radii: Tensor, left_out: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 
 from ftp_cl.projection.backends.protocol import Rule, Scaler, Update
 from ftp_cl.projection.radius import SKIPPED, VALUE, begun, clipped, learned
-from ftp_cl.projection.rows import NORM_EPSILON, accumulation_dtype, as_rows, same_layout
+from ftp_cl.projection.rows import NORM_EPSILON, accumulation_dtype, as_rows, kept_dtype, same_layout, sent
 
 ELEMENTS_AT_ONCE = 1 << 17
 """Rows of large tensors on CPU, and small tensors, are worked on in blocks of about so many elements.
@@ -89,7 +89,7 @@ class TorchBackend:
 @lru_cache(maxsize=64)
 def _each(values: tuple[float, ...], device: torch.device) -> Tensor | float:
     """One number for each tensor, on their device; a plain number if all are the same."""
-    return values[0] if len(set(values)) == 1 else torch.tensor(values, device=device)
+    return values[0] if len(set(values)) == 1 else sent(torch.tensor(values, dtype=kept_dtype(device)), device)
 
 
 # ---- blocks ----------------------------------------------------------------------------------------------------------
@@ -181,7 +181,7 @@ def _segments(sizes: tuple[tuple[int, int], ...], device: torch.device, elements
     tensor_of_row = torch.arange(len(sizes)).repeat_interleave(rows)
     columns = (numbers // rows.clamp(min=1))[tensor_of_row]
     row_of_element = torch.arange(len(columns)).repeat_interleave(columns if elements else columns * 0)
-    tensors = (each.to(device) for each in (columns, rows, tensor_of_row, row_of_element.int()))
+    tensors = (sent(each, device) for each in (columns, rows, tensor_of_row, row_of_element.int()))
     columns, rows, tensor_of_row, row_of_element = tensors
     return _Segments(columns, rows, tuple(count for count, _ in sizes), tensor_of_row, row_of_element)
 

@@ -4,6 +4,7 @@ What a compiler or a driver makes of a kernel cannot be known before; a wrong st
 """
 
 import logging
+import math
 from functools import cache
 from typing import Any
 
@@ -49,9 +50,10 @@ def _difference(backend: Any, device: torch.device) -> str | None:
 @torch.no_grad()
 def _steps(backend: Any, device: torch.device, rule: Rule, adam: bool) -> list[Tensor]:
     """Weights and numbers of all tensors after three steps; no random number is drawn."""
-    weights = [torch.sin(torch.arange(float(np.prod(shape)), device=device)).view(shape) for shape in SHAPES]
+    kind: Any = {"device": device, "dtype": torch.float32}
+    weights = [torch.sin(torch.arange(math.prod(shape), **kind)).view(shape) for shape in SHAPES]
     moments = [[torch.zeros_like(weight) for weight in weights] for _ in range(2)]
-    counts = [torch.zeros((), device=device) for _ in weights]
+    counts = [torch.zeros((), **kind) for _ in weights]
     storage = Storage(keeps_change=not rule.one_pass)
     states = [TensorState(weight, like=weight, storage=storage) for weight in weights]
     for state in states:

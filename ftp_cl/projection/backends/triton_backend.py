@@ -17,7 +17,7 @@ from ftp_cl.projection.backends.choose import triton_is_interpreted
 from ftp_cl.projection.backends.plan import Layout, layout_of, plan_of
 from ftp_cl.projection.backends.protocol import Rule, Scaler, Update
 from ftp_cl.projection.backends.trial import works
-from ftp_cl.projection.rows import accumulation_dtype
+from ftp_cl.projection.rows import accumulation_dtype, sent
 
 _TYPES = {torch.float64: tl.float64, torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
 
@@ -77,15 +77,44 @@ class TritonBackend:
         table.point([update.weights for update in updates], [update.gradient for update in updates], *columns)
         if not rule.one_pass:
             table.vote(rule)
-        return table.step(np.insert(hyper, 0, 0.0, axis=1), rule, Scaler(), adam=True)
+        return table.step(np.hstack([np.zeros((len(hyper), 1)), hyper]), rule, Scaler(), adam=True)
 
     def _table_of(self, updates: Sequence[Update]) -> "_Table":
         key = tuple([update.state.plan for update in updates])
         if key not in self._tables:
-            if len(self._tables) == TABLES:
-                del self._tables[next(iter(self._tables))]
+            unused = [key for key, table in self._tables.items() if not table.is_captured]
+            if len(unused) >= TABLES:
+                del self._tables[unused[0]]
             self._tables[key] = _Table(updates)
         return self._tables[key]
+
+
+class _Numbers:
+    """The host's numbers on a device, in other memory whenever they change: a captured graph may read the old ones."""
+
+    def __init__(self, numbers: np.ndarray, device: torch.device) -> None:
+        self._host, self._here = numbers, sent(torch.from_numpy(numbers.copy()), device)
+        self.captured: list[Tensor] = []
+
+    def here(self, numbers: np.ndarray) -> Tensor:
+        """These, on the device. A graph must not copy them from the host again: its kernels hold what has changed."""
+        changed = numbers != self._host
+        if _is_captured(self._here.device):
+            here = self._here
+            self.captured.append(here)
+            if changed.any():
+                here = here.clone()
+                cells = [here[place] for place in zip(*map(np.ndarray.tolist, np.nonzero(changed)), strict=True)]
+                torch._foreach_zero_(cells)
+                torch._foreach_add_(cells, numbers[changed].tolist())
+            return here
+        if changed.any():
+            self._host, self._here = numbers, sent(torch.from_numpy(numbers.copy()), self._here.device)
+        return self._here
+
+
+def _is_captured(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
 @cache
@@ -99,7 +128,7 @@ class _Table:
     """Tensors of one layout: where they are, which programs take their rows, and what those find.
 
     Attributes:
-        pointers: the kernels' table.
+        pointers: the kernels' table, once `point` has been called.
     """
 
     def __init__(self, updates: Sequence[Update]) -> None:
@@ -116,9 +145,9 @@ class _Table:
         rows, columns = (np.array(sizes) for sizes in zip(*((plan.rows, plan.columns) for plan in plans), strict=True))
         self._host = np.zeros((len(updates), kernels.FIELDS), dtype=np.int64)
         self._host[:, 5:9], self._host[:, 9], self._host[:, 10] = addresses, columns, rows
-        self.pointers = self._pointers = self._here(self._host)
+        self._pointers = _Numbers(self._host, self._device)
         widths = [2 ** max(4, int(width - 1).bit_length()) for width in columns]
-        self._groups, spans, first = [], np.zeros((len(updates), 2), dtype=np.int32), 0
+        groups, spans, first = [], np.zeros((len(updates), 2), dtype=np.int32), 0
         for width in sorted({min(width, 2 * WIDEST_ROW) for width in widths}, reverse=True):
             members = [i for i, own in enumerate(widths) if min(own, 2 * WIDEST_ROW) == width]
             pieces = -(-columns[members] // PIECE) if width > WIDEST_ROW else 1
@@ -130,31 +159,30 @@ class _Table:
             firsts = (np.arange(counts.sum()) - np.repeat(starts, counts)) * at_once
             lists = [self._here(each.astype(np.int32)) for each in (owners, firsts)]
             whole = width <= WIDEST_ROW
-            self._groups.append((whole, at_once, width if whole else PIECE, first, lists))
+            groups.append((whole, at_once, width if whole else PIECE, lists, first))
             first += -(-counts.sum() // 16) * 16  # as many more as keep addresses aligned, which Triton compiles for
         self._programs, self._spans = int(first), self._here(spans)
         self._results, self._measures = torch.zeros(2, 3, first, dtype=torch.float64, device=self._device)
+        self._groups = [
+            (*group, (self._measures[0, first:], self._results[0, first:], self._programs)) for *group, first in groups
+        ]
         self._skipped = torch.zeros(len(updates), dtype=torch.bool, device=self._device)
-        self._hyper_host = np.zeros((len(updates), kernels.HYPER))
-        self._hyper = self._here(self._hyper_host)
+        hyper = np.zeros((len(updates), kernels.HYPER))
+        self._hypers, self._hyper = _Numbers(hyper, self._device), self._here(hyper)
+
+    @property
+    def is_captured(self) -> bool:
+        """Whether a graph reads it."""
+        return bool(self._pointers.captured)
 
     def _here(self, numbers: np.ndarray) -> Tensor:
-        return torch.from_numpy(numbers.copy()).to(self._device, non_blocking=True)
+        return sent(torch.from_numpy(numbers.copy()), self._device)
 
     def point(self, *columns: Sequence[Tensor]) -> None:
         """Take the addresses of weights, gradients and, if they are given, Adam's moments and numbers of steps."""
-        new = self._host.copy()
-        new[:, : len(columns)] = np.array([[tensor.data_ptr() for tensor in column] for column in columns]).T
-        self.pointers = self._pointers
-        if self._device.type == "cuda" and torch.cuda.is_current_stream_capturing():
-            # A graph must not copy from the host again. Its own table is made of numbers that its kernels hold.
-            self.pointers = self._pointers.clone()
-            cells = list(self.pointers[:, : len(columns)].flatten().unbind())
-            torch._foreach_zero_(cells)
-            torch._foreach_add_(cells, new[:, : len(columns)].flatten().tolist())
-        elif not np.array_equal(new, self._host):
-            self._host = new
-            self._pointers.copy_(torch.from_numpy(new), non_blocking=True)
+        self._host = self._host.copy()
+        self._host[:, : len(columns)] = np.array([[tensor.data_ptr() for tensor in column] for column in columns]).T
+        self.pointers = self._pointers.here(self._host)
 
     def vote(self, rule: Rule) -> None:
         """Before the optimizer's step."""
@@ -165,9 +193,7 @@ class _Table:
     def step(self, hyper: np.ndarray, rule: Rule, scaler: Scaler, *, adam: bool) -> Tensor:
         """Learn the radii and project, `adam`: with Adam's own step before; returns which tensors are skipped."""
         hyper[:, 0] = rule.mu
-        if not np.array_equal(hyper, self._hyper_host):
-            self._hyper_host = hyper
-            self._hyper.copy_(torch.from_numpy(hyper), non_blocking=True)
+        self._hyper = self._hypers.here(hyper)
         left_out, one_pass = scaler.found_inf, rule.one_pass
         if not one_pass:
             self._launch_for_tensors(kernels.start, left_out, scaler.scale)
@@ -182,11 +208,12 @@ class _Table:
 
     def _launch(self, group: Any, kernel: Any, left_out: Tensor | None, **constants: Any) -> None:
         """A kernel for the programs of a group."""
-        _, rows, columns, first, (owners, firsts) = group
-        found = self._hyper, self._measures[0, first:], self._results[0, first:], self._programs, left_out
+        _, rows, columns, (owners, firsts), found = group
         constants |= {"ROWS": rows, "COLS": columns, "num_warps": max(4, rows * columns // 512)}
         with torch.cuda.device_of(self.pointers):
-            kernel[(len(owners),)](self.pointers, owners, firsts, *found, **self._types, **constants)
+            kernel[(len(owners),)](
+                self.pointers, owners, firsts, self._hyper, *found, left_out, **self._types, **constants
+            )
 
     def _launch_for_tensors(self, kernel: Any, left_out: Tensor | None, scale: Tensor | None, **constants: Any) -> None:
         """A kernel with one program for each tensor."""
