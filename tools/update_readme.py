@@ -29,7 +29,6 @@ METHODS = {
     "ftp": "FTP",
     "ranpac": "frozen features + RanPAC",
     "ftp_ranpac": "FTP in the first task, then RanPAC",
-    "naive, backbone rate 3e-5": "fine-tuning, backbone rate 3e-5",
 }
 OF_STREAMS = {
     "average_accuracy": "accuracy",
