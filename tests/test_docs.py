@@ -9,11 +9,13 @@ import shlex
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from ftp_cl.cli import _parser, main
 from ftp_cl.runs.config import load_config
+from ftp_cl.study.plan import ComparedMethod
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("*.md"), *sorted((ROOT / "docs").rglob("*.md"))]
@@ -208,6 +210,10 @@ def test_a_verdict_comes_from_the_intervals(update_readme):
     """Of a row's lead in each measure; the best row of a curve is named by its rate."""
     globals_of = update_readme["show_compared"].__globals__
     globals_of["compared"] = lambda: {"page": {"all": [["plan", "one", "ftp, *", other, "{row}"] for other in "abcd"]}}
+    given = {"start": {}, "space": {}, "settings": ()}
+    rows = [("ftp, 1e-3", "lr=1e-3", "ftp"), ("ftp, 1e-2", "lr=1e-2", "ftp"), ("ftp, tuned", "lr=5", "ftp, tuned")]
+    methods = [ComparedMethod(name=name, overrides=("x", rate), curve=curve, **given) for name, rate, curve in rows]
+    globals_of["load_plan"] = lambda plan: SimpleNamespace(methods=methods)
     globals_of["_means"] = lambda plan: {"ftp, 1e-3": (50.0, 1.0), "ftp, 1e-2": (60.0, 1.0), "ftp, tuned": (70.0, 1.0)}
     leads = {"a": [(2, 1, 3), (0, -1, 1)], "b": [(2, 1, 3), (-2, -3, -1)], "c": [(0, -1, 1), (-2, -3, -1)]}
     leads["d"] = [(0.5, 0, 1), (-0.5, -1, 0)]

@@ -24,12 +24,11 @@ from ftp_cl.study.store import RUNS_FILE, Store
 ROOT = Path(__file__).parents[1]
 MEASURES = {"average_accuracy": "accuracy", "ood_average": "OOD"}
 METHODS = {
-    "naive": "fine-tuning",
+    "naive": "fine-tuning, backbone rate tuned",
     "lda": "frozen features + LDA",
     "ftp": "FTP",
     "ranpac": "frozen features + RanPAC",
     "ftp_ranpac": "FTP in the first task, then RanPAC",
-    "naive, backbone rate 3e-5": "fine-tuning, backbone rate 3e-5",
 }
 OF_STREAMS = {
     "average_accuracy": "accuracy",
@@ -86,7 +85,7 @@ def show_compared(page: str, marker: str) -> str:
         found = [(measure, ends, n) for *rows, measure, ends, n in _differences(plan) if rows == [names[0], row, other]]
         if found:  # else there are no such rows yet
             verdict = VERDICTS[any(ends[1] > 0 for _, ends, _ in found), any(ends[2] < 0 for _, ends, _ in found)]
-            words = words.format(row=_rate(row), other=_rate(other))
+            words = words.format(row=_rates(plan).get(row), other=_rates(plan).get(other))
             numbers = ", ".join(f"{measure} {_bold(ends)}" for measure, ends, _ in found)
             seeds = f"{found[0][-1]} seeds"
             lines.append((verdict, f"{words}: {numbers}{'' if seeds == '10 seeds' else f' ({seeds})'}."))
@@ -98,9 +97,9 @@ def show_compared(page: str, marker: str) -> str:
 def show_rates(plan: str) -> str:
     """Mean accuracy and OOD of a plan's curves at each rate, in percent."""
     points = {
-        words: {_rate(row): "{:.1f} / {:.1f}".format(*_means(plan)[row]) for row in _points(plan, curve)}
+        words: {_rates(plan)[row]: "{:.1f} / {:.1f}".format(*_means(plan)[row]) for row in rows}
         for curve, words in CURVES.items()
-        if _points(plan, curve)
+        if (rows := _points(plan, curve))
     }
     rates = sorted({rate for of_curve in points.values() for rate in of_curve}, key=float)
     rows = [[rate, *(of_curve.get(rate, "") for of_curve in points.values())] for rate in rates]
@@ -111,13 +110,14 @@ def show_figure() -> str:
     """What the figure of results/vit_rates shows, in numbers."""
     accuracy = {row: f"{mean:.1f}" for row, (mean, _) in _means("vit_rates").items()}
     best, best_of_ftp = _best("vit_rates", "naive, *"), _best("vit_rates", "ftp, *")
-    rates = [_rate(row) for row in _points("vit_rates", "naive") if f"ftp, {_rate(row)}" in accuracy]
-    above = min((rate for rate in rates if float(rate) > float(_rate(best))), key=float)
+    rate = _rates("vit_rates")
+    of_ftp, of_naive = ({rate[row]: row for row in _points("vit_rates", curve)} for curve in ("ftp", "naive"))
+    above = min((at for at in of_naive if at in of_ftp and float(at) > float(rate[best])), key=float)
     found = {tuple(names): (ends, n) for *names, ends, n in _differences("vit_rates")}
     leads = {measure: found["photographs", best_of_ftp, best, measure] for measure in MEASURES.values()}
     return FIGURE.format(
-        **{"best": _rate(best), "above": above, "n": leads["accuracy"][1], "ftp": accuracy[f"ftp, {above}"]},
-        **{"at_best": accuracy[best], "at_above": accuracy[f"naive, {above}"]},
+        **{"best": rate[best], "above": above, "n": leads["accuracy"][1], "ftp": accuracy[of_ftp[above]]},
+        **{"at_best": accuracy[best], "at_above": accuracy[of_naive[above]]},
         leads=", ".join(f"{measure} {_bold(ends)}" for measure, (ends, _) in leads.items()),
     )
 
@@ -192,8 +192,9 @@ def _means(plan: str) -> dict[str, tuple[float, float]]:
 
 
 def _points(plan: str, curve: str) -> list[str]:
-    """The rows of a curve over the rate."""
-    return [row for row in _means(plan) if re.fullmatch(re.escape(curve) + r", [\d.e-]+", row)]
+    """The rows of a curve over the rate that have results."""
+    rows = [method.name for method in load_plan(plan).methods if method.curve == curve != method.name]
+    return [row for row in rows if row in _means(plan)]
 
 
 def _best(plan: str, name: str) -> str:
@@ -202,8 +203,11 @@ def _best(plan: str, name: str) -> str:
     return max(points, key=lambda row: _means(plan)[row][0], default=name)
 
 
-def _rate(row: str) -> str:
-    return row.rpartition(", ")[2]
+@cache
+def _rates(plan: str) -> dict[str, str]:
+    """The rate of each row of a curve: the plan adds it behind the overrides of the curve."""
+    points = [method for method in load_plan(plan).methods if method.curve != method.name]
+    return {method.name: method.overrides[-1].partition("=")[2] for method in points}
 
 
 def _bold(ends: tuple[float, float, float]) -> str:
