@@ -1,11 +1,11 @@
 """FTP's part of one optimizer step: which tensors it is about, votes before it and projections after it."""
 
+import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.optim import Optimizer
 
 from ftp_cl.optim.adapter_kinds import Adapter
@@ -19,7 +19,7 @@ from ftp_cl.optim.tracked import Tracked
 from ftp_cl.projection import Backend, Part, Rule, Scaler, Update, parts_of
 from ftp_cl.projection.backends.plan import kinds_of
 
-_gradient_of: Any = Tensor.grad.__get__  # type: ignore[attr-defined]
+_gradient_of = operator.attrgetter("grad")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,7 +111,7 @@ class Step:
         groups = [group for group in optimizer.param_groups if group.get("ftp", True)]
         parameters = [parameter for group in groups for parameter in group["params"]]
         gradients = list(map(_gradient_of, parameters))
-        settings = [(len(group["params"]), group.get("ftp_k", k)) for group in groups]
+        settings: list[Any] = [(len(group["params"]), group.get("ftp_k", k)) for group in groups]
         settings += [gradient is None for gradient in gradients]
         if (
             before is not None
