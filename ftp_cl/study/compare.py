@@ -20,7 +20,7 @@ from joblib import Parallel, delayed
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from ftp_cl.runs.config import load_config
+from ftp_cl.runs.config import load_config, prepared
 from ftp_cl.runs.imports import without_collections
 from ftp_cl.runs.output import sentence
 from ftp_cl.runs.text import printable
@@ -96,8 +96,9 @@ def _seed_jobs(plan: Plan, setting: str, results: Store) -> list[_Job]:
         _Job(setting, plan.experiment(setting), method.name, overrides, seed, tunes=False)
         for method in plan.in_setting(setting)
         if (overrides := chosen(plan, method, setting, tuning)) is not None
+        for values in [prepared(overrides)]  # with=ftp is no key of a configuration
         for seed in plan.seeds
-        if not _fits(done.get((method.name, seed)), overrides)
+        if not _fits(done.get((method.name, seed)), values)
     ]
 
 

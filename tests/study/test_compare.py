@@ -15,7 +15,7 @@ from ftp_cl.cli import main
 from ftp_cl.runs.catalogue import experiment_description
 from ftp_cl.runs.config import ConfigError, load_config
 from ftp_cl.runs.data import benchmark_of
-from ftp_cl.study.compare import chosen, compare
+from ftp_cl.study.compare import _seed_jobs, chosen, compare
 from ftp_cl.study.plan import PLANS, Range, load_plan
 from ftp_cl.study.plan_figures import area, width
 from ftp_cl.study.plan_tables import write_tables
@@ -133,6 +133,14 @@ def test_the_shipped_tables_follow_from_the_shipped_results(name, tmp_path):
     copy = Store(tmp_path)
     copy.merge([Store(RESULTS / name)])
     assert write_tables(load_plan(name), copy).read_text() == (RESULTS / name / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["cifar100", "few_labels", "grocery"])  # tuned, in several settings, with=ftp
+def test_what_is_stored_is_not_run_again(name):
+    plan, results = load_plan(name), Store(RESULTS / name)
+    stored = {(run["setting"], run["row"], run["seed"]) for run in results.runs()}
+    again = [(job.setting, job.method, job.seed) for each in plan.settings for job in _seed_jobs(plan, each, results)]
+    assert stored and not stored.intersection(again)
 
 
 @pytest.mark.parametrize(("name", "method"), [("comparison", "lda"), ("defaults", "lda"), ("recommended", "published")])
