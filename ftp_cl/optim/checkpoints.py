@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
+from ftp_cl.optim.checks import is_zero
 from ftp_cl.optim.states import States
 from ftp_cl.optim.step_hooks import is_called_by
 from ftp_cl.optim.told import logger
@@ -90,6 +91,8 @@ class Riding:
         states, tensors, names = state_dict.get("state"), {}, self._tracked.names
         if not isinstance(states, Mapping):
             return {}, dict(state_dict)
+        elsewhere = {key for key, state in states.items() if state is None and is_zero(optimizer)}
+        states = {key: {} if key in elsewhere else state for key, state in states.items()}
         for key, state in states.items():
             if not isinstance(state, Mapping):
                 kind = type(state).__name__

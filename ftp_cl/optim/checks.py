@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.optim import Optimizer
 
 from ftp_cl.optim.names import canonical_name
@@ -131,6 +131,10 @@ def stepping(optimizer: Any) -> Optimizer:
             may not see, or evaluates other weights than it trains.
     """
     kind, held = type(optimizer).__name__, _held(optimizer)
+    if is_zero(optimizer):
+        if optimizer._overlap_with_ddp:
+            raise TypeError(f"{kind} steps during the backward pass, where hooks miss it: use overlap_with_ddp=False.")
+        return optimizer
     if len(held) == 1 and all(callable(getattr(optimizer, part, None)) for part in ("first_step", "second_step")):
         return stepping(*held.values())
     way_out = "unwrap it first (the real optimizer is often its attribute `optimizer` or `opt`)."
@@ -151,6 +155,15 @@ def stepping(optimizer: Any) -> Optimizer:
             f"{kind} itself then does to weights after a step is not projected."
         )
     return optimizer
+
+
+def is_zero(optimizer: Any) -> bool:
+    """Whether it is torch's ZeroRedundancyOptimizer, after whose step all processes have all weights."""
+    if not distributed.is_available():
+        return False
+    from torch.distributed.optim import ZeroRedundancyOptimizer
+
+    return isinstance(optimizer, ZeroRedundancyOptimizer)
 
 
 def followers(optimizer: Any, kind: type[Follower]) -> list[Follower]:

@@ -18,7 +18,7 @@ from ftp_cl.runs.text import csv_cell, printable
 from ftp_cl.study.aggregate import DIVERGED, DIVERGED_NOTE, Spread
 from ftp_cl.study.compare import chosen, trial_means
 from ftp_cl.study.plan import ComparedMethod, Plan
-from ftp_cl.study.significance import paired, paired_interval
+from ftp_cl.study.significance import FEWEST_SEEDS, paired, paired_interval
 from ftp_cl.study.store import Store
 from ftp_cl.study.tables import markdown_row, named
 
@@ -84,7 +84,7 @@ def each_difference(frame: pl.DataFrame) -> Iterator[tuple[str, str, str, str, t
         for name, reference in itertools.combinations(names, 2):
             for measure, *both in zip(_MEASURES.values(), values[name], values[reference], strict=True):
                 pairs = paired(*both)
-                if len(pairs) > 1:
+                if len(pairs) >= FEWEST_SEEDS:
                     ends = (float(np.mean(pairs)), *paired_interval(pairs))
                     yield str(setting), name, reference, measure, ends, len(pairs)
 
@@ -208,7 +208,7 @@ def _choice(plan: Plan, method: ComparedMethod, setting: str, tuning: Sequence[M
 
 
 def _difference(differences: Sequence[float]) -> str:
-    if len(differences) < 2:
+    if len(differences) < FEWEST_SEEDS:
         return ""
     low, high = paired_interval(differences)
     text = f"{np.mean(differences):+.1f} [{low:+.1f}, {high:+.1f}]"

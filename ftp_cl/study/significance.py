@@ -8,9 +8,12 @@ from scipy.special import stdtrit
 
 RULE = (
     "The best value of a column is bold only if its lead over the runner-up holds: the 95 % confidence interval of the "
-    "mean paired difference over the seeds that both have in common (Student's t, at least two seeds) lies on the "
+    "mean paired difference over the seeds that both have in common (Student's t, at least three seeds) lies on the "
     "leader's side of 0, and no other row is ahead on common seeds."
 )
+
+# Two differences are often equal by chance, where a test has few images: their interval would have no width.
+FEWEST_SEEDS = 3
 
 # Results are stored with rounding errors below that, which are no lead.
 _DIGITS = 6
@@ -24,7 +27,7 @@ def difference_holds(leader: Mapping[int, float], other: Mapping[int, float]) ->
         other: the same of the other. Only seeds that both have count.
 
     Returns:
-        False with fewer than two common seeds: one seed shows no spread.
+        False with fewer than three common seeds.
     """
     low, _ = paired_interval(paired(leader, other))
     return low > 0
@@ -40,13 +43,13 @@ def paired_interval(differences: Sequence[float]) -> tuple[float, float]:
     """The 95 % confidence interval of the mean of paired differences (Student's t).
 
     Args:
-        differences: one per seed; fewer than two show no spread, so that nothing is excluded.
+        differences: one per seed; fewer than three exclude nothing.
 
     Returns:
         Its ends, rounded to six digits: results are stored with rounding errors below that, which must not make a
         difference.
     """
-    if len(differences) < 2:
+    if len(differences) < FEWEST_SEEDS:
         return -math.inf, math.inf
     half_width = stdtrit(len(differences) - 1, 0.975) * np.std(differences, ddof=1) / math.sqrt(len(differences))
     mean = float(np.mean(differences))

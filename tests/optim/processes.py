@@ -51,6 +51,37 @@ def data_parallel(backend):
     assert all(torch.equal(weights, other) for other in gathered)
 
 
+def redundancy():
+    """ZeroRedundancyOptimizer keeps each parameter's moments in one process: FTP is attached to it as to any other."""
+    from torch.distributed.optim import ZeroRedundancyOptimizer
+
+    for method in ("paper", "one_pass"):
+        model, alone = uneven_model(torch.float32), uneven_model(torch.float32)
+        optimizer = ZeroRedundancyOptimizer(model.parameters(), torch.optim.AdamW, lr=0.01)
+        ftp = FTP(model, k=0.5, method=method, mu=0.05).attach(optimizer)
+        single, reference = with_ftp(alone, method)
+        train_on(model, optimizer, range(6)), train_on(alone, single, range(6))
+        optimizer.consolidate_state_dict(to=0)
+        saved = [optimizer.state_dict() if dist.get_rank() == 0 else None]
+        dist.broadcast_object_list(saved)
+        again = ZeroRedundancyOptimizer(model.parameters(), torch.optim.AdamW, lr=0.01)
+        ftp = FTP(model, k=0.5, method=method, mu=0.05).attach(again)
+        again.load_state_dict(saved[0])
+        train_on(model, again, range(6, 9)), train_on(alone, single, range(6, 9))
+        for own, other in zip(model.parameters(), alone.parameters(), strict=True):
+            torch.testing.assert_close(own, other, rtol=0, atol=1e-6)
+        for name, radius in reference.radii().items():
+            assert abs(ftp.radii()[name] - radius) < 1e-5 * radius, (name, ftp.radii()[name], radius)
+        assert max(ftp.radii().values()) > 0.02
+    early = ZeroRedundancyOptimizer(model.parameters(), torch.optim.AdamW, overlap_with_ddp=True, lr=0.01)
+    try:
+        FTP(model).attach(early)
+    except TypeError as error:
+        assert "overlap_with_ddp=False" in str(error), error
+    else:
+        raise AssertionError("not refused")
+
+
 def uneven_model(dtype):
     """Rows that two processes do not share evenly, and a bias of which one of them has nothing."""
     torch.manual_seed(0)
@@ -239,6 +270,7 @@ CASES = {
     "early": lambda folder: early(),
     "hybrid": lambda folder: hybrid(),
     "resumed": resumed,
+    "redundancy": lambda folder: redundancy(),
     "replicated": lambda folder: replicated(),
     "refused": lambda folder: refused(),
 }

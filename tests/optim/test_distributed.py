@@ -25,6 +25,6 @@ def assert_holds(size, folder, *cases):
 
 
 def test_several_processes_give_what_one_gives_and_resume_on_another_number(tmp_path):
-    assert_holds(2, tmp_path, "torch", "auto", "replicated", "refused", "adapters", "early", "sharded")
+    assert_holds(2, tmp_path, "torch", "auto", "redundancy", "replicated", "refused", "adapters", "early", "sharded")
     assert_holds(4, tmp_path, "hybrid", "resumed")
     assert_holds(1, tmp_path, "resumed")
