@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
@@ -11,6 +11,9 @@ from torch.optim import Optimizer
 from ftp_cl.optim.names import canonical_name
 from ftp_cl.projection import Storage
 from ftp_cl.projection.checks import COMPUTED, number, problem_of
+
+if TYPE_CHECKING:
+    from torch.distributed.optim import ZeroRedundancyOptimizer
 
 Follower = TypeVar("Follower")
 
@@ -157,7 +160,7 @@ def stepping(optimizer: Any) -> Optimizer:
     return optimizer
 
 
-def is_zero(optimizer: Any) -> bool:
+def is_zero(optimizer: Any) -> "TypeGuard[ZeroRedundancyOptimizer]":
     """Whether it is torch's ZeroRedundancyOptimizer, after whose step all processes have all weights."""
     if not distributed.is_available():
         return False
