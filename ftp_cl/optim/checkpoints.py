@@ -91,8 +91,8 @@ class Riding:
         states, tensors, names = state_dict.get("state"), {}, self._tracked.names
         if not isinstance(states, Mapping):
             return {}, dict(state_dict)
-        elsewhere = {key for key, state in states.items() if state is None and is_zero(optimizer)}
-        states = {key: {} if key in elsewhere else state for key, state in states.items()}
+        if is_zero(optimizer):  # has None for what other processes keep
+            states = {key: {} if state is None else state for key, state in states.items()}
         for key, state in states.items():
             if not isinstance(state, Mapping):
                 kind = type(state).__name__
