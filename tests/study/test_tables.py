@@ -44,7 +44,7 @@ def test_a_difference_holds_where_scipys_paired_test_rejects_at_five_percent():
 def test_only_common_seeds_count():
     assert not difference_holds({0: 90.0, 1: 91.0}, {1: 50.0, 2: 51.0})
     assert not difference_holds({0: 90.0}, {0: 50.0})
-    assert difference_holds({0: 90.0, 1: 91.0, 7: 0.0}, {0: 50.0, 1: 51.5, 8: 99.0})
+    assert difference_holds({0: 90.0, 1: 91.0, 2: 92.0, 7: 0.0}, {0: 50.0, 1: 51.5, 2: 52.0, 8: 99.0})
 
 
 def test_a_lead_that_holds_on_the_common_seeds_is_bold(tmp_path, make_run):
@@ -164,13 +164,14 @@ def test_latex_compiles_what_names_hold(tmp_path, make_run):
 
 
 def test_means_over_other_seeds_make_no_row_bold_that_is_behind_on_the_common_ones(tmp_path, make_run):
-    write_accuracies(tmp_path, make_run, ours=[50, 51, 90, 91], rival=[60, 61.5], third=[40, 41, 82, 82.5])
+    write_accuracies(tmp_path, make_run, ours=[50, 51, 52, 90, 91], rival=[60, 61.5, 62], third=[45, 46, 47, 87, 87.5])
     assert bold_labels(table_of(tmp_path)) == []  # over the third the lead holds, but the rival is 10 ahead
-    assert not difference_holds({0: 50, 1: 51}, {0: 60, 1: 61.5}) and difference_holds({0: 60, 1: 61.5}, {0: 50, 1: 51})
+    ours, rival = {0: 50, 1: 51, 2: 52}, {0: 60, 1: 61.5, 2: 62}
+    assert not difference_holds(ours, rival) and difference_holds(rival, ours)
 
 
 def test_a_lead_below_the_rounding_of_stored_numbers_is_not_bold():
-    assert not difference_holds({0: 50 + 2e-7, 1: 60 + 2e-7}, {0: 50, 1: 60})
+    assert not difference_holds({0: 50 + 2e-7, 1: 60 + 2e-7, 2: 70 + 2e-7}, {0: 50, 1: 60, 2: 70})
 
 
 def test_a_row_with_a_run_that_diverged_is_marked(tmp_path, make_run):
