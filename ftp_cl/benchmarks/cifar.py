@@ -252,6 +252,8 @@ def _split_cifar(
     if options["corruptions"] and source == "published":
         from ftp_cl.benchmarks.corruptions import check_corruptions, check_severities
 
+        if options["corrupted"] != "test":
+            raise ValueError("The published corruptions are of test images: others take corruption_source='made'.")
         published = {
             f"{name}_{severity}": CorruptedCifar(root, variant, name, severity, train.classes, download)
             for name in check_corruptions(options.pop("corruptions"))

@@ -46,12 +46,14 @@ class ImageOptions(SplitOptions, total=False):
         corruptions: names of ``CORRUPTIONS``, one or several, or "all"; None for none. Each of a severity is a stream
             ``ood_<corruption>_<severity>``.
         severities: 1 (weak) to 5, one or several.
+        corrupted: of which stream the corrupted images are: "test", or "validation" to choose values by.
         corruption_cache: where to keep images that are corrupted; None keeps none.
     """
 
     shots: int | None
     corruptions: str | Sequence[str] | None
     severities: int | Sequence[int]
+    corrupted: str
     corruption_cache: str | Path | None
 
 
@@ -95,6 +97,7 @@ _DEFAULTS: dict[str, Any] = {
     "max_length": 128,
     "corruptions": None,
     "severities": (1, 2, 3, 4, 5),
+    "corrupted": "test",
     "corruption_cache": None,
     "shots": None,
     "validation_fraction": None,
@@ -202,7 +205,8 @@ def domain_benchmark(
 
 def _corruptions(options: dict[str, Any]) -> dict[str, Any]:
     """Take the options of corruptions out of all."""
-    return {name: options.pop(name) for name in ("corruptions", "severities", "corruption_cache") if name in options}
+    names = ("corruptions", "severities", "corrupted", "corruption_cache")
+    return {name: options.pop(name) for name in names if name in options}
 
 
 def _with_unseen(
@@ -210,6 +214,7 @@ def _with_unseen(
     ood: Mapping[str, Any],
     corruptions: str | Sequence[str] | None = None,
     severities: int | Sequence[int] = (1, 2, 3, 4, 5),
+    corrupted: str = "test",
     corruption_cache: str | Path | None = None,
 ) -> DescribedScenario:
     from ftp_cl.benchmarks.corruptions import with_corruptions
@@ -217,4 +222,5 @@ def _with_unseen(
 
     if taken := {"class_names", "rename", "eval_transform"}.intersection(ood):
         raise ValueError(f"ood_{min(taken)} has a name that means something else: rename it.")
-    return with_corruptions(with_ood(benchmark, **ood), corruptions or (), severities, cache=corruption_cache)
+    whole, chosen = with_ood(benchmark, **ood), corruptions or ()
+    return with_corruptions(whole, chosen, severities, stream=corrupted, cache=corruption_cache)

@@ -15,7 +15,7 @@ from ftp_cl.runs.schema import ConfigError, expanded
 DEFAULT_PLAN = "comparison"
 PLANS = (
     *(DEFAULT_PLAN, "defaults", "recommended", "ablations", "rates", "few_labels", "vit_rates", "grocery", "cifar100"),
-    *("text", "dense", "vit_lora"),
+    *("text", "dense", "vit_lora", "values"),
 )
 FIGURES = ("rates", "labels", "pseudo_labels")
 
