@@ -2,7 +2,7 @@
 
 import copy
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -94,16 +94,11 @@ def sources_of(dataset: Any) -> set[int]:
         node = pending.pop()
         if id(node) not in found:
             found[id(node)] = node
-            pending += _datasets_in(getattr(node, "__dict__", {}).values())
+            for value in getattr(node, "__dict__", {}).values():
+                parts = value if isinstance(value, (list, tuple)) else [value]
+                if parts and isinstance(parts[0], (Dataset, FlatData, AvalancheDataset)):
+                    pending += parts
     return set(found)
-
-
-def _datasets_in(values: Any) -> Iterator[Any]:
-    for value in values:
-        if isinstance(value, (Dataset, FlatData, AvalancheDataset)):
-            yield value
-        elif isinstance(value, (list, tuple)) and value and isinstance(value[0], (Dataset, FlatData, AvalancheDataset)):
-            yield from value
 
 
 def _copied_item(source: Any, index: int) -> tuple[Any, Any]:

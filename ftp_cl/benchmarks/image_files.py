@@ -257,26 +257,31 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
     return entries
 
 
+class FileSizes:
+    """Sizes of files in bytes, with one look at each folder."""
+
+    def __init__(self) -> None:
+        self._folders: dict[str, dict[str, int]] = {}
+
+    def of(self, path: str | Path) -> int:
+        """Return the size of a file, -1 if it is not there."""
+        folder, name = os.path.split(path)
+        if folder not in self._folders:
+            entries = os.scandir(folder) if os.path.isdir(folder) else ()
+            self._folders[folder] = {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
+        return self._folders[folder].get(name, -1)
+
+
 def check_files(root: Path, paths: Iterable[str], named_by: Path) -> None:
-    """Check that the files a list names exist and are not empty, with one look at each folder.
+    """Check that the files a list names exist and are not empty.
 
     Raises:
         FileNotFoundError: naming the first that is missing or empty, and how many there are.
     """
-    folders: dict[str, dict[str, int]] = {}
-    wrong = []
-    count = 0
-    for path in paths:
-        count += 1
-        folder, _, name = path.rpartition("/")
-        if folder not in folders:
-            entries = os.scandir(root / folder) if (root / folder).is_dir() else ()
-            folders[folder] = {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
-        if not folders[folder].get(name):
-            wrong.append(path)
-    if wrong:
+    sizes, paths = FileSizes(), list(paths)
+    if wrong := [path for path in paths if sizes.of(root / path) <= 0]:
         raise FileNotFoundError(
-            f"{len(wrong)} of the {count} images that {named_by} names are missing or empty, the first is "
+            f"{len(wrong)} of the {len(paths)} images that {named_by} names are missing or empty, the first is "
             f"{root / wrong[0]}."
         )
 
