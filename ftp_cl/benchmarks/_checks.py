@@ -1,4 +1,7 @@
-"""Checks of arguments that datasets and benchmarks share: a failure is one sentence that names the nearest choice."""
+"""Checks of arguments that datasets and benchmarks share, and the generators that they draw from.
+
+A failed check is one sentence that names the nearest choice.
+"""
 
 import difflib
 import operator
@@ -8,6 +11,7 @@ from collections.abc import Sequence
 from numbers import Integral
 from typing import Any, Protocol, TypeAlias
 
+import numpy as np
 from PIL import Image
 
 
@@ -106,6 +110,17 @@ def check_size(size: Size, smallest: int, largest: int) -> None:
     if not smallest <= side <= largest:
         nearest = min(max(side, smallest), largest)
         raise ValueError(f"size={side} is outside {smallest} to {largest} pixels: the nearest is {nearest}.")
+
+
+def check_seed(seed: int) -> None:
+    """Raise ValueError unless ``seed`` is a whole number of at least 0."""
+    if not isinstance(seed, Integral) or seed < 0:
+        raise ValueError(f"seed={seed} must be a whole number of at least 0.")
+
+
+def generator_of(seed: int, *key: int) -> np.random.Generator:
+    """Return a generator of its own for each key: what it draws depends on ``seed`` and ``key`` alone."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
 
 
 def check_sides(size: Any) -> None:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ftp_cl.benchmarks._checks import check_names, class_indices
+from ftp_cl.benchmarks._checks import check_names, check_seed, class_indices, generator_of
 from ftp_cl.benchmarks._dataset import LabelledDataset, NamedDataset
 from ftp_cl.benchmarks.scenario import DescribedScenario, ExperienceData, Transform, make_stream, transform_groups
 
@@ -157,7 +157,8 @@ def draw_class_order(n_classes: int, seed: int, fixed_class_order: Sequence[int]
         ValueError: if ``fixed_class_order`` is not a permutation of 0 ... n_classes - 1, or ``seed`` is negative.
     """
     if fixed_class_order is None:
-        return np.random.default_rng(_checked_seed(seed)).permutation(n_classes).tolist()
+        check_seed(seed)
+        return np.random.default_rng(seed).permutation(n_classes).tolist()
     order = class_indices("fixed_class_order", fixed_class_order, None)
     if sorted(order) != list(range(n_classes)):
         missing = sorted(set(range(n_classes)) - set(order))
@@ -207,11 +208,10 @@ def draw_identities(
         raise ValueError(f"label_percent={label_percent} must lie above 0 and be at most 100.")
     if shots is not None and label_percent < 100:
         raise ValueError("shots and label_percent both limit the training items: give one of them.")
-    _checked_seed(seed)
+    check_seed(seed)
     training, validation = {}, {}
     for position, (name, members) in enumerate(identities.items()):
-        generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(position,)))
-        shuffled = [members[i] for i in generator.permutation(len(members))]
+        shuffled = [members[i] for i in generator_of(seed, position).permutation(len(members))]
         n_validation = 0 if validation_fraction is None else max(1, round(validation_fraction * len(members)))
         validation[name], rest = shuffled[:n_validation], shuffled[n_validation:]
         if len(rest) < (shots or 1):
@@ -224,10 +224,26 @@ def draw_identities(
 
 
 def _slice_classes(class_order: Sequence[int], n_experiences: int | Sequence[int], first_half: bool) -> list[list[int]]:
+    sizes = _sizes(len(class_order), n_experiences, first_half)
+    return [list(class_order[end - size : end]) for size, end in zip(sizes, accumulate(sizes), strict=True)]
+
+
+def _sizes(n_classes: int, n_experiences: int | Sequence[int], first_half: bool) -> Sequence[int]:
+    """Return how many classes each experience has."""
     if isinstance(n_experiences, Sequence):
-        return _slice_by_sizes(class_order, n_experiences, first_half)
-    n_first = len(class_order) // 2 if first_half else 0
-    n_rest = len(class_order) - n_first
+        if first_half:
+            raise ValueError(
+                f"n_experiences={list(n_experiences)} lists the sizes of all: leave first_exp_with_half_classes out."
+            )
+        whole = all(isinstance(size, Integral) and size >= 1 for size in n_experiences)
+        if not whole or sum(n_experiences) != n_classes:
+            raise ValueError(
+                f"n_experiences={list(n_experiences)} must list how many classes each experience has, at least 1, and "
+                f"{n_classes} together."
+            )
+        return n_experiences
+    n_first = n_classes // 2 if first_half else 0
+    n_rest = n_classes - n_first
     choices = [d + bool(n_first) for d in range(1, n_rest + 1) if n_rest % d == 0]
     if not isinstance(n_experiences, Integral):
         raise ValueError(
@@ -239,21 +255,8 @@ def _slice_classes(class_order: Sequence[int], n_experiences: int | Sequence[int
             f"n_experiences={n_experiences} does not divide the {n_rest} classes{after} evenly: "
             f"use one of {', '.join(map(str, choices))}."
         )
-    size = n_rest // (n_experiences - bool(n_first))
-    first = [list(class_order[:n_first])] if n_first else []
-    return first + [list(class_order[start : start + size]) for start in range(n_first, len(class_order), size)]
-
-
-def _slice_by_sizes(class_order: Sequence[int], sizes: Sequence[int], first_half: bool) -> list[list[int]]:
-    if first_half:
-        raise ValueError(f"n_experiences={list(sizes)} lists the sizes of all: leave first_exp_with_half_classes out.")
-    if not all(isinstance(size, Integral) and size >= 1 for size in sizes) or sum(sizes) != len(class_order):
-        raise ValueError(
-            f"n_experiences={list(sizes)} must list how many classes each experience has, at least 1, and "
-            f"{len(class_order)} together."
-        )
-    ends = list(accumulate(sizes))
-    return [list(class_order[end - size : end]) for size, end in zip(sizes, ends, strict=True)]
+    n_equal = n_experiences - bool(n_first)
+    return [n_first] * bool(n_first) + [n_rest // n_equal] * n_equal
 
 
 def _cut(
@@ -278,9 +281,3 @@ def _cut(
         ExperienceData(dataset, sorted(index for c in classes for index in by_class[c]), classes, label)
         for classes, label in zip(slices, task_labels, strict=True)
     ]
-
-
-def _checked_seed(seed: int) -> int:
-    if not isinstance(seed, Integral) or seed < 0:
-        raise ValueError(f"seed={seed} must be a whole number of at least 0.")
-    return seed

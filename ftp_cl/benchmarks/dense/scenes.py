@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from numpy.random import Generator, SeedSequence, default_rng
+from numpy.random import Generator
 from PIL import Image
 
-from ftp_cl.benchmarks._checks import check_choice, check_choices, check_size
+from ftp_cl.benchmarks._checks import check_choice, check_choices, check_size, generator_of
 from ftp_cl.benchmarks.dense.masks import BACKGROUND, MaskDataset
 from ftp_cl.benchmarks.emoji_domains import CLASSES, DOMAINS, drawings
 
@@ -79,16 +79,14 @@ class EmojiScenes(MaskDataset):
 
     def _part(self, number: int, emoji: Mapping[str, Image.Image]) -> Mapping[str, Image.Image]:
         """Those of a class that this split shows; the same in every style."""
-        order = default_rng(SeedSequence(self.seed, spawn_key=(number,))).permutation(sorted(emoji))
+        order = generator_of(self.seed, number).permutation(sorted(emoji))
         held_out = max(1, round(_VALIDATION_SHARE * len(order)))
         names = order[:held_out] if self.split == "validation" else order[held_out:]
         return {str(name): emoji[name] for name in sorted(names)}
 
     def _scene(self, emoji: Drawings, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Draw one scene: what is drawn from the generator does not depend on the style."""
-        generator = default_rng(
-            SeedSequence(self.seed, spawn_key=(len(CLASSES) + list(SPLITS).index(self.split), number))
-        )
+        generator = generator_of(self.seed, len(CLASSES) + list(SPLITS).index(self.split), number)
         scene = Image.fromarray(_ground(generator, self.size)).convert("RGBA")
         mask = np.full((self.size, self.size), BACKGROUND, np.uint8)
         for _ in range(generator.integers(_EMOJI[0], _EMOJI[1], endpoint=True)):
