@@ -64,7 +64,11 @@ def copy_items(
         items += [_copied_item(source.raw, int(index)) for index in source.indices]
         positions += range(position, position + len(source.indices))
         position += len(source.indices)
-    copies = [_part(items, layers, hide) for layers, items, _ in parts.values()]
+    copies = []
+    for layers, items, _ in parts.values():
+        # The label as the source gives it, for the transforms to turn it into what the dataset gives.
+        raw = CopiedItems([value for value, _ in items], [HIDDEN if hide else target for _, target in items])
+        copies.append(with_layers(AvalancheDataset([raw]), for_inputs_only(layers) if hide else layers))
     order = np.argsort([p for _, _, positions in parts.values() for p in positions])
     attributes = [] if hide else [a for a in dataset._data_attributes.values() if a.name not in _LABELS]
     copied = [DataAttribute([a[i] for i in indices], a.name, use_in_getitem=a.use_in_getitem) for a in attributes]
@@ -78,12 +82,6 @@ def copy_items(
         ],
         collate_fn=dataset.collate_fn,
     ).with_transforms(dataset._flat_data._transform_groups.current_group)
-
-
-def _part(items: Sequence[tuple[Any, Any]], layers: Sequence[Layer], hide: bool) -> AvalancheDataset:
-    # The label as the source gives it, for the transforms to turn it into what the dataset gives.
-    raw = CopiedItems([value for value, _ in items], [HIDDEN if hide else target for _, target in items])
-    return with_layers(AvalancheDataset([raw]), for_inputs_only(layers) if hide else layers)
 
 
 def sources_of(dataset: Any) -> set[int]:

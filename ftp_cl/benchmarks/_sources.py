@@ -86,7 +86,7 @@ def with_layers(dataset: Data, layers: Sequence[Layer]) -> Data:
 
 def for_inputs_only(layers: Sequence[Layer]) -> list[Layer]:
     """Return what ``layers`` do to inputs, without what they do to labels."""
-    return _filled([Layer(*(_with_each(groups, _input_only) for groups in layer)) for layer in layers])
+    return _filled([Layer(*map(_inputs_only, layer)) for layer in layers])
 
 
 def _filled(layers: Sequence[Layer]) -> list[Layer]:
@@ -99,14 +99,12 @@ def _transforms(groups: TransformGroups) -> dict[str | None, Any]:
     return {None: default, **groups.transform_groups}
 
 
-def _with_each(groups: TransformGroups, change: Callable[[Any], Any]) -> TransformGroups:
+def _inputs_only(groups: TransformGroups) -> TransformGroups:
     twin = copy.copy(groups)
-    changed = {name: change(transform) for name, transform in _transforms(groups).items()}
-    default = changed.pop(None)
+    twin.transform_groups = {name: _input_only(transform) for name, transform in _transforms(groups).items()}
+    default = twin.transform_groups.pop(None)
     if isinstance(groups, DefaultTransformGroups):
-        twin.transform_groups = type(groups.transform_groups)(partial(identity, default), changed)
-    else:
-        twin.transform_groups = changed
+        twin.transform_groups = type(groups.transform_groups)(partial(identity, default), twin.transform_groups)
     return twin
 
 

@@ -15,7 +15,6 @@ from ftp_cl.benchmarks.download import Archive, data_root, require_folder
 from ftp_cl.benchmarks.options import ClassOptions, DescribedScenario, class_benchmark, takes
 
 _SIDE = 32
-_SIZES = (32, 512)
 
 
 # torchvision's classes say where the data are published and which files they have.
@@ -240,7 +239,7 @@ def _split_cifar(
     download: bool,
     **options: Any,
 ) -> DescribedScenario:
-    check_size(size, *_SIZES)
+    check_size(size, 32, 512)
     if size != _SIDE:  # by the transforms and not in the dataset, because corruptions come before it
         resize = size if callable(size) else Resize([size, size])
         for name in ("train_transform", "eval_transform"):

@@ -42,7 +42,6 @@ CLASSES = (
 """The twenty classes, sorted; a target is a position in this tuple."""
 
 _STORED_SIZE = 64
-_SIZES = (8, 512)
 
 
 class EmojiDomains(RebuildableDataset):
@@ -88,7 +87,7 @@ class EmojiDomains(RebuildableDataset):
     ) -> None:
         self.domain = check_choices("domain", domain, DOMAINS)
         check_choice("split", split, ("train", "test"))
-        check_size(size, *_SIZES)
+        check_size(size, 8, 512)
         self.split = split
         self.size = size
         self.transform = transform

@@ -22,7 +22,6 @@ FASHION_CLASSES = tuple(FashionMNIST.classes)
 _URL = FashionMNIST.mirrors[0]
 _CHECKSUMS = dict(FashionMNIST.resources)
 _PREFIXES = {"train": "train", "test": "t10k"}
-_SIZES = (28, 512)
 _LARGEST_FILE = 60_000 * 28 * 28 + 16
 
 
@@ -49,7 +48,7 @@ class FashionMnist(ArrayDataset):
 
     def __init__(self, root: str | Path, split: str, size: Size = 32, download: bool = False) -> None:
         check_choice("split", split, tuple(_PREFIXES))
-        check_size(size, *_SIZES)
+        check_size(size, 28, 512)
         self.root, self.split, self.size = Path(root), split, size
         self.classes = list(FASHION_CLASSES)
         folder = self.root / "FashionMNIST" / "raw"

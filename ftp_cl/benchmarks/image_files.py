@@ -20,8 +20,6 @@ IMAGE_SUFFIXES = (
 )
 """What counts as an image in a folder, in upper or lower case; one that Pillow cannot read is named when it is read."""
 
-_SIZES = (8, 1024)
-
 _SIXTEEN_BITS = 65535
 _FOURTEEN_BITS = 16383
 
@@ -62,7 +60,7 @@ class ImageFiles(RebuildableDataset):
         self, root: Path, items: Iterable[tuple[str, int]], classes: Sequence[str], size: Size | None
     ) -> None:
         if size is not None:
-            check_size(size, *_SIZES)
+            check_size(size, 8, 1024)
         items = list(items)
         self.root, self.classes, self.size = root, list(classes), size
         self.paths, self.targets = [path for path, _ in items], [target for _, target in items]
@@ -204,6 +202,11 @@ def read_lines(path: Path) -> list[str]:
         return path.read_text(encoding="utf-8-sig").rstrip().splitlines()
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is no text file (byte {error.start} is not UTF-8): get it again.") from None
+
+
+def ood_folders(root: Path) -> dict[str, Path]:
+    """Return name -> folder for each folder ``ood_<name>`` in ``root``."""
+    return {folder.name.removeprefix("ood_"): folder for folder in sorted(root.glob("ood_*")) if folder.is_dir()}
 
 
 def class_folders(root: Path) -> list[str]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ftp_cl.benchmarks.dense.mask_files import Colours, MaskFiles, paired, refuse_empty_classes
+from ftp_cl.benchmarks.image_files import ood_folders
 from ftp_cl.benchmarks.options import DescribedScenario
 
 CAMVID_CLASSES = (
@@ -113,7 +114,7 @@ def mask_folder(
         parts["validation"] = read(root / "validation")
     for name in ("train", "test"):
         refuse_empty_classes([parts[name]], f"{name}/")
-    ood = {folder.name.removeprefix("ood_"): read(folder) for folder in sorted(root.glob("ood_*")) if folder.is_dir()}
+    ood = {name: read(folder) for name, folder in ood_folders(root).items()}
     settings = {"benchmark": "mask_folder", "resize": resize and list(resize), "seed": seed}
     shifted: dict[str, Any] = {"names": corruptions or (), "severities": severities}
     if n_experiences == 1:
