@@ -5,6 +5,7 @@ Avalanche has no public way to either; the pinned version keeps them in a tree w
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -119,14 +120,11 @@ def _input_only(transform: Any) -> Any:
     return _InputOnly(transform)
 
 
+@dataclass
 class _InputOnly:
     """A transform of an (input, label) pair, applied to an input alone."""
 
-    def __init__(self, transform: Any) -> None:
-        self.transform = transform
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _InputOnly) and self.transform == other.transform
+    transform: Any
 
     def __call__(self, value: Any) -> Any:
         result = self.transform(value, HIDDEN)

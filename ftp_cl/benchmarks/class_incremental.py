@@ -110,10 +110,9 @@ def split_classes(
         streams["validation"] = (train, _items_of(drawn, owners))
     elif validation is not None:
         streams["validation"] = (validation, range(len(validation)))
-    cut = {stream: _cut(stream, *parts, slices, labels, len(present)) for stream, parts in streams.items()}
     groups = transform_groups(split.train_transform, split.eval_transform)
     return DescribedScenario(
-        [make_stream(stream, experiences, groups) for stream, experiences in cut.items()],
+        [make_stream(s, _cut(s, *parts, slices, labels, len(present)), groups) for s, parts in streams.items()],
         {
             "benchmark": name,
             **split.settings(),

@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
@@ -169,6 +170,7 @@ def _library() -> Any:
 # ---- datasets and streams --------------------------------------------------------------------------------------------
 
 
+@dataclass(eq=False, repr=False)
 class CorruptedDataset(DerivedDataset):
     """A dataset with every image corrupted; each is computed when it is read, or read from the cache.
 
@@ -181,17 +183,12 @@ class CorruptedDataset(DerivedDataset):
         cache: see ``with_corruptions``.
     """
 
-    def __init__(
-        self,
-        source: LabelledDataset,
-        name: str,
-        severity: int,
-        seed: int = 0,
-        constants: str = "auto",
-        cache: str | None = None,
-    ) -> None:
-        self.source, self.name, self.severity = source, name, severity
-        self.seed, self.constants, self.cache = seed, constants, cache
+    source: LabelledDataset
+    name: str
+    severity: int
+    seed: int = 0
+    constants: str = "auto"
+    cache: str | None = None
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
         item = self.source[index]
