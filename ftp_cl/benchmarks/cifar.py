@@ -9,7 +9,7 @@ import numpy as np
 from torchvision.datasets import CIFAR10, CIFAR100
 from torchvision.transforms import Compose, Resize
 
-from ftp_cl.benchmarks._checks import Size, check_choice, check_size, class_indices
+from ftp_cl.benchmarks._checks import Size, check_choice, check_size, class_indices, readable
 from ftp_cl.benchmarks._dataset import ArrayDataset
 from ftp_cl.benchmarks.download import Archive, data_root, require_folder
 from ftp_cl.benchmarks.options import ClassOptions, DescribedScenario, class_benchmark, takes
@@ -168,13 +168,11 @@ def _unpickle(path: Path, key: str) -> Any:
 def _load_array(path: Path) -> np.ndarray:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: extract the archive that it belongs to again.")
-    try:
+    with readable(path, "extract its archive again"):
         array = np.load(path, mmap_mode="r")
         if not isinstance(array, np.ndarray):
             raise ValueError("it holds several arrays")
         return array
-    except (OSError, EOFError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read ({error}): extract its archive again.") from None
 
 
 # ---- benchmarks ------------------------------------------------------------------------------------------------------

@@ -267,16 +267,13 @@ def _cut(
     n_classes: int,
 ) -> list[ExperienceData]:
     targets = class_indices(f"The dataset of stream {name!r}", dataset.targets, n_classes)
-    by_class: dict[int, list[int]] = {c: [] for classes in slices for c in classes}
+    experience_of = {c: number for number, classes in enumerate(slices) for c in classes}
+    items: list[list[int]] = [[] for _ in slices]
     for index in indices:
-        if targets[index] in by_class:
-            by_class[targets[index]].append(index)
-    empty = [number for number, classes in enumerate(slices) if not any(by_class[c] for c in classes)]
+        if targets[index] in experience_of:
+            items[experience_of[targets[index]]].append(index)
+    empty = [number for number, own in enumerate(items) if not own]
     # A published validation list may lack classes, and with them small experiences.
     if empty and not (name == "validation" and len(empty) < len(slices)):
         raise ValueError(f"Stream {name!r} has no items of the classes of experience {empty[0]}, {slices[empty[0]]}.")
-    return [
-        # In the order of the dataset, so that the items do not depend on the class order within an experience.
-        ExperienceData(dataset, sorted(index for c in classes for index in by_class[c]), classes, label)
-        for classes, label in zip(slices, task_labels, strict=True)
-    ]
+    return [ExperienceData(dataset, *parts) for parts in zip(items, slices, task_labels, strict=True)]

@@ -18,11 +18,10 @@ from avalanche.benchmarks.scenarios import CLScenario, EagerCLStream
 from PIL import Image
 from torchvision.transforms.functional import to_pil_image, to_tensor
 
-from ftp_cl.benchmarks._checks import check_choice, check_choices
+from ftp_cl.benchmarks._checks import UNREADABLE, check_choice, check_choices
 from ftp_cl.benchmarks._dataset import DerivedDataset, LabelledDataset
 from ftp_cl.benchmarks._sources import with_raw
 from ftp_cl.benchmarks.cifar_corruptions import FORMULAS, corrupt_small
-from ftp_cl.benchmarks.image_files import UNREADABLE
 from ftp_cl.benchmarks.ood import add_streams, stream_of
 from ftp_cl.benchmarks.scenario import DescribedScenario, StreamKind, experience_like, stream_from
 

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from torchvision.transforms.functional import center_crop, resize
 
-from ftp_cl.benchmarks._checks import Size, check_size, side_of
+from ftp_cl.benchmarks._checks import Size, check_size, readable, side_of
 from ftp_cl.benchmarks._dataset import RebuildableDataset
 
 IMAGE_SUFFIXES = (
@@ -25,9 +25,6 @@ _FOURTEEN_BITS = 16383
 
 _LONGEST = 16
 """Of an image that is longer than this many times its shorter side, the middle is taken before it is resized."""
-
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-"""What Pillow raises for a file that is no image, damaged or truncated."""
 
 
 class ImageFiles(RebuildableDataset):
@@ -107,13 +104,9 @@ class StoredImage:
         Raises:
             ValueError: if it is no image, or truncated.
         """
-        try:
-            with Image.open(BytesIO(self.content)) as image:
-                return _cut(_as_rgb(image, self.as_viewed), self.size)
-        except UNREADABLE as error:
-            raise ValueError(
-                f"An image file that was copied cannot be read ({error}): go through the data set to find it."
-            ) from None
+        what, advice = "An image file that was copied", "go through the data set to find it"
+        with readable(what, advice), Image.open(BytesIO(self.content)) as image:
+            return _cut(_as_rgb(image, self.as_viewed), self.size)
 
 
 def _cut(image: Image.Image, size: Size | None) -> Image.Image:
@@ -185,11 +178,8 @@ def read_image(path: Path, viewed: bool = True) -> Image.Image:
         ValueError: if it is no image, or truncated.
     """
     _check_file(path)
-    try:
-        with Image.open(path) as image:
-            return _as_rgb(image, viewed)
-    except UNREADABLE as error:
-        raise ValueError(f"The image {path} cannot be read ({error}): get it again, or remove it.") from None
+    with readable(f"The image {path}", "get it again, or remove it"), Image.open(path) as image:
+        return _as_rgb(image, viewed)
 
 
 def read_lines(path: Path) -> list[str]:
