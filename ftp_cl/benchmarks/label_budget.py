@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from numbers import Integral
 
 from avalanche.benchmarks.scenarios import CLExperience, CLScenario, CLStream, DatasetExperience
@@ -167,9 +168,7 @@ def _check_unlabelled(benchmark: CLScenario, other: CLScenario) -> None:
     """Images that the benchmark evaluates on must not be unlabelled ones, whichever option brought them there."""
     evaluated = {name: images_of(stream) for name, stream in benchmark.streams.items() if name != "train"}
     trained, unlabelled = images_of(benchmark.streams["train"]), images_of(other.streams["train"])
-    by_pixels = not have_identities(
-        [*trained, *unlabelled, *(image for images in evaluated.values() for image in images)]
-    )
+    by_pixels = not have_identities([*trained, *unlabelled, *chain(*evaluated.values())])
     # What the benchmark trains on, too, is a duplicate in its data, which this does not add.
     added = keys_of(unlabelled, by_pixels) - keys_of(trained, by_pixels)
     for name, images in evaluated.items():

@@ -61,12 +61,10 @@ class DescribedScenario(CLScenario):
             if stream.benchmark is None:
                 stream.benchmark = self
         self.description: dict[str, Any] = {
-            **{
-                key: asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
-                for key, value in description.items()
-            },
-            "stream_sizes": {stream.name: [len(experience.dataset) for experience in stream] for stream in streams},
+            key: asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+            for key, value in description.items()
         }
+        self.description["stream_sizes"] = {s.name: [len(experience.dataset) for experience in s] for s in streams}
 
 
 @dataclass(frozen=True)
