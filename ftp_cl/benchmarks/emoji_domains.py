@@ -94,14 +94,16 @@ class EmojiDomains(RebuildableDataset):
         self.target_transform = target_transform
 
         self.classes = list(CLASSES)
-        self.domains, self.targets, self.identities, images = [], [], [], []
-        for name in self.domain:
-            for target, found in enumerate(drawings(name, split).values()):
-                self.domains += [name] * len(found)
-                self.targets += [target] * len(found)
-                self.identities += found
-                images += [_on_white(drawing, size) for drawing in found.values()]
-        self.data = np.stack(images)
+        entries = [
+            (name, target, identity, drawing)
+            for name in self.domain
+            for target, found in enumerate(drawings(name, split).values())
+            for identity, drawing in found.items()
+        ]
+        self.domains = [name for name, *_ in entries]
+        self.targets = [target for _, target, *_ in entries]
+        self.identities = [identity for *_, identity, _ in entries]
+        self.data = np.stack([_on_white(drawing, size) for *_, drawing in entries])
 
     def image_identity(self, index: int) -> tuple[str, str]:
         """Return the name of the emoji, the same in every style and size."""
