@@ -79,13 +79,19 @@ __all__ = [
 ]
 
 # These import Avalanche, which takes seconds that users of the datasets alone need not wait.
-_LATE = ("corruptions", "identity", "label_budget", "ood")
+_LATE = {
+    "CORRUPTIONS": "corruptions",
+    "CorruptedDataset": "corruptions",
+    "corrupt": "corruptions",
+    "data_identity": "identity",
+    "few_labels": "label_budget",
+    "hidden_labels": "label_budget",
+    "with_corruptions": "corruptions",
+    "with_ood": "ood",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        for late in _LATE:
-            module = importlib.import_module(f"{__name__}.{late}")
-            if hasattr(module, name):
-                return getattr(module, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_LATE[name]}"), name)
