@@ -43,8 +43,7 @@ class HeadFirst(SupervisedPlugin[Any]):
         if self.share and strategy.train_epochs and not self._epochs_of_head(strategy):
             epochs = strategy.train_epochs * number_of_parts(strategy.experience)
             raise ValueError(
-                f"share={self.share} of {epochs} epochs is none: LP-FT needs at least one epoch for "
-                "the head alone."
+                f"share={self.share} of {epochs} epochs is none: LP-FT needs at least one epoch for the head alone."
             )
 
     def before_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
