@@ -155,11 +155,12 @@ class ClassifierHead(DynamicModule):
         """
         if len(new_ids) != self.num_classes or len(set(new_ids)) != len(new_ids) or min(new_ids, default=0) < 0:
             raise ValueError(f"{self.num_classes} classes need as many different ids of 0 or more, got {list(new_ids)}")
-        before = {name: tensor.clone() for name, tensor in self.state_dict().items()}
+        of_classes = (*self._per_class, "active_units")
+        before = {name: self.state_dict()[name].clone() for name in of_classes}
         self.resize(0)  # so that rows that no class takes are those of new classes
         self.resize(max(new_ids) + 1)
-        for name, tensor in self.state_dict().items():
-            tensor[list(new_ids)] = before[name]
+        for name in of_classes:
+            self.state_dict()[name][list(new_ids)] = before[name]
 
     def _masked(self, logits: Tensor) -> Tensor:
         """Mask the columns [B, num_classes] of classes that are not active and append those of unseen classes."""
