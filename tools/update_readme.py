@@ -36,6 +36,8 @@ OF_STREAMS = {
     "average_forgetting": "forgetting",
 }
 
+DEFAULT = "ftp 1 1e-2"
+
 KINDS = ("method", "benchmark", "model")
 VERDICTS = {(True, False): "Wins", (True, True): "Wins and loses", (False, True): "Loses", (False, False): "Undecided"}
 COSTS = """\
@@ -104,6 +106,26 @@ def show_rates(plan: str) -> str:
     rates = sorted({rate for of_curve in points.values() for rate in of_curve}, key=float)
     rows = [[rate, *(of_curve.get(rate, "") for of_curve in points.values())] for rate in rates]
     return _markdown([["rate", *points], *rows])
+
+
+def show_values() -> str:
+    """FTP's default values beside the best other pair of k and mu, at each rate, by accuracy and by OOD."""
+    found = {tuple(names): ends for *names, ends, _ in _differences("values")}
+    means = _runs("values").group_by("setting", "row").agg(pl.col(*MEASURES).mean())
+    rate, rows = _rates("values"), []
+    for setting in load_plan("values").settings:
+        of_setting = {row: numbers for row, *numbers in means.filter(setting=setting).drop("setting").iter_rows()}
+        for default in (row for row in rate if row.startswith(DEFAULT) and row in of_setting):
+            others = [row for row in of_setting if rate[row] == rate[default] and row != default]
+            cells = []
+            for place, measure in enumerate(MEASURES.values()):
+                best = max(others, key=lambda row: of_setting[row][place])
+                own, other = of_setting[default][place], of_setting[best][place]
+                lead = found.get((setting, default, best, measure))
+                cells += [f"{own:.1f}", best.split(",")[0].removeprefix("ftp "), _bold(lead) if lead else f"{own - other:+.1f}"]
+            rows.append([setting, rate[default], *cells])
+    heads = [head for measure in MEASURES.values() for head in (measure, "best other k, mu", "lead")]
+    return _markdown([["data", "rate", *heads], *rows])
 
 
 def show_figure() -> str:
@@ -240,6 +262,7 @@ def from_results() -> dict[tuple[str, str], str]:
         ("docs/text.md", "rates"): show_rates("text"),
         ("docs/transformers.md", "rates"): show_rates("vit_rates"),
         ("docs/transformers.md", "lora rates"): show_rates("vit_lora"),
+        ("docs/transformers.md", "values"): show_values(),
     }
     found |= {(page, "figure"): show_figure() for page in ("README.md", "docs/index.md", "docs/transformers.md")}
     found |= {("results/findings.md", plan): show_findings(plan) for plan in ("defaults", "comparison", "few_labels")}
