@@ -17,7 +17,7 @@ from ftp_cl.metrics.plugins import PredictionCounts, StreamCounts
 from ftp_cl.plugins import FreezeBatchNorm, FreshOptimizer, LearningRateSchedule, SemiSupervisedPlugin
 from ftp_cl.plugins.processes import count, rank
 from ftp_cl.runs.best_epoch import BestEpoch
-from ftp_cl.runs.build import is_import_path, methods_plugins, own_plugins, own_strategy
+from ftp_cl.runs.build import methods_plugins, own_plugins, own_strategy
 from ftp_cl.runs.checkpoint_files import CheckpointFiles
 from ftp_cl.runs.checkpoints import Checkpoints
 from ftp_cl.runs.config import ConfigError, call_with, plain
@@ -35,7 +35,7 @@ from ftp_cl.runs.optimizer import build_optimizer, freeze_all_but
 from ftp_cl.runs.progress import RunProgress
 from ftp_cl.runs.records import RESULT_SCHEMA
 from ftp_cl.runs.resumable import ResumableNaive, ResumableTraining, resumable
-from ftp_cl.runs.start import class_names, kept_classes, started_model
+from ftp_cl.runs.start import class_names, started_model, with_kept_classes
 from ftp_cl.runs.targets import check_outputs, counts_for, criterion_for, evaluator_for, separating
 from ftp_cl.runs.termination import Termination
 
@@ -59,34 +59,30 @@ def run(config: DictConfig, directory: Path) -> Path:
         SystemExit: status 143, after SIGTERM.
     """
     with joined(config):
-        return _carry_out(config, directory)
-
-
-def _carry_out(config: DictConfig, directory: Path) -> Path:
-    config = with_models_keys(config)
-    is_first = rank() == 0
-    record = RunDirectory(directory, config) if is_first else OthersDirectory(directory, config)
-    lock = DirectoryLock(directory) if is_first else contextlib.nullcontext()
-    with lock, Termination(always_waits=count() > 1) as termination:
-        record.check()
-        if agreed(record.result_path.exists()):
-            if is_first:
-                without = " Weights are kept when a run ends, and were not: use another out=."
-                words = without if config.save_weights and not record.weights_path.exists() else ""
-                RunProgress("", 0).say(f"{record.result_path} is there already; nothing to do.{words}")
-                CheckpointFiles(directory).clear()  # the run may have been killed before it did so itself
-            return record.result_path
-        record.remove_leftovers()
-        try:
-            _run(config, record, termination)
-        except Exception as error:
-            record.withdraw()
-            record.write_error(error)
-            if not isinstance(error, OSError) or error.errno not in _FULL:
-                raise
-            words = f"{error.strerror}; once there is room, resume=true goes on"
-            raise OSError(error.errno, words, error.filename or str(directory)) from error
-    return record.result_path
+        config = with_models_keys(config)
+        is_first = rank() == 0
+        record = RunDirectory(directory, config) if is_first else OthersDirectory(directory, config)
+        lock = DirectoryLock(directory) if is_first else contextlib.nullcontext()
+        with lock, Termination(always_waits=count() > 1) as termination:
+            record.check()
+            if agreed(record.result_path.exists()):
+                if is_first:
+                    without = " Weights are kept when a run ends, and were not: use another out=."
+                    words = without if config.save_weights and not record.weights_path.exists() else ""
+                    RunProgress("", 0).say(f"{record.result_path} is there already; nothing to do.{words}")
+                    CheckpointFiles(directory).clear()  # the run may have been killed before it did so itself
+                return record.result_path
+            record.remove_leftovers()
+            try:
+                _run(config, record, termination)
+            except Exception as error:
+                record.withdraw()
+                record.write_error(error)
+                if not isinstance(error, OSError) or error.errno not in _FULL:
+                    raise
+                words = f"{error.strerror}; once there is room, resume=true goes on"
+                raise OSError(error.errno, words, error.filename or str(directory)) from error
+        return record.result_path
 
 
 def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> None:
@@ -133,7 +129,7 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
         measured["selected_epochs"] = select.epochs if select else None
         if rank() == 0:
             if config.save_weights:
-                record.write_weights(strategy.model, [*known, *kept_classes(plain(config.model), known)])
+                record.write_weights(strategy.model, with_kept_classes(plain(config.model), known))
             if isinstance(counts, MaskCounts):
                 measured["examples"] = write_examples(strategy, benchmark, counts.record, record.path)
             record.write_result(_result(config, benchmark, strategy, measured))
@@ -154,7 +150,7 @@ def _build_strategy(
     classes: list[str | None],
 ) -> SupervisedTemplate:
     options = plain(config.model)
-    ours = {key: None if is_import_path(options["name"]) else options.pop(key, None) for key in MODEL_KEYS}
+    ours = {key: None if ":" in options["name"] else options.pop(key, None) for key in MODEL_KEYS}
     model = started_model(options, classes)
     plugins = [recorder, *methods_plugins(plain(config.method), model)]
     check_outputs(model, counts)

@@ -91,14 +91,14 @@ def started_model(keys: dict[str, Any], classes: Sequence[str | None]) -> Any:
             with _weights(start) as file:
                 options["head"] = "linear" if "head.classifier.weight" in file.keys() else "cosine"  # noqa: SIM118
     model = built("model", options)
-    load_weights(model, start, [*classes, *kept_classes(keys, classes)])
+    load_weights(model, start, with_kept_classes(keys, classes))
     return model
 
 
-def kept_classes(keys: dict[str, Any], classes: Sequence[str | None]) -> list[str | None]:
-    """The classes that a model has from the run that it starts from and that are none of `classes`."""
-    start = keys.get("start")
-    return [] if start is None else [n for n in saved_classes(start) if n is not None and n not in classes]
+def with_kept_classes(keys: dict[str, Any], classes: Sequence[str | None]) -> list[str | None]:
+    """These classes, and behind them the others that a model has from the run that it starts from."""
+    kept = [] if keys.get("start") is None else saved_classes(keys["start"])
+    return [*classes, *(name for name in kept if name is not None and name not in classes)]
 
 
 def load_weights(model: nn.Module, run: str, classes: Sequence[str | None]) -> None:
@@ -114,13 +114,13 @@ def load_weights(model: nn.Module, run: str, classes: Sequence[str | None]) -> N
         load_resized(model, tensors)
     except ValueError as error:
         raise ConfigError(f"{expanded(run) / WEIGHTS_FILE} does not fit the run's model: {error}.") from error
-    heads = [module for module in model.modules() if isinstance(module, ClassifierHead)]
-    head = heads[0] if isinstance(model, ContinualClassifier | DenseModel) and heads else None
-    rows = head.num_classes if isinstance(head, ClassifierHead) else len(names)
+    ours = model.modules() if isinstance(model, ContinualClassifier | DenseModel) else ()
+    head = next((module for module in ours if isinstance(module, ClassifierHead)), None)
+    rows = len(names) if head is None else head.num_classes
     numbers = [list(classes).index(name) for name in names[:rows] if name is not None]
     if numbers == list(range(len(numbers))):
         return
-    if not isinstance(head, ClassifierHead):
+    if head is None:
         raise ConfigError(f"The classes of {run} have other numbers here, which only heads of this package can change.")
     used = set(numbers)
     free = (number for number in range(2 * max(rows, len(classes)) + 1) if number not in used)
