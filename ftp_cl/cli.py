@@ -1,6 +1,7 @@
 """The command line `ftp-cl`: run, evaluate, report, compare, watch, ... Errors are one sentence and exit status 2."""
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -141,13 +142,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
-    return seconds
+    with contextlib.suppress(ValueError):
+        if 0 < (seconds := float(text)) < math.inf:
+            return seconds
+    raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
 
 
 def _run(parsed: argparse.Namespace, overrides: list[str]) -> int:

@@ -37,8 +37,8 @@ def write_examples(strategy: Any, benchmark: Any, record: MaskRecord, directory:
     for name, stream in benchmark.streams.items():
         ious = record.summary(name, range(len(names))).get("iou", {})  # type: ignore[arg-type]
         # By place, for to read a whole stream again would corrupt its images again.
-        shown = [label for label in ious if names[label] != "background"]
-        places = {label: place for label, place in record.richest(name).items() if label in shown}
+        richest = record.richest(name).items()
+        places = {label: place for label, place in richest if label in ious and names[label] != "background"}
         if not places:
             continue
         best, worst = max(places, key=lambda label: ious[label]), min(places, key=lambda label: ious[label])

@@ -1,5 +1,6 @@
 """A run's directory: what its files are called, and what the run is doing: finished, running, failed, interrupted."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -131,18 +132,11 @@ def _is_of_a_run(config: Path) -> bool:
 
 def is_locked(directory: Path) -> bool:
     """Whether a process on a machine that shares the directory's locks is writing it now."""
-    try:
-        file = os.open(directory / LOCK_FILE, os.O_RDONLY | os.O_NONBLOCK)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    finally:
-        os.close(file)
+    with contextlib.suppress(OSError), open_file(directory / LOCK_FILE) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
     return False
 
 
