@@ -25,7 +25,7 @@ def built(group: str, options: dict[str, Any]) -> Any:
     """
     options = dict(options)
     name = options.pop("name")
-    if ":" in name:
+    if is_import_path(name):
         return call_with(import_object(name, f"{group}.name"), options, group)
     known = entry(group, name)
     return call_with(get_object(str(known.target)), options, group, *known.arguments)
@@ -42,7 +42,7 @@ def methods_plugins(options: dict[str, Any], model: Any) -> list[Any]:
     """
     options = dict(options)
     name = options.pop("name")
-    if ":" in name:
+    if is_import_path(name):
         return call_with(import_object(name, "method.name"), options, "method", model)
     known = entry("method", combinations().get(name, name))
     parts = [(known, options)]
@@ -61,6 +61,11 @@ def methods_plugins(options: dict[str, Any], model: Any) -> list[Any]:
 
 
 # ---- a user's own, named by import path: `my_package.my_module:function` --------------------------------------------
+
+
+def is_import_path(name: str) -> bool:
+    """Whether a name means a user's own code rather than an entry of a registry."""
+    return ":" in name
 
 
 def import_object(path: str, key: str) -> Callable[..., Any]:

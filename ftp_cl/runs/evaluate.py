@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 from torch.optim import SGD
 
 from ftp_cl.metrics.stream_order import is_ood
+from ftp_cl.runs.build import is_import_path
 from ftp_cl.runs.config import ConfigError, load_config, load_repeated, parsed, plain
 from ftp_cl.runs.data import benchmark_of, check_tokens
 from ftp_cl.runs.engine import MODEL_KEYS, Engine
@@ -87,7 +88,7 @@ def _configuration(run: Path, overrides: Sequence[str]) -> DictConfig:
     name = recorded.benchmark.name
     given = {parsed(word).key_or_group for word in overrides}
     is_same = not given & {"benchmark", "experiment"}
-    if ":" in name and is_same:
+    if is_import_path(name) and is_same:
         raise ConfigError(
             f"{run} has a benchmark that runs code which it names: add benchmark=own benchmark.name={name} if you "
             "trust it, or choose another."

@@ -17,7 +17,7 @@ from ftp_cl.metrics.plugins import PredictionCounts, StreamCounts
 from ftp_cl.plugins import FreezeBatchNorm, FreshOptimizer, LearningRateSchedule, SemiSupervisedPlugin
 from ftp_cl.plugins.processes import count, rank
 from ftp_cl.runs.best_epoch import BestEpoch
-from ftp_cl.runs.build import methods_plugins, own_plugins, own_strategy
+from ftp_cl.runs.build import is_import_path, methods_plugins, own_plugins, own_strategy
 from ftp_cl.runs.checkpoint_files import CheckpointFiles
 from ftp_cl.runs.checkpoints import Checkpoints
 from ftp_cl.runs.config import ConfigError, call_with, plain
@@ -35,7 +35,7 @@ from ftp_cl.runs.optimizer import build_optimizer, freeze_all_but
 from ftp_cl.runs.progress import RunProgress
 from ftp_cl.runs.records import RESULT_SCHEMA
 from ftp_cl.runs.resumable import ResumableNaive, ResumableTraining, resumable
-from ftp_cl.runs.start import class_names, started_model, with_kept_classes
+from ftp_cl.runs.start import class_names, kept_classes, started_model
 from ftp_cl.runs.targets import check_outputs, counts_for, criterion_for, evaluator_for, separating
 from ftp_cl.runs.termination import Termination
 
@@ -129,7 +129,7 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
         measured["selected_epochs"] = select.epochs if select else None
         if rank() == 0:
             if config.save_weights:
-                record.write_weights(strategy.model, with_kept_classes(plain(config.model), known))
+                record.write_weights(strategy.model, [*known, *kept_classes(plain(config.model), known)])
             if isinstance(counts, MaskCounts):
                 measured["examples"] = write_examples(strategy, benchmark, counts.record, record.path)
             record.write_result(_result(config, benchmark, strategy, measured))
@@ -150,7 +150,7 @@ def _build_strategy(
     classes: list[str | None],
 ) -> SupervisedTemplate:
     options = plain(config.model)
-    ours = {key: None if ":" in options["name"] else options.pop(key, None) for key in MODEL_KEYS}
+    ours = {key: None if is_import_path(options["name"]) else options.pop(key, None) for key in MODEL_KEYS}
     model = started_model(options, classes)
     plugins = [recorder, *methods_plugins(plain(config.method), model)]
     check_outputs(model, counts)

@@ -91,14 +91,14 @@ def started_model(keys: dict[str, Any], classes: Sequence[str | None]) -> Any:
             with _weights(start) as file:
                 options["head"] = "linear" if "head.classifier.weight" in file.keys() else "cosine"  # noqa: SIM118
     model = built("model", options)
-    load_weights(model, start, with_kept_classes(keys, classes))
+    load_weights(model, start, [*classes, *kept_classes(keys, classes)])
     return model
 
 
-def with_kept_classes(keys: dict[str, Any], classes: Sequence[str | None]) -> list[str | None]:
-    """These classes, and behind them the others that a model has from the run that it starts from."""
-    kept = [] if keys.get("start") is None else saved_classes(keys["start"])
-    return [*classes, *(name for name in kept if name is not None and name not in classes)]
+def kept_classes(keys: dict[str, Any], classes: Sequence[str | None]) -> list[str | None]:
+    """The classes that a model has from the run that it starts from and that are none of `classes`."""
+    start = keys.get("start")
+    return [] if start is None else [n for n in saved_classes(start) if n is not None and n not in classes]
 
 
 def load_weights(model: nn.Module, run: str, classes: Sequence[str | None]) -> None:
