@@ -1,13 +1,19 @@
-"""Checks of arguments that datasets and benchmarks share: a failure is one sentence that names the nearest choice."""
+"""Checks of arguments that datasets and benchmarks share, and the generators that they draw from.
 
+A failed check is one sentence that names the nearest choice.
+"""
+
+import contextlib
 import difflib
 import operator
 import unicodedata
+import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from numbers import Integral
 from typing import Any, Protocol, TypeAlias
 
+import numpy as np
 from PIL import Image
 
 
@@ -23,6 +29,10 @@ class Resizing(Protocol):
 
 Size: TypeAlias = int | Resizing
 """Of images: a side in pixels, which each dataset brings them to in its own way, or a function that does it."""
+
+
+UNREADABLE = (OSError, EOFError, SyntaxError, ValueError, zlib.error, Image.DecompressionBombError)
+"""What Pillow, NumPy and gzip raise for a file that is none of theirs, damaged or truncated."""
 
 
 def check_choice(what: str, value: object, choices: Sequence[str]) -> None:
@@ -106,6 +116,26 @@ def check_size(size: Size, smallest: int, largest: int) -> None:
     if not smallest <= side <= largest:
         nearest = min(max(side, smallest), largest)
         raise ValueError(f"size={side} is outside {smallest} to {largest} pixels: the nearest is {nearest}.")
+
+
+def check_seed(seed: int) -> None:
+    """Raise ValueError unless ``seed`` is a whole number of at least 0."""
+    if not isinstance(seed, Integral) or seed < 0:
+        raise ValueError(f"seed={seed} must be a whole number of at least 0.")
+
+
+def generator_of(seed: int, *key: int) -> np.random.Generator:
+    """Return a generator of its own for each key: what it draws depends on ``seed`` and ``key`` alone."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
+
+
+@contextlib.contextmanager
+def readable(what: object, advice: str) -> Iterator[None]:
+    """Turn what is raised for a damaged file into a ValueError, one sentence that ends with ``advice``."""
+    try:
+        yield
+    except UNREADABLE as error:
+        raise ValueError(f"{what} cannot be read ({error}): {advice}.") from None
 
 
 def check_sides(size: Any) -> None:

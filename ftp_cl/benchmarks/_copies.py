@@ -2,7 +2,7 @@
 
 import copy
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -64,7 +64,11 @@ def copy_items(
         items += [_copied_item(source.raw, int(index)) for index in source.indices]
         positions += range(position, position + len(source.indices))
         position += len(source.indices)
-    copies = [_part(items, layers, hide) for layers, items, _ in parts.values()]
+    copies = []
+    for layers, items, _ in parts.values():
+        # The label as the source gives it, for the transforms to turn it into what the dataset gives.
+        raw = CopiedItems([value for value, _ in items], [HIDDEN if hide else target for _, target in items])
+        copies.append(with_layers(AvalancheDataset([raw]), for_inputs_only(layers) if hide else layers))
     order = np.argsort([p for _, _, positions in parts.values() for p in positions])
     attributes = [] if hide else [a for a in dataset._data_attributes.values() if a.name not in _LABELS]
     copied = [DataAttribute([a[i] for i in indices], a.name, use_in_getitem=a.use_in_getitem) for a in attributes]
@@ -80,12 +84,6 @@ def copy_items(
     ).with_transforms(dataset._flat_data._transform_groups.current_group)
 
 
-def _part(items: Sequence[tuple[Any, Any]], layers: Sequence[Layer], hide: bool) -> AvalancheDataset:
-    # The label as the source gives it, for the transforms to turn it into what the dataset gives.
-    raw = CopiedItems([value for value, _ in items], [HIDDEN if hide else target for _, target in items])
-    return with_layers(AvalancheDataset([raw]), for_inputs_only(layers) if hide else layers)
-
-
 def sources_of(dataset: Any) -> set[int]:
     """Return the ``id`` of every dataset that this one is made from, itself included."""
     found: dict[int, Any] = {}
@@ -94,16 +92,11 @@ def sources_of(dataset: Any) -> set[int]:
         node = pending.pop()
         if id(node) not in found:
             found[id(node)] = node
-            pending += _datasets_in(getattr(node, "__dict__", {}).values())
+            for value in getattr(node, "__dict__", {}).values():
+                parts = value if isinstance(value, (list, tuple)) else [value]
+                if parts and isinstance(parts[0], (Dataset, FlatData, AvalancheDataset)):
+                    pending += parts
     return set(found)
-
-
-def _datasets_in(values: Any) -> Iterator[Any]:
-    for value in values:
-        if isinstance(value, (Dataset, FlatData, AvalancheDataset)):
-            yield value
-        elif isinstance(value, (list, tuple)) and value and isinstance(value[0], (Dataset, FlatData, AvalancheDataset)):
-            yield from value
 
 
 def _copied_item(source: Any, index: int) -> tuple[Any, Any]:

@@ -5,6 +5,7 @@ Avalanche has no public way to either; the pinned version keeps them in a tree w
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -86,7 +87,7 @@ def with_layers(dataset: Data, layers: Sequence[Layer]) -> Data:
 
 def for_inputs_only(layers: Sequence[Layer]) -> list[Layer]:
     """Return what ``layers`` do to inputs, without what they do to labels."""
-    return _filled([Layer(*(_with_each(groups, _input_only) for groups in layer)) for layer in layers])
+    return _filled([Layer(*map(_inputs_only, layer)) for layer in layers])
 
 
 def _filled(layers: Sequence[Layer]) -> list[Layer]:
@@ -99,14 +100,12 @@ def _transforms(groups: TransformGroups) -> dict[str | None, Any]:
     return {None: default, **groups.transform_groups}
 
 
-def _with_each(groups: TransformGroups, change: Callable[[Any], Any]) -> TransformGroups:
+def _inputs_only(groups: TransformGroups) -> TransformGroups:
     twin = copy.copy(groups)
-    changed = {name: change(transform) for name, transform in _transforms(groups).items()}
-    default = changed.pop(None)
+    twin.transform_groups = {name: _input_only(transform) for name, transform in _transforms(groups).items()}
+    default = twin.transform_groups.pop(None)
     if isinstance(groups, DefaultTransformGroups):
-        twin.transform_groups = type(groups.transform_groups)(partial(identity, default), changed)
-    else:
-        twin.transform_groups = changed
+        twin.transform_groups = type(groups.transform_groups)(partial(identity, default), twin.transform_groups)
     return twin
 
 
@@ -121,14 +120,11 @@ def _input_only(transform: Any) -> Any:
     return _InputOnly(transform)
 
 
+@dataclass
 class _InputOnly:
     """A transform of an (input, label) pair, applied to an input alone."""
 
-    def __init__(self, transform: Any) -> None:
-        self.transform = transform
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _InputOnly) and self.transform == other.transform
+    transform: Any
 
     def __call__(self, value: Any) -> Any:
         result = self.transform(value, HIDDEN)

@@ -9,13 +9,12 @@ import numpy as np
 from torchvision.datasets import CIFAR10, CIFAR100
 from torchvision.transforms import Compose, Resize
 
-from ftp_cl.benchmarks._checks import Size, check_choice, check_size, class_indices
+from ftp_cl.benchmarks._checks import Size, check_choice, check_size, class_indices, readable
 from ftp_cl.benchmarks._dataset import ArrayDataset
 from ftp_cl.benchmarks.download import Archive, data_root, require_folder
 from ftp_cl.benchmarks.options import ClassOptions, DescribedScenario, class_benchmark, takes
 
 _SIDE = 32
-_SIZES = (32, 512)
 
 
 # torchvision's classes say where the data are published and which files they have.
@@ -169,13 +168,11 @@ def _unpickle(path: Path, key: str) -> Any:
 def _load_array(path: Path) -> np.ndarray:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: extract the archive that it belongs to again.")
-    try:
+    with readable(path, "extract its archive again"):
         array = np.load(path, mmap_mode="r")
         if not isinstance(array, np.ndarray):
             raise ValueError("it holds several arrays")
         return array
-    except (OSError, EOFError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read ({error}): extract its archive again.") from None
 
 
 # ---- benchmarks ------------------------------------------------------------------------------------------------------
@@ -240,7 +237,7 @@ def _split_cifar(
     download: bool,
     **options: Any,
 ) -> DescribedScenario:
-    check_size(size, *_SIZES)
+    check_size(size, 32, 512)
     if size != _SIDE:  # by the transforms and not in the dataset, because corruptions come before it
         resize = size if callable(size) else Resize([size, size])
         for name in ("train_transform", "eval_transform"):

@@ -33,7 +33,7 @@ def corrupt_small(image: Image.Image, name: str, severity: int, random: Random, 
         random: draws the noise; fog draws from NumPy's global generator, which the caller seeds.
         library: the module ``imagecorruptions.corruptions``.
     """
-    function, constants = _CORRUPTIONS[name]
+    function, constants = FORMULAS[name]
     corrupted = function(np.asarray(image, np.float64) / 255, constants[severity - 1], random, library)
     return Image.fromarray((np.clip(corrupted, 0, 1) * 255).astype(np.uint8))
 
@@ -85,10 +85,7 @@ def _zoom_blur(x: Pixels, farthest: float, random: Random, library: Any) -> Pixe
 
 def _zoom(x: Pixels, factor: float, library: Any) -> Pixels:
     """Enlarge the middle of an array [H, W, C] to its whole size."""
-    inner = [int(np.ceil(side / factor)) for side in x.shape[:2]]
-    starts = [(side - part) // 2 for side, part in zip(x.shape, inner, strict=False)]
-    cut = x[starts[0] : starts[0] + inner[0], starts[1] : starts[1] + inner[1]]
-    large = library.scizoom(cut, (factor, factor, 1), order=1)
+    large = library.clipped_zoom(x, factor)
     top, left = ((large.shape[i] - x.shape[i]) // 2 for i in (0, 1))
     return large[top : top + x.shape[0], left : left + x.shape[1]]
 
@@ -181,8 +178,7 @@ def _to_image(x: Pixels) -> Image.Image:
     return Image.fromarray(np.round(x * 255).astype(np.uint8))
 
 
-# Per corruption, what its function takes at severities 1 to 5.
-_CORRUPTIONS: dict[str, tuple[Callable[..., Pixels], tuple[Any, ...]]] = {
+FORMULAS: dict[str, tuple[Callable[..., Pixels], tuple[Any, ...]]] = {
     "gaussian_noise": (_gaussian_noise, (0.04, 0.06, 0.08, 0.09, 0.10)),
     "shot_noise": (_shot_noise, (500, 250, 100, 75, 50)),
     "impulse_noise": (_impulse_noise, (0.01, 0.02, 0.03, 0.05, 0.07)),
@@ -211,3 +207,4 @@ _CORRUPTIONS: dict[str, tuple[Callable[..., Pixels], tuple[Any, ...]]] = {
     "pixelate": (_pixelate, (0.95, 0.9, 0.85, 0.75, 0.65)),
     "jpeg_compression": (_jpeg_compression, (80, 65, 58, 50, 40)),
 }
+"""Per corruption its function, and what this takes at severities 1 to 5; in the order of the paper."""

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ftp_cl.benchmarks._checks import check_names, class_indices
+from ftp_cl.benchmarks._checks import check_names, check_seed, class_indices, generator_of
 from ftp_cl.benchmarks._dataset import LabelledDataset, NamedDataset
 from ftp_cl.benchmarks.scenario import DescribedScenario, ExperienceData, Transform, make_stream, transform_groups
 
@@ -110,10 +110,9 @@ def split_classes(
         streams["validation"] = (train, _items_of(drawn, owners))
     elif validation is not None:
         streams["validation"] = (validation, range(len(validation)))
-    cut = {stream: _cut(stream, *parts, slices, labels, len(present)) for stream, parts in streams.items()}
     groups = transform_groups(split.train_transform, split.eval_transform)
     return DescribedScenario(
-        [make_stream(stream, experiences, groups) for stream, experiences in cut.items()],
+        [make_stream(s, _cut(s, *parts, slices, labels, len(present)), groups) for s, parts in streams.items()],
         {
             "benchmark": name,
             **split.settings(),
@@ -157,7 +156,8 @@ def draw_class_order(n_classes: int, seed: int, fixed_class_order: Sequence[int]
         ValueError: if ``fixed_class_order`` is not a permutation of 0 ... n_classes - 1, or ``seed`` is negative.
     """
     if fixed_class_order is None:
-        return np.random.default_rng(_checked_seed(seed)).permutation(n_classes).tolist()
+        check_seed(seed)
+        return np.random.default_rng(seed).permutation(n_classes).tolist()
     order = class_indices("fixed_class_order", fixed_class_order, None)
     if sorted(order) != list(range(n_classes)):
         missing = sorted(set(range(n_classes)) - set(order))
@@ -207,11 +207,10 @@ def draw_identities(
         raise ValueError(f"label_percent={label_percent} must lie above 0 and be at most 100.")
     if shots is not None and label_percent < 100:
         raise ValueError("shots and label_percent both limit the training items: give one of them.")
-    _checked_seed(seed)
+    check_seed(seed)
     training, validation = {}, {}
     for position, (name, members) in enumerate(identities.items()):
-        generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(position,)))
-        shuffled = [members[i] for i in generator.permutation(len(members))]
+        shuffled = [members[i] for i in generator_of(seed, position).permutation(len(members))]
         n_validation = 0 if validation_fraction is None else max(1, round(validation_fraction * len(members)))
         validation[name], rest = shuffled[:n_validation], shuffled[n_validation:]
         if len(rest) < (shots or 1):
@@ -224,10 +223,26 @@ def draw_identities(
 
 
 def _slice_classes(class_order: Sequence[int], n_experiences: int | Sequence[int], first_half: bool) -> list[list[int]]:
+    sizes = _sizes(len(class_order), n_experiences, first_half)
+    return [list(class_order[end - size : end]) for size, end in zip(sizes, accumulate(sizes), strict=True)]
+
+
+def _sizes(n_classes: int, n_experiences: int | Sequence[int], first_half: bool) -> Sequence[int]:
+    """Return how many classes each experience has."""
     if isinstance(n_experiences, Sequence):
-        return _slice_by_sizes(class_order, n_experiences, first_half)
-    n_first = len(class_order) // 2 if first_half else 0
-    n_rest = len(class_order) - n_first
+        if first_half:
+            raise ValueError(
+                f"n_experiences={list(n_experiences)} lists the sizes of all: leave first_exp_with_half_classes out."
+            )
+        whole = all(isinstance(size, Integral) and size >= 1 for size in n_experiences)
+        if not whole or sum(n_experiences) != n_classes:
+            raise ValueError(
+                f"n_experiences={list(n_experiences)} must list how many classes each experience has, at least 1, and "
+                f"{n_classes} together."
+            )
+        return n_experiences
+    n_first = n_classes // 2 if first_half else 0
+    n_rest = n_classes - n_first
     choices = [d + bool(n_first) for d in range(1, n_rest + 1) if n_rest % d == 0]
     if not isinstance(n_experiences, Integral):
         raise ValueError(
@@ -239,21 +254,8 @@ def _slice_classes(class_order: Sequence[int], n_experiences: int | Sequence[int
             f"n_experiences={n_experiences} does not divide the {n_rest} classes{after} evenly: "
             f"use one of {', '.join(map(str, choices))}."
         )
-    size = n_rest // (n_experiences - bool(n_first))
-    first = [list(class_order[:n_first])] if n_first else []
-    return first + [list(class_order[start : start + size]) for start in range(n_first, len(class_order), size)]
-
-
-def _slice_by_sizes(class_order: Sequence[int], sizes: Sequence[int], first_half: bool) -> list[list[int]]:
-    if first_half:
-        raise ValueError(f"n_experiences={list(sizes)} lists the sizes of all: leave first_exp_with_half_classes out.")
-    if not all(isinstance(size, Integral) and size >= 1 for size in sizes) or sum(sizes) != len(class_order):
-        raise ValueError(
-            f"n_experiences={list(sizes)} must list how many classes each experience has, at least 1, and "
-            f"{len(class_order)} together."
-        )
-    ends = list(accumulate(sizes))
-    return [list(class_order[end - size : end]) for size, end in zip(sizes, ends, strict=True)]
+    n_equal = n_experiences - bool(n_first)
+    return [n_first] * bool(n_first) + [n_rest // n_equal] * n_equal
 
 
 def _cut(
@@ -265,22 +267,13 @@ def _cut(
     n_classes: int,
 ) -> list[ExperienceData]:
     targets = class_indices(f"The dataset of stream {name!r}", dataset.targets, n_classes)
-    by_class: dict[int, list[int]] = {c: [] for classes in slices for c in classes}
+    experience_of = {c: number for number, classes in enumerate(slices) for c in classes}
+    items: list[list[int]] = [[] for _ in slices]
     for index in indices:
-        if targets[index] in by_class:
-            by_class[targets[index]].append(index)
-    empty = [number for number, classes in enumerate(slices) if not any(by_class[c] for c in classes)]
+        if targets[index] in experience_of:
+            items[experience_of[targets[index]]].append(index)
+    empty = [number for number, own in enumerate(items) if not own]
     # A published validation list may lack classes, and with them small experiences.
     if empty and not (name == "validation" and len(empty) < len(slices)):
         raise ValueError(f"Stream {name!r} has no items of the classes of experience {empty[0]}, {slices[empty[0]]}.")
-    return [
-        # In the order of the dataset, so that the items do not depend on the class order within an experience.
-        ExperienceData(dataset, sorted(index for c in classes for index in by_class[c]), classes, label)
-        for classes, label in zip(slices, task_labels, strict=True)
-    ]
-
-
-def _checked_seed(seed: int) -> int:
-    if not isinstance(seed, Integral) or seed < 0:
-        raise ValueError(f"seed={seed} must be a whole number of at least 0.")
-    return seed
+    return [ExperienceData(dataset, *parts) for parts in zip(items, slices, task_labels, strict=True)]

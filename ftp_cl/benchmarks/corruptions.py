@@ -6,7 +6,9 @@ import hashlib
 import importlib
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,31 +18,14 @@ from avalanche.benchmarks.scenarios import CLScenario, EagerCLStream
 from PIL import Image
 from torchvision.transforms.functional import to_pil_image, to_tensor
 
-from ftp_cl.benchmarks._checks import check_choice, check_choices
+from ftp_cl.benchmarks._checks import UNREADABLE, check_choice, check_choices
 from ftp_cl.benchmarks._dataset import DerivedDataset, LabelledDataset
 from ftp_cl.benchmarks._sources import with_raw
-from ftp_cl.benchmarks.cifar_corruptions import corrupt_small
-from ftp_cl.benchmarks.image_files import UNREADABLE
+from ftp_cl.benchmarks.cifar_corruptions import FORMULAS, corrupt_small
 from ftp_cl.benchmarks.ood import add_streams, stream_of
 from ftp_cl.benchmarks.scenario import DescribedScenario, StreamKind, experience_like, stream_from
 
-CORRUPTIONS = (
-    "gaussian_noise",
-    "shot_noise",
-    "impulse_noise",
-    "defocus_blur",
-    "glass_blur",
-    "motion_blur",
-    "zoom_blur",
-    "snow",
-    "frost",
-    "fog",
-    "brightness",
-    "contrast",
-    "elastic_transform",
-    "pixelate",
-    "jpeg_compression",
-)
+CORRUPTIONS = tuple(FORMULAS)
 """The fifteen of ImageNet-C, in the order of its paper: noise, blur, weather, digital."""
 
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -106,21 +91,13 @@ def with_corruptions(
     if chosen:
         _library()  # says at once what is missing
     source = stream_of(benchmark, stream)
-    made = [
-        _corrupted_stream(
-            source, name, severity, seed, constants, None if cache is None else str(Path(cache).expanduser())
-        )
-        for name in chosen
-        for severity in levels
-    ]
-    recorded = {
-        s.name: {
-            **{"corrupted": stream, "corruption": s.kind.corruption, "severity": s.kind.severity},
-            **{"seed": seed, "constants": constants},
-        }
-        for s in made
-    }
-    return add_streams(benchmark, made, {"ood": recorded})
+    kept = None if cache is None else str(Path(cache).expanduser())
+    drawn = {"seed": seed, "constants": constants}
+    streams, recorded = [], {}
+    for name, severity in product(chosen, levels):
+        streams.append(_corrupted_stream(source, name, severity, cache=kept, **drawn))
+        recorded[streams[-1].name] = {"corrupted": stream, "corruption": name, "severity": severity, **drawn}
+    return add_streams(benchmark, streams, recorded)
 
 
 def corrupt(image: Image.Image, name: str, severity: int, seed: int = 0, constants: str = "auto") -> Image.Image:
@@ -192,6 +169,7 @@ def _library() -> Any:
 # ---- datasets and streams --------------------------------------------------------------------------------------------
 
 
+@dataclass(eq=False, repr=False)
 class CorruptedDataset(DerivedDataset):
     """A dataset with every image corrupted; each is computed when it is read, or read from the cache.
 
@@ -204,17 +182,12 @@ class CorruptedDataset(DerivedDataset):
         cache: see ``with_corruptions``.
     """
 
-    def __init__(
-        self,
-        source: LabelledDataset,
-        name: str,
-        severity: int,
-        seed: int = 0,
-        constants: str = "auto",
-        cache: str | None = None,
-    ) -> None:
-        self.source, self.name, self.severity = source, name, severity
-        self.seed, self.constants, self.cache = seed, constants, cache
+    source: LabelledDataset
+    name: str
+    severity: int
+    seed: int = 0
+    constants: str = "auto"
+    cache: str | None = None
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
         item = self.source[index]
@@ -260,14 +233,12 @@ def _as_image(value: Any) -> tuple[Image.Image, Callable[[Image.Image], Any]]:
     )
 
 
-def _corrupted_stream(
-    stream: EagerCLStream, name: str, severity: int, seed: int, constants: str, cache: str | None
-) -> EagerCLStream:
+def _corrupted_stream(stream: EagerCLStream, name: str, severity: int, **options: Any) -> EagerCLStream:
     made: dict[int, CorruptedDataset] = {}
 
     def corrupted(source: LabelledDataset) -> CorruptedDataset:
         # One per source, however many experiences are cut from it.
-        return made.setdefault(id(source), CorruptedDataset(source, name, severity, seed, constants, cache))
+        return made.setdefault(id(source), CorruptedDataset(source, name, severity, **options))
 
     # One per dataset, too: experiences of the same images share it.
     # Their indices, transforms, targets and task labels stay.

@@ -162,11 +162,11 @@ def domainnet(
     """
     trained, others = check_domains(train_domains, ood_domains, DOMAINNET_DOMAINS)
     root = data_root(dataset_root, "domainnet")
-    given = split_lists is not None
     train, test, *validation = _parts(root, trained, size, split_lists, label_percent)
     settings: dict[str, Any] = {"train_domains": list(trained), "ood_domains": list(others), "size": size}
-    if given:
+    if split_lists is not None:
         settings |= {"split_lists": str(split_lists), "label_percent": label_percent}
+        label_percent = 100
     return class_benchmark(
         "domainnet",
         train,
@@ -176,7 +176,7 @@ def domainnet(
         *validation,
         n_experiences=n_experiences,
         seed=seed,
-        label_percent=100 if given else label_percent,
+        label_percent=label_percent,
         **options,
     )
 

@@ -52,8 +52,8 @@ def require_folder(root: Path, archive: Archive, download: bool) -> Path:
     Raises:
         FileNotFoundError: if it is missing and may not or cannot be downloaded.
     """
-    fetch = partial(_fetch, root, archive) if download else None
-    return _require(root / archive.folder, fetch, f"get {archive.filename} from {archive.url} and extract it in {root}")
+    advice = f"get {archive.filename} from {archive.url} and extract it in {root}"
+    return _require(root / archive.folder, download, partial(_fetch, root, archive), advice)
 
 
 def require_file(folder: Path, name: str, url: str, md5: str, download: bool) -> Path:
@@ -62,21 +62,19 @@ def require_file(folder: Path, name: str, url: str, md5: str, download: bool) ->
     Raises:
         FileNotFoundError: if it is missing and may not or cannot be downloaded.
     """
-    fetch = partial(_fetch_file, folder, name, url, md5) if download else None
-    return _require(folder / name, fetch, f"get it from {url}")
+    return _require(folder / name, download, partial(_fetch_file, folder, name, url, md5), f"get it from {url}")
 
 
-def _require(path: Path, fetch: Callable[[], None] | None, advice: str) -> Path:
-    if path.exists():
-        return path
+def _require(path: Path, download: bool, fetch: Callable[[], None], advice: str) -> Path:
     reason = ""
-    if fetch is not None:
+    if download and not path.exists():
         try:
             fetch()
-            return path
         except (OSError, RuntimeError) as error:
             reason = f" (downloading it failed: {' '.join(str(error).split())})"
-    raise FileNotFoundError(f"{path} is missing{reason}: {advice}.")
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing{reason}: {advice}.")
+    return path
 
 
 def _fetch_file(folder: Path, name: str, url: str, md5: str) -> None:

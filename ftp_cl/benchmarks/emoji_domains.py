@@ -3,11 +3,10 @@
 import csv
 import io
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import cache
 from importlib import resources
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -42,15 +41,7 @@ CLASSES = (
 )
 """The twenty classes, sorted; a target is a position in this tuple."""
 
-_SPLITS = ("train", "test")
 _STORED_SIZE = 64
-_SIZES = (8, 512)
-
-
-class _Entry(NamedTuple):
-    path: str
-    class_name: str
-    identity: str
 
 
 class EmojiDomains(RebuildableDataset):
@@ -95,20 +86,24 @@ class EmojiDomains(RebuildableDataset):
         target_transform: Callable[[Any], Any] | None = None,
     ) -> None:
         self.domain = check_choices("domain", domain, DOMAINS)
-        check_choice("split", split, _SPLITS)
-        check_size(size, *_SIZES)
+        check_choice("split", split, ("train", "test"))
+        check_size(size, 8, 512)
         self.split = split
         self.size = size
         self.transform = transform
         self.target_transform = target_transform
 
-        entries = [(name, entry) for name in self.domain for entry in _index()[name, split]]
         self.classes = list(CLASSES)
-        self.domains = [name for name, _ in entries]
-        self.identities = [entry.identity for _, entry in entries]
-        self.targets = [CLASSES.index(entry.class_name) for _, entry in entries]
-        found = [drawings(name, split)[entry.class_name][entry.identity] for name, entry in entries]
-        self.data = np.stack([_on_white(drawing, size) for drawing in found])
+        entries = [
+            (name, target, identity, drawing)
+            for name in self.domain
+            for target, found in enumerate(drawings(name, split).values())
+            for identity, drawing in found.items()
+        ]
+        self.domains = [name for name, *_ in entries]
+        self.targets = [target for _, target, *_ in entries]
+        self.identities = [identity for *_, identity, _ in entries]
+        self.data = np.stack([_on_white(drawing, size) for *_, drawing in entries])
 
     def image_identity(self, index: int) -> tuple[str, str]:
         """Return the name of the emoji, the same in every style and size."""
@@ -127,32 +122,20 @@ class EmojiDomains(RebuildableDataset):
         return f"EmojiDomains({', '.join(self.domain)}; {self.split}, {len(self)} images of {side} x {side})"
 
 
-@contextmanager
-def _open_archive() -> Iterator[zipfile.ZipFile]:
+@cache
+def drawings(domain: str, split: str) -> dict[str, dict[str, Image.Image]]:
+    """Return the drawings of a style and split: class -> identity -> RGBA image, 64 x 64 pixels; not to be changed.
+
+    Both classes and identities are sorted.
+    """
+    found: dict[str, dict[str, Image.Image]] = {name: {} for name in CLASSES}
     # Through importlib.resources, because an installed package may itself lie in an archive.
     path = resources.files("ftp_cl.benchmarks").joinpath("data/emoji_domains.zip")
     with path.open("rb") as file, zipfile.ZipFile(file) as archive:
-        yield archive
-
-
-@lru_cache(maxsize=1)
-def _index() -> dict[tuple[str, str], list[_Entry]]:
-    """Return the entries of each (domain, split), sorted by class and identity as in the archive."""
-    index: dict[tuple[str, str], list[_Entry]] = {(domain, split): [] for domain in DOMAINS for split in _SPLITS}
-    with _open_archive() as archive:
         for row in csv.DictReader(io.StringIO(archive.read("index.csv").decode())):
-            index[row["domain"], row["split"]].append(_Entry(row["path"], row["class"], row["name"]))
-    return index
-
-
-@lru_cache(maxsize=2 * len(DOMAINS))
-def drawings(domain: str, split: str) -> dict[str, dict[str, Image.Image]]:
-    """Return the drawings of a style and split: class -> identity -> RGBA image, 64 x 64 pixels; not to be changed."""
-    found: dict[str, dict[str, Image.Image]] = {name: {} for name in CLASSES}
-    with _open_archive() as archive:
-        for entry in _index()[domain, split]:
-            image = Image.open(io.BytesIO(archive.read(entry.path))).convert("RGBA")
-            found[entry.class_name][entry.identity] = image
+            if (row["domain"], row["split"]) == (domain, split):
+                image = Image.open(io.BytesIO(archive.read(row["path"]))).convert("RGBA")
+                found[row["class"]][row["name"]] = image
     return found
 
 

@@ -1,7 +1,6 @@
 """split_fashion_mnist: ten kinds of clothing, small enough for experiments on a laptop."""
 
 import gzip
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Unpack
@@ -10,7 +9,7 @@ import numpy as np
 from PIL import Image
 from torchvision.datasets import FashionMNIST
 
-from ftp_cl.benchmarks._checks import Size, check_choice, check_size, class_indices
+from ftp_cl.benchmarks._checks import Size, check_choice, check_size, class_indices, readable
 from ftp_cl.benchmarks._dataset import ArrayDataset
 from ftp_cl.benchmarks.download import data_root, require_file
 from ftp_cl.benchmarks.options import ClassOptions, DescribedScenario, class_benchmark, takes
@@ -22,7 +21,6 @@ FASHION_CLASSES = tuple(FashionMNIST.classes)
 _URL = FashionMNIST.mirrors[0]
 _CHECKSUMS = dict(FashionMNIST.resources)
 _PREFIXES = {"train": "train", "test": "t10k"}
-_SIZES = (28, 512)
 _LARGEST_FILE = 60_000 * 28 * 28 + 16
 
 
@@ -49,7 +47,7 @@ class FashionMnist(ArrayDataset):
 
     def __init__(self, root: str | Path, split: str, size: Size = 32, download: bool = False) -> None:
         check_choice("split", split, tuple(_PREFIXES))
-        check_size(size, *_SIZES)
+        check_size(size, 28, 512)
         self.root, self.split, self.size = Path(root), split, size
         self.classes = list(FASHION_CLASSES)
         folder = self.root / "FashionMNIST" / "raw"
@@ -77,7 +75,7 @@ def _read_idx(folder: Path, name: str, download: bool) -> np.ndarray:
     path = folder / name
     if not path.is_file():
         path = require_file(folder, f"{name}.gz", f"{_URL}{name}.gz", _CHECKSUMS[f"{name}.gz"], download)
-    try:
+    with readable(path, f"get it again from {_URL}{name}.gz"):
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             content = file.read(_LARGEST_FILE + 1)
         if len(content) > _LARGEST_FILE:
@@ -87,8 +85,6 @@ def _read_idx(folder: Path, name: str, download: bool) -> np.ndarray:
         if shape[0] != 0x0800 + n_dimensions:
             raise ValueError(f"its magic number is {shape[0]}")
         return np.frombuffer(content, np.uint8, offset=4 * len(shape)).reshape(shape[1:])
-    except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise ValueError(f"{path} cannot be read ({error}): get it again from {_URL}{name}.gz.") from None
 
 
 @takes(ClassOptions)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Unpack
 
 from ftp_cl.benchmarks._checks import Size, check_names, composed
-from ftp_cl.benchmarks.image_files import ImageFiles, class_folders, images_in, is_image
+from ftp_cl.benchmarks.image_files import ImageFiles, class_folders, images_in, is_image, ood_folders
 from ftp_cl.benchmarks.options import ClassOptions, DescribedScenario, class_benchmark, takes
 
 
@@ -75,11 +75,7 @@ def image_folder(
         raise ValueError(
             f"train/ and test/ in {root} must have the same classes, but only one of them has {', '.join(differ)}."
         )
-    ood = {
-        folder.name.removeprefix("ood_"): ImageFolder(folder, size)
-        for folder in sorted(root.glob("ood_*"))
-        if folder.is_dir()
-    }
+    ood = {name: ImageFolder(folder, size) for name, folder in ood_folders(root).items()}
     return class_benchmark(
         "image_folder", train, test, {"size": size}, ood, n_experiences=n_experiences, seed=seed, **options
     )

@@ -17,7 +17,7 @@ from ftp_cl.benchmarks._dataset import DerivedDataset
 from ftp_cl.benchmarks._sources import sources
 from ftp_cl.benchmarks.corruptions import CorruptedDataset
 from ftp_cl.benchmarks.dense.masks import OneExperiencesMasks
-from ftp_cl.benchmarks.image_files import ImageFiles
+from ftp_cl.benchmarks.image_files import FileSizes, ImageFiles
 
 Indices = NDArray[np.int64]
 
@@ -47,7 +47,7 @@ class _Reader:
     """Remembers what it has read: streams of corrupted images share their sources."""
 
     def __init__(self) -> None:
-        self._sizes: dict[Path, dict[str, int]] = {}
+        self._sizes = FileSizes()
         self._read: dict[tuple[int, bytes], tuple[Any, bytes, str]] = {}
 
     def stream(self, stream: Any) -> dict[str, Any]:
@@ -95,7 +95,7 @@ class _Reader:
         if (files := _files(source)) is not None:
             root, paths = files
             for index in indices:
-                _add(digest, paths[index], self._size(root / paths[index]))
+                _add(digest, paths[index], self._sizes.of(root / paths[index]))
                 if hasattr(source, "counts"):  # of the mask, by its pixels of each class: small files are alike
                     _add(digest, values_of(source.counts[index]))
             return _FILES
@@ -104,21 +104,13 @@ class _Reader:
             return _LABELS
         if isinstance(array, np.memmap):
             path = Path(str(array.filename))
-            _add(digest, path.name, self._size(path), indices.tolist())
+            _add(digest, path.name, self._sizes.of(path), indices.tolist())
             return _FILES
         for values in (array, getattr(source, "masks", None)):
             if values is not None:
                 for block in np.array_split(indices, len(indices) // 1000 + 1):
                     _add(digest, values_of(values[block]))
         return _VALUES
-
-    def _size(self, path: Path) -> int:
-        """Return the size of a file in bytes, with one look at each folder; -1 if it is not there."""
-        folder = path.parent
-        if folder not in self._sizes:
-            entries = os.scandir(folder) if folder.is_dir() else ()
-            self._sizes[folder] = {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
-        return self._sizes[folder].get(path.name, -1)
 
 
 def _files(source: Any) -> tuple[Path, Sequence[str]] | None:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from torchvision.transforms.functional import center_crop, resize
 
-from ftp_cl.benchmarks._checks import Size, check_size, side_of
+from ftp_cl.benchmarks._checks import Size, check_size, readable, side_of
 from ftp_cl.benchmarks._dataset import RebuildableDataset
 
 IMAGE_SUFFIXES = (
@@ -20,16 +20,11 @@ IMAGE_SUFFIXES = (
 )
 """What counts as an image in a folder, in upper or lower case; one that Pillow cannot read is named when it is read."""
 
-_SIZES = (8, 1024)
-
 _SIXTEEN_BITS = 65535
 _FOURTEEN_BITS = 16383
 
 _LONGEST = 16
 """Of an image that is longer than this many times its shorter side, the middle is taken before it is resized."""
-
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-"""What Pillow raises for a file that is no image, damaged or truncated."""
 
 
 class ImageFiles(RebuildableDataset):
@@ -62,7 +57,7 @@ class ImageFiles(RebuildableDataset):
         self, root: Path, items: Iterable[tuple[str, int]], classes: Sequence[str], size: Size | None
     ) -> None:
         if size is not None:
-            check_size(size, *_SIZES)
+            check_size(size, 8, 1024)
         items = list(items)
         self.root, self.classes, self.size = root, list(classes), size
         self.paths, self.targets = [path for path, _ in items], [target for _, target in items]
@@ -109,13 +104,9 @@ class StoredImage:
         Raises:
             ValueError: if it is no image, or truncated.
         """
-        try:
-            with Image.open(BytesIO(self.content)) as image:
-                return _cut(_as_rgb(image, self.as_viewed), self.size)
-        except UNREADABLE as error:
-            raise ValueError(
-                f"An image file that was copied cannot be read ({error}): go through the data set to find it."
-            ) from None
+        what, advice = "An image file that was copied", "go through the data set to find it"
+        with readable(what, advice), Image.open(BytesIO(self.content)) as image:
+            return _cut(_as_rgb(image, self.as_viewed), self.size)
 
 
 def _cut(image: Image.Image, size: Size | None) -> Image.Image:
@@ -187,11 +178,8 @@ def read_image(path: Path, viewed: bool = True) -> Image.Image:
         ValueError: if it is no image, or truncated.
     """
     _check_file(path)
-    try:
-        with Image.open(path) as image:
-            return _as_rgb(image, viewed)
-    except UNREADABLE as error:
-        raise ValueError(f"The image {path} cannot be read ({error}): get it again, or remove it.") from None
+    with readable(f"The image {path}", "get it again, or remove it"), Image.open(path) as image:
+        return _as_rgb(image, viewed)
 
 
 def read_lines(path: Path) -> list[str]:
@@ -204,6 +192,11 @@ def read_lines(path: Path) -> list[str]:
         return path.read_text(encoding="utf-8-sig").rstrip().splitlines()
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is no text file (byte {error.start} is not UTF-8): get it again.") from None
+
+
+def ood_folders(root: Path) -> dict[str, Path]:
+    """Return name -> folder for each folder ``ood_<name>`` in ``root``."""
+    return {folder.name.removeprefix("ood_"): folder for folder in sorted(root.glob("ood_*")) if folder.is_dir()}
 
 
 def class_folders(root: Path) -> list[str]:
@@ -257,26 +250,31 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
     return entries
 
 
+class FileSizes:
+    """Sizes of files in bytes, with one look at each folder."""
+
+    def __init__(self) -> None:
+        self._folders: dict[str, dict[str, int]] = {}
+
+    def of(self, path: str | Path) -> int:
+        """Return the size of a file, -1 if it is not there."""
+        folder, name = os.path.split(path)
+        if folder not in self._folders:
+            entries = os.scandir(folder) if os.path.isdir(folder) else ()
+            self._folders[folder] = {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
+        return self._folders[folder].get(name, -1)
+
+
 def check_files(root: Path, paths: Iterable[str], named_by: Path) -> None:
-    """Check that the files a list names exist and are not empty, with one look at each folder.
+    """Check that the files a list names exist and are not empty.
 
     Raises:
         FileNotFoundError: naming the first that is missing or empty, and how many there are.
     """
-    folders: dict[str, dict[str, int]] = {}
-    wrong = []
-    count = 0
-    for path in paths:
-        count += 1
-        folder, _, name = path.rpartition("/")
-        if folder not in folders:
-            entries = os.scandir(root / folder) if (root / folder).is_dir() else ()
-            folders[folder] = {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
-        if not folders[folder].get(name):
-            wrong.append(path)
-    if wrong:
+    sizes, paths = FileSizes(), list(paths)
+    if wrong := [path for path in paths if sizes.of(root / path) <= 0]:
         raise FileNotFoundError(
-            f"{len(wrong)} of the {count} images that {named_by} names are missing or empty, the first is "
+            f"{len(wrong)} of the {len(paths)} images that {named_by} names are missing or empty, the first is "
             f"{root / wrong[0]}."
         )
 

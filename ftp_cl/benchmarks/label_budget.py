@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from numbers import Integral
 
-import numpy as np
 from avalanche.benchmarks.scenarios import CLExperience, CLScenario, CLStream, DatasetExperience
 
-from ftp_cl.benchmarks._checks import class_indices
+from ftp_cl.benchmarks._checks import check_seed, class_indices, generator_of
 from ftp_cl.benchmarks._copies import copy_items, sources_of
 from ftp_cl.benchmarks._same_images import have_identities, images_of, keys_of
 from ftp_cl.benchmarks._sources import HIDDEN
@@ -116,10 +116,6 @@ class _Choice:
     unlabelled: list[int]
 
 
-def _generator(seed: int, *key: int) -> np.random.Generator:
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
-
-
 def _choose(
     benchmark: CLScenario,
     other: CLScenario | None,
@@ -134,16 +130,13 @@ def _choose(
         raise ValueError(f"per_class={per_class} must be a whole number of at least 1.")
     if fraction is not None and not 0 < fraction < 1:
         raise ValueError(f"fraction={fraction} must lie between 0 and 1, both excluded.")
-    if not isinstance(seed, Integral) or seed < 0:
-        raise ValueError(f"seed={seed} must be a whole number of at least 0.")
+    check_seed(seed)
     if UNLABELLED in benchmark.streams:
         raise ValueError(
             f"The benchmark has a stream {UNLABELLED!r} already: keep few labels of the one that it was made from."
         )
     train = stream_of(benchmark, "train")
-    sources = train
-    if other is not None:
-        sources = _fitting(train, stream_of(other, "train"))
+    sources = train if other is None else _fitting(train, stream_of(other, "train"))
     choices = []
     for number, (experience, source) in enumerate(zip(train, sources, strict=True)):
         members: dict[int, list[int]] = {}
@@ -159,14 +152,14 @@ def _choose(
                     "class."
                 )
             count = count if fraction is None else max(1, round(fraction * len(indices)))
-            order = _generator(seed, number, target).permutation(len(indices))
+            order = generator_of(seed, number, target).permutation(len(indices))
             labelled += [indices[i] for i in order[:count]]
         labelled.sort()
         taken = set(labelled) if other is None else set()
         rest = [index for index in range(len(source.dataset)) if index not in taken]
         if not rest:
             raise ValueError(f"No unlabelled image is left in experience {number}: keep fewer labels.")
-        order = _generator(seed, number).permutation(len(rest))
+        order = generator_of(seed, number).permutation(len(rest))
         choices.append(_Choice(labelled, source, [rest[i] for i in order]))
     return choices
 
@@ -175,9 +168,7 @@ def _check_unlabelled(benchmark: CLScenario, other: CLScenario) -> None:
     """Images that the benchmark evaluates on must not be unlabelled ones, whichever option brought them there."""
     evaluated = {name: images_of(stream) for name, stream in benchmark.streams.items() if name != "train"}
     trained, unlabelled = images_of(benchmark.streams["train"]), images_of(other.streams["train"])
-    by_pixels = not have_identities(
-        [*trained, *unlabelled, *(image for images in evaluated.values() for image in images)]
-    )
+    by_pixels = not have_identities([*trained, *unlabelled, *chain(*evaluated.values())])
     # What the benchmark trains on, too, is a duplicate in its data, which this does not add.
     added = keys_of(unlabelled, by_pixels) - keys_of(trained, by_pixels)
     for name, images in evaluated.items():
@@ -198,16 +189,13 @@ def _fitting(train: CLStream, other: CLStream) -> CLStream:
             "give both the same."
         )
     for number, (mine, its) in enumerate(zip(train, other, strict=True)):
-        if (classes := _classes(mine)) != (others := _classes(its)):
+        classes, others = (sorted({int(target) for target in e.dataset.targets}) for e in (mine, its))
+        if classes != others:
             raise ValueError(
                 f"Experience {number} has the classes {classes} with labels and {others} without: build both "
                 "benchmarks with the same class order."
             )
     return other
-
-
-def _classes(experience: CLExperience) -> list[int]:
-    return sorted({int(target) for target in experience.dataset.targets})
 
 
 # ---- new experiences and streams -----------------------------------------------------------------------------------

@@ -65,24 +65,23 @@ def with_ood(
             "classes": sorted(matched.values()),
             "left_out": [c for i, c in enumerate(dataset.classes) if i not in matched],
         }
-    return add_streams(benchmark, streams, {"ood": recorded})
+    return add_streams(benchmark, streams, recorded)
 
 
 def add_streams(
-    benchmark: CLScenario, streams: Sequence[EagerCLStream], description: Mapping[str, Mapping[str, Any]]
+    benchmark: CLScenario, streams: Sequence[EagerCLStream], recorded: Mapping[str, Any]
 ) -> DescribedScenario:
-    """Return a benchmark with more streams, and with entries added to the dicts in its description.
+    """Return a benchmark with more OOD streams; ``recorded`` is what its description says of each.
 
     Raises:
         ValueError: if a stream of one of the names exists.
     """
-    existing = list(benchmark.streams)
     for stream in streams:
-        if stream.name in existing:
+        if stream.name in benchmark.streams:
             raise ValueError(f"The benchmark has a stream {stream.name!r} already: choose another name.")
     before = describe(benchmark)
-    merged = {key: {**before.get(key, {}), **entries} for key, entries in description.items()}
-    return DescribedScenario([*benchmark.streams.values(), *streams], {**before, **merged})
+    ood = {**before.get("ood", {}), **recorded}
+    return DescribedScenario([*benchmark.streams.values(), *streams], {**before, "ood": ood})
 
 
 def describe(benchmark: CLScenario) -> dict[str, Any]:

@@ -178,7 +178,7 @@ def class_benchmark(
 
     corruptions = _corruptions(options)
     split = split_classes(name, train, test, ClassSplit(**options), settings, validation, identities)
-    return _with_unseen(split, ood or {}, **corruptions)
+    return _with_unseen(split, ood or {}, corruptions)
 
 
 def domain_benchmark(
@@ -200,27 +200,22 @@ def domain_benchmark(
     from ftp_cl.benchmarks.domain_incremental import DomainSplit, split_domains
 
     corruptions = _corruptions(options)
-    return _with_unseen(split_domains(name, domains, DomainSplit(**options), settings), ood, **corruptions)
+    return _with_unseen(split_domains(name, domains, DomainSplit(**options), settings), ood, corruptions)
 
 
 def _corruptions(options: dict[str, Any]) -> dict[str, Any]:
-    """Take the options of corruptions out of all."""
-    names = ("corruptions", "severities", "corrupted", "corruption_cache")
-    return {name: options.pop(name) for name in names if name in options}
+    """Take the options of corruptions out of all; return them as ``with_corruptions`` calls them."""
+    called = {"severities": "severities", "corrupted": "stream", "corruption_cache": "cache"}
+    given = {theirs: options.pop(name) for name, theirs in called.items() if name in options}
+    return {"names": options.pop("corruptions", None) or (), **given}
 
 
 def _with_unseen(
-    benchmark: DescribedScenario,
-    ood: Mapping[str, Any],
-    corruptions: str | Sequence[str] | None = None,
-    severities: int | Sequence[int] = (1, 2, 3, 4, 5),
-    corrupted: str = "test",
-    corruption_cache: str | Path | None = None,
+    benchmark: DescribedScenario, ood: Mapping[str, Any], corruptions: Mapping[str, Any]
 ) -> DescribedScenario:
     from ftp_cl.benchmarks.corruptions import with_corruptions
     from ftp_cl.benchmarks.ood import with_ood
 
     if taken := {"class_names", "rename", "eval_transform"}.intersection(ood):
         raise ValueError(f"ood_{min(taken)} has a name that means something else: rename it.")
-    whole, chosen = with_ood(benchmark, **ood), corruptions or ()
-    return with_corruptions(whole, chosen, severities, stream=corrupted, cache=corruption_cache)
+    return with_corruptions(with_ood(benchmark, **ood), **corruptions)

@@ -61,12 +61,10 @@ class DescribedScenario(CLScenario):
             if stream.benchmark is None:
                 stream.benchmark = self
         self.description: dict[str, Any] = {
-            **{
-                key: asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
-                for key, value in description.items()
-            },
-            "stream_sizes": {stream.name: [len(experience.dataset) for experience in stream] for stream in streams},
+            key: asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+            for key, value in description.items()
         }
+        self.description["stream_sizes"] = {s.name: [len(experience.dataset) for experience in s] for s in streams}
 
 
 @dataclass(frozen=True)
@@ -109,7 +107,13 @@ def make_stream(
         if not data.indices:
             continue
         experience = DatasetExperience(dataset=_cut(data, groups, training=name == "train"), current_experience=number)
-        _set_timeline(experience, [e.classes for e in experiences], number)
+        # Lists, where Avalanche's with_classes_timeline has sets: MultiHeadClassifier uses the first as an index into a
+        # tensor, which a set cannot be.
+        experience.classes_in_this_experience = list(data.classes)
+        experience.previous_classes = _classes_of(experiences[:number])
+        experience.classes_seen_so_far = _classes_of(experiences[: number + 1])
+        seen = set(experience.classes_seen_so_far)
+        experience.future_classes = [c for c in _classes_of(experiences[number + 1 :]) if c not in seen]
         experience.task_label = data.task_label
         experience.task_labels = [data.task_label]
         made.append(experience)
@@ -171,21 +175,9 @@ def _cut(data: ExperienceData, groups: TransformGroups, training: bool) -> TaskA
     return dataset.train() if training else dataset.eval()
 
 
-def _set_timeline(experience: CLExperience, classes: Sequence[Sequence[int]], number: int) -> None:
-    """Set what ``with_classes_timeline`` of Avalanche sets, with lists in place of sets.
-
-    MultiHeadClassifier uses ``classes_in_this_experience`` as an index into a tensor, which a set cannot be.
-    """
-    here = list(classes[number])
-    previous = list(dict.fromkeys(c for earlier in classes[:number] for c in earlier))
-    seen = list(dict.fromkeys(previous + here))
-    known = set(seen)
-    experience.classes_in_this_experience = here
-    experience.previous_classes = previous
-    experience.classes_seen_so_far = seen
-    experience.future_classes = list(
-        dict.fromkeys(c for later in classes[number + 1 :] for c in later if c not in known)
-    )
+def _classes_of(experiences: Sequence[ExperienceData]) -> list[int]:
+    """Return each class once, in order of arrival."""
+    return list(dict.fromkeys(c for experience in experiences for c in experience.classes))
 
 
 def _save_in_checkpoint(pickler: dill.Pickler, dataset: RebuildableDataset) -> None:

@@ -86,15 +86,15 @@ def read_columns(root: str | Path, part: str, names: Sequence[str]) -> list[list
     root = Path(root)
     if _is_saved(root):
         return _saved_columns(root / part, names)
-    path = root
     if root.is_dir():
         files = [root / f"{part}{suffix}" for suffix in _SUFFIXES]
         there = [file for file in files if file.exists()]
         if len(there) > 1:
             raise ValueError(f"{root} has {there[0].name} and {there[1].name}: keep the one that is meant.")
         path = (there or files)[0]
-    frame = _read(path)
-    if not root.is_dir():
+        frame = _read(path)
+    else:
+        path, frame = root, _read(root)
         frame = frame.filter([name == part for name in _column(frame, PART_COLUMN, path)])
         if frame.is_empty():
             raise FileNotFoundError(f"There is no part {part!r} in {root}: no row has it in the column 'split'.")

@@ -60,8 +60,7 @@ def _test_items(folder: Path, classes: Sequence[str]) -> list[tuple[str, int]]:
     target_of = {wnid: target for target, wnid in enumerate(classes)}
     items = []
     for number, line in enumerate(_lines_of(annotations), start=1):
-        name, _, rest = line.partition("\t")
-        wnid = rest.partition("\t")[0]
+        name, wnid, *_ = [*line.split("\t"), ""]
         if wnid not in target_of:
             raise ValueError(
                 f"{annotations}, line {number}: {line!r} is not '<file> TAB <WordNet ID of wnids.txt> TAB <box>'."

@@ -84,13 +84,10 @@ class EvaluationRecord(Record):
         """
         counts, right = self._counts[row, stream, experience], np.asarray(correct)
         counts.gaps = counts.gaps + calibration_gaps(confidence, right, self.bins)
-        kinds, kind_of = np.unique(
-            np.zeros((len(right), 0), dtype=np.int64) if cells is None else cells, axis=0, return_inverse=True
-        )
-        for i, cell in enumerate(map(tuple, kinds.tolist())):
-            here = right[kind_of.reshape(-1) == i]
+        kinds = [()] * len(right) if cells is None else map(tuple, np.asarray(cells).tolist())
+        for cell, is_right in zip(kinds, right.tolist(), strict=True):
             before = counts.cells.get(cell, (0, 0))
-            counts.cells[cell] = before[0] + int(np.count_nonzero(here)), before[1] + len(here)
+            counts.cells[cell] = before[0] + is_right, before[1] + 1
 
     def streams(self, row: int) -> list[str]:
         """Return the names of the streams that were evaluated in a row, in order of evaluation."""

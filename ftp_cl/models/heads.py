@@ -68,17 +68,6 @@ def _starting_rows(first: int, last: int, width: int) -> Tensor:
     return rows
 
 
-def _resized(parameter: Tensor, rows: int, starting: Tensor) -> nn.Parameter:
-    """Return ``parameter`` with ``rows`` rows: its own first, then ``starting``; same device, dtype, requires_grad."""
-    kept = parameter.detach()[:rows]
-    return nn.Parameter(torch.cat([kept, starting.to(kept)]), requires_grad=parameter.requires_grad)
-
-
-def with_rows(buffer: Tensor, rows: int) -> Tensor:
-    """Return ``buffer`` with zeros appended, or cut, along dimension 0."""
-    return torch.cat([buffer[:rows], buffer.new_zeros(max(0, rows - len(buffer)), *buffer.shape[1:])])
-
-
 class ClassifierHead(DynamicModule):
     """A classifier over the classes seen so far. Class ids index its rows.
 
@@ -96,8 +85,11 @@ class ClassifierHead(DynamicModule):
     """
 
     active_units: Tensor
-    _one_row_per_class = "weight"
-    """Of the state dict, a tensor that tells the number of rows."""
+    _per_class: tuple[str, ...] = ()
+    """Names in the state dict of the tensors that have a row for each class, beside ``active_units``.
+
+    A state dict's number of rows is that of the first.
+    """
 
     def __init__(self, in_features: int, initial_classes: int = 2):
         """Start with ``initial_classes`` masked rows; the default, 2, is that of Avalanche's IncrementalClassifier."""
@@ -136,13 +128,23 @@ class ClassifierHead(DynamicModule):
     def resize(self, num_classes: int) -> None:
         """Give the head ``num_classes`` rows: rows that stay are unchanged, new ones are masked.
 
-        The parameters are replaced unless the number is the present one.
+        The parameters are replaced unless the number is the present one. They keep device, dtype and requires_grad.
         """
         if num_classes == self.num_classes:
             return
         old = self.num_classes
-        self._resize_parameters(num_classes, _starting_rows(old, max(old, num_classes), self.in_features + 1))
-        self.active_units = with_rows(self.active_units, num_classes)
+        starting = _starting_rows(old, max(old, num_classes), self.in_features + 1)
+        for name in (*self._per_class, "active_units"):
+            owner_name, _, own_name = name.rpartition(".")
+            owner = self.get_submodule(owner_name)
+            tensor = getattr(owner, own_name)
+            kept = tensor.detach()[:num_classes]
+            if isinstance(tensor, nn.Parameter):
+                added = starting[:, -1] if tensor.ndim == 1 else starting[:, :-1].reshape(-1, *tensor.shape[1:])
+                resized: Tensor = nn.Parameter(torch.cat([kept, added.to(kept)]), tensor.requires_grad)
+            else:
+                resized = torch.cat([kept, kept.new_zeros(len(starting), *kept.shape[1:])])
+            setattr(owner, own_name, resized)
 
     @torch.no_grad()
     def renumber(self, new_ids: Sequence[int]) -> None:
@@ -153,15 +155,12 @@ class ClassifierHead(DynamicModule):
         """
         if len(new_ids) != self.num_classes or len(set(new_ids)) != len(new_ids) or min(new_ids, default=0) < 0:
             raise ValueError(f"{self.num_classes} classes need as many different ids of 0 or more, got {list(new_ids)}")
-        before = {name: tensor.clone() for name, tensor in self.state_dict().items()}
+        of_classes = (*self._per_class, "active_units")
+        before = {name: self.state_dict()[name].clone() for name in of_classes}
         self.resize(0)  # so that rows that no class takes are those of new classes
         self.resize(max(new_ids) + 1)
-        for name, tensor in self.state_dict().items():
-            tensor[list(new_ids)] = before[name]
-
-    def _resize_parameters(self, num_classes: int, starting: Tensor) -> None:
-        """Resize the parameters; ``starting`` [new rows, D + 1] holds weights and biases of the rows to append."""
-        raise NotImplementedError
+        for name in of_classes:
+            self.state_dict()[name][list(new_ids)] = before[name]
 
     def _masked(self, logits: Tensor) -> Tensor:
         """Mask the columns [B, num_classes] of classes that are not active and append those of unseen classes."""
@@ -173,7 +172,7 @@ class ClassifierHead(DynamicModule):
         return torch.cat([masked, mask.expand(-1, max(0, self._columns - self.num_classes))], dim=1)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        rows = state_dict.get(prefix + self._one_row_per_class)
+        rows = state_dict.get(prefix + self._per_class[0])
         if rows is not None:
             self.resize(len(rows))
         super()._load_from_state_dict(state_dict, prefix, *args)
@@ -189,7 +188,7 @@ class LinearHead(ClassifierHead):
     Shapes: features [B, D] -> logits [B, classes].
     """
 
-    _one_row_per_class = "classifier.weight"
+    _per_class = ("classifier.weight", "classifier.bias")
 
     def __init__(self, in_features: int, initial_classes: int = 2):
         """Create the head; see ``ClassifierHead``."""
@@ -203,10 +202,10 @@ class LinearHead(ClassifierHead):
         """Return the logits [B, classes] of features [B, D]."""
         return self._masked(self.classifier(features))
 
-    def _resize_parameters(self, num_classes: int, starting: Tensor) -> None:
+    def resize(self, num_classes: int) -> None:
+        """As any head; the layer knows its size, too."""
+        super().resize(num_classes)
         self.classifier.out_features = num_classes
-        self.classifier.weight = _resized(self.classifier.weight, num_classes, starting[:, :-1])
-        self.classifier.bias = _resized(self.classifier.bias, num_classes, starting[:, -1])
 
 
 class CosineHead(ClassifierHead):
@@ -230,6 +229,7 @@ class CosineHead(ClassifierHead):
 
     weight: nn.Parameter
     imprinted: Tensor
+    _per_class = ("weight", "imprinted")
 
     def __init__(self, in_features: int, scale: float = 16.0, initial_classes: int = 2):
         """Create the head.
@@ -285,10 +285,6 @@ class CosineHead(ClassifierHead):
             if mean.any():
                 self.weight[label] = mean
             self.imprinted[label] = 1
-
-    def _resize_parameters(self, num_classes: int, starting: Tensor) -> None:
-        self.weight = _resized(self.weight, num_classes, starting[:, :-1])
-        self.imprinted = with_rows(self.imprinted, num_classes)
 
 
 HEADS: dict[str, Callable[[int], ClassifierHead]] = {"cosine": CosineHead, "linear": LinearHead}

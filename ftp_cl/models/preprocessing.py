@@ -62,13 +62,11 @@ class Preprocessing:
 
     def __call__(self, image: Image.Image) -> Image.Image:
         """Resize and cut ``image``, in RGB."""
-        for step in _steps(self):
-            image = step(image)
-        return image
+        return _transform(self)(image)
 
 
 @cache
-def _steps(preprocessing: Preprocessing) -> tuple[Any, ...]:
+def _transform(preprocessing: Preprocessing) -> Any:
     from timm.data.transforms_factory import transforms_imagenet_eval
 
     composed = transforms_imagenet_eval(
@@ -79,7 +77,8 @@ def _steps(preprocessing: Preprocessing) -> tuple[Any, ...]:
         mean=preprocessing.mean,
         normalize=False,
     )
-    return tuple(composed.transforms[:-1])  # the last one makes a tensor
+    del composed.transforms[-1]  # which makes a tensor
+    return composed
 
 
 def preprocessing_of(architecture: str, **changes: Any) -> Preprocessing:
@@ -131,14 +130,13 @@ def check_name(architecture: str, others: tuple[str, ...] = ()) -> None:
     if not isinstance(architecture, str):
         raise ValueError(f"architecture={architecture!r} is no name of a model of timm, such as 'resnet18'")
     plain, dot, _ = architecture.partition(".")
-    if timm.is_model(plain) and (not dot or architecture in (known := timm.list_pretrained(f"{plain}.*"))):
-        return
-    if timm.is_model(plain):
+    if not timm.is_model(plain):
+        nearest = get_close_matches(architecture, [*others, *timm.list_models(), *timm.list_pretrained()], n=3)
+        hint = f"; did you mean {', '.join(nearest)}?" if nearest else "; timm.list_models() lists them"
+        raise ValueError(f"there is no model {architecture!r}{hint}")
+    if dot and architecture not in (known := timm.list_pretrained(f"{plain}.*")):
         nearest = get_close_matches(architecture, known, n=3, cutoff=0) or [plain]
         raise ValueError(f"timm has no weights {architecture!r}; did you mean {', '.join(nearest)}?")
-    nearest = get_close_matches(architecture, [*others, *timm.list_models(), *timm.list_pretrained()], n=3)
-    hint = f"; did you mean {', '.join(nearest)}?" if nearest else "; timm.list_models() lists them"
-    raise ValueError(f"there is no model {architecture!r}{hint}")
 
 
 def recorded_size(architecture: str) -> int | None:

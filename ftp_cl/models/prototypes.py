@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ftp_cl.models.heads import ClassifierHead, unit_rows, with_rows
+from ftp_cl.models.heads import ClassifierHead, unit_rows
 
 _ROUNDING = 1e-14
 """Of a sum of squares in float64, relative to its trace; with less than this on its diagonal solutions are noise."""
@@ -20,7 +20,7 @@ class PrototypeHead(ClassifierHead):
     """
 
     counts: Tensor
-    _one_row_per_class = "counts"
+    _per_class: tuple[str, ...] = ("counts",)
 
     def __init__(self, in_features: int):
         """Create the head without classes."""
@@ -48,8 +48,9 @@ class PrototypeHead(ClassifierHead):
         """Take in float64 features; `counts` are those before."""
         raise NotImplementedError
 
-    def _resize_parameters(self, num_classes: int, starting: Tensor) -> None:
-        self.counts = with_rows(self.counts, num_classes)
+    def resize(self, num_classes: int) -> None:
+        """As any head; what was fitted has too many or too few classes then."""
+        super().resize(num_classes)
         self._fit = None
 
     def _load_from_state_dict(self, *args: object) -> None:
@@ -65,6 +66,7 @@ class ClassMeansHead(PrototypeHead):
     """
 
     means: Tensor
+    _per_class = ("counts", "means")
 
     def __init__(self, in_features: int):
         """Create the head without classes."""
@@ -81,10 +83,6 @@ class ClassMeansHead(PrototypeHead):
         for label in classes:
             own = features[targets == label]
             self.means[label] += (own.mean(dim=0) - self.means[label]) * (len(own) / (self.counts[label] + len(own)))
-
-    def _resize_parameters(self, num_classes: int, starting: Tensor) -> None:
-        super()._resize_parameters(num_classes, starting)
-        self.means = with_rows(self.means, num_classes)
 
 
 class NearestMeanHead(ClassMeansHead):
@@ -134,6 +132,7 @@ class RandomProjectionHead(PrototypeHead):
     gram: Tensor
     class_sums: Tensor
     ridge: Tensor
+    _per_class = ("counts", "class_sums")
 
     def __init__(self, in_features: int, projection_size: int = 10000):
         """Create the head without classes.
@@ -181,10 +180,6 @@ class RandomProjectionHead(PrototypeHead):
             self.ridge.copy_(_best_ridge(hidden, one_hot, held))
         self.gram.addmm_(hidden.T, hidden)
         self.class_sums += one_hot.T @ hidden
-
-    def _resize_parameters(self, num_classes: int, starting: Tensor) -> None:
-        super()._resize_parameters(num_classes, starting)
-        self.class_sums = with_rows(self.class_sums, num_classes)
 
 
 def _held_out(targets: Tensor) -> Tensor:

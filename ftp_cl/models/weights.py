@@ -217,29 +217,20 @@ def _converted(tensors: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor
 def _misfit(tensors: dict[str, Tensor], model: nn.Module) -> str:
     """Say in what ``tensors`` and the model's state dict differ; empty where they fit."""
     expected = model.state_dict()
-    reshaped = [
-        f"{name} is {list(tensors[name].shape)} in the file and {list(tensor.shape)} in the model"
-        for name, tensor in expected.items()
-        if name in tensors and tensors[name].shape != tensor.shape
-    ]
-    converted = [
-        f"{name} is {tensors[name].dtype} in the file and {tensor.dtype} in the model"
-        for name, tensor in expected.items()
-        if name in tensors and tensor.is_floating_point() and not tensors[name].is_floating_point()
-    ]
     # torch fills in the counters of BatchNorm, which files from before version 0.4.1 lack.
     missing = [name for name in expected if name not in tensors and not name.endswith(".num_batches_tracked")]
-    problems = [
-        _listed("missing ", missing),
-        _listed("unexpected ", [name for name in tensors if name not in expected]),
-        _listed("", reshaped),
-        _listed("", converted),
-    ]
-    return "; ".join(problem for problem in problems if problem)
+    unexpected = [name for name in tensors if name not in expected]
+    reshaped, converted = [], []
+    for name, found in ((name, tensors[name]) for name in expected if name in tensors):
+        own = expected[name]
+        if found.shape != own.shape:
+            reshaped.append(f"{name} is {list(found.shape)} in the file and {list(own.shape)} in the model")
+        if own.is_floating_point() and not found.is_floating_point():
+            converted.append(f"{name} is {found.dtype} in the file and {own.dtype} in the model")
+    problems = (("missing ", missing), ("unexpected ", unexpected), ("", reshaped), ("", converted))
+    return "; ".join(_listed(what, names) for what, names in problems if names)
 
 
 def _listed(what: str, names: list[str]) -> str:
-    if not names:
-        return ""
     more = f" and {len(names) - _NAMED_AT_MOST} more" if len(names) > _NAMED_AT_MOST else ""
     return what + ", ".join(names[:_NAMED_AT_MOST]) + more

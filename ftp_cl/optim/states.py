@@ -16,6 +16,7 @@ from ftp_cl.optim.tracked import Tracked
 from ftp_cl.projection import FactorState, Sharding, Storage, TensorState
 from ftp_cl.projection.checks import number
 from ftp_cl.projection.radius import SKIPPED, VALUE
+from ftp_cl.projection.rows import refuse_capture
 
 
 class States(dict[str, Any]):
@@ -51,6 +52,7 @@ class States(dict[str, Any]):
             state = None
             del self[name]
         if state is None:
+            refuse_capture(weights.device)
             anchor = local_like(self.given.get(name), parameter)
             if anchor is None or not TensorState(anchor, like=anchor).fits(weights):
                 anchor = weights

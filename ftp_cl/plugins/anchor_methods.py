@@ -118,10 +118,8 @@ class AnchoredStepPlugin(AnchoredPlugin):
     def before_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
         """Follow the optimizer; after a resume, too, only now: hooks run in the order in which plugins attach here."""
         super().before_training_iteration(strategy, **kwargs)
-        if self._steps is None:
-            self._attach(strategy)
-
-    def _attach(self, strategy: Any) -> None:
+        if self._steps is not None:
+            return
         refuse_without_steps(strategy, type(self).__name__)
         optimizer = optimizer_of(strategy)
         if optimizer is None:

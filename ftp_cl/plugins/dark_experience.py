@@ -8,7 +8,8 @@ from avalanche.benchmarks.utils.utils import concat_datasets
 from avalanche.core import SupervisedPlugin
 from avalanche.models.utils import avalanche_forward, is_multi_task_module
 from torch import Tensor
-from torch.nn.functional import mse_loss, pad
+from torch.nn.functional import mse_loss
+from torch.nn.utils.rnn import pad_sequence
 
 from ftp_cl.models.heads import MASK_VALUE
 from ftp_cl.models.imprinting import evaluating, random_state_kept
@@ -93,18 +94,18 @@ class DarkExperienceReplay(SupervisedPlugin[Any]):
         each, left_over = divmod(self.mem_size, len(own))
         for place, (label, indices) in enumerate(own.items()):
             old, new = self._choose(label, indices, room=each + (place < left_over))
-            parts = []
+            images: list[Any] = []
+            logits: list[Tensor] = []
             if old:
-                images, logits = self.memory[label]
-                parts.append((images.subset(range(old)), logits[:old]))
+                kept, stored = self.memory[label]
+                images.append(kept.subset(range(old)))
+                logits += stored[:old]
             if new:
-                images = dataset.subset(new)
-                parts.append((images, _logits(strategy, images.eval())))
+                images.append(dataset.subset(new))
+                logits += _logits(strategy, images[-1].eval())
             self.memory.pop(label, None)
-            if parts:
-                datasets, stored = zip(*parts, strict=True)
-                kept = datasets[0] if len(parts) == 1 else concat_datasets(list(datasets))
-                self.memory[label] = kept, _of_one_width(stored)
+            if images:
+                self.memory[label] = concat_datasets(images), _of_one_width(logits)
             self._met[label] = self._met.get(label, 0) + len(indices)
 
     def _choose(self, label: Any, indices: list[int], room: int) -> tuple[int, list[int]]:
@@ -120,7 +121,7 @@ class DarkExperienceReplay(SupervisedPlugin[Any]):
         drawn = [places[i] for i in torch.randint(len(places), (count,)).tolist()]
         images, targets, tasks = _stacked([self.memory[label][0][i] for label, i in drawn])
         logits = [self.memory[label][1][i] for label, i in drawn]
-        return images, targets, tasks, _of_one_width([row[None] for row in logits])
+        return images, targets, tasks, _of_one_width(logits)
 
 
 def _stacked(items: Sequence[Any]) -> tuple[Tensor, Tensor, Tensor]:
@@ -130,9 +131,8 @@ def _stacked(items: Sequence[Any]) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _of_one_width(logits: Sequence[Tensor]) -> Tensor:
-    """Logits [n, classes] below each other; classes that came later count as not trained."""
-    width = max(part.shape[1] for part in logits)
-    return torch.cat([pad(part, (0, width - part.shape[1]), value=MASK_VALUE) for part in logits])
+    """Logits [classes] of images below each other; classes that came later count as not trained."""
+    return pad_sequence(list(logits), batch_first=True, padding_value=MASK_VALUE)
 
 
 @torch.no_grad()

@@ -41,9 +41,9 @@ class HeadFirst(SupervisedPlugin[Any]):
         if begins(strategy.experience):
             self._epoch = 0
         if self.share and strategy.train_epochs and not self._epochs_of_head(strategy):
+            epochs = strategy.train_epochs * number_of_parts(strategy.experience)
             raise ValueError(
-                f"share={self.share} of {self._epochs(strategy)} epochs is none: LP-FT needs at least one epoch for "
-                "the head alone."
+                f"share={self.share} of {epochs} epochs is none: LP-FT needs at least one epoch for the head alone."
             )
 
     def before_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
@@ -60,11 +60,8 @@ class HeadFirst(SupervisedPlugin[Any]):
         """Leave nothing frozen, if all epochs were the head's."""
         self._thaw(strategy.model)
 
-    def _epochs(self, strategy: Any) -> int:
-        return strategy.train_epochs * number_of_parts(strategy.experience)
-
     def _epochs_of_head(self, strategy: Any) -> int:
-        return round(self.share * self._epochs(strategy))
+        return round(self.share * (strategy.train_epochs * number_of_parts(strategy.experience)))
 
     def _thaw(self, model: nn.Module) -> None:
         self._set_trainable(model, True)

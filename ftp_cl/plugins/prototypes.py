@@ -218,11 +218,9 @@ def feature_drift(means: Tensor, before: Tensor, after: Tensor, bandwidth: float
 
 def experience_features(strategy: Any) -> tuple[Tensor, Tensor] | None:
     """Features [N, D] and targets [N] of the images that are trained on; None if there are none."""
-    model, parts = strategy.model, []
-    for experience in experiences_trained_on(strategy):
-        found = class_features(model, model.features, experience.dataset.eval(), set(classes_of(experience)))
-        if found is not None:
-            parts.append(found)
+    model, experiences = strategy.model, experiences_trained_on(strategy)
+    found = [class_features(model, model.features, e.dataset.eval(), set(classes_of(e))) for e in experiences]
+    parts = [part for part in found if part is not None]
     if not parts:
         return None
     features, targets = zip(*parts, strict=True)

@@ -102,8 +102,7 @@ def classes_trained_on(strategy: Any) -> list[int]:
 
 def joined(experiences: Sequence[Any]) -> Any:
     """The images of several experiences, at least one, as one dataset."""
-    datasets = [experience.dataset for experience in experiences]
-    return datasets[0] if len(datasets) == 1 else concat_datasets(datasets)
+    return concat_datasets([experience.dataset for experience in experiences])
 
 
 def matching(experiences: Sequence[Any], stream: Any, what: str) -> list[Any]:

@@ -3,8 +3,6 @@
 import copy
 from typing import Any
 
-from torch import nn
-
 from ftp_cl.models import ContinualClassifier, TwoBackbones
 from ftp_cl.plugins.prototypes import PrototypeClassifier
 
@@ -12,7 +10,7 @@ from ftp_cl.plugins.prototypes import PrototypeClassifier
 class TwoBackbonesClassifier(PrototypeClassifier):
     """Base of methods that keep a frozen copy of the backbone, and join its features to those that are trained."""
 
-    _frozen: nn.Module | None = None
+    _frozen: Any = None
     _own_backbone: Any = None
 
     def before_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:
@@ -27,7 +25,6 @@ class TwoBackbonesClassifier(PrototypeClassifier):
 
     def _use_both(self, model: ContinualClassifier) -> None:
         """Let the model's features be its own [B, D] and the frozen ones [B, D], beside each other."""
-        assert self._frozen is not None
         self._own_backbone = model.backbone
         model.backbone, model.num_features = TwoBackbones(self._own_backbone, self._frozen), 2 * model.num_features
         model.backbone.train(self._own_backbone.training)
@@ -48,5 +45,4 @@ class TwoBackbonesClassifier(PrototypeClassifier):
         super().load_state_dict(state, strategy)
         if state["frozen"] is not None:
             self._keep_frozen(strategy.model)
-            assert self._frozen is not None
             self._frozen.load_state_dict(state["frozen"])

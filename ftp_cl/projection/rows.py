@@ -88,8 +88,22 @@ def kept_dtype(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
+def is_captured(device: torch.device) -> bool:
+    """Whether work on the device goes into a CUDA graph at the moment, and is not done yet."""
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+
+
+def refuse_capture(device: torch.device) -> None:
+    """Raise a RuntimeError in a graph's capture: each replay would repeat what is to be done once."""
+    if is_captured(device):
+        raise RuntimeError(
+            "FTP's first step with these tensors is in the capture of a CUDA graph: take a step outside before."
+        )
+
+
 def sent(numbers: Tensor, device: torch.device) -> Tensor:
-    """Numbers of the host's, on the device, without waiting for it."""
+    """Numbers of the host's, on the device, without waiting for it; a graph must not fetch them again."""
+    refuse_capture(device)
     return (numbers.pin_memory() if device.type == "cuda" else numbers).to(device, non_blocking=True)
 
 

@@ -52,7 +52,10 @@ def data_parallel(backend):
 
 
 def redundancy():
-    """ZeroRedundancyOptimizer keeps each parameter's moments in one process: FTP is attached to it as to any other."""
+    """ZeroRedundancyOptimizer keeps each parameter's moments in one process: FTP is attached to it as to any other.
+
+    Each process has half of the batch, whose gradients DDP averages.
+    """
     from torch.distributed.optim import ZeroRedundancyOptimizer
 
     for method in ("paper", "one_pass"):
@@ -60,14 +63,15 @@ def redundancy():
         optimizer = ZeroRedundancyOptimizer(model.parameters(), torch.optim.AdamW, lr=0.01)
         ftp = FTP(model, k=0.5, method=method, mu=0.05).attach(optimizer)
         single, reference = with_ftp(alone, method)
-        train_on(model, optimizer, range(6)), train_on(alone, single, range(6))
+        spread = nn.parallel.DistributedDataParallel(model)
+        train_on(spread, optimizer, range(6), dist.get_rank()), train_on(alone, single, range(6))
         optimizer.consolidate_state_dict(to=0)
         saved = [optimizer.state_dict() if dist.get_rank() == 0 else None]
         dist.broadcast_object_list(saved)
         again = ZeroRedundancyOptimizer(model.parameters(), torch.optim.AdamW, lr=0.01)
         ftp = FTP(model, k=0.5, method=method, mu=0.05).attach(again)
         again.load_state_dict(saved[0])
-        train_on(model, again, range(6, 9)), train_on(alone, single, range(6, 9))
+        train_on(spread, again, range(6, 9), dist.get_rank()), train_on(alone, single, range(6, 9))
         for own, other in zip(model.parameters(), alone.parameters(), strict=True):
             torch.testing.assert_close(own, other, rtol=0, atol=1e-6)
         for name, radius in reference.radii().items():
@@ -88,10 +92,12 @@ def uneven_model(dtype):
     return nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3), nn.Tanh(), nn.Linear(3, 1)).to(dtype)
 
 
-def train_on(model, optimizer, steps):
+def train_on(model, optimizer, steps, half=None):
+    """`half`: 0 or 1, of each batch; None: all of it."""
     for step in steps:
         generator = torch.Generator().manual_seed(step // 3)
         images = torch.randn(8, 6, generator=generator, dtype=torch.float64).to(next(model.parameters()).dtype)
+        images = images if half is None else images.chunk(2)[half]
         optimizer.zero_grad()
         model(images).square().mean().backward()
         optimizer.step()

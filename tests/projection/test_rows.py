@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ftp_cl.projection.rows import as_rows, empty_like_rows, has_dense_rows, row_norms
+from ftp_cl.projection.rows import as_rows, empty_like_rows, has_dense_rows, row_norms, sent
 
 LAYOUTS = {
     "0-d": lambda: torch.randn(()),
@@ -75,3 +75,11 @@ def test_state_tensors_have_dense_rows_in_the_strides_of_the_weights(make):
         assert [s for s, n in zip(new.stride(), new.shape, strict=True) if n > 1] == [
             s for s, n in zip(tensor.stride(), tensor.shape, strict=True) if n > 1
         ]
+
+
+def test_what_is_sent_once_is_refused_in_the_capture_of_a_graph(monkeypatch):
+    """Each replay would fetch it again, from memory of the host that holds something else by then."""
+    monkeypatch.setattr("torch.cuda.is_current_stream_capturing", lambda: True)
+    with pytest.raises(RuntimeError, match="first step with these tensors is in the capture of a CUDA graph: take a"):
+        sent(torch.zeros(2), torch.device("cuda"))
+    assert sent(torch.zeros(2), torch.device("cpu")).tolist() == [0, 0], "a CPU captures nothing"

@@ -94,7 +94,7 @@ def test_numbers_that_a_captured_graph_reads_are_not_overwritten(monkeypatch):
 
     first, second, third = np.array([[1, 2], [3, 4]]), np.array([[1, 5], [3, 2**47 + 1]]), np.zeros((2, 2), dtype=int)
     numbers = triton_backend._Numbers(first, torch.device("cpu"))
-    monkeypatch.setattr(triton_backend, "_is_captured", lambda device: True)
+    monkeypatch.setattr(triton_backend, "is_captured", lambda device: True)
     unchanged, held = numbers.here(first.copy()), numbers.here(second)
     monkeypatch.undo()
     assert unchanged.tolist() == first.tolist() and held.tolist() == second.tolist()

@@ -7,7 +7,8 @@ import safetensors.torch
 import timm
 import torch
 
-from ftp_cl.models import CosineHead, LinearHead, TwoBackbones, pretrained
+from ftp_cl.models import CosineHead, LinearDiscriminantHead, LinearHead, TwoBackbones, pretrained
+from ftp_cl.models.prototypes import NearestMeanHead, RandomProjectionHead
 from ftp_cl.runs.config import load_config, plain
 from ftp_cl.runs.directory import RunDirectory
 from ftp_cl.runs.engine import MODEL_KEYS
@@ -32,6 +33,20 @@ def test_classes_of_a_head_get_other_numbers_and_keep_their_logits(kind):
     assert head.active_units.tolist() == [1, 1, 0, 0, 1] and (after[:, 2:4] <= -1000).all()
     with pytest.raises(ValueError, match="5 classes need as many different ids"):
         head.renumber([0, 0, 1, 2, 3])
+
+
+@pytest.mark.parametrize("kind", [NearestMeanHead, LinearDiscriminantHead, RandomProjectionHead])
+def test_classes_of_a_head_of_statistics_get_other_numbers_and_keep_their_logits(kind):
+    head = kind(4) if kind is not RandomProjectionHead else kind(4, projection_size=30)
+    generator = torch.Generator().manual_seed(0)
+    features, targets = torch.randn(30, 4, generator=generator), torch.arange(30) % 3
+    head.activate([0, 1, 2])
+    head.update(features, targets)
+    before = head(features)
+    head.renumber([4, 0, 1])
+    after = head(features)
+    torch.testing.assert_close(after[:, [4, 0, 1]], before)
+    assert (after[:, 2:4] <= -1000).all()
 
 
 def test_a_run_goes_on_from_the_weights_and_head_of_another(ftp_cl, tmp_path):

@@ -13,11 +13,15 @@ from ftp_cl.benchmarks import emoji_domains
 COLOURS, ANIMALS = ["red", "green", "blue", "grey"], ["cat", "dog", "cow", "hen"]
 STRATEGIES = Path(__file__).parents[2] / "strategies"
 
-
-FEW = {key: entries[::3] for key, entries in emoji_domains._index().items()}
-DRAWINGS_OF_FEW = cache(emoji_domains.drawings.__wrapped__)
+ALL_DRAWINGS = emoji_domains.drawings
 FEWER = {"segmentation_ftp": ["--scenes", "16"]}
 SCRIPTS = sorted(STRATEGIES.glob("*.py"))
+
+
+@cache
+def drawings_of_few(domain, split):
+    """A third of the emoji of each class."""
+    return {name: dict([*images.items()][::3]) for name, images in ALL_DRAWINGS(domain, split).items()}
 
 
 @pytest.mark.slow
@@ -36,8 +40,7 @@ SCRIPTS = sorted(STRATEGIES.glob("*.py"))
 def test_recipe_trains_and_prints_every_stream(script, options, tmp_path, monkeypatch, capsys):
     """In this process, which has loaded torch and Avalanche already, and on a third of the emoji."""
     if script.stem not in FEWER:
-        monkeypatch.setattr(emoji_domains, "_index", lambda: FEW)
-        monkeypatch.setattr(emoji_domains, "drawings", DRAWINGS_OF_FEW)
+        monkeypatch.setattr(emoji_domains, "drawings", drawings_of_few)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [str(script), "--epochs", "1", *options])
     runpy.run_path(str(script), run_name="__main__")

@@ -1,6 +1,7 @@
 """emoji_scenes: segmentation of emoji in scenes, under shift of the art style, with data that ship."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from ftp_cl.benchmarks._checks import check_choice, check_domains
 from ftp_cl.benchmarks.dense.scenes import EmojiScenes
@@ -48,8 +49,7 @@ def emoji_scenes(
         ValueError: in one sentence, for an argument that is out of range.
     """
     # Importing Avalanche takes seconds, which users of EmojiScenes alone need not wait.
-    from ftp_cl.benchmarks.corruptions import with_corruptions
-    from ftp_cl.benchmarks.dense.streams import MaskData, mask_classes, mask_domains
+    from ftp_cl.benchmarks.dense.streams import Parts, mask_classes, mask_domains
 
     check_choice("kind of stream", incremental, ("classes", "domains"))
     train_domains, ood_domains = check_domains(train_domains, ood_domains, DOMAINS)
@@ -64,13 +64,12 @@ def emoji_scenes(
         "seed": seed,
     }
 
-    def data(domains: str | Sequence[str]) -> MaskData:
+    def data(domains: str | Sequence[str]) -> Parts:
         numbers = {"train": train_scenes, "test": test_scenes, "validation": validation_scenes}
-        return MaskData(**{split: EmojiScenes(domains, split, number, size) for split, number in numbers.items()})
+        return {split: EmojiScenes(domains, split, number, size) for split, number in numbers.items()}
 
     ood = {domain: EmojiScenes(domain, "test", test_scenes, size) for domain in ood_domains}
+    shifted: dict[str, Any] = {"names": corruptions or (), "severities": severities}
     if incremental == "domains":
-        benchmark = mask_domains([data(domain) for domain in train_domains], ood, settings)
-    else:
-        benchmark = mask_classes(data(train_domains), n_experiences, seed, ood, settings, fixed_class_order)
-    return with_corruptions(benchmark, corruptions or (), severities)
+        return mask_domains([data(domain) for domain in train_domains], ood, settings, **shifted)
+    return mask_classes(data(train_domains), n_experiences, seed, ood, settings, fixed_class_order, **shifted)

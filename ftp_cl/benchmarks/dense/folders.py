@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ftp_cl.benchmarks.dense.mask_files import Colours, MaskFiles, paired, refuse_empty_classes
+from ftp_cl.benchmarks.image_files import ood_folders
 from ftp_cl.benchmarks.options import DescribedScenario
 
 CAMVID_CLASSES = (
@@ -51,12 +52,15 @@ def camvid(
         FileNotFoundError: a list or a file in it is not there.
         ValueError: as ``MaskFiles``, or a list is empty.
     """
+    from ftp_cl.benchmarks.dense.streams import mask_domains
+
     root = Path(dataset_root).expanduser()
     parts = {
         name: MaskFiles(_listed(root, file), CAMVID_CLASSES, [_VOID], size=resize)
-        for name, file in (("train", "train"), ("validation", "val"), ("test", "test"))
+        for name, file in (("train", "train"), ("test", "test"), ("validation", "val"))
     }
-    return _scenario("camvid", parts, {}, corruptions, severities, {"resize": resize and list(resize), "seed": seed})
+    settings = {"benchmark": "camvid", "resize": resize and list(resize), "seed": seed}
+    return mask_domains([parts], {}, settings, names=corruptions or (), severities=severities)
 
 
 def mask_folder(
@@ -91,6 +95,8 @@ def mask_folder(
         FileNotFoundError: a folder is not there.
         ValueError: as ``MaskFiles`` and ``paired``, or a class has no pixel in training or in test.
     """
+    from ftp_cl.benchmarks.dense.streams import mask_classes, mask_domains
+
     root = Path(dataset_root).expanduser()
     if class_names is None and colours is None:
         raise ValueError(
@@ -108,30 +114,12 @@ def mask_folder(
         parts["validation"] = read(root / "validation")
     for name in ("train", "test"):
         refuse_empty_classes([parts[name]], f"{name}/")
-    ood = {folder.name.removeprefix("ood_"): read(folder) for folder in sorted(root.glob("ood_*")) if folder.is_dir()}
-    settings = {"resize": resize and list(resize), "seed": seed}
-    return _scenario("mask_folder", parts, ood, corruptions, severities, settings, n_experiences)
-
-
-def _scenario(
-    name: str,
-    parts: dict[str, Any],
-    ood: dict[str, Any],
-    corruptions: str | Sequence[str] | None,
-    severities: int | Sequence[int],
-    settings: dict[str, Any],
-    n_experiences: int = 1,
-) -> DescribedScenario:
-    from ftp_cl.benchmarks.corruptions import with_corruptions
-    from ftp_cl.benchmarks.dense.streams import MaskData, mask_classes, mask_domains
-
-    data = MaskData(parts["train"], parts["test"], parts.get("validation"))
-    settings = {"benchmark": name, **settings}
+    ood = {name: read(folder) for name, folder in ood_folders(root).items()}
+    settings = {"benchmark": "mask_folder", "resize": resize and list(resize), "seed": seed}
+    shifted: dict[str, Any] = {"names": corruptions or (), "severities": severities}
     if n_experiences == 1:
-        benchmark = mask_domains([data], ood, settings)
-    else:
-        benchmark = mask_classes(data, n_experiences, settings["seed"], ood, settings)
-    return with_corruptions(benchmark, corruptions or (), severities)
+        return mask_domains([parts], ood, settings, **shifted)
+    return mask_classes(parts, n_experiences, seed, ood, settings, **shifted)
 
 
 def _listed(root: Path, name: str) -> list[tuple[str, str]]:

@@ -146,14 +146,12 @@ def pascal_context(
     Raises:
         FileNotFoundError, ValueError: as ``PascalContext``.
     """
-    from ftp_cl.benchmarks.corruptions import with_corruptions
-    from ftp_cl.benchmarks.dense.streams import MaskData, mask_domains
+    from ftp_cl.benchmarks.dense.streams import mask_domains
 
     root = str(Path(dataset_root).expanduser())
     train, test = (PascalContext(root, split, target, resize) for split in ("train", "val"))
-    settings: dict[str, Any] = {"benchmark": "pascal_context", "target_of_pascal": target, "resize": list(resize)}
-    benchmark = mask_domains([MaskData(train, test)], {}, settings)  # type: ignore[arg-type]
-    return with_corruptions(benchmark, corruptions or (), severities)
+    settings = {"benchmark": "pascal_context", "target_of_pascal": target, "resize": list(resize)}
+    return mask_domains([{"train": train, "test": test}], {}, settings, names=corruptions or (), severities=severities)
 
 
 def _existing(path: Path) -> Path:

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from numpy.random import Generator, SeedSequence, default_rng
+from numpy.random import Generator
 from PIL import Image
 
-from ftp_cl.benchmarks._checks import check_choice, check_choices, check_size
+from ftp_cl.benchmarks._checks import check_choice, check_choices, check_size, generator_of
 from ftp_cl.benchmarks.dense.masks import BACKGROUND, MaskDataset
 from ftp_cl.benchmarks.emoji_domains import CLASSES, DOMAINS, drawings
 
@@ -72,29 +72,26 @@ class EmojiScenes(MaskDataset):
         return "emoji scene", self.split, self.seed, index % self.scenes
 
     def _drawings(self, domain: str) -> Drawings:
-        found = drawings(domain, "test" if self.split == "test" else "train")
+        """Return those of each class that this split shows; the same emoji in every style."""
         if self.split == "test":
-            return found
-        return {name: self._part(number, found[name]) for number, name in enumerate(CLASSES)}
-
-    def _part(self, number: int, emoji: Mapping[str, Image.Image]) -> Mapping[str, Image.Image]:
-        """Those of a class that this split shows; the same in every style."""
-        order = default_rng(SeedSequence(self.seed, spawn_key=(number,))).permutation(sorted(emoji))
-        held_out = max(1, round(_VALIDATION_SHARE * len(order)))
-        names = order[:held_out] if self.split == "validation" else order[held_out:]
-        return {str(name): emoji[name] for name in sorted(names)}
+            return drawings(domain, "test")
+        shown = {}
+        for number, (label, emoji) in enumerate(drawings(domain, "train").items()):
+            order = generator_of(self.seed, number).permutation(list(emoji))
+            held_out = max(1, round(_VALIDATION_SHARE * len(order)))
+            names = order[:held_out] if self.split == "validation" else order[held_out:]
+            shown[label] = {str(name): emoji[name] for name in sorted(names)}
+        return shown
 
     def _scene(self, emoji: Drawings, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Draw one scene: what is drawn from the generator does not depend on the style."""
-        generator = default_rng(
-            SeedSequence(self.seed, spawn_key=(len(CLASSES) + list(SPLITS).index(self.split), number))
-        )
+        generator = generator_of(self.seed, len(CLASSES) + list(SPLITS).index(self.split), number)
         scene = Image.fromarray(_ground(generator, self.size)).convert("RGBA")
         mask = np.full((self.size, self.size), BACKGROUND, np.uint8)
         for _ in range(generator.integers(_EMOJI[0], _EMOJI[1], endpoint=True)):
             label = int(generator.integers(len(CLASSES)))
-            names = sorted(emoji[CLASSES[label]])
-            drawing = emoji[CLASSES[label]][names[int(generator.integers(len(names)))]]
+            choices = list(emoji[CLASSES[label]].values())
+            drawing = choices[int(generator.integers(len(choices)))]
             side = max(4, round(int(generator.integers(*_SIDES, endpoint=True)) * self.size / _SIDE_OF_SCENE))
             left, top = (int(generator.integers(self.size - side, endpoint=True)) for _ in range(2))
             drawing = drawing.resize((side, side), Image.Resampling.LANCZOS)

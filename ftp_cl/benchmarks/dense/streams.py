@@ -1,7 +1,6 @@
 """Streams of images with masks: classes or domains one after another, unseen domains and corruptions as OOD streams."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from avalanche.benchmarks.utils import TransformGroups
@@ -9,37 +8,22 @@ from avalanche.benchmarks.utils.transforms import MultiParamTransformCallable
 from torchvision.transforms.functional import to_tensor
 
 from ftp_cl.benchmarks.class_incremental import draw_class_order
+from ftp_cl.benchmarks.corruptions import with_corruptions
 from ftp_cl.benchmarks.dense.masks import BACKGROUND, MaskDataset, OneExperiencesMasks
 from ftp_cl.benchmarks.scenario import OOD, DescribedScenario, ExperienceData, make_stream, transform_groups
 
-
-@dataclass(frozen=True)
-class MaskData:
-    """The images of one domain, or of all.
-
-    Attributes:
-        train: to train on.
-        test: to test on.
-        validation: to choose hyper-parameters by; None for no such stream.
-    """
-
-    train: MaskDataset
-    test: MaskDataset
-    validation: MaskDataset | None = None
-
-    def parts(self) -> dict[str, MaskDataset]:
-        """Return the streams that there are."""
-        found = {"train": self.train, "test": self.test}
-        return found if self.validation is None else {**found, "validation": self.validation}
+Parts = Mapping[str, Any]
+"""The images of one domain, or of all: "train", "test", and "validation" where there are some to choose values by."""
 
 
 def mask_classes(
-    data: MaskData,
+    data: Parts,
     n_experiences: int,
     seed: int,
-    ood: Mapping[str, MaskDataset],
+    ood: Mapping[str, Any],
     settings: Mapping[str, Any],
     fixed_class_order: Sequence[int] | None = None,
+    **corruptions: Any,
 ) -> DescribedScenario:
     """Class-incremental segmentation in the "overlapped" setting; one experience is training on all classes at once.
 
@@ -55,11 +39,13 @@ def mask_classes(
         ood: name -> images for a stream ``ood_<name>``.
         settings: what to record.
         fixed_class_order: class indices from 1 in order of arrival, instead of the order drawn.
+        corruptions: of test images, as ``with_corruptions`` takes them.
 
     Raises:
         ValueError: if ``n_experiences`` does not fit, an experience has no image, or the order is none of all classes.
     """
-    n_classes = len(data.train.classes) - 1
+    names = data["train"].classes
+    n_classes = len(names) - 1
     if n_experiences < 1 or n_classes % n_experiences:
         raise ValueError(f"n_experiences={n_experiences} does not divide the {n_classes} classes.")
     given = None if fixed_class_order is None else [label - 1 for label in fixed_class_order]
@@ -68,16 +54,16 @@ def mask_classes(
     classes = [order[i : i + size] for i in range(0, n_classes, size)]
     classes[0] = [BACKGROUND, *classes[0]]
     streams: dict[str, list[ExperienceData]] = {}
-    for name, source in {**data.parts(), **{f"ood_{name}": source for name, source in ood.items()}}.items():
+    for name, source in {**data, **{f"ood_{name}": source for name, source in ood.items()}}.items():
         if name == "train" and n_experiences > 1:
             streams[name] = [_annotated_with(source, own) for own in classes]
         else:
             streams[name] = [ExperienceData(source, range(len(source)), own) for own in classes]
-    return _scenario(streams, classes, data.train.classes, {"n_experiences": n_experiences, **settings})
+    return _scenario(streams, classes, names, {"n_experiences": n_experiences, **settings}, corruptions)
 
 
 def mask_domains(
-    domains: Sequence[MaskData], ood: Mapping[str, MaskDataset], settings: Mapping[str, Any]
+    domains: Sequence[Parts], ood: Mapping[str, Any], settings: Mapping[str, Any], **corruptions: Any
 ) -> DescribedScenario:
     """Domain-incremental segmentation: all classes in every experience.
 
@@ -85,16 +71,17 @@ def mask_domains(
         domains: in order of arrival, with the same classes.
         ood: as for ``mask_classes``; each such stream has one experience.
         settings: what to record.
+        corruptions: as for ``mask_classes``.
     """
-    names = domains[0].train.classes
+    names = domains[0]["train"].classes
     classes = [list(range(len(names)))] * len(domains)
     streams: dict[str, list[ExperienceData]] = {}
     for domain in domains:
-        for name, source in domain.parts().items():
+        for name, source in domain.items():
             streams.setdefault(name, []).append(ExperienceData(source, range(len(source)), classes[0]))
     for name, source in ood.items():
         streams[f"ood_{name}"] = [ExperienceData(source, range(len(source)), classes[0])]
-    return _scenario(streams, classes, names, settings)
+    return _scenario(streams, classes, names, settings, corruptions)
 
 
 def joint_groups(train: Any) -> TransformGroups:
@@ -109,27 +96,25 @@ def _annotated_with(source: MaskDataset, classes: Sequence[int]) -> ExperienceDa
     return ExperienceData(OneExperiencesMasks(source, own), indices, classes)
 
 
-def _share_datasets(stream: Any, experiences: Sequence[ExperienceData]) -> None:
-    """Let experiences of the same images have the same dataset, so that evaluations can tell and go through it once."""
-    first: dict[int, Any] = {}
-    for experience in stream:
-        source = experiences[experience.current_experience].dataset
-        experience._dataset = first.setdefault(id(source), experience.dataset)
-
-
 def _scenario(
     streams: Mapping[str, Sequence[ExperienceData]],
     classes: Sequence[Sequence[int]],
     names: Sequence[str],
     settings: Mapping[str, Any],
+    corruptions: Mapping[str, Any],
 ) -> DescribedScenario:
     groups = transform_groups(to_tensor, to_tensor)
     made = [
         make_stream(name, experiences, groups, OOD if name.startswith("ood_") else None)
         for name, experiences in streams.items()
     ]
+    # Experiences of the same images have the same dataset, so that evaluations can tell and go through it once.
     for stream in made:
-        _share_datasets(stream, streams[stream.name])
+        first: dict[int, Any] = {}
+        for experience in stream:
+            source = streams[stream.name][experience.current_experience].dataset
+            experience._dataset = first.setdefault(id(source), experience.dataset)
     described = [{"classes": list(own), "names": [names[label] for label in own]} for own in classes]
     target = "masks" if names else "normals"
-    return DescribedScenario(made, {**settings, "target": target, "class_names": list(names), "experiences": described})
+    description = {**settings, "target": target, "class_names": list(names), "experiences": described}
+    return with_corruptions(DescribedScenario(made, description), **corruptions)

@@ -51,11 +51,6 @@ def _upside_down(normals: Tensor) -> Tensor:
     return torch.cat([x, 0 - y, z], dim=-3)
 
 
-@_normals(v2.functional.crop)
-def _cropped(normals: Tensor, top: int, left: int, height: int, width: int) -> Tensor:
-    return v2.functional.crop(normals, top, left, height, width)
-
-
 @_normals(v2.functional.pad)
 def _padded(normals: Tensor, padding: int | Sequence[int], fill: Any = None, padding_mode: str = "constant") -> Tensor:
     return v2.functional.pad(normals, padding if isinstance(padding, int) else list(padding))
@@ -72,12 +67,12 @@ def _resized(normals: Tensor, size: Any, interpolation: Any = None, max_size: An
 
 @_normals(v2.functional.resized_crop)
 def _cropped_and_resized(normals: Tensor, top: int, left: int, height: int, width: int, size: Any, **_: Any) -> Tensor:
-    return _resized(_cropped(normals, top, left, height, width), size)
+    return _resized(v2.functional.crop(normals, top, left, height, width), size)
 
 
-@_normals(v2.functional.center_crop)
-def _center_cropped(normals: Tensor, output_size: Any) -> Tensor:
-    return v2.functional.center_crop(normals, output_size)
+# What these do to any tensor is right for normals, too.
+for _cutting in (v2.functional.crop, v2.functional.center_crop):
+    _normals(_cutting)(_cutting)
 
 
 def _refused(*args: Any, **options: Any) -> Tensor:

@@ -17,7 +17,7 @@ from ftp_cl.projection.backends.choose import triton_is_interpreted
 from ftp_cl.projection.backends.plan import Layout, layout_of, plan_of
 from ftp_cl.projection.backends.protocol import Rule, Scaler, Update
 from ftp_cl.projection.backends.trial import works
-from ftp_cl.projection.rows import accumulation_dtype, sent
+from ftp_cl.projection.rows import accumulation_dtype, is_captured, sent
 
 _TYPES = {torch.float64: tl.float64, torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
 
@@ -99,7 +99,7 @@ class _Numbers:
     def here(self, numbers: np.ndarray) -> Tensor:
         """These, on the device. A graph must not copy them from the host again: its kernels hold what has changed."""
         changed = numbers != self._host
-        if _is_captured(self._here.device):
+        if is_captured(self._here.device):
             here = self._here
             self.captured.append(here)
             if changed.any():
@@ -111,10 +111,6 @@ class _Numbers:
         if changed.any():
             self._host, self._here = numbers, sent(torch.from_numpy(numbers.copy()), self._here.device)
         return self._here
-
-
-def _is_captured(device: torch.device) -> bool:
-    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
 @cache
