@@ -1,13 +1,14 @@
 """The command line `ftp-cl`: run, evaluate, report, compare, watch, ... Errors are one sentence and exit status 2."""
 
 import argparse
+import contextlib
 import json
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 # Heavy imports (torch, Avalanche) stand in the commands that need them: `ftp-cl list` and errors answer at once.
 import ftp_cl
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from ftp_cl.study.store import Store
 
 USER_ERROR = 2
+
+_Act = Callable[[argparse.Namespace, list[str]], int | None]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,7 +64,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"ftp_cl {ftp_cl.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
 
-    run = commands.add_parser(
+    def command(act: _Act, name: str, of: Any = commands, **words: Any) -> argparse.ArgumentParser:
+        added: argparse.ArgumentParser = of.add_parser(name, **words)
+        added.set_defaults(act=act)
+        added.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        return added
+
+    run = command(
+        _run,
         "run",
         help="train on a stream and evaluate",
         usage="ftp-cl run [-m] [--cfg job] [--from RESULT.json [--trust]] [key=value ...]",
@@ -74,32 +84,28 @@ def _parser() -> argparse.ArgumentParser:
         "--from", dest="result", type=expanded, metavar="RESULT.json", help="repeat the run that wrote this file"
     )
     run.add_argument("--trust", action="store_true", help="also run the code that the result names by import path")
-    run.set_defaults(act=_run)
 
-    evaluate = commands.add_parser(
+    evaluate = command(
+        _evaluate,
         "evaluate",
         help="evaluate the saved weights of a run on other streams",
         usage="ftp-cl evaluate RUN [--json FILE] [benchmark=... key=value ...]",
     )
     evaluate.add_argument("directory", type=expanded, metavar="RUN", help="directory of a run with save_weights=true")
     evaluate.add_argument("--json", type=expanded, metavar="FILE", help="also write the numbers to this file")
-    evaluate.set_defaults(act=_evaluate)
 
-    report = commands.add_parser("report", help="write tables and figures from the results under directories")
+    report = command(_report, "report", help="write tables and figures from the results under directories")
     report.add_argument("directories", nargs="+", type=expanded, metavar="DIR", help="directory of runs or of results")
     report.add_argument("--out", type=expanded, default="report", help="directory of the report (default: report)")
     report.add_argument("--figures", choices=["svg", "png"], help="also write each figure to a file of its own")
-    report.set_defaults(act=_report)
 
-    listing = commands.add_parser("list", help="list benchmarks, methods and models")
+    listing = command(_list, "list", help="list benchmarks, methods and models")
     listing.add_argument("what", nargs="?", choices=["benchmarks", "methods", "models"])
-    listing.set_defaults(act=_list)
 
-    demo = commands.add_parser("demo", help="compare four methods on one stream, in about three minutes on two cores")
+    demo = command(_demo, "demo", help="compare four methods on one stream, in about three minutes on two cores")
     demo.add_argument("--out", type=expanded, default="demo", help="directory of runs and report (default: demo)")
-    demo.set_defaults(act=_demo)
 
-    compare = commands.add_parser("compare", help="tune methods with equal budgets and compare them (docs/compare.md)")
+    compare = command(_compare, "compare", help="tune methods with equal budgets and compare them (docs/compare.md)")
     compare.add_argument("settings", nargs="*", metavar="SETTING", help="settings of the plan (default: all)")
     compare.add_argument(
         "--plan", default="comparison", metavar="NAME", help="plan in configs/, or a YAML file (default: comparison)"
@@ -111,18 +117,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     compare.add_argument("--workers", type=int, metavar="N", help="runs at a time (default: number of cores)")
     compare.add_argument("--minutes", type=float, metavar="N", help="start no run after N minutes")
-    compare.set_defaults(act=_compare)
 
     results = commands.add_parser("results", help="work on a plan's stored results: export, drop, merge, differences")
     acts = results.add_subparsers(dest="results_command", required=True, metavar="action")
-    export = acts.add_parser("export", help="print one run as JSON for ftp-cl run --from")
-    export.set_defaults(act=_export)
-    drop = acts.add_parser("drop", help="remove runs, so that ftp-cl compare repeats them")
-    drop.set_defaults(act=_drop)
-    merge = acts.add_parser("merge", help="add the results of the same plan from other directories")
-    merge.set_defaults(act=_merge)
-    differences = acts.add_parser("differences", help="print the paired differences of all rows as CSV")
-    differences.set_defaults(act=_differences)
+    export = command(_export, "export", acts, help="print one run as JSON for ftp-cl run --from")
+    drop = command(_drop, "drop", acts, help="remove runs, so that ftp-cl compare repeats them")
+    merge = command(_merge, "merge", acts, help="add the results of the same plan from other directories")
+    differences = command(_differences, "differences", acts, help="print the paired differences of all rows as CSV")
     for act in (export, drop, merge, differences):
         act.add_argument("directory", type=expanded, metavar="DIR", help="directory, such as results/comparison")
     merge.add_argument("others", type=expanded, nargs="+", metavar="OTHER", help="directories to add from")
@@ -131,26 +132,20 @@ def _parser() -> argparse.ArgumentParser:
         act.add_argument("--row", required=act is export, help="name of the row: a method of the plan")
     export.add_argument("--seed", type=int, required=True, help="seed of the run")
 
-    watch = commands.add_parser("watch", help="show what the runs under a directory are doing")
+    watch = command(_watch, "watch", help="show what the runs under a directory are doing")
     watch.add_argument(
         "directory", nargs="?", type=expanded, default="runs", metavar="DIR", help="directory of runs (default: runs)"
     )
     watch.add_argument("--every", type=_seconds, metavar="SECONDS", help="repeat every so many seconds, until Ctrl-C")
-    watch.set_defaults(act=_watch)
 
-    for command in (run, evaluate, report, listing, demo, compare, watch):
-        command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     return parser
 
 
 def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
-    return seconds
+    with contextlib.suppress(ValueError):
+        if 0 < (seconds := float(text)) < math.inf:
+            return seconds
+    raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
 
 
 def _run(parsed: argparse.Namespace, overrides: list[str]) -> int:

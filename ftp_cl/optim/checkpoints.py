@@ -4,7 +4,9 @@ It rides under a key of its own; for torch.distributed.checkpoint, which keeps n
 parameter's state.
 """
 
+import weakref
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -40,14 +42,29 @@ class Riding:
     def __init__(self, tracked: Tracked, states: States, saved: Callable[[], dict[str, Any]]) -> None:
         self._tracked, self._states, self._saved = tracked, states, saved
         self._loading: dict[str, TensorState | FactorState] | None = None
+        self._is_within = False
 
     def hooks(self, optimizer: Optimizer) -> list[Any]:
         """Handles of hooks of this optimizer, or of a wrapper."""
+        handles: list[Any] = [optimizer.register_state_dict_post_hook(self._add)]
+        if getattr(type(optimizer), "load_state_dict", None) is not Optimizer.load_state_dict:  # it may call no hooks
+            return [*handles, _Loading(optimizer, self)]
         return [
-            optimizer.register_state_dict_post_hook(self._add),
-            optimizer.register_load_state_dict_pre_hook(self._take),
+            *handles,
+            optimizer.register_load_state_dict_pre_hook(self._before_loading),
             optimizer.register_load_state_dict_post_hook(self._is_loaded),
         ]
+
+    def load(self, optimizer: Optimizer, load: Callable[..., Any], state_dict: dict[str, Any]) -> Any:
+        """Load by an optimizer's own method; hooks that are called within it find nothing to do."""
+        rest = self._before_loading(optimizer, state_dict)
+        is_within, self._is_within = self._is_within, True
+        try:
+            result = load(rest)
+        finally:
+            self._is_within = is_within
+        self._is_loaded(optimizer)
+        return result
 
     def _add(self, optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
         saved = self._saved()
@@ -63,8 +80,10 @@ class Riding:
                 state[index] = {**state.get(index, {}), **entries}
         return {**state_dict, "state": state}
 
-    def _take(self, optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
+    def _before_loading(self, optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
         """Check FTP's part; it is taken over once the optimizer has taken its own, which it may refuse."""
+        if self._is_within:
+            return state_dict
         tensors, rest = self._taken_off(optimizer, state_dict)
         own = {"version": 1, "tensors": tensors} if tensors else state_dict.get(STATE_KEY)
         state_dict = {key: value for key, value in rest.items() if key != STATE_KEY}
@@ -78,6 +97,8 @@ class Riding:
         return state_dict
 
     def _is_loaded(self, optimizer: Optimizer) -> None:
+        if self._is_within:
+            return
         states, self._loading = self._loading, None
         if states is not None:
             self._states.replace(states)
@@ -105,6 +126,27 @@ class Riding:
                     tensors[names[parameter]] = {**found, **numbers}
         rest = {key: {n: value for n, value in state.items() if not _is_own(n)} for key, state in states.items()}
         return tensors, {**state_dict, "state": rest if tensors else states}
+
+
+class _Loading:
+    """Stands before the `load_state_dict` of an optimizer that has its own; a handle, as torch's hooks have."""
+
+    def __init__(self, optimizer: Optimizer, riding: Riding) -> None:
+        self._optimizer = weakref.ref(optimizer)
+        load, known = type(optimizer).load_state_dict, self._optimizer
+
+        def load_state_dict(state_dict: dict[str, Any], **options: Any) -> Any:
+            own = known()
+            assert own is not None
+            return riding.load(own, partial(load, own, **options), state_dict)
+
+        vars(optimizer)["load_state_dict"] = load_state_dict
+
+    def remove(self) -> None:
+        """Leave the optimizer as it was."""
+        optimizer = self._optimizer()
+        if optimizer is not None:
+            vars(optimizer).pop("load_state_dict", None)
 
 
 def _is_own(name: Any) -> bool:

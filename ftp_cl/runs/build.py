@@ -11,7 +11,7 @@ from avalanche.training.templates import SupervisedTemplate
 from hydra.utils import get_object
 
 from ftp_cl.plugins import SemiSupervisedPlugin
-from ftp_cl.runs.catalogue import PROJECTION, combinations, entry
+from ftp_cl.runs.catalogue import PROJECTION, Combination, combinations, entry
 from ftp_cl.runs.config import ConfigError, call_with, suggestion
 from ftp_cl.runs.output import sentence
 
@@ -45,24 +45,19 @@ def methods_plugins(options: dict[str, Any], model: Any) -> list[Any]:
     if is_import_path(name):
         return call_with(import_object(name, "method.name"), options, "method", model)
     known = entry("method", combinations().get(name, name))
-    if name == known.name:
-        plugins = _plugin(known.target, options)
-    else:
-        projection = entry("method", PROJECTION)
-        ours = _plugin(projection.target, {key: options[key] for key in options if key in projection.keys})
-        theirs = _plugin(known.target, {key: options[key] for key in options if key in known.keys})
-        is_after = not isinstance(known.with_ftp, str) and known.with_ftp.order == "after"
-        plugins = theirs + ours if is_after else ours + theirs
+    parts = [(known, options)]
+    if name != known.name:
+        both = (entry("method", PROJECTION), known)
+        parts = [(part, {key: options[key] for key in options if key in part.keys}) for part in both]
+    plugins = [call_with(get_object(part.target), own, "method") for part, own in parts if part.target is not None]
+    if len(parts) > 1 and isinstance(known.with_ftp, Combination) and known.with_ftp.order == "after":
+        plugins.reverse()
     for plugin in plugins:
         if hasattr(plugin, "prepare_model"):
             plugin.prepare_model(model)
         if isinstance(plugin, SemiSupervisedPlugin):
             plugin.record = True  # what pseudo-labels are worth is in the result
     return plugins
-
-
-def _plugin(target: str | None, options: dict[str, Any]) -> list[Any]:
-    return [] if target is None else [call_with(get_object(target), options, "method")]
 
 
 # ---- a user's own, named by import path: `my_package.my_module:function` --------------------------------------------

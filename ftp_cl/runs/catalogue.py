@@ -14,7 +14,7 @@ Beside the keys of a run, a file holds what is said of it and done with it, and 
 An experiment (`+experiment=`) changes keys of a run, and has a `description` too.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -121,16 +121,13 @@ def entry(group: str, name: str) -> Entry:
 def _combined(name: str) -> Entry:
     own, projection = entry("method", combinations()[name]), entry("method", PROJECTION)
     assert isinstance(own.with_ftp, Combination)
-    return Entry(
-        "method",
-        name,
-        f"{own.description.rstrip('.')}, with FTP.",
-        {**projection.keys, **own.keys, **own.with_ftp.values, "name": name},
-        own.target,
-        own.arguments,
-        None if own.extra_keys is None else {**(projection.extra_keys or {}), **own.extra_keys},
-        "it is a combination with FTP already",
-        own.masks,
+    return replace(
+        own,
+        name=name,
+        description=f"{own.description.rstrip('.')}, with FTP.",
+        keys={**projection.keys, **own.keys, **own.with_ftp.values, "name": name},
+        extra_keys=None if own.extra_keys is None else {**(projection.extra_keys or {}), **own.extra_keys},
+        with_ftp="it is a combination with FTP already",
     )
 
 

@@ -5,6 +5,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -74,6 +75,7 @@ class Checkpoints:
         self.number = 0
         self._config = config.checkpoint
         self._record, self._benchmark, self.termination, self._say = record, benchmark, termination, say
+        self._say_once = cache(say)
         self._files = CheckpointFiles(record.path)
         self._versions = {package: version_of(package) for package in _VERSIONS}
         self._packing = Packing(BenchmarkItems(benchmark.streams.values()))
@@ -85,7 +87,6 @@ class Checkpoints:
         self._iterations, self._saved_at = 0, time.monotonic()
         self._train_seconds = 0.0
         self._training_since: float | None = None
-        self._refusals: set[str] = set()
 
     # ---- saving -----------------------------------------------------------------------------------------------------
 
@@ -143,11 +144,6 @@ class Checkpoints:
     def _end(self) -> None:
         together()  # torchrun ends all processes soon after the first has ended, and that one may still be saving
         self.termination.exit()
-
-    def _say_once(self, text: str) -> None:
-        if text not in self._refusals:
-            self._refusals.add(text)
-            self._say(text)
 
     # ---- time in training -------------------------------------------------------------------------------------------
 
@@ -264,8 +260,7 @@ class Checkpoints:
         What happens in between (Avalanche prepares the experience) is what happened before the position too; for what
         a user brought along, `_before` sees to it.
         """
-        if self._loaded is None or self.resumed is None:
-            return
+        assert self._loaded is not None and self.resumed is not None
         begun = list(self._benchmark.train_stream)[: self.resumed.experience + 1]
         with self.refusing_misfits():
             # Read anew each time: training goes on in these very tensors.

@@ -122,9 +122,8 @@ def augment_training(benchmark: Any, name: str | None, rand_augment: str | None 
             raise ConfigError("Images with masks have train.augmentation=weak or shift, and no train.rand_augment.")
         views = [_view(name, image)] if name is not None else []
         if rand_augment is not None:
-            views.append(_RandAugment(rand_augment, image))
-        view = views[0] if len(views) == 1 else transforms.Compose(views)
-        single = TransformGroups({"train": (view, None), "eval": (None, None)})
+            views += _rand_augment(rand_augment, image)
+        single = TransformGroups({"train": (transforms.Compose(views), None), "eval": (None, None)})
         groups = joint_groups(joint_view) if is_joint else single
         # The public property cannot be set.
         experience._dataset = type(dataset)([dataset], transform_groups=groups)
@@ -137,19 +136,14 @@ def _view(name: str, image: Tensor) -> Any:
     return transforms.Compose([crop, transforms.RandomHorizontalFlip()])
 
 
-class _RandAugment:
+def _rand_augment(words: str, image: Tensor) -> list[Any]:
     """Timm's, of images as tensors; it draws from the generators of Python and NumPy."""
+    from timm.data.auto_augment import rand_augment_transform
 
-    def __init__(self, words: str, image: Tensor) -> None:
-        from timm.data.auto_augment import rand_augment_transform
-
-        if len(image) != 3:
-            raise ConfigError(f"train.rand_augment={words} is for images of three channels, not of {len(image)}.")
-        grey = {"translate_const": int(0.45 * min(image.shape[1:])), "img_mean": (128, 128, 128)}
-        try:
-            self._augment = rand_augment_transform(words, grey)
-        except (AssertionError, ValueError, NotImplementedError, KeyError) as error:
-            raise ConfigError(f"train.rand_augment={words} is none of timm's, such as rand-m9-mstd0.5-inc1.") from error
-
-    def __call__(self, image: Tensor) -> Tensor:
-        return functional.to_tensor(self._augment(functional.to_pil_image(image)))
+    if len(image) != 3:
+        raise ConfigError(f"train.rand_augment={words} is for images of three channels, not of {len(image)}.")
+    grey = {"translate_const": int(0.45 * min(image.shape[1:])), "img_mean": (128, 128, 128)}
+    try:
+        return [functional.to_pil_image, rand_augment_transform(words, grey), functional.to_tensor]
+    except (AssertionError, ValueError, NotImplementedError, KeyError) as error:
+        raise ConfigError(f"train.rand_augment={words} is none of timm's, such as rand-m9-mstd0.5-inc1.") from error

@@ -46,18 +46,14 @@ def run_directory(overrides: Sequence[str], repeats: Path | None = None) -> Path
         overrides: as on the command line.
         repeats: the result.json whose run is repeated with these overrides.
     """
-    telling = [word for word in sorted(overrides) if _key(word) not in (*NOT_IDENTITY, "hydra")]
+    silent = {*NOT_IDENTITY, "hydra"}  # first parts of keys
+    telling = sorted(word for word in overrides if re.split("[=./]", word.lstrip("+~"))[0] not in silent)
     if repeats is not None:
         telling.insert(0, f"{repeats.absolute().parent.name}-again")
     name = ",".join(re.sub(r"[^\w.,=+\[\]-]", "_", word) for word in telling) or "default"
     if len(name.encode()) > _LONGEST_NAME:
         name = f"{name[:100]}...{hashlib.sha256(name.encode()).hexdigest()[:12]}"
     return RUNS / name
-
-
-def _key(override: str) -> str:
-    """The first part of an override's key: `checkpoint` of `checkpoint.every_minutes=1`."""
-    return re.split(r"[=./]", override.lstrip("+~"), maxsplit=1)[0]
 
 
 class RunDirectory:

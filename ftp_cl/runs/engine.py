@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from ftp_cl.models import ContinualClassifier
 from ftp_cl.plugins.processes import average, count, joined, share
@@ -214,7 +214,8 @@ class Engine:
         if self._scaler is not None:
             is_half = self._is_scaled or not torch.is_grad_enabled()
         with torch.autocast(self.device.type, self._dtype, enabled=is_half):
-            return _to_float(self._compiled(forward, *args, **kwargs) if self._compile else forward(*args, **kwargs))
+            output = self._compiled(forward, *args, **kwargs) if self._compile else forward(*args, **kwargs)
+            return tree_map_only(Tensor, _to_float, output)
 
     def _compiled(self, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         # The backward pass is compiled at once: what can fail fails here.
@@ -259,10 +260,5 @@ def _weights(optimizer: Any) -> list[nn.Parameter]:
     return [weight for group in optimizer.param_groups for weight in group["params"]]
 
 
-def _to_float(output: Any) -> Any:
-    """What a model returns, in float32: as it is, or the tensors in its lists, tuples and dicts."""
-    if isinstance(output, Tensor):
-        return output.float() if output.dtype in (torch.bfloat16, torch.float16) else output
-    if isinstance(output, dict):
-        return {key: _to_float(value) for key, value in output.items()}
-    return type(output)(map(_to_float, output)) if type(output) in (list, tuple) else output
+def _to_float(output: Tensor) -> Tensor:
+    return output.float() if output.dtype in (torch.bfloat16, torch.float16) else output

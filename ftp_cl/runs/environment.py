@@ -25,7 +25,7 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
         **{package: version_of(package) for package in _PACKAGES},
         "platform": platform.platform(),
-        "cpu": _processor(),
+        "cpu": _told_by_linux("cpuinfo", "model name") or platform.processor(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
@@ -54,21 +54,19 @@ def peak_memory_mb(device: torch.device) -> float:
     """Largest memory since `forget_peak_memory`, MiB: of tensors on a CUDA device, of the whole process otherwise."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 2**10
+    if told := _told_by_linux("self/status", "VmHWM"):
+        return int(told.split()[0]) / 2**10
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
 
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor()
+def _told_by_linux(file: str, key: str) -> str | None:
+    """What the first line of this key in a file of /proc says; None on other systems."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc", file).read_text().splitlines():
+            if line.startswith(key):
+                return line.partition(":")[2].strip()
+    return None
 
 
 def _commit() -> str | None:

@@ -37,8 +37,8 @@ def write_examples(strategy: Any, benchmark: Any, record: MaskRecord, directory:
     for name, stream in benchmark.streams.items():
         ious = record.summary(name, range(len(names))).get("iou", {})  # type: ignore[arg-type]
         # By place, for to read a whole stream again would corrupt its images again.
-        shown = [label for label in ious if names[label] != "background"]
-        places = {label: place for label, place in record.richest(name).items() if label in shown}
+        richest = record.richest(name).items()
+        places = {label: place for label, place in richest if label in ious and names[label] != "background"}
         if not places:
             continue
         best, worst = max(places, key=lambda label: ious[label]), min(places, key=lambda label: ious[label])
@@ -50,8 +50,7 @@ def write_examples(strategy: Any, benchmark: Any, record: MaskRecord, directory:
         Image.fromarray(np.concatenate(rows)).save(buffer, "PNG")
         files[directory / path] = buffer.getvalue()
         found[name] = {"best": names[best], "worst": names[worst], "file": path.as_posix()}
-    if files:
-        replace_files(files)
+    replace_files(files)
     return found
 
 
@@ -68,14 +67,7 @@ def _row(strategy: Any, item: Any, seen: list[int]) -> np.ndarray:
     return np.concatenate([pixels, *(_COLOURS[part] for part in masks)], axis=1)
 
 
-def _voc_colours() -> np.ndarray:
-    """The colour of each class index, uint8 [256, 3]: its bits, spread over red, green and blue from the highest."""
-    indices = np.arange(256)
-    colours = np.zeros((256, 3), int)
-    for bit in range(8):
-        for channel in range(3):
-            colours[:, channel] |= ((indices >> (3 * bit + channel)) & 1) << (7 - bit)
-    return colours.astype(np.uint8)
-
-
-_COLOURS = _voc_colours()
+# The colour of each class index, uint8 [256, 3]: its bits, from the lowest, spread over red, green and blue, whose
+# highest bits come first.
+_BITS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
+_COLOURS = np.concatenate([np.packbits(_BITS[:, channel::3], axis=1) for channel in range(3)], axis=1)

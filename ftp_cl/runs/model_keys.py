@@ -38,12 +38,9 @@ def with_models_keys(config: DictConfig) -> DictConfig:
             )
         return config
     architecture = model.get("architecture", model["name"])
-    changes = {f"model.{key}": value for key, value in _images(architecture, model, benchmark).items()}
-    if "model.size" in changes:
-        changes["benchmark.size"] = changes.pop("model.size")
     config = config.copy()
-    for key, value in changes.items():
-        OmegaConf.update(config, key, value, force_add=True)
+    for key, value in _images(architecture, model, benchmark).items():
+        OmegaConf.update(config, f"{'benchmark' if key == 'size' else 'model'}.{key}", value, force_add=True)
     if architecture not in PACKAGED and model["weights"] is None and not model.get("start"):
         if "dataset_root" in benchmark and needs_network(architecture, model["revision"]):  # missing data is told first
             built("benchmark", {**with_preprocessing(plain(config.benchmark), config), "seed": config.seed})
@@ -58,15 +55,15 @@ def _images(architecture: str, model: dict[str, Any], benchmark: dict[str, Any])
         if without and not model.get("start"):  # of an earlier run, it had its effect there
             raise ConfigError(f"{without[0]} has no effect: benchmark={benchmark['name']} makes its images itself.")
         found = models_preprocessing(architecture, **given)
-        return {**dict.fromkeys(_RESIZING), **{key: list(getattr(found, key)) for key in _NORMALISATION}}
-    size, img_size = benchmark["size"], model.get("img_size")
-    if None not in (size, img_size) and size != img_size:
-        raise ConfigError(f"benchmark.size={size} and model.img_size={img_size} differ: give one of them.")
-    found = models_preprocessing(architecture, size=size if img_size is None else img_size, **given)
-    values = {"size": found.size, **{key: getattr(found, key) for key in _RESIZING}}
-    fixed = recorded_size(architecture)
-    if fixed is not None and found.size != fixed:
-        values["img_size"] = found.size  # the model is built for one size
+        values: dict[str, Any] = dict.fromkeys(_RESIZING)
+    else:
+        size, img_size = benchmark["size"], model.get("img_size")
+        if None not in (size, img_size) and size != img_size:
+            raise ConfigError(f"benchmark.size={size} and model.img_size={img_size} differ: give one of them.")
+        found = models_preprocessing(architecture, size=size if img_size is None else img_size, **given)
+        values = {"size": found.size, **{key: getattr(found, key) for key in _RESIZING}}
+        if recorded_size(architecture) not in (None, found.size):
+            values["img_size"] = found.size  # the model is built for one size
     return {**values, **{key: list(getattr(found, key)) for key in _NORMALISATION}}
 
 

@@ -58,14 +58,10 @@ def _groups(options: DictConfig, model: nn.Module) -> list[dict[str, Any]]:
     ]
     if options.decay_1d is not False:
         return [*groups, of_head]
-    parts: list[list[nn.Parameter]] = [[], []]
-    for weight in of_head["params"]:
-        parts[weight.ndim > 1].append(weight)
-    decays = (0.0, options.weight_decay)
-    ours = [
-        {"params": part, "lr": options.lr, "weight_decay": decay} for part, decay in zip(parts, decays, strict=True)
-    ]
-    return [*groups, *(group for group in ours if group["params"])]
+    for is_matrix, decay in ((False, 0.0), (True, options.weight_decay)):
+        if part := [weight for weight in of_head["params"] if (weight.ndim > 1) == is_matrix]:
+            groups.append({"params": part, "lr": options.lr, "weight_decay": decay})
+    return groups
 
 
 def _layers(options: DictConfig, model: nn.Module, backbone: dict[str, nn.Parameter]) -> list[dict[str, Any]]:

@@ -40,14 +40,11 @@ def lasting_output(forgiven: type[OSError] = OSError) -> Iterator[None]:
         return
     if isinstance(before, io.TextIOWrapper):
         before.reconfigure(errors="replace")
-    sys.stdout = _Output(before, forgiven)  # type: ignore[assignment]
-    try:
-        yield
-    finally:
+    with contextlib.redirect_stdout(_Output(before, forgiven)) as output:  # type: ignore[type-var]
         try:
-            sys.stdout.flush()
+            yield
         finally:
-            sys.stdout = before
+            output.flush()
 
 
 class _Output:

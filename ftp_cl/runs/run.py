@@ -59,34 +59,30 @@ def run(config: DictConfig, directory: Path) -> Path:
         SystemExit: status 143, after SIGTERM.
     """
     with joined(config):
-        return _carry_out(config, directory)
-
-
-def _carry_out(config: DictConfig, directory: Path) -> Path:
-    config = with_models_keys(config)
-    is_first = rank() == 0
-    record = RunDirectory(directory, config) if is_first else OthersDirectory(directory, config)
-    lock = DirectoryLock(directory) if is_first else contextlib.nullcontext()
-    with lock, Termination(always_waits=count() > 1) as termination:
-        record.check()
-        if agreed(record.result_path.exists()):
-            if is_first:
-                without = " Weights are kept when a run ends, and were not: use another out=."
-                words = without if config.save_weights and not record.weights_path.exists() else ""
-                RunProgress("", 0).say(f"{record.result_path} is there already; nothing to do.{words}")
-                CheckpointFiles(directory).clear()  # the run may have been killed before it did so itself
-            return record.result_path
-        record.remove_leftovers()
-        try:
-            _run(config, record, termination)
-        except Exception as error:
-            record.withdraw()
-            record.write_error(error)
-            if not isinstance(error, OSError) or error.errno not in _FULL:
-                raise
-            words = f"{error.strerror}; once there is room, resume=true goes on"
-            raise OSError(error.errno, words, error.filename or str(directory)) from error
-    return record.result_path
+        config = with_models_keys(config)
+        is_first = rank() == 0
+        record = RunDirectory(directory, config) if is_first else OthersDirectory(directory, config)
+        lock = DirectoryLock(directory) if is_first else contextlib.nullcontext()
+        with lock, Termination(always_waits=count() > 1) as termination:
+            record.check()
+            if agreed(record.result_path.exists()):
+                if is_first:
+                    without = " Weights are kept when a run ends, and were not: use another out=."
+                    words = without if config.save_weights and not record.weights_path.exists() else ""
+                    RunProgress("", 0).say(f"{record.result_path} is there already; nothing to do.{words}")
+                    CheckpointFiles(directory).clear()  # the run may have been killed before it did so itself
+                return record.result_path
+            record.remove_leftovers()
+            try:
+                _run(config, record, termination)
+            except Exception as error:
+                record.withdraw()
+                record.write_error(error)
+                if not isinstance(error, OSError) or error.errno not in _FULL:
+                    raise
+                words = f"{error.strerror}; once there is room, resume=true goes on"
+                raise OSError(error.errno, words, error.filename or str(directory)) from error
+        return record.result_path
 
 
 def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> None:

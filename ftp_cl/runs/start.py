@@ -114,13 +114,13 @@ def load_weights(model: nn.Module, run: str, classes: Sequence[str | None]) -> N
         load_resized(model, tensors)
     except ValueError as error:
         raise ConfigError(f"{expanded(run) / WEIGHTS_FILE} does not fit the run's model: {error}.") from error
-    heads = [module for module in model.modules() if isinstance(module, ClassifierHead)]
-    head = heads[0] if isinstance(model, ContinualClassifier | DenseModel) and heads else None
-    rows = head.num_classes if isinstance(head, ClassifierHead) else len(names)
+    ours = model.modules() if isinstance(model, ContinualClassifier | DenseModel) else ()
+    head = next((module for module in ours if isinstance(module, ClassifierHead)), None)
+    rows = len(names) if head is None else head.num_classes
     numbers = [list(classes).index(name) for name in names[:rows] if name is not None]
     if numbers == list(range(len(numbers))):
         return
-    if not isinstance(head, ClassifierHead):
+    if head is None:
         raise ConfigError(f"The classes of {run} have other numbers here, which only heads of this package can change.")
     used = set(numbers)
     free = (number for number in range(2 * max(rows, len(classes)) + 1) if number not in used)

@@ -1,12 +1,12 @@
 """A run's directory: what its files are called, and what the run is doing: finished, running, failed, interrupted."""
 
+import contextlib
 import fcntl
 import json
 import os
 import re
 import stat
 import time
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
-from ftp_cl.runs.files import open_file
+from ftp_cl.runs.files import open_file, read_file
 from ftp_cl.runs.records import CONFIG_FILE, EVENTS_FILE, RESULT_FILE, EvalEvent, TrainEvent
 from ftp_cl.runs.text import printable
 
@@ -124,8 +124,7 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 def _is_of_a_run(config: Path) -> bool:
     try:
-        with open_file(config) as file:
-            text = file.read().decode(errors="replace")
+        text = read_file(config).decode(errors="replace")
     except OSError:
         return True  # whose it is cannot be told: better listed than lost
     return all(key.search(text) for key in _OF_A_RUN)
@@ -133,18 +132,11 @@ def _is_of_a_run(config: Path) -> bool:
 
 def is_locked(directory: Path) -> bool:
     """Whether a process on a machine that shares the directory's locks is writing it now."""
-    try:
-        file = os.open(directory / LOCK_FILE, os.O_RDONLY | os.O_NONBLOCK)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    finally:
-        os.close(file)
+    with contextlib.suppress(OSError), open_file(directory / LOCK_FILE) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
     return False
 
 
@@ -158,8 +150,7 @@ def _state(directory: Path) -> str:
 
 def _error(path: Path) -> str:
     try:
-        with open_file(path) as file:
-            return str(json.load(file)["error"])
+        return str(json.loads(read_file(path))["error"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return "unknown error"
 
@@ -169,7 +160,7 @@ def _latest(events: Path) -> tuple[str, float | None]:
         with open_file(events) as file:
             status = os.fstat(file.fileno())
             file.seek(max(0, status.st_size - _TAIL))
-            lines = deque(file.read().decode(errors="replace").splitlines(), maxlen=20)
+            lines = file.read().decode(errors="replace").splitlines()[-20:]
     except OSError:
         return "", None
     age = max(0.0, time.time() - status.st_mtime)  # clocks are set back

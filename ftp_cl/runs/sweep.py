@@ -1,5 +1,6 @@
 """Many runs from one command line, through Hydra's multirun: sweepers and launchers are Hydra's."""
 
+import gc
 import json
 import os
 import re
@@ -126,6 +127,7 @@ def _job(config: DictConfig) -> float | None:
             with without_collections():
                 from ftp_cl.runs.run import run
 
+            gc.collect()  # a trained model is part of a circle, and the one before may still have its memory
             path = run(config, directory)
         if config.objective is None:
             return None

@@ -52,9 +52,8 @@ class WorkerLoader:
 
     def __iter__(self) -> Iterator[Any]:
         self._batches.seed = int(torch.randint(2**31, ()))
-        outside = torch.get_rng_state()
-        iterator = iter(self._loader)  # which draws, or not, by whether the processes are there already
-        torch.set_rng_state(outside)
+        with torch.random.fork_rng([]):
+            iterator = iter(self._loader)  # which draws, or not, by whether the processes are there already
         try:
             for size, batch in zip(self._batches.sizes, iterator, strict=True):
                 self.size = size

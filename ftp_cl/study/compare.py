@@ -1,6 +1,7 @@
 """Carries out a comparison, in pieces: what is finished is not run again."""
 
 import contextlib
+import gc
 import io
 import itertools
 import json
@@ -211,6 +212,7 @@ def _run(job: _Job, runs: Path, parent: int) -> tuple[_Job, dict[str, Any] | Non
             with without_collections():
                 from ftp_cl.runs.run import run  # imports torch and Avalanche, which the plan need not wait for
 
+            gc.collect()  # a trained model is part of a circle, and the one before may still have its memory
             path = run(load_config(job.all_overrides), directory)
         return job, json.loads(path.read_text()), None
     except Exception as error:  # the others go on

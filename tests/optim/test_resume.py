@@ -1,8 +1,10 @@
 """Training that is interrupted and resumed ends where uninterrupted training ends."""
 
+import copy
 import io
 import warnings
 
+import bitsandbytes
 import pytest
 import torch
 
@@ -166,6 +168,48 @@ def test_a_free_group_stays_free_after_loading_a_state_that_says_nothing_of_it(m
     train(model, optimizer, range(2))
     assert {name.split(".")[0] for name in ftp.radii()} == {"scale", "conv", "norm"}
     assert optimizer.param_groups[1]["ftp_k"] == 0.5 and "ftp" not in saved["param_groups"][1]
+
+
+class WithoutHooks(torch.optim.AdamW):
+    """Loads in its own way, as bitsandbytes' optimizers do."""
+
+    def load_state_dict(self, state_dict):
+        groups = copy.deepcopy(state_dict["param_groups"])
+        parameters = [p for group in self.param_groups for p in group["params"]]
+        for own, saved in zip(self.param_groups, groups, strict=True):
+            own.update({key: value for key, value in saved.items() if key != "params"})
+        states = copy.deepcopy(state_dict["state"])
+        self.state.update({parameter: states[index] for index, parameter in enumerate(parameters)})
+
+
+class WithHooks(torch.optim.AdamW):
+    """Does something of its own, and lets torch load."""
+
+    def load_state_dict(self, state_dict):
+        super().load_state_dict({**state_dict})
+
+
+@pytest.mark.parametrize("kind", [WithoutHooks, WithHooks, bitsandbytes.optim.AdamW8bit])
+def test_optimizers_that_load_in_their_own_way_bring_the_state_back(make_model, train, kind, caplog):
+    model, again = make_model(), make_model()
+    optimizer, resumed = (kind(each.parameters(), lr=0.05) for each in (model, again))
+    ftp = FTP(model).attach(optimizer)
+    train(model, optimizer, range(4))
+    loaded = FTP(again).attach(resumed)
+    again.load_state_dict(model.state_dict())
+    saved = copy.deepcopy(optimizer.state_dict())
+    with pytest.raises(ValueError, match="no state dict of FTP"):
+        resumed.load_state_dict({**saved, "ftp": 3})
+    assert not resumed.state, "what is refused changes nothing"
+    resumed.load_state_dict(state_dict=saved)
+    assert loaded.radii() == ftp.radii() and not caplog.text
+    train(model, optimizer, range(4, 8)), train(again, resumed, range(4, 8))
+    assert loaded.radii() == ftp.radii() and max(ftp.radii().values()) > 1e-3
+    for one, other in zip(model.parameters(), again.parameters(), strict=True):
+        assert torch.equal(one, other)
+    loaded.detach()
+    resumed.load_state_dict(saved)
+    assert loaded.radii() == ftp.radii(), "a detached one is as it was"
 
 
 def test_a_state_with_ftp_loads_into_an_optimizer_without(make_model, train):
