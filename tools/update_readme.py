@@ -48,7 +48,7 @@ CURVES = {"naive": "fine-tuning", "ftp": "FTP", "lora": "LoRA", "ftp on lora": "
 FIGURE = """\
 CLIP ViT-B/16 on a few photographs, {n} seeds. From a learning rate of {best} to {above}, fine-tuning ("naive") falls
 from {at_best} to {at_above} % accuracy. FTP with its default values has {ftp} % at {above}.
-FTP's lead in points, each at its best rate: {leads} (95 % intervals)."""
+FTP's lead in points, each at its most accurate rate: {leads} (95 % intervals)."""
 BOX = """\
 - `ftp-cl list` names {method} [methods](configs/method) ({combined} combine with FTP: `with=ftp`), {benchmark}
   [benchmarks](docs/benchmarks.md) and {model} [models](docs/models.md); weights from the hub or from files."""

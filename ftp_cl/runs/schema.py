@@ -309,7 +309,7 @@ def suggestion(word: str, known: Collection[str]) -> str:
     there = [key for key in known if dot and key.startswith(section + dot)] or {key.partition(".")[0] for key in known}
     nearest = difflib.get_close_matches(word, [*known, *there], n=1, cutoff=0.8)
     nearest = nearest or [key for key in known if key.rpartition(".")[2] == last]
-    nearest = nearest or difflib.get_close_matches(word, sorted(there), n=1)
+    nearest = nearest or ([] if dot else difflib.get_close_matches(word, sorted(there), n=1))
     if nearest:
         return f"; did you mean {nearest[0]}?"
     return f"; there are {', '.join(sorted(there))}." if there else "."
