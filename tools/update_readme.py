@@ -109,23 +109,48 @@ def show_rates(plan: str) -> str:
 
 
 def show_values() -> str:
-    """FTP's default values beside the best other pair of k and mu, at each rate, by accuracy and by OOD."""
+    """How far each pair of FTP's k and mu is behind the best of all, over data and rates, in points."""
+    cases = _cases("values")
+    rows = []
+    for pair in dict.fromkeys(pair for case in cases.values() for pair in case):
+        lags = [
+            [max(of[place] for of in case.values()) - case[pair][place] for case in cases.values()] for place in (0, 1)
+        ]
+        _, k, mu = pair.split()
+        rows.append([k, mu, *(f"{number:.1f}" for lag in lags for number in (sum(lag) / len(lag), max(lag)))])
+    heads = [f"{measure}, {of}" for measure in MEASURES.values() for of in ("mean", "worst")]
+    return _markdown([["k", "mu", *heads], *rows])
+
+
+def show_default_values() -> str:
+    """FTP's default values at each rate, with their lead over the best other pair of k and mu."""
     found = {tuple(names): ends for *names, ends, _ in _differences("values")}
-    means = _runs("values").group_by("setting", "row").agg(pl.col(*MEASURES).mean())
-    rate, rows = _rates("values"), []
-    for setting in load_plan("values").settings:
-        of_setting = {row: numbers for row, *numbers in means.filter(setting=setting).drop("setting").iter_rows()}
-        for default in (row for row in rate if row.startswith(DEFAULT) and row in of_setting):
-            others = [row for row in of_setting if rate[row] == rate[default] and row != default]
-            cells = []
-            for place, measure in enumerate(MEASURES.values()):
-                best = max(others, key=lambda row: of_setting[row][place])
-                own, other = of_setting[default][place], of_setting[best][place]
-                lead = found.get((setting, default, best, measure))
-                cells += [f"{own:.1f}", best.split(",")[0].removeprefix("ftp "), _bold(lead) if lead else f"{own - other:+.1f}"]
-            rows.append([setting, rate[default], *cells])
+    rows = []
+    for (setting, rate), case in _cases("values").items():
+        cells = []
+        for place, measure in enumerate(MEASURES.values()):
+            best = max((pair for pair in case if pair != DEFAULT), key=lambda pair: case[pair][place])
+            lead = found.get((setting, f"{DEFAULT}, {rate}", f"{best}, {rate}", measure))
+            difference = _bold(lead) if lead else f"{case[DEFAULT][place] - case[best][place]:+.1f}"
+            cells += [f"{case[DEFAULT][place]:.1f}", best.removeprefix("ftp "), difference]
+        rows.append([setting, rate, *cells])
     heads = [head for measure in MEASURES.values() for head in (measure, "best other k, mu", "lead")]
     return _markdown([["data", "rate", *heads], *rows])
+
+
+def _cases(plan: str) -> dict[tuple[str, str], dict[str, tuple[float, float]]]:
+    """Setting and rate -> accuracy and OOD of each curve, where all curves have results."""
+    means = _runs(plan).group_by("setting", "row").agg(pl.col(*MEASURES).mean()).sort("setting", "row").iter_rows()
+    cases: dict[tuple[str, str], dict[str, tuple[float, float]]] = {}
+    for setting, row, accuracy, ood in means:
+        curve, _, rate = row.partition(", ")
+        cases.setdefault((setting, rate), {})[curve] = accuracy, ood
+    curves = {method.curve for method in load_plan(plan).methods}
+    return {
+        case: cases[case]
+        for case in sorted(cases, key=lambda case: (case[0], float(case[1])))
+        if cases[case].keys() == curves
+    }
 
 
 def show_figure() -> str:
@@ -263,6 +288,7 @@ def from_results() -> dict[tuple[str, str], str]:
         ("docs/transformers.md", "rates"): show_rates("vit_rates"),
         ("docs/transformers.md", "lora rates"): show_rates("vit_lora"),
         ("docs/transformers.md", "values"): show_values(),
+        ("docs/transformers.md", "default values"): show_default_values(),
     }
     found |= {(page, "figure"): show_figure() for page in ("README.md", "docs/index.md", "docs/transformers.md")}
     found |= {("results/findings.md", plan): show_findings(plan) for plan in ("defaults", "comparison", "few_labels")}
