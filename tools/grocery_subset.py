@@ -1,9 +1,9 @@
-"""Copy a part of GroceryStoreDataset into folders, for benchmark=image_folder, small enough to train on with a CPU.
+r"""Copy a part of GroceryStoreDataset into folders, for benchmark=image_folder, small enough to train on with a CPU.
 
     python tools/grocery_subset.py GroceryStoreDataset ~/.avalanche/data/grocery_subset
     python tools/grocery_subset.py GroceryStoreDataset ~/.avalanche/data/grocery_quarter --every 4 --tested 6
     python tools/grocery_subset.py GroceryStoreDataset ~/.avalanche/data/grocery_half --every 2 --tested 3
-    python tools/grocery_subset.py GroceryStoreDataset ~/.avalanche/data/grocery_quarter_photographs \\
+    python tools/grocery_subset.py GroceryStoreDataset ~/.avalanche/data/grocery_quarter_photographs \
         --every 4 --photographs
 
 The first is for configs/vit_lora.yaml, 17 of the 81 classes; the second for vit_rates, 21; the third for grocery, 41;
