@@ -1,12 +1,13 @@
-"""Copy a part of GroceryStoreDataset into folders, for benchmark=image_folder, small enough to train on with a CPU.
+r"""Copy a part of GroceryStoreDataset into folders, for benchmark=image_folder, small enough to train on with a CPU.
 
     python tools/grocery_subset.py GroceryStoreDataset ~/.avalanche/data/grocery_subset
     python tools/grocery_subset.py GroceryStoreDataset ~/.avalanche/data/grocery_quarter --every 4 --tested 6
     python tools/grocery_subset.py GroceryStoreDataset ~/.avalanche/data/grocery_half --every 2 --tested 3
-    python tools/grocery_subset.py GroceryStoreDataset ~/.avalanche/data/grocery_quarter_photographs --every 4 --photographs
+    python tools/grocery_subset.py GroceryStoreDataset ~/.avalanche/data/grocery_quarter_photographs \
+        --every 4 --photographs
 
-The first is for configs/vit_lora.yaml, 17 of the 81 classes; the second for vit_rates, 21; the third for grocery, 41; the
-last for values, 21.
+The first is for configs/vit_lora.yaml, 17 of the 81 classes; the second for vit_rates, 21; the third for grocery, 41;
+the last for values, 21.
 Of each class all training photographs, a few test photographs, evenly spaced in the published list, and its product
 picture as OOD, unless --photographs is given.
 The data set (Klasson et al. 2019, arXiv 1901.00711) has an MIT licence.

@@ -36,6 +36,8 @@ OF_STREAMS = {
     "average_forgetting": "forgetting",
 }
 
+DEFAULT = "ftp 1 1e-2"
+
 KINDS = ("method", "benchmark", "model")
 VERDICTS = {(True, False): "Wins", (True, True): "Wins and loses", (False, True): "Loses", (False, False): "Undecided"}
 COSTS = """\
@@ -46,7 +48,7 @@ CURVES = {"naive": "fine-tuning", "ftp": "FTP", "lora": "LoRA", "ftp on lora": "
 FIGURE = """\
 CLIP ViT-B/16 on a few photographs, {n} seeds. From a learning rate of {best} to {above}, fine-tuning ("naive") falls
 from {at_best} to {at_above} % accuracy. FTP with its default values has {ftp} % at {above}.
-FTP's lead in points, each at its best rate: {leads} (95 % intervals)."""
+FTP's lead in points, each at its most accurate rate: {leads} (95 % intervals)."""
 BOX = """\
 - `ftp-cl list` names {method} [methods](configs/method) ({combined} combine with FTP: `with=ftp`), {benchmark}
   [benchmarks](docs/benchmarks.md) and {model} [models](docs/models.md); weights from the hub or from files."""
@@ -104,6 +106,51 @@ def show_rates(plan: str) -> str:
     rates = sorted({rate for of_curve in points.values() for rate in of_curve}, key=float)
     rows = [[rate, *(of_curve.get(rate, "") for of_curve in points.values())] for rate in rates]
     return _markdown([["rate", *points], *rows])
+
+
+def show_values() -> str:
+    """How far each pair of FTP's k and mu is behind the best of all, over data and rates, in points."""
+    cases = _cases("values")
+    rows = []
+    for pair in dict.fromkeys(pair for case in cases.values() for pair in case):
+        lags = [
+            [max(of[place] for of in case.values()) - case[pair][place] for case in cases.values()] for place in (0, 1)
+        ]
+        _, k, mu = pair.split()
+        rows.append([k, mu, *(f"{number:.1f}" for lag in lags for number in (sum(lag) / len(lag), max(lag)))])
+    heads = [f"{measure}, {of}" for measure in MEASURES.values() for of in ("mean", "worst")]
+    return _markdown([["k", "mu", *heads], *rows])
+
+
+def show_default_values() -> str:
+    """FTP's default values at each rate, with their lead over the best other pair of k and mu."""
+    found = {tuple(names): ends for *names, ends, _ in _differences("values")}
+    rows = []
+    for (setting, rate), case in _cases("values").items():
+        cells = []
+        for place, measure in enumerate(MEASURES.values()):
+            best = max((pair for pair in case if pair != DEFAULT), key=lambda pair: case[pair][place])
+            lead = found.get((setting, f"{DEFAULT}, {rate}", f"{best}, {rate}", measure))
+            difference = _bold(lead) if lead else f"{case[DEFAULT][place] - case[best][place]:+.1f}"
+            cells += [f"{case[DEFAULT][place]:.1f}", best.removeprefix("ftp "), difference]
+        rows.append([setting, rate, *cells])
+    heads = [head for measure in MEASURES.values() for head in (measure, "best other k, mu", "lead")]
+    return _markdown([["data", "rate", *heads], *rows])
+
+
+def _cases(plan: str) -> dict[tuple[str, str], dict[str, tuple[float, float]]]:
+    """Setting and rate -> accuracy and OOD of each curve, where all curves have results."""
+    means = _runs(plan).group_by("setting", "row").agg(pl.col(*MEASURES).mean()).sort("setting", "row").iter_rows()
+    cases: dict[tuple[str, str], dict[str, tuple[float, float]]] = {}
+    for setting, row, accuracy, ood in means:
+        curve, _, rate = row.partition(", ")
+        cases.setdefault((setting, rate), {})[curve] = accuracy, ood
+    curves = {method.curve for method in load_plan(plan).methods}
+    return {
+        case: cases[case]
+        for case in sorted(cases, key=lambda case: (case[0], float(case[1])))
+        if cases[case].keys() == curves
+    }
 
 
 def show_figure() -> str:
@@ -240,6 +287,8 @@ def from_results() -> dict[tuple[str, str], str]:
         ("docs/text.md", "rates"): show_rates("text"),
         ("docs/transformers.md", "rates"): show_rates("vit_rates"),
         ("docs/transformers.md", "lora rates"): show_rates("vit_lora"),
+        ("docs/transformers.md", "values"): show_values(),
+        ("docs/transformers.md", "default values"): show_default_values(),
     }
     found |= {(page, "figure"): show_figure() for page in ("README.md", "docs/index.md", "docs/transformers.md")}
     found |= {("results/findings.md", plan): show_findings(plan) for plan in ("defaults", "comparison", "few_labels")}

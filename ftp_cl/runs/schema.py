@@ -306,11 +306,12 @@ def flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def suggestion(word: str, known: Collection[str]) -> str:
     """The end of a sentence on an unknown word: the nearest known one, or all in its section."""
     section, dot, last = word.rpartition(".")
-    nearest = difflib.get_close_matches(word, known, n=1, cutoff=0.8)
+    there = [key for key in known if dot and key.startswith(section + dot)] or {key.partition(".")[0] for key in known}
+    nearest = difflib.get_close_matches(word, [*known, *there], n=1, cutoff=0.8)
     nearest = nearest or [key for key in known if key.rpartition(".")[2] == last]
+    nearest = nearest or ([] if dot else difflib.get_close_matches(word, sorted(there), n=1))
     if nearest:
         return f"; did you mean {nearest[0]}?"
-    there = [key for key in known if dot and key.startswith(section + dot)] or {key.partition(".")[0] for key in known}
     return f"; there are {', '.join(sorted(there))}." if there else "."
 
 

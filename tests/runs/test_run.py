@@ -152,7 +152,7 @@ def test_with_ftp_is_the_name_that_a_combination_had_before(ftp_cl):
         (["method=mars_pgm", "with=ftp"], "makes no sense: it projects by itself"),
         (["method=ftp", "with=ftp"], "it is FTP already"),
         (["method=ftp_ewc", "with=ftp"], "it is a combination with FTP already"),
-        (["method=ewk", "with=ftp"], "method=ewk is unknown; there are agem"),
+        (["method=ewk", "with=ftp"], "method=ewk is unknown; did you mean ewc?"),
         (["model.width=8", "benchmark=true"], "benchmark=true is unknown; there are camvid"),
         (["method=ewc", "with=ftpp"], "with=ftpp is unknown: it must be ftp or null"),
         (["+method._target_=os.system"], "_target_ stands in the files that ship only"),
