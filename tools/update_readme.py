@@ -139,18 +139,17 @@ def show_default_values() -> str:
 
 
 def _cases(plan: str) -> dict[tuple[str, str], dict[str, tuple[float, float]]]:
-    """Setting and rate -> accuracy and OOD of each curve, where all curves have results."""
-    means = _runs(plan).group_by("setting", "row").agg(pl.col(*MEASURES).mean()).sort("setting", "row").iter_rows()
+    """Setting and rate -> mean accuracy and OOD of each curve, over the seeds that all curves have."""
+    curves, rates = {method.name: method.curve for method in load_plan(plan).methods}, _rates(plan)
+    runs = _runs(plan).with_columns(
+        curve=pl.col("row").replace_strict(curves), rate=pl.col("row").replace_strict(rates)
+    )
+    has_all = pl.col("curve").n_unique().over("setting", "rate", "seed") == len(set(curves.values()))
+    means = runs.filter(has_all).group_by("setting", "rate", "curve").agg(pl.col(*MEASURES).mean())
     cases: dict[tuple[str, str], dict[str, tuple[float, float]]] = {}
-    for setting, row, accuracy, ood in means:
-        curve, _, rate = row.partition(", ")
-        cases.setdefault((setting, rate), {})[curve] = accuracy, ood
-    curves = {method.curve for method in load_plan(plan).methods}
-    return {
-        case: cases[case]
-        for case in sorted(cases, key=lambda case: (case[0], float(case[1])))
-        if cases[case].keys() == curves
-    }
+    for setting, rate, curve, *numbers in means.sort("setting", pl.col("rate").cast(float), "curve").iter_rows():
+        cases.setdefault((setting, rate), {})[curve] = tuple(numbers)
+    return cases
 
 
 def show_figure() -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, cast
 
 from torchvision.transforms.functional import to_tensor
 
+from ftp_cl.benchmarks._checks import check_choice
 from ftp_cl.benchmarks._dataset import LabelledDataset, NamedDataset
 
 if TYPE_CHECKING:
@@ -216,6 +217,10 @@ def _with_unseen(
     from ftp_cl.benchmarks.corruptions import with_corruptions
     from ftp_cl.benchmarks.ood import with_ood
 
+    corrupted = corruptions.get("stream", "test")
+    check_choice("corrupted stream", corrupted, ("test", "validation"))
+    if corrupted not in benchmark.streams:
+        raise ValueError("corrupted='validation' needs validation images: give validation_fraction=0.2, for instance.")
     if taken := {"class_names", "rename", "eval_transform"}.intersection(ood):
         raise ValueError(f"ood_{min(taken)} has a name that means something else: rename it.")
     return with_corruptions(with_ood(benchmark, **ood), **corruptions)

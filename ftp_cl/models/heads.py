@@ -85,7 +85,7 @@ class ClassifierHead(DynamicModule):
     """
 
     active_units: Tensor
-    _per_class: tuple[str, ...] = ()
+    _per_class: tuple[str, ...] = ("weight",)
     """Names in the state dict of the tensors that have a row for each class, beside ``active_units``.
 
     A state dict's number of rows is that of the first.

@@ -4,6 +4,7 @@ It rides under a key of its own; for torch.distributed.checkpoint, which keeps n
 parameter's state.
 """
 
+import inspect
 import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -27,6 +28,7 @@ _GROUP_KEYS = ("ftp", "ftp_k")
 """What a parameter group may say to FTP."""
 
 _PREFIX = "ftp_"
+_NONE = "The loaded optimizer state holds none of FTP's: anchors and radii stay as they are."
 _TENSORS = ("anchor", "change", "norms", "shape")
 
 
@@ -42,28 +44,35 @@ class Riding:
     def __init__(self, tracked: Tracked, states: States, saved: Callable[[], dict[str, Any]]) -> None:
         self._tracked, self._states, self._saved = tracked, states, saved
         self._loading: dict[str, TensorState | FactorState] | None = None
-        self._is_within = False
+        self._is_within = self._was_called = False
 
     def hooks(self, optimizer: Optimizer) -> list[Any]:
         """Handles of hooks of this optimizer, or of a wrapper."""
-        handles: list[Any] = [optimizer.register_state_dict_post_hook(self._add)]
-        if getattr(type(optimizer), "load_state_dict", None) is not Optimizer.load_state_dict:  # it may call no hooks
-            return [*handles, _Loading(optimizer, self)]
-        return [
-            *handles,
+        handles: list[Any] = [
+            optimizer.register_state_dict_post_hook(self._add),
             optimizer.register_load_state_dict_pre_hook(self._before_loading),
-            optimizer.register_load_state_dict_post_hook(self._is_loaded),
+            optimizer.register_load_state_dict_post_hook(self._after_loading),
         ]
+        own = getattr(type(optimizer), "load_state_dict", None)
+        if own is not Optimizer.load_state_dict or "load_state_dict" in vars(optimizer):  # which may call no hooks
+            handles.append(_Loading(optimizer, self))
+        return handles
 
-    def load(self, optimizer: Optimizer, load: Callable[..., Any], state_dict: dict[str, Any]) -> Any:
-        """Load by an optimizer's own method; hooks that are called within it find nothing to do."""
-        rest = self._before_loading(optimizer, state_dict)
-        is_within, self._is_within = self._is_within, True
+    def load(self, optimizer: Optimizer, load: Callable[[Any], Any], state_dict: Any) -> Any:
+        """Load by an optimizer's own method; where FTP's state is not at hand here, hooks within may still find it."""
+        self._was_called = False
+        rest, states = self._taken(optimizer, state_dict) if isinstance(state_dict, Mapping) else (state_dict, None)
+        if states is None:
+            result = load(state_dict)
+            if not self._was_called:
+                logger.warning(_NONE)
+            return result
+        before, self._is_within = self._is_within, True
         try:
             result = load(rest)
         finally:
-            self._is_within = is_within
-        self._is_loaded(optimizer)
+            self._is_within = before
+        self._states.replace(states)
         return result
 
     def _add(self, optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
@@ -80,28 +89,33 @@ class Riding:
                 state[index] = {**state.get(index, {}), **entries}
         return {**state_dict, "state": state}
 
-    def _before_loading(self, optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
+    def _before_loading(self, optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any] | None:
         """Check FTP's part; it is taken over once the optimizer has taken its own, which it may refuse."""
         if self._is_within:
-            return state_dict
-        tensors, rest = self._taken_off(optimizer, state_dict)
-        own = {"version": 1, "tensors": tensors} if tensors else state_dict.get(STATE_KEY)
-        state_dict = {key: value for key, value in rest.items() if key != STATE_KEY}
-        self._loading = None if own is None else self._states.parse(own)
+            return None
+        self._was_called = True
+        rest, self._loading = self._taken(optimizer, state_dict)
         if self._loading is None:
-            logger.warning("The loaded optimizer state holds none of FTP's: anchors and radii stay as they are.")
-        groups, saved = optimizer.param_groups, state_dict.get("param_groups", ())
-        if len(groups) == len(saved):  # torch drops what a group says to FTP if the saved one does not say it
-            told = [{key: group[key] for key in _GROUP_KEYS if key in group} for group in groups]
-            state_dict["param_groups"] = [{**own, **group} for own, group in zip(told, saved, strict=True)]
-        return state_dict
+            logger.warning(_NONE)
+        return rest
 
-    def _is_loaded(self, optimizer: Optimizer) -> None:
-        if self._is_within:
-            return
+    def _after_loading(self, optimizer: Optimizer) -> None:
         states, self._loading = self._loading, None
         if states is not None:
             self._states.replace(states)
+
+    def _taken(
+        self, optimizer: Optimizer, state_dict: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, TensorState | FactorState] | None]:
+        """The state dict without FTP's part, and that, checked; None: it has none."""
+        tensors, rest = self._taken_off(optimizer, state_dict)
+        own = {"version": 1, "tensors": tensors} if tensors else state_dict.get(STATE_KEY)
+        rest = {key: value for key, value in rest.items() if key != STATE_KEY}
+        groups, saved = optimizer.param_groups, rest.get("param_groups", ())
+        if len(groups) == len(saved):  # torch drops what a group says to FTP if the saved one does not say it
+            told = [{key: group[key] for key in _GROUP_KEYS if key in group} for group in groups]
+            rest["param_groups"] = [{**own, **group} for own, group in zip(told, saved, strict=True)]
+        return rest, None if own is None else self._states.parse(own)
 
     def _taken_off(self, optimizer: Optimizer, state_dict: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """FTP's state by name, if it rides in parameters' states, and the state dict without it.
@@ -133,20 +147,32 @@ class _Loading:
 
     def __init__(self, optimizer: Optimizer, riding: Riding) -> None:
         self._optimizer = weakref.ref(optimizer)
-        load, known = type(optimizer).load_state_dict, self._optimizer
+        self._before = vars(optimizer).get("load_state_dict")
+        before, known, unbound = self._before, self._optimizer, type(optimizer).load_state_dict
 
-        def load_state_dict(state_dict: dict[str, Any], **options: Any) -> Any:
+        def load_state_dict(*args: Any, **options: Any) -> Any:
             own = known()
             assert own is not None
-            return riding.load(own, partial(load, own, **options), state_dict)
+            load = before or partial(unbound, own)
+            bound = inspect.signature(load).bind(*args, **options)
+            first = next(iter(bound.arguments))
 
-        vars(optimizer)["load_state_dict"] = load_state_dict
+            def load_without(rest: Any) -> Any:
+                bound.arguments[first] = rest
+                return load(*bound.args, **bound.kwargs)
+
+            return riding.load(own, load_without, bound.arguments[first])
+
+        self._ours = vars(optimizer)["load_state_dict"] = load_state_dict
 
     def remove(self) -> None:
-        """Leave the optimizer as it was."""
+        """Leave the optimizer as it was, unless somebody else stands there by now."""
         optimizer = self._optimizer()
-        if optimizer is not None:
-            vars(optimizer).pop("load_state_dict", None)
+        if optimizer is None or vars(optimizer).get("load_state_dict") is not self._ours:
+            return
+        del vars(optimizer)["load_state_dict"]
+        if self._before is not None:
+            vars(optimizer)["load_state_dict"] = self._before
 
 
 def _is_own(name: Any) -> bool:

@@ -1,12 +1,13 @@
 """How an iteration is carried out: precision, compilation, memory layout, parts of a batch, mixup, clipping."""
 
+import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_is_leaf, tree_leaves, tree_map
 
 from ftp_cl.models import ContinualClassifier
 from ftp_cl.plugins.processes import average, count, joined, share
@@ -215,7 +216,7 @@ class Engine:
             is_half = self._is_scaled or not torch.is_grad_enabled()
         with torch.autocast(self.device.type, self._dtype, enabled=is_half):
             output = self._compiled(forward, *args, **kwargs) if self._compile else forward(*args, **kwargs)
-            return tree_map_only(Tensor, _to_float, output)
+            return _to_float(output)
 
     def _compiled(self, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         # The backward pass is compiled at once: what can fail fails here.
@@ -260,5 +261,14 @@ def _weights(optimizer: Any) -> list[nn.Parameter]:
     return [weight for group in optimizer.param_groups for weight in group["params"]]
 
 
-def _to_float(output: Tensor) -> Tensor:
-    return output.float() if output.dtype in (torch.bfloat16, torch.float16) else output
+def _to_float(output: Any) -> Any:
+    """What a model returns, in float32: the tensors in its lists, tuples, dicts and what else torch goes through."""
+    if isinstance(output, Tensor):
+        return output.float() if output.dtype in (torch.bfloat16, torch.float16) else output
+    if not tree_is_leaf(output):
+        return tree_map(_to_float, output)
+    if not isinstance(output, dict):
+        return output
+    found = copy.copy(output)  # a kind of dict that torch does not know
+    found.update({key: _to_float(value) for key, value in output.items()})
+    return found

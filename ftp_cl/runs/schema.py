@@ -306,13 +306,21 @@ def flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def suggestion(word: str, known: Collection[str]) -> str:
     """The end of a sentence on an unknown word: the nearest known one, or all in its section."""
     section, dot, last = word.rpartition(".")
-    there = [key for key in known if dot and key.startswith(section + dot)] or {key.partition(".")[0] for key in known}
-    nearest = difflib.get_close_matches(word, [*known, *there], n=1, cutoff=0.8)
+    if beside := {key[len(section) + 1 :]: key for key in known if dot and key.startswith(section + dot)}:
+        nearest = [beside[name] for name in difflib.get_close_matches(last, beside, n=1)]
+        there = sorted(beside.values())
+    else:
+        there = sorted({key.partition(".")[0] for key in known})
+        holding = [key for key in there if word in key]
+        nearest = holding if len(holding) == 1 else difflib.get_close_matches(word, [*known, *there], n=1, cutoff=0.8)
     nearest = nearest or [key for key in known if key.rpartition(".")[2] == last]
-    nearest = nearest or ([] if dot else difflib.get_close_matches(word, sorted(there), n=1))
     if nearest:
         return f"; did you mean {nearest[0]}?"
-    return f"; there are {', '.join(sorted(there))}." if there else "."
+    if not there:
+        return "."
+    near = difflib.get_close_matches(word, known, n=1) if len(there) == len(known) else []  # single words, no keys
+    proposal = f"; did you mean {near[0]}? There are " if near else "; there are "
+    return f"{proposal}{', '.join(there)}."
 
 
 def table_of_keys() -> str:

@@ -165,6 +165,7 @@ def damage(root, name):
         (lambda root: None, {"size": 16}, "the nearest is 32"),
         (lambda root: None, {"corruptions": "fogg"}, "did you mean 'fog'"),
         (lambda root: None, {"corruption_source": "mad"}, "did you mean 'made'"),
+        (lambda root: None, {"corruptions": "fog", "corrupted": "validation"}, "take corruption_source='made'"),
     ],
 )
 def test_damaged_files_and_wrong_arguments_raise_one_clear_sentence(cifar_tree, change, options, message, one_sentence):

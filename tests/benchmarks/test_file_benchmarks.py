@@ -300,6 +300,13 @@ def test_folders_of_ones_own(tmp_path, image_writer, one_sentence, sizes):
     assert benchmark.streams["ood_night"][0].current_experience == 1
     assert benchmark.description["ood"]["ood_night"]["left_out"] == ["owl"]
 
+    corrupted = {"size": 32, "corruptions": "contrast", "severities": 1, "corrupted": "validation"}
+    chosen = image_folder(tmp_path, validation_fraction=0.3, **corrupted)
+    assert sizes(chosen) == {"train": [4], "test": [4], "validation": [2], "ood_night": [1], "ood_contrast_1": [2]}
+    assert chosen.description["ood"]["ood_contrast_1"]["corrupted"] == "validation"
+    one_sentence(lambda: image_folder(tmp_path, **corrupted), "corrupted='validation' needs validation images")
+    one_sentence(lambda: image_folder(tmp_path, corrupted="train"), "Unknown corrupted stream 'train'")
+
     (tmp_path / "test" / "fox").mkdir()
     one_sentence(lambda: image_folder(tmp_path), "test/fox holds no images")
     image_writer(tmp_path / "test" / "fox" / "1.jpg")

@@ -57,6 +57,16 @@ def bert(tmp_path, _):
     return transformers.Trainer, {**options, "ftp_options": {"exclude": "classifier"}}
 
 
+def bert_with_lora_in_8_bits(tmp_path, folder):
+    """README's recipe, and an optimizer that loads its state in its own way."""
+    import peft
+
+    trainer, options = bert(tmp_path, folder)
+    model = peft.get_peft_model(options["model"], peft.LoraConfig(r=2, task_type="SEQ_CLS"))
+    arguments = type(options["args"])(str(tmp_path), **ARGUMENTS, optim="adamw_8bit", learning_rate=1e-2)
+    return trainer, {**options, "model": model, "args": arguments, "ftp_options": {"exclude": "*modules_to_save*"}}
+
+
 def llama(tmp_path, folder, lora=None):
     """TRL's trainer, whose data are texts."""
     import trl
@@ -84,7 +94,7 @@ def llama_with_lora(tmp_path, folder):
 
 @pytest.mark.filterwarnings("ignore")  # of packages that are not ours
 @pytest.mark.slow
-@pytest.mark.parametrize("make", [bert, llama, llama_with_lora])
+@pytest.mark.parametrize("make", [bert, bert_with_lora_in_8_bits, llama, llama_with_lora])
 def test_trainers_of_transformers_and_trl(tmp_path, tiny_llama, make):
     def trainer():
         base, options = make(tmp_path, tiny_llama)

@@ -212,6 +212,49 @@ def test_optimizers_that_load_in_their_own_way_bring_the_state_back(make_model, 
     assert loaded.radii() == ftp.radii(), "a detached one is as it was"
 
 
+class Nested(torch.optim.AdamW):
+    """Keeps another one's state dict within its own, as SAM may."""
+
+    def state_dict(self):
+        return {"own": 1, "base": super().state_dict()}
+
+    def load_state_dict(self, nested, strict=True):
+        super().load_state_dict(nested["base"])
+
+
+def test_a_state_that_an_optimizer_keeps_deeper_comes_back(make_model, train, caplog):
+    model, again = make_model(), make_model()
+    optimizer, resumed = (Nested(each.parameters(), lr=0.05) for each in (model, again))
+    ftp, loaded = FTP(model).attach(optimizer), FTP(again).attach(resumed)
+    train(model, optimizer, range(4))
+    for load in (resumed.load_state_dict, lambda state, strict: Nested.load_state_dict(resumed, state, strict)):
+        loaded.load_state_dict({"version": 1, "tensors": {}})
+        load(copy.deepcopy(optimizer.state_dict()), False)
+        assert loaded.radii() == ftp.radii() and not caplog.text
+    plain = torch.optim.AdamW(make_model().parameters(), lr=0.05)
+    resumed.load_state_dict(nested={"own": 1, "base": plain.state_dict()})
+    assert caplog.text.count("holds none of FTP's") == 1
+
+
+def test_a_way_to_load_that_somebody_has_set_is_kept(make_model):
+    model, called = make_model(), []
+    optimizer = torch.optim.AdamW(model.parameters())
+
+    def load(state_dict):
+        called.append(state_dict)
+
+    optimizer.load_state_dict = load
+    ftp = FTP(model).attach(optimizer)
+    optimizer.load_state_dict(optimizer.state_dict())
+    assert called and "ftp" not in called[0]
+    ftp.detach()
+    assert optimizer.load_state_dict is load
+    ftp.attach(optimizer)
+    del optimizer.load_state_dict
+    ftp.detach()
+    assert "load_state_dict" not in vars(optimizer)
+
+
 def test_a_state_with_ftp_loads_into_an_optimizer_without(make_model, train):
     model = make_model()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)

@@ -4,16 +4,18 @@ import functools
 import json
 import sys
 import types
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy, one_hot
+from transformers.modeling_outputs import SequenceClassifierOutput
 
 from ftp_cl.models import pretrained
 from ftp_cl.runs.config import ConfigError, load_config
-from ftp_cl.runs.engine import Engine
+from ftp_cl.runs.engine import Engine, _to_float
 from ftp_cl.runs.optimizer import build_optimizer
 from ftp_cl.runs.run import run
 
@@ -263,3 +265,19 @@ def test_a_strategy_with_a_loop_of_its_own_refuses_what_needs_avalanches(tmp_pat
     own = "strategy={name: 'my_parts:MyLoop'}"
     with pytest.raises(ConfigError, match=f"{key.split('=')[0]}.* needs Avalanche's training loop, and MyLoop"):
         run(load_config([*SHORT, "method=naive", own, key]), tmp_path / "run")
+
+
+class Attributes(dict):
+    """A dict of a kind of its own, as some models return."""
+
+
+@pytest.mark.parametrize("kind", [dict, OrderedDict, Attributes, SequenceClassifierOutput])
+def test_outputs_in_half_precision_become_float32_whatever_holds_them(kind):
+    half = torch.ones(2, dtype=torch.bfloat16)
+    output = _to_float(kind(logits=half, loss=half, hidden_states=[half, (half, None)]))
+    assert type(output) is kind
+    deepest = output["hidden_states"][1]
+    assert {t.dtype for t in (output["logits"], output["loss"], output["hidden_states"][0], deepest[0])} == {
+        torch.float32
+    }
+    assert deepest[1] is None
