@@ -61,7 +61,7 @@ class Riding:
     def load(self, optimizer: Optimizer, load: Callable[[Any], Any], state_dict: Any) -> Any:
         """Load by an optimizer's own method; where FTP's state is not at hand here, hooks within may still find it."""
         self._was_called = False
-        rest, states = self._taken(optimizer, state_dict) if isinstance(state_dict, Mapping) else (state_dict, None)
+        rest, states = self._taken(optimizer, state_dict) if _is_as_torchs(state_dict) else (state_dict, None)
         if states is None:
             result = load(state_dict)
             if not self._was_called:
@@ -173,6 +173,14 @@ class _Loading:
         del vars(optimizer)["load_state_dict"]
         if self._before is not None:
             vars(optimizer)["load_state_dict"] = self._before
+
+
+def _is_as_torchs(state_dict: Any) -> bool:
+    """Whether it has torch's form: groups, and a mapping for each parameter, or None for what another process keeps."""
+    if not isinstance(state_dict, Mapping) or not isinstance(state_dict.get("param_groups"), list):
+        return False
+    states = state_dict.get("state")
+    return isinstance(states, Mapping) and all(state is None or isinstance(state, Mapping) for state in states.values())
 
 
 def _is_own(name: Any) -> bool:

@@ -236,6 +236,25 @@ def test_a_state_that_an_optimizer_keeps_deeper_comes_back(make_model, train, ca
     assert caplog.text.count("holds none of FTP's") == 1
 
 
+class Flat(torch.optim.SGD):
+    """Saves and loads in a form of its own."""
+
+    def state_dict(self):
+        return {"state": {0: torch.ones(2)}, "param_groups": {"lr": 0.5}}
+
+    def load_state_dict(self, state_dict):
+        self.param_groups[0]["lr"] = state_dict["param_groups"]["lr"]
+
+
+def test_a_state_in_another_form_than_torch_s_is_the_optimizer_s_own_matter(make_model, caplog):
+    model = make_model()
+    optimizer = Flat(model.parameters(), lr=0.1)
+    FTP(model).attach(optimizer)
+    optimizer.load_state_dict(optimizer.state_dict())
+    assert optimizer.param_groups[0]["lr"] == 0.5
+    assert caplog.text.count("holds none of FTP's") == 1, "FTP's state was not saved with it"
+
+
 def test_a_way_to_load_that_somebody_has_set_is_kept(make_model):
     model, called = make_model(), []
     optimizer = torch.optim.AdamW(model.parameters())
