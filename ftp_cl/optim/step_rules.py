@@ -1,6 +1,7 @@
-"""Rules that act on weights around an anchor in every step of any torch optimizer: a decay, or a fixed ball."""
+"""Rules around an anchor in every step of any torch optimizer: a decay, a fixed ball, a projected gradient."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 import torch
@@ -18,7 +19,10 @@ class StepRule(Protocol):
     """What happens to one tensor in one step."""
 
     def before(self, weights: Tensor, anchor: Tensor, gradient: Tensor) -> Any:
-        """Look at the weights that the optimizer is about to change; what is returned goes to `after`."""
+        """Look at the weights that the optimizer is about to change, or change the gradient in place.
+
+        What is returned goes to `after`.
+        """
 
     def after(self, weights: Tensor, anchor: Tensor, seen: Any) -> None:
         """Change the optimizer's new weights in place."""
@@ -91,6 +95,80 @@ class FixedRadius:
         torch.addcmul(anchor, change, per_row(ratio.to(change.dtype), change), out=weights)
 
 
+@dataclass
+class Strength:
+    """How strongly the gradient of one tensor is projected, and what the next step learns that from.
+
+    Attributes:
+        numbers: omega and the running means of its derivatives and of their squares, shape [3], float32.
+        steps: in which the tensor had a gradient.
+        projected: the part of the last gradient along the change, in the tensor's shape, float32.
+    """
+
+    numbers: Tensor
+    steps: int
+    projected: Tensor
+
+
+class DirectionalProjection:
+    """Directional gradient projection (DiGraP): a gradient loses part of what leads straight away from the anchor.
+
+    Huang, Tian, Maneechotesuwan, Chopra, Kira, "Directional Gradient Projection for Robust Fine-Tuning of Foundation
+    Models", ICLR 2025, arXiv 2502.15895, Algorithm 1, with any optimizer where the paper has Adam. For each tensor,
+    with weights W, anchor W0, gradient g, and c = W - W0::
+
+        p = <g, c> / |c|^2 c
+        if <g, c> < 0:  g <- g - omega p
+
+    so that omega = 1 leaves only what is orthogonal to the change. omega begins at 0 and takes a step of Adam in
+    [0, 1] along the loss's derivative by it, <g, p of the step before>, which is divided by the lengths of both: the
+    paper normalises it, and the source that was at hand does not say how.
+
+    Args:
+        mu: Adam's step size for omega: it grows by about as much in a step. The paper tunes it; 1e-2 is FTP's.
+
+    Attributes:
+        strengths: parameter -> its `Strength`, of those that have had a step.
+
+    Raises:
+        ValueError: if `mu` is negative.
+    """
+
+    def __init__(self, mu: float = 1e-2) -> None:
+        if mu < 0:
+            raise ValueError(f"mu={mu} must be at least 0.")
+        self.mu = mu
+        self.strengths: dict[Tensor, Strength] = {}
+
+    def before(self, weights: Tensor, anchor: Tensor, gradient: Tensor) -> None:
+        """Learn omega and project the gradient in place. No value is read back from the device."""
+        change, own = (weights - anchor).float(), gradient.float()
+        product = (own * change).sum()
+        projected = change.mul_(product / change.square().sum().clamp_min(_SMALLEST_DISTANCE**2))
+        strength = self.strengths.get(weights)
+        if strength is None:
+            numbers = projected.new_zeros(3)
+        else:
+            last = strength.projected.to(projected.device)
+            lengths = torch.linalg.vector_norm(own) * torch.linalg.vector_norm(last)
+            numbers = strength.numbers.to(projected.device)
+            self._learn(numbers, (own * last).sum() / lengths, strength.steps + 1)
+        self.strengths[weights] = Strength(numbers, 1 if strength is None else strength.steps + 1, projected)
+        gradient.sub_((projected * (numbers[0] * (product < 0))).to(gradient.dtype))
+
+    def after(self, weights: Tensor, anchor: Tensor, seen: None) -> None:
+        """Nothing: the optimizer's step is taken as it is."""
+
+    def _learn(self, numbers: Tensor, derivative: Tensor, steps: int) -> None:
+        """A step of Adam, whose bias correction counts the first step, too; a derivative that is not finite is 0."""
+        derivative = derivative.where(derivative.isfinite(), 0.0)
+        omega, first, second = numbers.unbind()
+        first.mul_(0.9).add_(derivative, alpha=0.1)
+        second.mul_(0.999).addcmul_(derivative, derivative, value=0.001)
+        mean, deviation = first / (1 - 0.9**steps), (second / (1 - 0.999**steps)).sqrt_()
+        omega.sub_(mean.mul_(self.mu).div_(deviation.add_(1e-8))).clamp_(0, 1)
+
+
 class AnchoredSteps:
     """Applies a rule to chosen tensors in each `optimizer.step()`, through torch's own step hooks.
 
@@ -101,7 +179,7 @@ class AnchoredSteps:
     computes them inside the step is not supported.
 
     Args:
-        rule: `SelectiveDecay`, `FixedRadius`, or another `StepRule`.
+        rule: `SelectiveDecay`, `FixedRadius`, `DirectionalProjection`, or another `StepRule`.
         anchors: the anchor of each parameter, in the same shape; copied. They follow their parameters to another device
             or dtype.
     """

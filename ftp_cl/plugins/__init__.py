@@ -2,14 +2,7 @@
 
 from ftp_cl.plugins.agem import AGEM
 from ftp_cl.plugins.anchor import AnchoredPlugin
-from ftp_cl.plugins.anchor_methods import (
-    AnchoredStepPlugin,
-    AnchorPenalty,
-    FixedRadiusPlugin,
-    SPDPlugin,
-    TPGMPlugin,
-    WiSEFT,
-)
+from ftp_cl.plugins.anchor_methods import AnchorPenalty, TPGMPlugin, WiSEFT
 from ftp_cl.plugins.aper import APER
 from ftp_cl.plugins.classifier import find_classifier
 from ftp_cl.plugins.classifier_alignment import ClassifierAlignment
@@ -37,6 +30,7 @@ from ftp_cl.plugins.semi_supervised import (
 )
 from ftp_cl.plugins.separated_softmax import SeparatedCriterion, SeparatedSoftmax
 from ftp_cl.plugins.sldc import SLDC
+from ftp_cl.plugins.step_methods import AnchoredStepPlugin, DiGraPPlugin, FixedRadiusPlugin, SPDPlugin
 from ftp_cl.plugins.synaptic_intelligence import SynapticIntelligence
 
 __all__ = [
@@ -49,6 +43,7 @@ __all__ = [
     "AnchoredStepPlugin",
     "ClassifierAlignment",
     "DarkExperienceReplay",
+    "DiGraPPlugin",
     "FTPPlugin",
     "FeatureDistillation",
     "FixMatch",
