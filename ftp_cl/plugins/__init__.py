@@ -2,11 +2,19 @@
 
 from ftp_cl.plugins.agem import AGEM
 from ftp_cl.plugins.anchor import AnchoredPlugin
-from ftp_cl.plugins.anchor_methods import AnchorPenalty, TPGMPlugin, WiSEFT
+from ftp_cl.plugins.anchor_methods import (
+    AnchoredStepPlugin,
+    AnchorPenalty,
+    FixedRadiusPlugin,
+    SPDPlugin,
+    TPGMPlugin,
+    WiSEFT,
+)
 from ftp_cl.plugins.aper import APER
 from ftp_cl.plugins.classifier import find_classifier
 from ftp_cl.plugins.classifier_alignment import ClassifierAlignment
 from ftp_cl.plugins.dark_experience import DarkExperienceReplay
+from ftp_cl.plugins.digrap import DiGraPPlugin
 from ftp_cl.plugins.distillation import FeatureDistillation
 from ftp_cl.plugins.freeze_batch_norm import FreezeBatchNorm, freeze_batch_norm
 from ftp_cl.plugins.fresh_optimizer import FreshOptimizer
@@ -30,7 +38,6 @@ from ftp_cl.plugins.semi_supervised import (
 )
 from ftp_cl.plugins.separated_softmax import SeparatedCriterion, SeparatedSoftmax
 from ftp_cl.plugins.sldc import SLDC
-from ftp_cl.plugins.step_methods import AnchoredStepPlugin, DiGraPPlugin, FixedRadiusPlugin, SPDPlugin
 from ftp_cl.plugins.synaptic_intelligence import SynapticIntelligence
 
 __all__ = [

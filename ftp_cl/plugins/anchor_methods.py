@@ -1,4 +1,4 @@
-"""Methods that keep weights near an anchor, by other means than FTP: penalties, TPGM, WiSE-FT."""
+"""Methods that keep weights near an anchor, by other means than FTP: penalties, SPD, fixed radius, TPGM, WiSE-FT."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -8,12 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from ftp_cl.models.imprinting import evaluating
-from ftp_cl.optim import TPGM, l2_sp, mars_sp
+from ftp_cl.optim import TPGM, AnchoredSteps, FixedRadius, SelectiveDecay, l2_sp, mars_sp
 from ftp_cl.optim.adapter_kinds import Adapter, adapters_in
+from ftp_cl.optim.adapters import has_factors
+from ftp_cl.optim.checks import followers
 from ftp_cl.optim.names import Exclude
 from ftp_cl.optim.next_adapter import keep_changes
 from ftp_cl.optim.penalties import l2_of_adapters
+from ftp_cl.optim.step_rules import StepRule
 from ftp_cl.plugins.anchor import Anchor, AnchoredPlugin
+from ftp_cl.plugins.ftp import optimizer_of, refuse_without_steps
 from ftp_cl.plugins.radius_data import check_source, endless_losses, radius_dataset
 from ftp_cl.plugins.stages import begins, refuse_hidden, refuse_inner_updates, refuse_parts
 
@@ -87,6 +91,91 @@ def _products(model: nn.Module) -> list[Adapter]:
     """The trained adapters whose change is one product."""
     found = (adapter for adapter in adapters_in(model) if isinstance(adapter, Adapter) and adapter.is_trained)
     return [adapter for adapter in found if len(adapter.pairs()) == 1]
+
+
+class _PluginsSteps(AnchoredSteps):
+    """To be told from those that a user attaches."""
+
+
+class AnchoredStepPlugin(AnchoredPlugin):
+    """Applies a rule of `ftp_cl.optim.step_rules` around the anchor in every optimizer step.
+
+    Args:
+        rule: `SelectiveDecay` (SPD), `FixedRadius` (MARS-PGM) or `DirectionalProjection` (DiGraP).
+        anchor: see `AnchoredPlugin`.
+        exclude: see `AnchoredPlugin`.
+    """
+
+    def __init__(self, rule: StepRule, anchor: Anchor = "previous", exclude: Exclude = "head") -> None:
+        super().__init__(anchor, exclude)
+        self.rule = rule
+        self._steps: _PluginsSteps | None = None
+
+    def begin(self, strategy: Any) -> None:
+        """Let go: the anchored weights are others."""
+        self._detach()
+
+    def before_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
+        """Follow the optimizer; after a resume, too, only now: hooks run in the order in which plugins attach here."""
+        super().before_training_iteration(strategy, **kwargs)
+        if self._steps is not None:
+            return
+        refuse_without_steps(strategy, type(self).__name__)
+        optimizer = optimizer_of(strategy)
+        if optimizer is None:
+            raise TypeError(f"{type(strategy).__name__} has no optimizer whose steps could be followed.")
+        others = [plugin._steps for plugin in strategy.plugins if isinstance(plugin, AnchoredStepPlugin)]
+        for steps in followers(optimizer, _PluginsSteps):
+            if steps not in others:
+                steps.detach()  # of a strategy whose training was interrupted
+        anchors = {weight: self.anchor_weights[name] for name, weight in self.weights.items()}
+        self._steps = _PluginsSteps(self.rule, anchors).attach(optimizer)
+
+    def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """Let go: the next experience may bring other parameters, and hooks survive no copy."""
+        self._detach()
+
+    def _detach(self) -> None:
+        if self._steps is not None:
+            self._steps.detach()
+            self._steps = None
+
+
+class SPDPlugin(AnchoredStepPlugin):
+    """Selective projection decay: see `ftp_cl.optim.SelectiveDecay`, which names the paper.
+
+    With Adam or AdamW without weight decay it is the published AdamSPD, around the anchor of each experience and
+    without the head, whose rows for new classes have no anchor. The factors of peft's adapters decay towards 0, as the
+    paper has it, each by itself.
+
+    Args:
+        weight_decay: lambda; 1 returns a tensor to the distance that it had before the step, more pulls it further.
+        anchor: see `AnchoredPlugin`; "initial" is the paper's choice, which knows one task.
+        exclude: see `AnchoredPlugin`.
+    """
+
+    def __init__(self, weight_decay: float = 1.0, anchor: Anchor = "previous", exclude: Exclude = "head") -> None:
+        super().__init__(SelectiveDecay(weight_decay), anchor, exclude)
+
+    def begin(self, strategy: Any) -> None:
+        """Anchor adapters at 0."""
+        self.anchor_weights.update(
+            {name: torch.zeros_like(weight) for name, weight in self.weights.items() if has_factors([name])}
+        )
+        super().begin(strategy)
+
+
+class FixedRadiusPlugin(AnchoredStepPlugin):
+    """Projection onto balls of one given radius: see `ftp_cl.optim.FixedRadius`, which names the paper (MARS-PGM).
+
+    Args:
+        radius: gamma, in units of a row's L1 norm.
+        anchor: see `AnchoredPlugin`.
+        exclude: see `AnchoredPlugin`.
+    """
+
+    def __init__(self, radius: float, anchor: Anchor = "previous", exclude: Exclude = "head") -> None:
+        super().__init__(FixedRadius(radius), anchor, exclude)
 
 
 class TPGMPlugin(AnchoredPlugin):

@@ -67,7 +67,7 @@ def test_attached_to_adam_it_is_algorithm_1(mu):
         assert weights.tolist() == pytest.approx(theta, rel=1e-3, abs=1e-5), f"step {step}"
         assert rule.strengths[weights].numbers[0].item() == pytest.approx(omega, rel=1e-3, abs=1e-5), f"step {step}"
     assert max(omega for _, omega in expected) > mu, "where batches disagree, omega grows"
-    assert rule.strengths[weights].steps == 60
+    assert rule.strengths[weights].numbers[3] == 60
 
 
 @torch.no_grad()
@@ -97,23 +97,46 @@ def test_a_gradient_that_leads_back_or_weights_at_their_anchor_are_left_alone():
 
 
 @torch.no_grad()
-def test_a_gradient_that_is_not_finite_leaves_the_strength_finite():
+def test_a_step_whose_gradient_is_not_finite_is_as_if_it_had_not_been():
     weights = nn.Parameter(torch.tensor([3.0, 4.0]))
-    rule = DirectionalProjection(mu=0.1)
-    for value in (-1.0, math.nan, -1.0, math.inf, 1.0, 1.0):
-        rule.before(weights, torch.zeros(2), torch.full((2,), value))
-    assert rule.strengths[weights].numbers.isfinite().all()
+    rules = DirectionalProjection(mu=0.1), DirectionalProjection(mu=0.1)
+    for rule, values in zip(rules, ((-1.0, math.nan, 1.0, math.inf, -1.0, 1.0), (-1.0, 1.0, -1.0, 1.0)), strict=True):
+        for value in values:
+            rule.before(weights, torch.zeros(2), torch.full((2,), value))
+    one, other = (rule.strengths[weights] for rule in rules)
+    assert torch.equal(one.numbers, other.numbers) and torch.equal(one.projected, other.projected)
+    assert one.numbers[0] > 0.1 and one.numbers[3] == 4
+
+
+@torch.no_grad()
+def test_a_long_way_back_to_the_anchor_overflows_nothing():
+    weights, gradient = nn.Parameter(torch.tensor([1e3, 0.0])), torch.tensor([1e36, 0.0])
+    DirectionalProjection().before(weights, torch.zeros(2), gradient)
+    assert gradient.tolist() == pytest.approx([1e36, 0.0])
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_weights_are_projected_in_float32(dtype):
-    weights = nn.Parameter(torch.tensor([3.0, 4.0], dtype=dtype))
-    rule, gradient = DirectionalProjection(mu=0.1), torch.tensor([-1.0, -1.0], dtype=dtype)
-    rule.before(weights, torch.zeros(2, dtype=dtype), gradient)
-    assert gradient.dtype == dtype and rule.strengths[weights].projected.dtype == torch.float32
+    weights, anchor = nn.Parameter(torch.tensor([300.0, 1.0], dtype=dtype)), torch.tensor([-1.0, 1.0], dtype=dtype)
+    rule, gradient = DirectionalProjection(mu=0.0), torch.tensor([-2.0, 1.0], dtype=dtype)
+    rule.before(weights, anchor, gradient.clone())
+    assert rule.strengths[weights].projected.tolist() == [-2.0, 0.0]
+    rule.strengths[weights].numbers[0] = 1.0
+    rule.before(weights, anchor, gradient)
+    assert gradient.dtype == dtype and gradient.tolist() == [0.0, 1.0]
 
 
-def test_a_step_size_below_zero_is_refused():
-    with pytest.raises(ValueError, match="mu=-1"):
-        DirectionalProjection(-1)
+@torch.no_grad()
+def test_weights_of_another_size_begin_anew():
+    weights, rule = nn.Parameter(torch.ones(2)), DirectionalProjection()
+    rule.before(weights, torch.zeros(2), torch.ones(2))
+    weights.data = torch.ones(3)
+    rule.before(weights, torch.zeros(3), torch.ones(3))
+    assert rule.strengths[weights].numbers[3] == 1
+
+
+@pytest.mark.parametrize("mu", [-1, math.nan, math.inf])
+def test_a_step_size_below_zero_or_not_finite_is_refused(mu):
+    with pytest.raises(ValueError, match=f"mu={mu}"):
+        DirectionalProjection(mu)

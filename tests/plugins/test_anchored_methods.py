@@ -115,7 +115,33 @@ def test_strengths_of_digrap_stay_as_long_as_the_anchor_does(benchmark, anchor, 
     strategy = make_strategy(body_and_head(), plugin, epochs=3)
     for experience in benchmark.train_stream:
         strategy.train(experience)
-    assert {strength.steps for strength in plugin.rule.strengths.values()} == {steps}
+    assert {int(strength.numbers[3]) for strength in plugin.rule.strengths.values()} == {steps}
+
+
+def test_a_state_of_digrap_has_the_strengths_of_frozen_tensors_and_shares_nothing(
+    benchmark, body_and_head, make_strategy, watch
+):
+    plugin, model = DiGraPPlugin(0.3, anchor="initial"), body_and_head()
+    states = watch(lambda strategy: copy.deepcopy(plugin.state_dict()["strengths"]))
+    strategy = make_strategy(model, HeadFirst(0.5), plugin, states, epochs=4)
+    for experience in benchmark.train_stream:
+        strategy.train(experience)
+    assert [sorted(state) for state in states.seen[3:6]] == [["0.bias", "0.weight"]] * 3, "frozen in two of them"
+    saved = plugin.state_dict()
+    again = DiGraPPlugin(0.3, anchor="initial")
+    again.load_state_dict(saved, strategy)
+    assert again.strengths() == plugin.strengths()
+    for strength in again.rule.strengths.values():
+        strength.numbers.fill_(7.0)
+    assert all(numbers[0] <= 1.0 for numbers, _ in saved["strengths"].values())
+
+
+def test_digrap_lets_go_of_tensors_that_were_replaced(benchmark, vector_classifier, make_strategy):
+    plugin = DiGraPPlugin(anchor="initial", exclude=())
+    strategy = make_strategy(vector_classifier(), plugin, epochs=2)
+    for experience in benchmark.train_stream:  # the head grows
+        strategy.train(experience)
+    assert len(plugin.rule.strengths) == len(list(strategy.model.parameters()))
 
 
 # ---- TPGM and WiSE-FT -----------------------------------------------------------------------------------------------
