@@ -29,8 +29,6 @@ METHODS = {
     "ftp": "FTP",
     "ranpac": "frozen features + RanPAC",
     "ftp_ranpac": "FTP in the first task, then RanPAC",
-    "fixmatch": "FixMatch, backbone rate tuned",
-    "fixmatch_ftp": "FixMatch with FTP",
 }
 OF_STREAMS = {
     "average_accuracy": "accuracy",
