@@ -29,6 +29,7 @@ METHODS = {
     "ftp": "FTP",
     "ranpac": "frozen features + RanPAC",
     "ftp_ranpac": "FTP in the first task, then RanPAC",
+    "naive_ranpac": "fine-tuning in the first task, then RanPAC",
 }
 OF_STREAMS = {
     "average_accuracy": "accuracy",
