@@ -53,7 +53,7 @@ from {at_best} to {at_above} % accuracy. FTP with its default values has {ftp} %
 FTP's lead in points, each at its most accurate rate: {leads} (95 % intervals)."""
 BOX = """\
 - `ftp-cl list` names {method} [methods](configs/method) ({combined} combine with FTP: `with=ftp`), {benchmark}
-  [benchmarks](docs/benchmarks.md) and {model} [models](docs/models.md); weights from the hub or from files."""
+  [benchmarks](docs/benchmarks.md) and {model} [models](docs/models.md); weights from the hub or files."""
 
 
 def show_demo(demo: Path) -> str:
