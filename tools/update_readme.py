@@ -29,11 +29,13 @@ METHODS = {
     "ftp": "FTP",
     "ranpac": "frozen features + RanPAC",
     "ftp_ranpac": "FTP in the first task, then RanPAC",
+    "naive_ranpac": "fine-tuning in the first task, then RanPAC",
 }
 OF_STREAMS = {
     "average_accuracy": "accuracy",
     "average_incremental_accuracy": "incremental accuracy",
     "average_forgetting": "forgetting",
+    "ood_average": "corrupted",
 }
 
 DEFAULT = "ftp 1 1e-2"
@@ -51,7 +53,7 @@ from {at_best} to {at_above} % accuracy. FTP with its default values has {ftp} %
 FTP's lead in points, each at its most accurate rate: {leads} (95 % intervals)."""
 BOX = """\
 - `ftp-cl list` names {method} [methods](configs/method) ({combined} combine with FTP: `with=ftp`), {benchmark}
-  [benchmarks](docs/benchmarks.md) and {model} [models](docs/models.md); weights from the hub or from files."""
+  [benchmarks](docs/benchmarks.md) and {model} [models](docs/models.md); weights from the hub or files."""
 
 
 def show_demo(demo: Path) -> str:
@@ -63,12 +65,14 @@ def show_demo(demo: Path) -> str:
     return _markdown(rows)
 
 
-def show_cifar100() -> str:
+def show_cifar100(setting: str) -> str:
     """Mean and deviation over the seeds of the rows of results/cifar100 in `METHODS`, the highest accuracy first."""
-    rows = [["method", *OF_STREAMS.values(), "n"]]
-    runs = Store(ROOT / "results" / "cifar100").frame(RUNS_FILE).filter(pl.col("row").is_in(list(METHODS)))
+    runs = Store(ROOT / "results" / "cifar100").frame(RUNS_FILE)
+    runs = runs.filter(pl.col("setting") == setting, pl.col("row").is_in(list(METHODS)))
+    measures = {measure: words for measure, words in OF_STREAMS.items() if runs[measure].null_count() < runs.height}
+    rows = [["method", *measures.values(), "n"]]
     for (name,), of_row in sorted(runs.group_by("row"), key=lambda item: -item[1]["average_accuracy"].mean()):
-        cells = [Spread.of(of_row[measure].to_list()).text() for measure in OF_STREAMS]
+        cells = [Spread.of(of_row[measure].to_list()).text() for measure in measures]
         rows.append([METHODS[name], *cells, str(of_row.height)])
     return _markdown(rows)
 
@@ -280,7 +284,7 @@ def insert(name: str, text: str, file: str = "README.md") -> None:
 def from_results() -> dict[tuple[str, str], str]:
     """What stands on a page between the markers of a name."""
     found = {
-        ("README.md", "cifar100"): show_cifar100(),
+        ("README.md", "cifar100"): show_cifar100("class_incremental"),
         ("README.md", "costs"): show_costs(),
         ("README.md", "box"): show_box(),
         ("docs/text.md", "rates"): show_rates("text"),
@@ -289,6 +293,8 @@ def from_results() -> dict[tuple[str, str], str]:
         ("docs/transformers.md", "values"): show_values(),
         ("docs/transformers.md", "default values"): show_default_values(),
     }
+    settings = load_plan("cifar100").settings
+    found |= {("docs/cifar100.md", setting): show_cifar100(setting) for setting in settings}
     found |= {(page, "figure"): show_figure() for page in ("README.md", "docs/index.md", "docs/transformers.md")}
     found |= {("results/findings.md", plan): show_findings(plan) for plan in ("defaults", "comparison", "few_labels")}
     return found | {(page, name): show_compared(page, name) for page, of_page in compared().items() for name in of_page}

@@ -1,4 +1,4 @@
-"""FTP on any torch optimizer, AdamP and SGDP, and the methods next to it: TPGM, SPD, MARS, L2-SP. Knows torch only."""
+"""FTP on any torch optimizer, AdamP, SGDP, and methods next to it: TPGM, SPD, DiGraP, MARS, L2-SP. Knows torch only."""
 
 from ftp_cl.optim.adamp import AdamP
 from ftp_cl.optim.ftp import FTP
@@ -6,7 +6,7 @@ from ftp_cl.optim.next_adapter import next_adapter
 from ftp_cl.optim.penalties import l2_sp, mars_sp
 from ftp_cl.optim.sgdp import SGDP
 from ftp_cl.optim.spd import AdamSPD
-from ftp_cl.optim.step_rules import AnchoredSteps, FixedRadius, SelectiveDecay
+from ftp_cl.optim.step_rules import AnchoredSteps, DirectionalProjection, FixedRadius, SelectiveDecay
 from ftp_cl.optim.tpgm import TPGM
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "AdamP",
     "AdamSPD",
     "AnchoredSteps",
+    "DirectionalProjection",
     "FixedRadius",
     "SelectiveDecay",
     "l2_sp",

@@ -1,6 +1,8 @@
-"""Rules that act on weights around an anchor in every step of any torch optimizer: a decay, or a fixed ball."""
+"""Rules around an anchor in every step of any torch optimizer: a decay, a fixed ball, a projected gradient."""
 
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 import torch
@@ -18,7 +20,10 @@ class StepRule(Protocol):
     """What happens to one tensor in one step."""
 
     def before(self, weights: Tensor, anchor: Tensor, gradient: Tensor) -> Any:
-        """Look at the weights that the optimizer is about to change; what is returned goes to `after`."""
+        """Look at the weights that the optimizer is about to change, or change the gradient in place.
+
+        What is returned goes to `after`.
+        """
 
     def after(self, weights: Tensor, anchor: Tensor, seen: Any) -> None:
         """Change the optimizer's new weights in place."""
@@ -91,6 +96,91 @@ class FixedRadius:
         torch.addcmul(anchor, change, per_row(ratio.to(change.dtype), change), out=weights)
 
 
+@dataclass
+class Strength:
+    """How strongly the gradient of one tensor is projected, and what the next step learns that from.
+
+    Attributes:
+        numbers: omega, the running means of its derivatives and of their squares, and t, the steps in which the tensor
+            had a finite gradient; shape [4], float32.
+        projected: p, the part of the last of these gradients along the change, in the tensor's shape and in float32
+            or wider.
+    """
+
+    numbers: Tensor
+    projected: Tensor
+
+    def learn(self, gradient: Tensor, mu: float, is_finite: Tensor) -> None:
+        """A step of Adam along the derivative of the loss by omega; none where the gradient is not finite.
+
+        Without a projected gradient, at the first step above all, the derivative is 0.
+        """
+        lengths = torch.linalg.vector_norm(gradient) * torch.linalg.vector_norm(self.projected)
+        derivative = (gradient * self.projected).sum() / lengths
+        derivative = derivative.where(derivative.isfinite(), 0.0)
+        omega, first, second, steps = self.numbers.unbind()
+        steps = steps + 1  # of which the first counts in Adam's corrections, as in FTP's published code
+        first, second = 0.9 * first + 0.1 * derivative, 0.999 * second + 0.001 * derivative.square()
+        mean, deviation = first / (1 - 0.9**steps), (second / (1 - 0.999**steps)).sqrt()
+        omega = (omega - mu * mean / (deviation + 1e-8)).clamp(0, 1)
+        new = torch.stack([omega, first, second, steps]).to(self.numbers.dtype)
+        self.numbers.copy_(new.where(is_finite, self.numbers))
+
+
+class DirectionalProjection:
+    """Directional gradient projection (DiGraP): a gradient loses part of what leads straight away from the anchor.
+
+    Huang, Tian, Maneechotesuwan, Chopra, Kira, "Directional Gradient Projection for Robust Fine-Tuning of Foundation
+    Models", ICLR 2025, arXiv 2502.15895, Algorithm 1, with any optimizer where the paper has Adam. For each tensor,
+    with weights W, anchor W0, gradient g, and c = W - W0::
+
+        p = <g, c> / |c|^2 c
+        if <g, c> < 0:  g <- g - omega p
+
+    so that omega = 1 leaves only what is orthogonal to the change. omega begins at 0 and takes a step of Adam in
+    [0, 1] along the loss's derivative by it, <g, p of the step before>, which is divided by the lengths of both: the
+    paper normalises it, and the source that was at hand does not say how.
+
+    `.grad` is changed in place, as by clipping. A step with a gradient that is not finite changes no omega. The rule
+    keeps omega and a copy of each weight's size (p) from step to step: use one rule for one set of anchors. States of
+    the optimizer do not have them; those of `DiGraPPlugin` do.
+
+    Args:
+        mu: Adam's step size for omega: it grows by about as much in a step. The paper tunes it; 1e-2 is FTP's.
+
+    Attributes:
+        strengths: parameter -> its `Strength`, of those that have had a step.
+
+    Raises:
+        ValueError: if `mu` is negative or not finite.
+    """
+
+    def __init__(self, mu: float = 1e-2) -> None:
+        if not 0 <= mu < math.inf:
+            raise ValueError(f"mu={mu} must be at least 0 and finite.")
+        self.mu = mu
+        self.strengths: dict[Tensor, Strength] = {}
+
+    def before(self, weights: Tensor, anchor: Tensor, gradient: Tensor) -> None:
+        """Learn omega and project the gradient in place. No value is read back from the device."""
+        wide = torch.promote_types(weights.dtype, torch.float32)
+        change, own = weights.to(wide) - anchor.to(wide), gradient.to(wide)
+        product = (own * change).sum()
+        projected = change.mul_(product / change.square().sum().clamp_min(_SMALLEST_DISTANCE**2))
+        strength = self.strengths.get(weights)
+        if strength is None or strength.projected.shape != weights.shape:
+            strength = Strength(torch.zeros(4, device=weights.device), torch.zeros_like(projected))
+        strength = Strength(strength.numbers.to(weights.device), strength.projected.to(weights.device))
+        self.strengths[weights] = strength
+        is_finite = product.isfinite()
+        strength.learn(own, self.mu, is_finite)
+        strength.projected.copy_(projected.where(is_finite, strength.projected))
+        gradient.sub_((projected * strength.numbers[0]).where(product < 0, 0.0).to(gradient.dtype))
+
+    def after(self, weights: Tensor, anchor: Tensor, seen: None) -> None:
+        """Nothing: the optimizer's step is taken as it is."""
+
+
 class AnchoredSteps:
     """Applies a rule to chosen tensors in each `optimizer.step()`, through torch's own step hooks.
 
@@ -101,7 +191,7 @@ class AnchoredSteps:
     computes them inside the step is not supported.
 
     Args:
-        rule: `SelectiveDecay`, `FixedRadius`, or another `StepRule`.
+        rule: `SelectiveDecay`, `FixedRadius`, `DirectionalProjection`, or another `StepRule`.
         anchors: the anchor of each parameter, in the same shape; copied. They follow their parameters to another device
             or dtype.
     """

@@ -14,6 +14,7 @@ from ftp_cl.plugins.aper import APER
 from ftp_cl.plugins.classifier import find_classifier
 from ftp_cl.plugins.classifier_alignment import ClassifierAlignment
 from ftp_cl.plugins.dark_experience import DarkExperienceReplay
+from ftp_cl.plugins.digrap import DiGraPPlugin
 from ftp_cl.plugins.distillation import FeatureDistillation
 from ftp_cl.plugins.freeze_batch_norm import FreezeBatchNorm, freeze_batch_norm
 from ftp_cl.plugins.fresh_optimizer import FreshOptimizer
@@ -49,6 +50,7 @@ __all__ = [
     "AnchoredStepPlugin",
     "ClassifierAlignment",
     "DarkExperienceReplay",
+    "DiGraPPlugin",
     "FTPPlugin",
     "FeatureDistillation",
     "FixMatch",

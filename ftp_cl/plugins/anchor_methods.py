@@ -101,7 +101,7 @@ class AnchoredStepPlugin(AnchoredPlugin):
     """Applies a rule of `ftp_cl.optim.step_rules` around the anchor in every optimizer step.
 
     Args:
-        rule: `SelectiveDecay` (SPD) or `FixedRadius` (MARS-PGM).
+        rule: `SelectiveDecay` (SPD), `FixedRadius` (MARS-PGM) or `DirectionalProjection` (DiGraP).
         anchor: see `AnchoredPlugin`.
         exclude: see `AnchoredPlugin`.
     """

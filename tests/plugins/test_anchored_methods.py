@@ -1,4 +1,4 @@
-"""Penalties, SPD, fixed radii, TPGM and WiSE-FT around an anchor: against numbers by hand or independent loops."""
+"""Penalties, SPD, fixed radii, DiGraP, TPGM, WiSE-FT around an anchor: against numbers by hand or independent loops."""
 
 import copy
 
@@ -9,9 +9,10 @@ from avalanche.benchmarks import (
 )
 from torch.nn.functional import cross_entropy
 
-from ftp_cl.optim import AdamSPD
+from ftp_cl.optim import AdamSPD, AnchoredSteps, DirectionalProjection
 from ftp_cl.plugins import (
     AnchorPenalty,
+    DiGraPPlugin,
     FixedRadiusPlugin,
     FTPPlugin,
     HeadFirst,
@@ -83,6 +84,64 @@ def test_spd_plugin_with_adam_is_adam_spd(benchmark, body_and_head, make_strateg
         optimizer.step()
     for ours, theirs in zip(model.parameters(), literal.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+def test_digrap_plugin_is_its_rule_around_each_experience(benchmark, body_and_head, make_strategy, whole_batch):
+    model = body_and_head()
+    literal = copy.deepcopy(model)
+    plugin = DiGraPPlugin(0.3)
+    strategy = make_strategy(model, plugin, optimizer=torch.optim.SGD(model.parameters(), lr=3.0), epochs=8)
+    optimizer = torch.optim.SGD(literal.parameters(), lr=3.0)  # which overshoots
+    for experience in benchmark.train_stream:
+        strategy.train(experience)
+        rule = DirectionalProjection(0.3)
+        steps = AnchoredSteps(rule, {p: p.detach() for p in literal[0].parameters()}).attach(optimizer)
+        inputs, targets = whole_batch(experience)
+        for _ in range(8):
+            optimizer.zero_grad()
+            cross_entropy(literal(inputs), targets).backward()
+            optimizer.step()
+        steps.detach()
+        expected = [rule.strengths[p].numbers[0].item() for p in literal[0].parameters()]
+        assert plugin.strengths() == pytest.approx(dict(zip(["0.weight", "0.bias"], expected, strict=True)), rel=1e-3)
+        assert 0.05 < max(expected) <= 1.0, "it projects"
+    for ours, theirs in zip(model.parameters(), literal.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)  # the order of a batch sums otherwise
+
+
+@pytest.mark.parametrize(("anchor", "steps"), [("initial", 6), ("previous", 3)])
+def test_strengths_of_digrap_stay_as_long_as_the_anchor_does(benchmark, anchor, steps, body_and_head, make_strategy):
+    plugin = DiGraPPlugin(anchor=anchor)
+    strategy = make_strategy(body_and_head(), plugin, epochs=3)
+    for experience in benchmark.train_stream:
+        strategy.train(experience)
+    assert {int(strength.numbers[3]) for strength in plugin.rule.strengths.values()} == {steps}
+
+
+def test_a_state_of_digrap_has_the_strengths_of_frozen_tensors_and_shares_nothing(
+    benchmark, body_and_head, make_strategy, watch
+):
+    plugin, model = DiGraPPlugin(0.3, anchor="initial"), body_and_head()
+    states = watch(lambda strategy: copy.deepcopy(plugin.state_dict()["strengths"]))
+    strategy = make_strategy(model, HeadFirst(0.5), plugin, states, epochs=4)
+    for experience in benchmark.train_stream:
+        strategy.train(experience)
+    assert [sorted(state) for state in states.seen[3:6]] == [["0.bias", "0.weight"]] * 3, "frozen in two of them"
+    saved = plugin.state_dict()
+    again = DiGraPPlugin(0.3, anchor="initial")
+    again.load_state_dict(saved, strategy)
+    assert again.strengths() == plugin.strengths()
+    for strength in again.rule.strengths.values():
+        strength.numbers.fill_(7.0)
+    assert all(numbers[0] <= 1.0 for numbers, _ in saved["strengths"].values())
+
+
+def test_digrap_lets_go_of_tensors_that_were_replaced(benchmark, vector_classifier, make_strategy):
+    plugin = DiGraPPlugin(anchor="initial", exclude=())
+    strategy = make_strategy(vector_classifier(), plugin, epochs=2)
+    for experience in benchmark.train_stream:  # the head grows
+        strategy.train(experience)
+    assert len(plugin.rule.strengths) == len(list(strategy.model.parameters()))
 
 
 # ---- TPGM and WiSE-FT -----------------------------------------------------------------------------------------------

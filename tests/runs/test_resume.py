@@ -132,7 +132,7 @@ def test_a_run_that_selects_its_epochs_resumes_to_the_same_bytes(tmp_path, monke
 FEW = ("benchmark.shots=26", "eval.ood_every=never")  # five iterations an epoch, in float16, which CPUs emulate
 METHODS = sorted({*options_of("method")} - {"own", "mib", "ftp_mib"})  # MiB is for masks
 SLOWLY = partial(pytest.param, marks=pytest.mark.slow)
-QUICK_METHODS = ("ewc", "ftp_replay", "lp_ft", "slda", "tpgm")
+QUICK_METHODS = ("digrap", "ewc", "ftp_replay", "lp_ft", "slda", "tpgm")
 NEEDS_UNLABELLED = ("pseudo_label", "mean_teacher", "match")
 
 
