@@ -43,6 +43,7 @@ def main() -> None:
             images = [_pixels(path) for path, _ in files]
             _write(unfinished / split, {"data": np.stack(images), "fine_labels": [label for _, label in files]})
         _write(unfinished / "meta", {"fine_label_names": classes})
+        unfinished.chmod(0o755)  # a temporary folder is its owner's alone
         unfinished.rename(folder)
     except (OSError, ValueError) as error:
         parser.error(str(error))
