@@ -30,6 +30,8 @@ METHODS = {
     "ranpac": "frozen features + RanPAC",
     "ftp_ranpac": "FTP in the first task, then RanPAC",
     "naive_ranpac": "fine-tuning in the first task, then RanPAC",
+    "fixmatch": "FixMatch, backbone rate tuned",
+    "fixmatch_ftp": "FixMatch with FTP",
 }
 OF_STREAMS = {
     "average_accuracy": "accuracy",
