@@ -29,6 +29,7 @@ METHODS = {
     "ftp": "FTP",
     "ranpac": "frozen features + RanPAC",
     "ftp_ranpac": "FTP in the first task, then RanPAC",
+    "ftp_lda": "FTP in the first task, then LDA",
     "naive_ranpac": "fine-tuning in the first task, then RanPAC",
     "fixmatch": "FixMatch, backbone rate tuned",
     "fixmatch_ftp": "FixMatch with FTP",
