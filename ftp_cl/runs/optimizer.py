@@ -37,11 +37,11 @@ def build_optimizer(options: DictConfig, model: nn.Module) -> torch.optim.Optimi
         nesterov = bool(options.nesterov)
         if nesterov and not options.momentum:
             raise ConfigError("optimizer.nesterov=true needs a momentum: optimizer.momentum=0.9.")
-        decay = options.weight_decay
-        return torch.optim.SGD(groups, options.lr, momentum=options.momentum, weight_decay=decay, nesterov=nesterov)
+        own = {"momentum": options.momentum, "nesterov": nesterov}
+        return torch.optim.SGD(groups, options.lr, weight_decay=options.weight_decay, fused=options.fused, **own)
     if options.nesterov:
         raise ConfigError(f"optimizer.nesterov=true is for optimizer.name=sgd, not {options.name}.")
-    return torch.optim.AdamW(groups, lr=options.lr, weight_decay=options.weight_decay)
+    return torch.optim.AdamW(groups, options.lr, weight_decay=options.weight_decay, fused=options.fused)
 
 
 def _groups(options: DictConfig, model: nn.Module) -> list[dict[str, Any]]:

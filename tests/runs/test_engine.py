@@ -197,6 +197,18 @@ def test_layers_have_rates_that_fall_towards_the_images_and_vectors_no_decay():
     assert found["head.classifier.weight"] == (1.0, 0.1) and found["head.classifier.bias"] == (1.0, 0.0)
 
 
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_the_fused_step_differs_in_rounding_alone(trained, name):
+    options = ("method=ftp", f"optimizer.name={name}")
+    assert build_optimizer(load_config(["optimizer.fused=true", *options]).optimizer, torch.nn.Linear(2, 2)).defaults[
+        "fused"
+    ]
+    expected, _ = trained(*options)
+    found, _ = trained(*options, "optimizer.fused=true")
+    for weight, value in expected.items():
+        torch.testing.assert_close(found[weight], value, rtol=1e-3, atol=1e-4)
+
+
 def test_memory_may_be_laid_out_or_spared_without_another_outcome(tmp_path):
     options = ["benchmark=split_emoji", "benchmark.size=32", "benchmark.shots=5", "benchmark.ood_domains=[blob]"]
     options += ["model=timm", "model.architecture=test_resnet", "model.weights=random", "optimizer.name=sgd"]

@@ -28,6 +28,7 @@ from PIL import Image
 from ftp_cl.runs.catalogue import options_of
 from ftp_cl.runs.config import ConfigError, load_config
 from ftp_cl.runs.directory import RunDirectory
+from ftp_cl.runs.loop import Recorder
 from ftp_cl.runs.run import run
 
 SHORT = [
@@ -261,7 +262,6 @@ def test_sigterm_checkpoints_and_ends_with_status_143(tmp_path):
 )
 def test_sigterm_between_iterations_loses_nothing_either(tmp_path, monkeypatch, hook, position):
     """After an epoch or an experience methods may have minutes of work of their own."""
-    from ftp_cl.runs.loop import Recorder
 
     def terminate(self, strategy, **kwargs):
         whole(self, strategy, **kwargs)
@@ -273,6 +273,36 @@ def test_sigterm_between_iterations_loses_nothing_either(tmp_path, monkeypatch, 
         start([*SHORT, "method=ewc", "checkpoint.every_iterations=null"], tmp_path)
     (path,) = (tmp_path / "checkpoints").iterdir()
     assert torch.load(path, weights_only=True)["position"] == position
+
+
+@pytest.mark.parametrize("requeues", [True, False])
+def test_a_launcher_that_signals_the_time_limit_is_called_after_the_checkpoint(tmp_path, requeues):
+    """submitit's handler of SIGUSR2 puts the job back into the queue and exits, or raises if it may not."""
+    found = []
+
+    def requeue(number, frame):
+        found.extend((tmp_path / "checkpoints").iterdir())
+        raise SystemExit(-1) if requeues else RuntimeError("timed-out too many times")
+
+    def signal_the_limit(self, strategy, **kwargs):
+        whole(self, strategy, **kwargs)
+        os.kill(os.getpid(), signal.SIGUSR2)
+        assert not found  # not here, in the middle of an iteration
+
+    before = signal.signal(signal.SIGUSR2, requeue)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            whole = Recorder.before_training_iteration
+            patch.setattr(Recorder, "before_training_iteration", signal_the_limit)
+            with pytest.raises(SystemExit if requeues else RuntimeError, match="-1" if requeues else "too many times"):
+                start([*SHORT, "method=naive", "checkpoint.every_iterations=null"], tmp_path)
+        assert signal.getsignal(signal.SIGUSR2) is requeue
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    (path,) = found
+    assert torch.load(path, weights_only=True)["position"] == {"experience": 0, "epoch": 0, "batch": 1}
+    start([*SHORT, "method=naive"], tmp_path, resume=True)
+    assert (tmp_path / "result.json").exists()
 
 
 # ---- damaged, foreign and malicious checkpoints ---------------------------------------------------------------------
