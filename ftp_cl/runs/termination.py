@@ -1,5 +1,6 @@
 """Signals by which a cluster says that the process must end: at once, but not in the middle of an iteration."""
 
+import os
 import signal
 import threading
 from types import FrameType
@@ -16,7 +17,7 @@ class Termination:
     moment. Outside the main thread, where Python delivers no signals, it does nothing.
 
     SIGUSR1 and SIGUSR2 likewise, where the process has a handler: that of submitit puts the job back into the queue
-    before its time limit. It is called first, in that moment.
+    before its time limit. It is called first, in that moment. Processes that load images ignore these two.
 
     Args:
         always_waits: never raise there: other processes are to end at the same moment. After an error the signal is
@@ -29,6 +30,7 @@ class Termination:
     def __init__(self, always_waits: bool = False) -> None:
         self._always_waits = always_waits
         self.waits = False
+        self._process = os.getpid()
         self._number: int | None = None
         self._before: dict[int, Any] = {}
 
@@ -56,6 +58,8 @@ class Termination:
         raise SystemExit(EXIT_STATUS)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if number != signal.SIGTERM and os.getpid() != self._process:
+            return
         self._number = number
         if not (self.waits or self._always_waits):
             self.exit()

@@ -30,6 +30,7 @@ from ftp_cl.runs.config import ConfigError, load_config
 from ftp_cl.runs.directory import RunDirectory
 from ftp_cl.runs.loop import Recorder
 from ftp_cl.runs.run import run
+from ftp_cl.runs.termination import Termination
 
 SHORT = [
     *(
@@ -297,6 +298,11 @@ def test_a_launcher_that_signals_the_time_limit_is_called_after_the_checkpoint(t
             with pytest.raises(SystemExit if requeues else RuntimeError, match="-1" if requeues else "too many times"):
                 start([*SHORT, "method=naive", "checkpoint.every_iterations=null"], tmp_path)
         assert signal.getsignal(signal.SIGUSR2) is requeue
+        with Termination():  # a process that loads images is forked, and Slurm signals it, too
+            if (loader := os.fork()) == 0:
+                os.kill(os.getpid(), signal.SIGUSR2)
+                os._exit(7)
+            assert os.waitstatus_to_exitcode(os.waitpid(loader, 0)[1]) == 7
     finally:
         signal.signal(signal.SIGUSR2, before)
     (path,) = found
