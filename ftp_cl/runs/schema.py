@@ -150,7 +150,7 @@ class Optimizer(Keys):
     )
     decay_1d: bool | None = _key("false: norms, biases and position embeddings have no weight decay")
     fused: bool | None = _key(
-        "true: torch's fused step, which FTP joins ([speed](speed.md)). Its rounding differs. null: torch's own choice"
+        "true: torch's fused step, which FTP joins ([speed](speed.md)). Its rounding differs. null: on a GPU"
     )
     fresh: bool = _key("true: each experience begins with a new optimizer state")
 

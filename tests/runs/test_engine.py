@@ -185,7 +185,7 @@ def test_layers_have_rates_that_fall_towards_the_images_and_vectors_no_decay():
     keys = ("optimizer.layer_decay=0.5", "optimizer.decay_1d=false", "optimizer.weight_decay=0.1", "optimizer.lr=1.0")
     config = load_config([*options, *keys, "model.head=linear"])
     model = pretrained("vit_tiny_patch16_224", weights="random", depth=2, head="linear")
-    optimizer = build_optimizer(config.optimizer, model)
+    optimizer = build_optimizer(config.optimizer, model, torch.device("cpu"))
     names = {id(weight): name for name, weight in model.named_parameters()}
     found = {names[id(w)]: (g["lr"], g["weight_decay"]) for g in optimizer.param_groups for w in g["params"]}
     assert found.keys() == set(names.values())
@@ -200,13 +200,19 @@ def test_layers_have_rates_that_fall_towards_the_images_and_vectors_no_decay():
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
 def test_the_fused_step_differs_in_rounding_alone(trained, name):
     options = ("method=ftp", f"optimizer.name={name}")
-    assert build_optimizer(load_config(["optimizer.fused=true", *options]).optimizer, torch.nn.Linear(2, 2)).defaults[
-        "fused"
-    ]
     expected, _ = trained(*options)
     found, _ = trained(*options, "optimizer.fused=true")
     for weight, value in expected.items():
         torch.testing.assert_close(found[weight], value, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("device", "key", "fused"),
+    [("cpu", "null", None), ("cpu", "true", True), ("cuda", "null", True), ("cuda", "false", None)],
+)
+def test_on_a_gpu_the_step_is_fused_by_default(device, key, fused):
+    options, model = load_config([f"optimizer.fused={key}"]).optimizer, torch.nn.Linear(2, 2)
+    assert build_optimizer(options, model, torch.device(device)).defaults["fused"] is fused
 
 
 def test_memory_may_be_laid_out_or_spared_without_another_outcome(tmp_path):
