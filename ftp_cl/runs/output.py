@@ -15,7 +15,7 @@ _OF_QPSOLVERS = "qpsolvers"  # importing Avalanche warns that solvers are missin
 _INDEXING = "Using a non-tuple sequence"  # of torch, on a line of Avalanche's EWC and MAS
 
 
-def sentence(error: Exception) -> str:
+def sentence(error: BaseException) -> str:
     """One line on what went wrong; with the error's type, unless it is of a kind that we put into words for users."""
     words = " ".join(str(error).split())
     if isinstance(error, OSError) and error.strerror is not None:

@@ -175,8 +175,10 @@ def _matlab(path: Path, name: str) -> Any:
     with readable(f"The file {path}", AGAIN):
         try:
             return loadmat(path)[name]
-        except (KeyError, MatReadError, NotImplementedError) as error:  # which is raised for the format of version 7.3
-            raise ValueError(f"it has no {name}" if isinstance(error, KeyError) else error) from None
+        except KeyError:
+            raise ValueError(f"it has no {name}") from None
+        except (MatReadError, NotImplementedError, TypeError) as error:  # the second for the format of version 7.3
+            raise ValueError(error) from None
 
 
 def _people(path: Path) -> list[Any]:
