@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ftp_cl.runs.termination import TimeLimitError
 from ftp_cl.runs.text import printable
 
 _OF_QPSOLVERS = "qpsolvers"  # importing Avalanche warns that solvers are missing which only GEM needs
@@ -21,7 +22,7 @@ def sentence(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror is not None:
         words = error.strerror.rstrip(".") + "."
         words = words if error.filename is None else f"{error.filename}: {words}"
-    elif not isinstance(error, ValueError | OSError | ImportError) or not words:
+    elif not isinstance(error, ValueError | OSError | ImportError | TimeLimitError) or not words:
         words = f"{type(error).__name__}: {words}".removesuffix(": ")
     return printable(words)
 
