@@ -102,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     listing = command(_list, "list", help="list benchmarks, methods and models")
     listing.add_argument("what", nargs="?", choices=["benchmarks", "methods", "models"])
 
-    demo = command(_demo, "demo", help="compare four methods on one stream, in about three minutes on two cores")
+    demo = command(_demo, "demo", help="compare four methods on one stream, in a few minutes on two cores")
     demo.add_argument("--out", type=expanded, default="demo", help="directory of runs and report (default: demo)")
 
     compare = command(_compare, "compare", help="tune methods with equal budgets and compare them (docs/compare.md)")

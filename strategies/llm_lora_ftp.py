@@ -78,7 +78,7 @@ def main() -> None:
         model = peft.get_peft_model(model, config)
         optimizer = torch.optim.AdamW([w for w in model.parameters() if w.requires_grad], lr=arguments.lr)
         if not arguments.without_ftp:
-            FTP(model, k=0).attach(optimizer)
+            FTP(model).attach(optimizer)
         for _ in range(arguments.epochs):
             training = random.sample(examples[len(examples) // 5 :], len(examples) - len(examples) // 5)
             for start in range(0, len(training), 8):

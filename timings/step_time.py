@@ -1,6 +1,6 @@
 """What a step of FTP costs, as a multiple of torch's fused AdamW on the same tensors.
 
-    python timings/step_time.py                        # all tables of the CPU, about ten minutes on two cores
+    python timings/step_time.py                        # all tables of the CPU, some minutes on two cores
     python timings/step_time.py --only models --rounds 5
     python timings/step_time.py --json speed.json --docs docs/timings.md
     python timings/step_time.py --device cuda          # those of a GPU, meant for under four minutes on an H100

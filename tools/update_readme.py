@@ -29,7 +29,10 @@ METHODS = {
     "ftp": "FTP",
     "ranpac": "frozen features + RanPAC",
     "ftp_ranpac": "FTP in the first task, then RanPAC",
+    "ftp_lda": "FTP in the first task, then LDA",
     "naive_ranpac": "fine-tuning in the first task, then RanPAC",
+    "fixmatch": "FixMatch, backbone rate tuned",
+    "fixmatch_ftp": "FixMatch with FTP",
 }
 OF_STREAMS = {
     "average_accuracy": "accuracy",
@@ -43,14 +46,15 @@ DEFAULT = "ftp 1 1e-2"
 KINDS = ("method", "benchmark", "model")
 VERDICTS = {(True, False): "Wins", (True, True): "Wins and loses", (False, True): "Loses", (False, False): "Undecided"}
 COSTS = """\
-**What it costs.** On a CPU, an iteration with FTP takes {iterations:.2f} times as long as without. The optimizer
-step alone takes {numba:.1f} times as long as fused AdamW's, {numba, one pass:.1f} with `method="one_pass"`,
-{torch, hooks:.1f} without Numba (`.[fast]`). On a GPU: not measured yet ([timings](docs/timings.md))."""
+**What it costs.** On a CPU, an iteration of a small network takes {iterations:.2f} times as long. The step of
+fused AdamW alone takes {numba:.1f} times as long, {numba, one pass:.1f} with `method="one_pass"`,
+{torch, hooks:.1f} without Numba (`.[fast]`). FTP keeps [two more copies of the weights](docs/speed.md).
+**Nothing has run on a GPU yet** ([timings](docs/timings.md))."""
 CURVES = {"naive": "fine-tuning", "ftp": "FTP", "lora": "LoRA", "ftp on lora": "FTP on LoRA"}
 FIGURE = """\
-CLIP ViT-B/16 on a few photographs, {n} seeds. From a learning rate of {best} to {above}, fine-tuning ("naive") falls
-from {at_best} to {at_above} % accuracy. FTP with its default values has {ftp} % at {above}.
-FTP's lead in points, each at its most accurate rate: {leads} (95 % intervals)."""
+CLIP ViT-B/16 on a few photographs, {n} seeds, accuracy/OOD accuracy in percent. Fine-tuning ("naive"):
+{naive}; FTP, untuned: {ftp}.
+FTP's lead in points, each at its most accurate rate on the test images (95 % intervals): {leads}."""
 BOX = """\
 - `ftp-cl list` names {method} [methods](configs/method) ({combined} combine with FTP: `with=ftp`), {benchmark}
   [benchmarks](docs/benchmarks.md) and {model} [models](docs/models.md); weights from the hub or files."""
@@ -103,7 +107,7 @@ def show_compared(page: str, marker: str) -> str:
 def show_rates(plan: str) -> str:
     """Mean accuracy and OOD of a plan's curves at each rate, in percent."""
     points = {
-        words: {_rates(plan)[row]: "{:.1f} / {:.1f}".format(*_means(plan)[row]) for row in rows}
+        words: {_rates(plan)[row]: _both(plan, row) for row in rows}
         for curve, words in CURVES.items()
         if (rows := _points(plan, curve))
     }
@@ -156,20 +160,31 @@ def _cases(plan: str) -> dict[tuple[str, str], dict[str, tuple[float, float]]]:
     return cases
 
 
+def _both(plan: str, row: str) -> str:
+    """Mean accuracy and OOD of a row, in percent."""
+    return "{:.1f} / {:.1f}".format(*_means(plan)[row])
+
+
 def show_figure() -> str:
     """What the figure of results/vit_rates shows, in numbers."""
-    accuracy = {row: f"{mean:.1f}" for row, (mean, _) in _means("vit_rates").items()}
     best, best_of_ftp = _best("vit_rates", "naive, *"), _best("vit_rates", "ftp, *")
-    rate = _rates("vit_rates")
-    of_ftp, of_naive = ({rate[row]: row for row in _points("vit_rates", curve)} for curve in ("ftp", "naive"))
-    above = min((at for at in of_naive if at in of_ftp and float(at) > float(rate[best])), key=float)
+    rate = {row: float(text) for row, text in _rates("vit_rates").items()}
+    of_ftp = {rate[row]: row for row in _points("vit_rates", "ftp")}
+    rows = [row for row in _points("vit_rates", "naive") if rate[row] >= rate[best]]
+    rows.sort(key=rate.get)
+    above = next(row for row in rows if row != best and rate[row] in of_ftp)
     found = {tuple(names): (ends, n) for *names, ends, n in _differences("vit_rates")}
     leads = {measure: found["photographs", best_of_ftp, best, measure] for measure in MEASURES.values()}
     return FIGURE.format(
-        **{"best": rate[best], "above": above, "n": leads["accuracy"][1], "ftp": accuracy[of_ftp[above]]},
-        **{"at_best": accuracy[best], "at_above": accuracy[of_naive[above]]},
+        n=leads["accuracy"][1],
+        naive=", ".join(map(_at_its_rate, rows[: rows.index(above) + 1])),
+        ftp=_at_its_rate(of_ftp[rate[above]]),
         leads=", ".join(f"{measure} {_bold(ends)}" for measure, (ends, _) in leads.items()),
     )
+
+
+def _at_its_rate(row: str) -> str:
+    return f"{_both('vit_rates', row).replace(' ', '')} at {_rates('vit_rates')[row]}"
 
 
 def show_box() -> str:

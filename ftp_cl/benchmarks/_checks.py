@@ -135,6 +135,8 @@ def readable(what: object, advice: str) -> Iterator[None]:
     try:
         yield
     except UNREADABLE as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of the disk or the network, not of the file's content
         raise ValueError(f"{what} cannot be read ({error}): {advice}.") from None
 
 

@@ -20,6 +20,9 @@ IMAGE_SUFFIXES = (
 )
 """What counts as an image in a folder, in upper or lower case; one that Pillow cannot read is named when it is read."""
 
+AGAIN = "get it again, or remove it"
+"""What to do with a damaged file."""
+
 _SIXTEEN_BITS = 65535
 _FOURTEEN_BITS = 16383
 
@@ -178,7 +181,7 @@ def read_image(path: Path, viewed: bool = True) -> Image.Image:
         ValueError: if it is no image, or truncated.
     """
     _check_file(path)
-    with readable(f"The image {path}", "get it again, or remove it"), Image.open(path) as image:
+    with readable(f"The image {path}", AGAIN), Image.open(path) as image:
         return _as_rgb(image, viewed)
 
 

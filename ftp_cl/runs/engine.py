@@ -39,7 +39,7 @@ class Engine:
         is_in_iteration: between a batch and its step, where each process has images of its own.
 
     Raises:
-        ConfigError: the device lacks the precision, or TensorFloat-32.
+        ConfigError: the device lacks the precision, or TensorFloat-32; or the precision takes no fused step.
     """
 
     def __init__(self, config: DictConfig, device: torch.device, say: Callable[[str], None]) -> None:
@@ -52,6 +52,11 @@ class Engine:
         _check_precision(config.precision, self._dtype, device)
         _set_tf32(config.tf32, device)
         self._scaler = torch.amp.GradScaler(device.type) if self._dtype is torch.float16 else None
+        if self._scaler is not None and config.optimizer.fused:
+            raise ConfigError(
+                "optimizer.fused=true does not go with precision=fp16-mixed: methods would learn from overflown steps."
+            )
+        self.may_fuse = device.type == "cuda" and self._scaler is None
         self._is_scaled = False
         self._parts, self._weight = 1, 1.0
         self._kept: float | None = None

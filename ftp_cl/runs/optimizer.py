@@ -26,8 +26,13 @@ def freeze_all_but(patterns: str | Sequence[str], model: nn.Module) -> None:
             parameter.requires_grad_(False)
 
 
-def build_optimizer(options: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
+def build_optimizer(options: DictConfig, model: nn.Module, may_fuse: bool) -> torch.optim.Optimizer:
     """That of the keys `optimizer.*`.
+
+    Args:
+        options: the keys.
+        model: what is trained.
+        may_fuse: torch's fused step is taken unless a key says otherwise.
 
     Raises:
         ConfigError: a key does not fit the optimizer or the model.
@@ -37,11 +42,15 @@ def build_optimizer(options: DictConfig, model: nn.Module) -> torch.optim.Optimi
         nesterov = bool(options.nesterov)
         if nesterov and not options.momentum:
             raise ConfigError("optimizer.nesterov=true needs a momentum: optimizer.momentum=0.9.")
+        if options.fused:
+            raise ConfigError("optimizer.fused=true is for optimizer.name=adamw, whose step FTP joins, not sgd.")
         decay = options.weight_decay
         return torch.optim.SGD(groups, options.lr, momentum=options.momentum, weight_decay=decay, nesterov=nesterov)
     if options.nesterov:
         raise ConfigError(f"optimizer.nesterov=true is for optimizer.name=sgd, not {options.name}.")
-    return torch.optim.AdamW(groups, lr=options.lr, weight_decay=options.weight_decay)
+    fused = may_fuse if options.fused is None else options.fused
+    # False would rule out torch's loop over all tensors at once, too.
+    return torch.optim.AdamW(groups, options.lr, weight_decay=options.weight_decay, fused=fused or None)
 
 
 def _groups(options: DictConfig, model: nn.Module) -> list[dict[str, Any]]:

@@ -9,19 +9,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ftp_cl.runs.termination import TimeLimitError
 from ftp_cl.runs.text import printable
 
 _OF_QPSOLVERS = "qpsolvers"  # importing Avalanche warns that solvers are missing which only GEM needs
 _INDEXING = "Using a non-tuple sequence"  # of torch, on a line of Avalanche's EWC and MAS
 
 
-def sentence(error: Exception) -> str:
+def sentence(error: BaseException) -> str:
     """One line on what went wrong; with the error's type, unless it is of a kind that we put into words for users."""
     words = " ".join(str(error).split())
     if isinstance(error, OSError) and error.strerror is not None:
         words = error.strerror.rstrip(".") + "."
         words = words if error.filename is None else f"{error.filename}: {words}"
-    elif not isinstance(error, ValueError | OSError | ImportError) or not words:
+    elif not isinstance(error, ValueError | OSError | ImportError | TimeLimitError) or not words:
         words = f"{type(error).__name__}: {words}".removesuffix(": ")
     return printable(words)
 

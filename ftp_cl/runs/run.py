@@ -57,6 +57,7 @@ def run(config: DictConfig, directory: Path) -> Path:
             another process is writing it.
         OSError: weights cannot be had, or a file cannot be written.
         SystemExit: status 143, after SIGTERM.
+        TimeLimitError: a job of submitit is at its time limit, and is not requeued.
     """
     with joined(config):
         config = with_models_keys(config)
@@ -171,7 +172,7 @@ def _build_strategy(
     plugins += own_plugins(OmegaConf.to_container(config.plugins, resolve=True))  # type: ignore[arg-type]
     arguments = {
         "model": model,
-        "optimizer": build_optimizer(config.optimizer, model),
+        "optimizer": build_optimizer(config.optimizer, model, engine.may_fuse),
         "criterion": criterion_for(counts),
         "train_mb_size": config.train.batch_size,
         "train_epochs": config.train.epochs,

@@ -149,6 +149,10 @@ class Optimizer(Keys):
         "`optimizer.lr`"
     )
     decay_1d: bool | None = _key("false: norms, biases and position embeddings have no weight decay")
+    fused: bool | None = _key(
+        "true: the fused step of torch's adamw, which FTP joins ([speed](speed.md)). Its rounding differs. null: on "
+        "CUDA, unless `precision=fp16-mixed`"
+    )
     fresh: bool = _key("true: each experience begins with a new optimizer state")
 
 

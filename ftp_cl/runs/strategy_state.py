@@ -123,7 +123,10 @@ def _load_optimizer(state: dict[str, Any], strategy: SupervisedTemplate, packing
     optimizer.state.clear()
     for group, names in zip(optimizer.param_groups, state["names"], strict=True):
         group["params"] = [parameters[name] for name in names]
-    optimizer.load_state_dict(packing.unpack(state["state"]))
+    found = packing.unpack(state["state"])
+    for group, saved in zip(optimizer.param_groups, found.get("param_groups", []), strict=False):
+        saved |= {name: group[name] for name in ("fused", "foreach") if name in group}  # how, not what, is computed
+    optimizer.load_state_dict(found)
     if type(optimizer) in (torch.optim.SGD, torch.optim.AdamW):
         for parameter, values in optimizer.state.items():
             for name, value in values.items():

@@ -34,6 +34,7 @@ from ftp_cl.runs.imports import without_collections
 from ftp_cl.runs.output import lasting_output, sentence, without_warnings_of_others
 from ftp_cl.runs.schema import expanded, suggestion
 from ftp_cl.runs.status import ERROR_FILE
+from ftp_cl.runs.termination import TimeLimitError
 from ftp_cl.runs.text import printable
 
 PLUGINS = {"joblib": "joblib", "submitit_slurm": "slurm", "submitit_local": "slurm", "ray": "ray", "optuna": "optuna"}
@@ -135,7 +136,7 @@ def _job(config: DictConfig) -> float | None:
         if value is None:
             raise ConfigError(f"objective={config.objective} does not exist in {path}.")
         return float(value)
-    except Exception as error:
+    except (Exception, TimeLimitError) as error:
         failure = {"run": str(directory), "error": sentence(error)}
         # All write below one directory, which the command knows; where runs go may differ between them.
         file = _failures(called_in, os.environ[SWEEP_VARIABLE]) / f"{uuid.uuid4().hex}.json"

@@ -100,4 +100,5 @@ class _SeededItems(Dataset[Any]):
 
 def _leave_termination(worker: int) -> None:
     """A cluster tells every process that the job must end; until its checkpoint is written, the run needs batches."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)

@@ -185,7 +185,7 @@ def test_layers_have_rates_that_fall_towards_the_images_and_vectors_no_decay():
     keys = ("optimizer.layer_decay=0.5", "optimizer.decay_1d=false", "optimizer.weight_decay=0.1", "optimizer.lr=1.0")
     config = load_config([*options, *keys, "model.head=linear"])
     model = pretrained("vit_tiny_patch16_224", weights="random", depth=2, head="linear")
-    optimizer = build_optimizer(config.optimizer, model)
+    optimizer = build_optimizer(config.optimizer, model, may_fuse=False)
     names = {id(weight): name for name, weight in model.named_parameters()}
     found = {names[id(w)]: (g["lr"], g["weight_decay"]) for g in optimizer.param_groups for w in g["params"]}
     assert found.keys() == set(names.values())
@@ -195,6 +195,22 @@ def test_layers_have_rates_that_fall_towards_the_images_and_vectors_no_decay():
     assert found["backbone.patch_embed.proj.weight"] == (0.125, 0.1)
     assert found["backbone.pos_embed"] == (0.125, 0.0) and found["backbone.norm.weight"] == (0.5, 0.0)
     assert found["head.classifier.weight"] == (1.0, 0.1) and found["head.classifier.bias"] == (1.0, 0.0)
+
+
+def test_the_fused_step_differs_in_rounding_alone(trained):
+    expected, _ = trained("method=ftp")
+    found, _ = trained("method=ftp", "optimizer.fused=true")
+    for weight, value in expected.items():
+        torch.testing.assert_close(found[weight], value, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("may_fuse", "key", "fused"),
+    [(False, "null", None), (False, "true", True), (True, "null", True), (True, "false", None)],
+)
+def test_a_key_goes_before_what_the_device_prefers(may_fuse, key, fused):
+    options = load_config([f"optimizer.fused={key}"]).optimizer
+    assert build_optimizer(options, torch.nn.Linear(2, 2), may_fuse).defaults["fused"] is fused
 
 
 def test_memory_may_be_laid_out_or_spared_without_another_outcome(tmp_path):
@@ -241,6 +257,11 @@ def test_what_counts_in_a_pass_counts_when_gradient_checkpointing_makes_it_again
     ("options", "words"),
     [
         (["tf32=true", "device=cpu"], "tf32=true is for NVIDIA's GPUs"),
+        (["optimizer.fused=true", "optimizer.name=sgd"], "optimizer.fused=true is for optimizer.name=adamw"),
+        (
+            ["optimizer.fused=true", "precision=fp16-mixed"],
+            "optimizer.fused=true does not go with precision=fp16-mixed",
+        ),
         (["optimizer.nesterov=true"], "optimizer.nesterov=true is for optimizer.name=sgd, not adamw"),
         (["optimizer.layer_decay=0.7"], "need a model of timm"),
         (

@@ -14,6 +14,7 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -28,7 +29,9 @@ from PIL import Image
 from ftp_cl.runs.catalogue import options_of
 from ftp_cl.runs.config import ConfigError, load_config
 from ftp_cl.runs.directory import RunDirectory
+from ftp_cl.runs.loop import Recorder
 from ftp_cl.runs.run import run
+from ftp_cl.runs.termination import Termination, TimeLimitError
 
 SHORT = [
     *(
@@ -261,7 +264,6 @@ def test_sigterm_checkpoints_and_ends_with_status_143(tmp_path):
 )
 def test_sigterm_between_iterations_loses_nothing_either(tmp_path, monkeypatch, hook, position):
     """After an epoch or an experience methods may have minutes of work of their own."""
-    from ftp_cl.runs.loop import Recorder
 
     def terminate(self, strategy, **kwargs):
         whole(self, strategy, **kwargs)
@@ -273,6 +275,93 @@ def test_sigterm_between_iterations_loses_nothing_either(tmp_path, monkeypatch, 
         start([*SHORT, "method=ewc", "checkpoint.every_iterations=null"], tmp_path)
     (path,) = (tmp_path / "checkpoints").iterdir()
     assert torch.load(path, weights_only=True)["position"] == position
+
+
+@pytest.fixture
+def submitits_handler():
+    """Sets a handler of SIGUSR2 as submitit has it; what a function does stands for what submitit does."""
+    before = signal.getsignal(signal.SIGUSR2)
+
+    def install(function):
+        function.__module__ = "submitit.core.job_environment"
+        signal.signal(signal.SIGUSR2, function)
+
+    yield install
+    signal.signal(signal.SIGUSR2, before)
+
+
+@pytest.fixture
+def with_signals(monkeypatch):
+    """Sends signals to this process in the midst of the first iteration."""
+
+    def send(*numbers):
+        def iterate(self, strategy, **kwargs):
+            whole(self, strategy, **kwargs)
+            monkeypatch.setattr(Recorder, "before_training_iteration", whole)
+            for number in numbers:
+                os.kill(os.getpid(), number)
+
+        whole = Recorder.before_training_iteration
+        monkeypatch.setattr(Recorder, "before_training_iteration", iterate)
+
+    return send
+
+
+LONG = [*SHORT, "method=naive", "checkpoint.every_iterations=null"]
+
+
+def test_submitit_is_asked_to_requeue_the_job_after_the_checkpoint(tmp_path, submitits_handler, with_signals):
+    found = []
+
+    def requeue(number, frame):
+        found.extend((tmp_path / "checkpoints").iterdir())
+        os.kill(os.getpid(), signal.SIGTERM)  # that of the time limit comes too late to stop it
+        sys.exit(-1)
+
+    submitits_handler(requeue)
+    with_signals(signal.SIGUSR2, signal.SIGTERM)
+    with pytest.raises(SystemExit, match="-1"):
+        start(LONG, tmp_path)
+    assert signal.getsignal(signal.SIGUSR2) is requeue
+    (path,) = found
+    assert torch.load(path, weights_only=True)["position"] == {"experience": 0, "epoch": 0, "batch": 1}
+    start(LONG, tmp_path, resume=True)
+    assert (tmp_path / "result.json").exists()
+
+
+def test_a_time_limit_after_which_a_job_is_not_requeued_is_no_fault_of_the_run(
+    tmp_path, submitits_handler, with_signals
+):
+    def refuse(number, frame):
+        raise RuntimeError("Job not requeued because: timed-out too many times.")
+
+    submitits_handler(refuse)
+    for resume in (False, True):  # what is raised after a checkpoint was loaded may be the checkpoint's fault
+        with_signals(signal.SIGUSR2)
+        with pytest.raises(TimeLimitError, match=r"timed-out too many times.*resume=true goes on"):
+            start(LONG, tmp_path, resume=resume)
+        assert not (tmp_path / "error.json").exists() and list((tmp_path / "checkpoints").iterdir())
+
+
+def test_signals_that_are_not_this_processs_business_are_left_alone(tmp_path, submitits_handler, with_signals):
+    called = []
+    submitits_handler(lambda number, frame: called.append(number))  # as in processes that submitit does not requeue by
+    with_signals(signal.SIGUSR2)
+    start(LONG, tmp_path)
+    assert called == [signal.SIGUSR2] and (tmp_path / "result.json").exists()
+    with Termination():
+        if (loader := os.fork()) == 0:  # a process that loads images: Slurm signals it, too
+            try:
+                os.kill(os.getpid(), signal.SIGUSR2)
+                os._exit(7)
+            finally:
+                os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(loader, 0)[1]) == 7
+    before = signal.signal(signal.SIGUSR2, lambda number, frame: None)
+    with Termination() as termination:
+        os.kill(os.getpid(), signal.SIGUSR2)  # a handler of somebody else, who prints where the process is
+        assert not termination.arrived
+    signal.signal(signal.SIGUSR2, before)
 
 
 # ---- damaged, foreign and malicious checkpoints ---------------------------------------------------------------------

@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 from torchvision.transforms.functional import to_pil_image, to_tensor
 
-from ftp_cl.benchmarks._checks import check_names, check_sides
+from ftp_cl.benchmarks._checks import check_names, check_sides, readable
 from ftp_cl.benchmarks._dataset import RebuildableDataset
 from ftp_cl.benchmarks.dense.masks import BACKGROUND, IGNORED
 from ftp_cl.benchmarks.dense.transforms import resized
-from ftp_cl.benchmarks.image_files import is_image
+from ftp_cl.benchmarks.image_files import AGAIN, is_image, read_image
 
 Colours = Mapping[str, Sequence[int]]
 _UNKNOWN = 254
@@ -36,7 +36,8 @@ class MaskFiles(RebuildableDataset):
 
     Raises:
         ValueError: two classes have one name or colour, or a colour or ``size`` is none; a mask is of another size than
-            its image, or has values of no class (says how many pixels and where first); or images are of several sizes.
+            its image, or has values of no class (says how many pixels and where first); images are of several sizes; or
+            a file is none of an image, or truncated (images: when they are read).
     """
 
     def __init__(
@@ -64,8 +65,7 @@ class MaskFiles(RebuildableDataset):
         return np.flatnonzero(self.counts[:, list(classes)].any(axis=1)).tolist()
 
     def __getitem__(self, index: int) -> tuple[Image.Image, Any]:
-        with Image.open(self.samples[index][0]) as file:
-            image = file.convert("RGB")
+        image = read_image(Path(self.samples[index][0]), viewed=False)
         mask = torch.from_numpy(self._mask(index).astype(np.int64))
         if self.size is None:
             return image, mask
@@ -74,15 +74,15 @@ class MaskFiles(RebuildableDataset):
 
     def _mask(self, index: int) -> np.ndarray:
         path = self.samples[index][1]
-        with Image.open(path) as file:
-            if self.colours is None:
-                if file.mode not in ("L", "P", "1"):
-                    means = "save class indices of 8 bits, or say what colours mean with colours={road: [128, 64, 128]}"
-                    raise ValueError(f"{path} has colours or more than 8 bits ({file.mode}): {means}.")
-                stretched = _STRETCHED.get(str(file.tile[0][3]) if file.tile else "", 1)
-                return self._values[np.asarray(file).astype(np.uint8) // stretched]
-            found = np.asarray(file.convert("RGB")).astype(np.int64)
-        codes = found @ _CODE
+        with readable(f"The mask {path}", AGAIN), Image.open(path) as file:
+            mode, raw = file.mode, str(file.tile[0][3]) if file.tile else ""
+            found = np.asarray(file if self.colours is None else file.convert("RGB"))
+        if self.colours is None:
+            if mode not in ("L", "P", "1"):
+                means = "save class indices of 8 bits, or say what colours mean with colours={road: [128, 64, 128]}"
+                raise ValueError(f"{path} has colours or more than 8 bits ({mode}): {means}.")
+            return self._values[found.astype(np.uint8) // _STRETCHED.get(raw, 1)]
+        codes = found.astype(np.int64) @ _CODE
         mask = np.full(codes.shape, _UNKNOWN, np.uint8)
         for name, colour in self.colours.items():
             label = IGNORED if name == "ignored" else self.classes.index(name)
@@ -95,7 +95,7 @@ class MaskFiles(RebuildableDataset):
         counts = np.zeros((len(self.samples), len(self.classes)), np.int64)
         for index, (image, path) in enumerate(self.samples):
             mask = self._mask(index)
-            with Image.open(image) as file:
+            with readable(f"The image {image}", AGAIN), Image.open(image) as file:
                 width, height = file.size
             if mask.shape != (height, width):
                 pixels = f"{mask.shape[1]} x {mask.shape[0]}"

@@ -8,12 +8,14 @@ import numpy as np
 import torch
 from PIL import Image
 from scipy.io import loadmat
+from scipy.io.matlab import MatReadError
 from torchvision.transforms.functional import to_pil_image, to_tensor
 
-from ftp_cl.benchmarks._checks import check_choice, check_sides
+from ftp_cl.benchmarks._checks import check_choice, check_sides, readable
 from ftp_cl.benchmarks._dataset import RebuildableDataset
 from ftp_cl.benchmarks.dense.masks import BACKGROUND, IGNORED
 from ftp_cl.benchmarks.dense.transforms import resized
+from ftp_cl.benchmarks.image_files import AGAIN, read_image
 from ftp_cl.benchmarks.options import DescribedScenario
 
 VOC_CLASSES = (
@@ -88,8 +90,7 @@ class PascalContext(RebuildableDataset):
         self.targets = [BACKGROUND] * len(names)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, Any]:
-        with Image.open(self.samples[index][0]) as file:
-            image = to_tensor(file.convert("RGB"))
+        image = to_tensor(read_image(Path(self.samples[index][0]), viewed=False))
         path = Path(self.samples[index][1])
         read = {"segmentation": _mask, "human_parts": _parts, "normals": self._normals}[self.target]
         target = torch.from_numpy(read(path))
@@ -110,9 +111,9 @@ class PascalContext(RebuildableDataset):
         return _existing(root / "normals_distill" / f"{name}.png")
 
     def _normals(self, path: Path) -> np.ndarray:
-        with Image.open(path) as file:
+        with readable(f"The image {path}", AGAIN), Image.open(path) as file:
             normals = 2 * np.asarray(file.convert("RGB"), np.float32) / 255 - 1
-        labels = loadmat(Path(self.root, "pascal-context", "trainval", f"{path.stem}.mat"))["LabelMap"]
+        labels = _matlab(Path(self.root, "pascal-context", "trainval", f"{path.stem}.mat"), "LabelMap")
         if labels.shape != normals.shape[:2]:
             raise ValueError(f"{path} and the labels of its image differ in size: {normals.shape[:2]}, {labels.shape}.")
         lengths = np.linalg.norm(normals, axis=2)
@@ -161,7 +162,7 @@ def _existing(path: Path) -> Path:
 
 
 def _mask(path: Path) -> np.ndarray:
-    with Image.open(path) as file:
+    with readable(f"The mask {path}", AGAIN), Image.open(path) as file:
         mask = np.asarray(file).astype(np.int64)
     if mask.ndim != 2 or (wrong := int(((mask >= len(VOC_CLASSES)) & (mask != IGNORED)).sum())):
         what = "has colours in place of class indices" if mask.ndim != 2 else f"has {wrong} pixels of no class"
@@ -169,9 +170,20 @@ def _mask(path: Path) -> np.ndarray:
     return mask
 
 
+def _matlab(path: Path, name: str) -> Any:
+    """Return an array of a MATLAB file."""
+    with readable(f"The file {path}", AGAIN):
+        try:
+            return loadmat(path)[name]
+        except KeyError:
+            raise ValueError(f"it has no {name}") from None
+        except (MatReadError, NotImplementedError, TypeError) as error:  # the second for the format of version 7.3
+            raise ValueError(error) from None
+
+
 def _people(path: Path) -> list[Any]:
     """Return the objects of a file of parts that are people: records of name, class, mask and parts, in this order."""
-    objects = loadmat(path)["anno"][0, 0][1]
+    objects = _matlab(path, "anno")[0, 0][1]
     return [found for found in objects.ravel() if int(np.asarray(found[1]).ravel()[0]) == _PERSON]
 
 

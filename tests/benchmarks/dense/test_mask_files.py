@@ -18,6 +18,10 @@ def write(path, array):
     Image.fromarray(np.asarray(array, np.uint8)).save(path)
 
 
+def truncate(path, end):
+    path.write_bytes(path.read_bytes()[:end])
+
+
 def some_mask(seed, values, size=(30, 40)):
     return np.random.default_rng(seed).choice(values, size)
 
@@ -115,6 +119,8 @@ def test_other_files_are_other_data(own):
         (lambda root: write(root / "test/images/0.bmp", np.zeros((30, 40, 3))), r"0.bmp and .*0.jpg would"),
         (lambda root: [write(root / f"test/masks/{i}.png", np.zeros((30, 40))) for i in range(3)], "class cell, wall"),
         (lambda root: write(root / "train/masks/0.png", np.zeros((30, 40, 3))), "has colours"),
+        (lambda root: truncate(root / "train/masks/0.png", 60), r"The mask .*0.png cannot be read"),
+        (lambda root: truncate(root / "test/images/0.jpg", 9), r"The image .*0.jpg cannot be read"),
         (lambda root: [write(root / f"train/{a}/0.{b}", np.ones((5, 9, c) if c else (5, 9)))
                        for a, b, c in (("images", "jpg", 3), ("masks", "png", 0))], "several sizes"),
     ],
@@ -123,6 +129,12 @@ def test_wrong_files_are_told_in_a_sentence(own, change, words):
     change(own)
     with pytest.raises(ValueError, match=words):
         mask_folder(own, CLASSES)
+
+
+def test_truncated_images_are_named_when_they_are_read(own):
+    truncate(own / "train/images/0.jpg", -30)
+    with pytest.raises(ValueError, match=r"The image .*0.jpg cannot be read \((?i:.*truncated)"):
+        mask_folder(own, CLASSES).train_stream[0].dataset[0]
 
 
 @pytest.mark.parametrize(

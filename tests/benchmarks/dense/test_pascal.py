@@ -110,6 +110,22 @@ def test_each_target_is_a_benchmark(root, target, shape):
     assert benchmark.description["target"] == ("normals" if target == "normals" else "masks")
 
 
+@pytest.mark.parametrize(
+    ("target", "file"),
+    [
+        *(("segmentation", file) for file in ("JPEGImages/c.jpg", "semseg/VOC12/c.png")),
+        *(("normals", file) for file in ("normals_distill/c.png", "pascal-context/trainval/c.mat")),
+        ("human_parts", "human_parts/c.mat"),
+    ],
+)
+@pytest.mark.parametrize("share", [0, 0.5])
+def test_damaged_files_are_named(root, target, file, share):
+    content = (root / file).read_bytes()
+    (root / file).write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ValueError, match=rf"{file} cannot be read \(.*: get it again, or remove it"):
+        PascalContext(root, "val", target, (H, W))[0]
+
+
 def test_wrong_targets_are_told_in_a_sentence(root):
     Image.fromarray(np.full((H, W, 3), 255, np.uint8)).save(root / "normals_distill/c.png")
     with pytest.raises(ValueError, match=r"96 normals in .*c\.png have a length outside"):
@@ -123,6 +139,9 @@ def test_wrong_targets_are_told_in_a_sentence(root):
     write_parts(root / "human_parts/c.mat", [person([("tail", np.ones((H, W)))])])
     with pytest.raises(ValueError, match="part of a person called 'tail'"):
         PascalContext(root, "val", "human_parts", (H, W))[0]
+    savemat(root / "pascal-context/trainval/c.mat", {"Labels": np.zeros((H, W))})
+    with pytest.raises(ValueError, match=r"c\.mat cannot be read \(it has no LabelMap\)"):
+        PascalContext(root, "val", "normals", (H, W))[0]
     (root / "normals_distill/a.png").unlink()
     with pytest.raises(FileNotFoundError, match=r"normals_distill/a\.png"):
         pascal_context(root, "normals")
