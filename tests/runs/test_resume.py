@@ -30,6 +30,7 @@ from ftp_cl.runs.catalogue import options_of
 from ftp_cl.runs.config import ConfigError, load_config
 from ftp_cl.runs.directory import RunDirectory
 from ftp_cl.runs.loop import Recorder
+from ftp_cl.runs.optimizer import build_optimizer
 from ftp_cl.runs.run import run
 from ftp_cl.runs.termination import Termination, TimeLimitError
 
@@ -384,6 +385,20 @@ def cut(interrupted, tmp_path):
     return shutil.copytree(directory, tmp_path / "cut"), overrides, expected
 
 
+def test_a_resumed_run_steps_as_this_machine_does(cut, monkeypatch):
+    """As on CUDA, with a checkpoint from elsewhere."""
+
+    def fused(options, model, may_fuse):
+        made.append(build_optimizer(options, model, may_fuse=True))
+        return made[-1]
+
+    made = []
+    monkeypatch.setattr("ftp_cl.runs.run.build_optimizer", fused)
+    directory, overrides, _ = cut
+    start(overrides, directory, resume=True)
+    assert [group["fused"] for group in made[0].param_groups] == [True, True]
+
+
 def newest(directory: Path) -> Path:
     return sorted((directory / "checkpoints").iterdir())[-1]
 
@@ -596,7 +611,6 @@ def test_a_run_on_a_full_disk_ends_in_one_sentence_and_goes_on_when_there_is_roo
     ftp_cl, refused, small_disk, tmp_path, monkeypatch, moment
 ):
     from ftp_cl.runs.checkpoints import Checkpoints
-    from ftp_cl.runs.loop import Recorder
 
     overrides = [*SHORT, "method=ftp"]
     disk, fill = small_disk
