@@ -46,7 +46,7 @@ DEFAULT = "ftp 1 1e-2"
 KINDS = ("method", "benchmark", "model")
 VERDICTS = {(True, False): "Wins", (True, True): "Wins and loses", (False, True): "Loses", (False, False): "Undecided"}
 COSTS = """\
-**What it costs.** On a CPU, an iteration of a small network takes {iterations:.2f} times as long. The step of
+**What it costs.** On a CPU, an iteration of a small network takes {iterations:.2f} times as long with FTP. The step of
 fused AdamW alone takes {numba:.1f} times as long, {numba, one pass:.1f} with `method="one_pass"`,
 {torch, hooks:.1f} without Numba (`.[fast]`). FTP keeps [two more copies of the weights](docs/speed.md).
 **Nothing has run on a GPU yet** ([timings](docs/timings.md))."""

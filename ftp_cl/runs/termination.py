@@ -7,7 +7,7 @@ from types import FrameType
 from typing import Any
 
 EXIT_STATUS = 128 + signal.SIGTERM
-_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class TimeLimitError(BaseException):
@@ -48,7 +48,7 @@ class Termination:
 
     def __enter__(self) -> "Termination":
         if threading.current_thread() is threading.main_thread():
-            for number in _SIGNALS:
+            for number in SIGNALS:
                 if number == signal.SIGTERM or _is_submitits(signal.getsignal(number)):
                     self._before[number] = signal.signal(number, self._on_signal)
         return self

@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ftp_cl.plugins.processes import count, share
+from ftp_cl.runs.termination import SIGNALS
 
 
 class WorkerLoader:
@@ -100,5 +101,5 @@ class _SeededItems(Dataset[Any]):
 
 def _leave_termination(worker: int) -> None:
     """A cluster tells every process that the job must end; until its checkpoint is written, the run needs batches."""
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
