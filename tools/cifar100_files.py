@@ -17,6 +17,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+COUNTS = {"train": 500, "test": 100}  # images of each class
+
 
 def main() -> None:
     """Write."""
@@ -34,10 +36,13 @@ def main() -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(dir=folder.parent))  # so that the folder is whole or not there
     try:
-        for split in ("train", "test"):
-            files = [
-                (path, label) for label, name in enumerate(classes) for path in sorted(source.glob(f"{split}/{name}/*"))
-            ]
+        for split, count in COUNTS.items():
+            files = []
+            for label, name in enumerate(classes):
+                of_class = sorted(source.glob(f"{split}/{name}/*"))
+                if len(of_class) != count:
+                    raise ValueError(f"{source / split / name} has {len(of_class)} files, where CIFAR-100 has {count}.")
+                files += [(path, label) for path in of_class]
             if split == "train" and arguments.permute is not None:
                 files = [files[place] for place in np.random.default_rng(arguments.permute).permutation(len(files))]
             images = [_pixels(path) for path, _ in files]

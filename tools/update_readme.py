@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[1]
 MEASURES = {"average_accuracy": "accuracy", "ood_average": "OOD"}
 METHODS = {
     "naive": "fine-tuning, backbone rate tuned",
+    "l2_sp": "L2-SP, backbone rate and strength tuned",
     "lda": "frozen features + LDA",
     "ftp": "FTP",
     "ranpac": "frozen features + RanPAC",
@@ -170,15 +171,15 @@ def show_figure() -> str:
     best, best_of_ftp = _best("vit_rates", "naive, *"), _best("vit_rates", "ftp, *")
     rate = {row: float(text) for row, text in _rates("vit_rates").items()}
     of_ftp = {rate[row]: row for row in _points("vit_rates", "ftp")}
-    rows = [row for row in _points("vit_rates", "naive") if rate[row] >= rate[best]]
-    rows.sort(key=rate.get)
-    above = next(row for row in rows if row != best and rate[row] in of_ftp)
+    shown = [row for row in _points("vit_rates", "naive") if rate[best] <= rate[row] <= 10.1 * rate[best]]  # a decade
+    shown.sort(key=rate.get)
+    of_both = [of_ftp[at] for at in sorted({*map(rate.get, shown), max(of_ftp)} & of_ftp.keys())]
     found = {tuple(names): (ends, n) for *names, ends, n in _differences("vit_rates")}
     leads = {measure: found["photographs", best_of_ftp, best, measure] for measure in MEASURES.values()}
     return FIGURE.format(
         n=leads["accuracy"][1],
-        naive=", ".join(map(_at_its_rate, rows[: rows.index(above) + 1])),
-        ftp=_at_its_rate(of_ftp[rate[above]]),
+        naive=", ".join(map(_at_its_rate, shown)),
+        ftp=", ".join(map(_at_its_rate, of_both)),
         leads=", ".join(f"{measure} {_bold(ends)}" for measure, (ends, _) in leads.items()),
     )
 

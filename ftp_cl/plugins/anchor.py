@@ -82,7 +82,8 @@ class AnchoredPlugin(SupervisedPlugin[Any]):
     def load_state_dict(self, state: dict[str, Any], strategy: Any) -> None:
         """Take over what `state_dict` gave, for a strategy whose model is as it was then."""
         self._last_model = LastModel()
-        self.anchor_weights, self._begun, self._moved = dict(state["anchor_weights"]), state["begun"], state["moved"]
+        self.anchor_weights = {name: anchor.to(strategy.device) for name, anchor in state["anchor_weights"].items()}
+        self._begun, self._moved = state["begun"], state["moved"]
         self._parts.count = state["parts"]
         if self._begun:
             self._candidates = not_excluded(strategy.model, self.exclude)

@@ -2,7 +2,6 @@
 
 import logging
 import math
-import warnings
 from numbers import Integral
 from typing import Any, Literal
 
@@ -135,22 +134,6 @@ class FTPPlugin(SupervisedPlugin[Any]):
         self._last_model = LastModel()
         self._logged_head: set[str] = set()
         self._told_of_no_optimizer = False
-
-    @classmethod
-    def recommended(cls, **options: Any) -> "FTPPlugin":
-        """Deprecated, gone in the next release: values that were chosen for small convolutional networks on emoji.
-
-        Args:
-            options: of the class, also instead of these.
-        """
-        warnings.warn(
-            "FTPPlugin.recommended() will be removed, its values were chosen for small networks on emoji: pass "
-            "FTPPlugin() for the published ones, or "
-            "FTPPlugin(k=0, mu=3e-2, scale_by_classes=1.5, pretrained_classes=20) for its.",
-            FutureWarning,
-            stacklevel=2,
-        )
-        return cls(**{"k": 0.0, "mu": 3e-2, "scale_by_classes": 1.5, "pretrained_classes": 20.0, **options})
 
     # ---- Avalanche's hooks ------------------------------------------------------------------------------------------
 

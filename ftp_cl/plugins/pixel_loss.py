@@ -1,6 +1,7 @@
 """Cross-entropy over pixels, in which the classes of an experience compete as its masks tell them apart."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -37,20 +38,34 @@ class PixelCrossEntropy(nn.Module):
         Training masks have none of them, but whole masks do, as those of validation images that radii are learned on.
         """
         shown = logits.detach()[0, :, 0, 0] > MASK_VALUE
-        shown[[*self.left_out, *self.in_background]] = False
+        shown[class_indices([*self.left_out, *self.in_background], shown.device)] = False
         hidden = (targets >= len(shown)) | ~shown[targets.clamp(0, len(shown) - 1)]
         targets = targets.masked_fill(hidden & (targets >= 0) & (targets != _IGNORED), _BACKGROUND)
         if self.left_out:
-            logits = logits.index_fill(1, torch.tensor(self.left_out, device=logits.device), -torch.inf)
+            logits = logits.index_fill(1, class_indices(self.left_out, logits.device), -torch.inf)
         if self.in_background:
             scores = logits.log_softmax(dim=1)
-            joined = scores[:, [_BACKGROUND, *self.in_background]].logsumexp(dim=1, keepdim=True)
-            total = functional.nll_loss(
-                torch.cat([joined, scores[:, 1:]], dim=1), targets, ignore_index=_IGNORED, reduction="sum"
-            )
+            joined = scores[:, class_indices([_BACKGROUND, *self.in_background], scores.device)]
+            scores = torch.cat([joined.logsumexp(dim=1, keepdim=True), scores[:, 1:]], dim=1)
+            total = functional.nll_loss(*_pixels(scores, targets), ignore_index=_IGNORED, reduction="sum")
         else:
-            total = functional.cross_entropy(logits, targets, ignore_index=_IGNORED, reduction="sum")
+            total = functional.cross_entropy(*_pixels(logits, targets), ignore_index=_IGNORED, reduction="sum")
         return total / (targets != _IGNORED).sum().clamp_min(1)
+
+
+def _pixels(scores: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """A row for each pixel: torch's loss of images is not deterministic on a GPU, that of rows is."""
+    return scores.movedim(1, -1).flatten(0, -2), targets.flatten()
+
+
+def class_indices(classes: Sequence[int], device: torch.device) -> Tensor:
+    """Indices on the device, kept there: a list of numbers would wait for the device each time."""
+    return _class_indices(tuple(classes), device)
+
+
+@lru_cache(maxsize=64)
+def _class_indices(classes: tuple[int, ...], device: torch.device) -> Tensor:
+    return torch.tensor(classes, dtype=torch.int64, device=device)
 
 
 class NormalLoss(nn.Module):

@@ -12,23 +12,23 @@ from avalanche.training.determinism.rng_manager import RNGManager
 _LOADERS_OFFSET = 2**31  # any constant: the loaders' numbers must not be those that the model draws
 
 
-def capture_random_state(cuda: bool = False) -> dict[str, Any]:
-    """The state of the global generators, as plain values and tensors."""
+def capture_random_state(device: torch.device | None = None) -> dict[str, Any]:
+    """The state of the global generators, and of a GPU's, as plain values and tensors."""
     return {
         "python": random.getstate(),
         "numpy": np.random.get_state(),
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if cuda else [],
+        "device": torch.cuda.get_rng_state(device) if device is not None and device.type == "cuda" else None,
     }
 
 
-def restore_random_state(state: dict[str, Any]) -> None:
-    """The inverse of `capture_random_state`."""
+def restore_random_state(state: dict[str, Any], device: torch.device | None = None) -> None:
+    """The inverse of `capture_random_state`, also on another GPU."""
     random.setstate(state["python"])
     np.random.set_state(state["numpy"])
     torch.set_rng_state(state["torch"])
-    if state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"])
+    if (of_device := state.get("device")) is not None and device is not None and device.type == "cuda":
+        torch.cuda.set_rng_state(of_device, device)
 
 
 class LoaderRandomness:
@@ -42,10 +42,13 @@ class LoaderRandomness:
     """
 
     def __init__(self, seed: int) -> None:
-        outside = capture_random_state(cuda=torch.cuda.is_available())  # seeding reaches every device
+        outside = capture_random_state()
+        of_devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []  # seeding reaches every one
         RNGManager.set_random_seeds((seed + _LOADERS_OFFSET) % 2**32)
         self.state = capture_random_state()
         restore_random_state(outside)
+        if of_devices:
+            torch.cuda.set_rng_state_all(of_devices)
 
     @contextmanager
     def use(self) -> Iterator[None]:

@@ -46,6 +46,7 @@ class SeparatedCriterion(nn.Module):
         self.criterion = criterion
         self.current: list[int] = []
         self.others: list[list[int]] | None = None
+        self._groups_before: tuple[Any, tuple[Tensor, Tensor]] | None = None
 
     def begin(self, classes: Iterable[int], others: Iterable[Iterable[int]] | None = None) -> None:
         """Make these the current classes.
@@ -79,7 +80,16 @@ class SeparatedCriterion(nn.Module):
         return self._of_groups(logits, targets, shares, columns)
 
     def _groups(self, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """The group that each class belongs to [classes], and the classes of each group [groups, classes]."""
+        """The group that each class belongs to [classes], and the classes of each group [groups, classes].
+
+        They stay on the device from step to step: making them there waits for it.
+        """
+        of = (width, device, tuple(self.current), None if self.others is None else tuple(map(tuple, self.others)))
+        if self._groups_before is None or self._groups_before[0] != of:
+            self._groups_before = of, self._new_groups(width, device)
+        return self._groups_before[1]
+
+    def _new_groups(self, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
         current, *others = torch.zeros(1 + len(self.others or [()]), width, dtype=torch.bool, device=device)
         current[self.current] = True
         for number, group in enumerate(others):

@@ -86,7 +86,7 @@ class _OfAllProcesses(TorchFunctionMode):
         values = input.float() if input.itemsize < 4 else input
         others = [dimension for dimension in range(input.dim()) if dimension != 1]
         shape = [-1 if dimension == 1 else 1 for dimension in range(input.dim())]
-        number = self._sum(values.new_tensor([input.numel() / input.shape[1]]))
+        number = self._sum(values.new_full((1,), input.numel() / input.shape[1]))
         if input.numel() == input.shape[1] and number <= 1:  # the latter waits for a GPU: not where it cannot be
             size = list(input.shape)
             raise ValueError(f"Expected more than 1 value per channel when training, got {size} of all processes.")

@@ -33,16 +33,23 @@ def to_bytes(state: Any) -> bytes:
     return buffer.getvalue()
 
 
-def from_bytes(content: bytes) -> Any:
+def from_bytes(content: bytes, device: Any = "cpu") -> Any:
     """The inverse of `to_bytes`, with tensors of its own each time; nothing in `content` is run.
+
+    Args:
+        content: as it was written.
+        device: of the tensors that were not on a CPU; those that were stay there, such as random states.
 
     Raises:
         ValueError: it holds anything but plain values and tensors.
     """
     import torch
 
+    def place(storage: Any, location: str) -> Any:
+        return storage if location == "cpu" else torch.serialization.default_restore_location(storage, str(device))
+
     try:
-        return torch.load(io.BytesIO(content), weights_only=True)
+        return torch.load(io.BytesIO(content), map_location=place, weights_only=True)
     except pickle.UnpicklingError:  # its message recommends to trust the file
         raise ValueError("it holds more than plain values and tensors") from None
 

@@ -192,7 +192,7 @@ class Checkpoints:
         for content in self._contents():
             self._loaded = content
             with self.refusing_misfits():
-                state = from_bytes(content)
+                state = from_bytes(content, strategy.device)
                 try:
                     if rank() == 0:
                         truncate(self._record.events_path, state["events_size"])
@@ -207,7 +207,7 @@ class Checkpoints:
                 self.restore(strategy)
                 if self.resumed.epoch is not None:
                     self._before = before = state["before"].numpy().tobytes()
-                    load_parts_state(from_bytes(before), strategy, self._packing, users_only=True)
+                    load_parts_state(from_bytes(before, strategy.device), strategy, self._packing, users_only=True)
                 self._say(self._where(state["versions"]))
                 if rank() == 0:
                     agreed(content)
@@ -264,7 +264,8 @@ class Checkpoints:
         begun = list(self._benchmark.train_stream)[: self.resumed.experience + 1]
         with self.refusing_misfits():
             # Read anew each time: training goes on in these very tensors.
-            load_strategy_state(from_bytes(self._loaded)["strategy"], strategy, self._packing, begun)
+            state = from_bytes(self._loaded, strategy.device)["strategy"]
+            load_strategy_state(state, strategy, self._packing, begun)
 
     @contextlib.contextmanager
     def refusing_misfits(self) -> Iterator[None]:

@@ -56,7 +56,7 @@ class Engine:
             raise ConfigError(
                 "optimizer.fused=true does not go with precision=fp16-mixed: methods would learn from overflown steps."
             )
-        self.may_fuse = device.type == "cuda" and self._scaler is None
+        self.prefers_fused = device.type == "cuda" and self._scaler is None
         self._is_scaled = False
         self._parts, self._weight = 1, 1.0
         self._kept: float | None = None

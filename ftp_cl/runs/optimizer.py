@@ -26,13 +26,13 @@ def freeze_all_but(patterns: str | Sequence[str], model: nn.Module) -> None:
             parameter.requires_grad_(False)
 
 
-def build_optimizer(options: DictConfig, model: nn.Module, may_fuse: bool) -> torch.optim.Optimizer:
+def build_optimizer(options: DictConfig, model: nn.Module, prefers_fused: bool) -> torch.optim.Optimizer:
     """That of the keys `optimizer.*`.
 
     Args:
         options: the keys.
         model: what is trained.
-        may_fuse: torch's fused step is taken unless a key says otherwise.
+        prefers_fused: torch's fused step is taken unless a key says otherwise.
 
     Raises:
         ConfigError: a key does not fit the optimizer or the model.
@@ -48,7 +48,7 @@ def build_optimizer(options: DictConfig, model: nn.Module, may_fuse: bool) -> to
         return torch.optim.SGD(groups, options.lr, momentum=options.momentum, weight_decay=decay, nesterov=nesterov)
     if options.nesterov:
         raise ConfigError(f"optimizer.nesterov=true is for optimizer.name=sgd, not {options.name}.")
-    fused = may_fuse if options.fused is None else options.fused
+    fused = prefers_fused if options.fused is None else options.fused
     # False would rule out torch's loop over all tensors at once, too.
     return torch.optim.AdamW(groups, options.lr, weight_decay=options.weight_decay, fused=fused or None)
 

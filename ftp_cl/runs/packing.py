@@ -149,6 +149,8 @@ class Packing:
         """
         if isinstance(packed, list | tuple | set) and type(packed) is not torch.Size:
             return type(packed)(self.unpack(part, None, strategy) for part in packed)
+        if isinstance(packed, torch.device) and packed.type != "cpu" and strategy is not None:
+            return strategy.device  # of the several processes of a run, the first has written it
         if not isinstance(packed, dict):
             return packed
         kind = packed.get(KIND)

@@ -172,7 +172,7 @@ def _build_strategy(
     plugins += own_plugins(OmegaConf.to_container(config.plugins, resolve=True))  # type: ignore[arg-type]
     arguments = {
         "model": model,
-        "optimizer": build_optimizer(config.optimizer, model, engine.may_fuse),
+        "optimizer": build_optimizer(config.optimizer, model, engine.prefers_fused),
         "criterion": criterion_for(counts),
         "train_mb_size": config.train.batch_size,
         "train_epochs": config.train.epochs,

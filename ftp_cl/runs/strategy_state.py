@@ -35,7 +35,7 @@ def strategy_state(strategy: SupervisedTemplate, packing: Packing) -> dict[str, 
         "model": _model_state(strategy.model, packing),
         "optimizer": _optimizer_state(strategy, packing),
         "parts": parts_state(strategy, packing),
-        "random": packing.pack(capture_random_state(strategy.device.type == "cuda"), "random"),
+        "random": packing.pack(capture_random_state(strategy.device), "random"),
     }
 
 
@@ -56,7 +56,7 @@ def load_strategy_state(
     _load_model(state["model"], strategy, packing, trained_on)
     _load_optimizer(state["optimizer"], strategy, packing)
     load_parts_state(state["parts"], strategy, packing)
-    restore_random_state(packing.unpack(state["random"]))
+    restore_random_state(packing.unpack(state["random"]), strategy.device)
 
 
 # ---- the model ------------------------------------------------------------------------------------------------------

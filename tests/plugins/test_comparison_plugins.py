@@ -33,6 +33,7 @@ from ftp_cl.plugins import (
     LearningRateSchedule,
     PrototypeClassifier,
     SPDPlugin,
+    SynapticIntelligence,
     TPGMPlugin,
     WiSEFT,
 )
@@ -72,6 +73,38 @@ def test_distilled_training_equals_a_loop_by_hand(benchmark, vector_classifier, 
         for ours, theirs in zip(model.parameters(), literal.parameters(), strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
     assert not model.head._forward_pre_hooks
+
+
+def test_synaptic_intelligence_equals_a_loop_by_hand(benchmark, vector_classifier, make_strategy, whole_batch):
+    model = vector_classifier()
+    plugin = SynapticIntelligence(si_lambda=1e4, eps=1e-3)
+    strategy = make_strategy(model, plugin, epochs=4)
+    importances: dict[str, torch.Tensor] = {}
+    for experience in benchmark.train_stream:
+        literal = copy.deepcopy(model)
+        strategy.train(experience)
+        literal.train()
+        literal.adaptation(experience)
+        optimizer = torch.optim.SGD(literal.parameters(), lr=0.1)
+        inputs, targets = whole_batch(experience)
+        weights = dict(literal.backbone.named_parameters())
+        begun, paths = ({name: w.detach() * factor for name, w in weights.items()} for factor in (1, 0))
+        for _ in range(4):
+            optimizer.zero_grad()
+            penalty = sum((importances[n] * (w - begun[n]) ** 2).sum() for n, w in weights.items() if importances)
+            (cross_entropy(literal(inputs), targets) + 1e4 / 2 * penalty).backward()
+            before = {name: w.detach().clone() for name, w in weights.items()}
+            optimizer.step()
+            for name, w in weights.items():
+                paths[name] -= w.grad * (w.detach() - before[name])
+        for name, w in weights.items():
+            of_both = importances.get(name, 0) + paths[name] / ((w.detach() - begun[name]) ** 2 + 1e-3)
+            importances[name] = of_both.clamp(max=1e-3)
+            ours = plugin.ewc_data[1][f"backbone.{name}"].data.view_as(w)
+            torch.testing.assert_close(ours, importances[name])
+            assert ours.any()
+        for ours, theirs in zip(model.parameters(), literal.parameters(), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_stored_logits_are_compared_where_they_were_trained():

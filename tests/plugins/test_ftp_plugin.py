@@ -588,12 +588,6 @@ def test_the_published_values_are_the_default_everywhere():
     assert {name: inspect.signature(FTP).parameters[name].default for name in ("k", "mu")} == {"k": 1, "mu": 1e-2}
 
 
-def test_the_name_of_the_values_before_says_what_to_pass():
-    with pytest.warns(FutureWarning, match=r"pass FTPPlugin\(\) .* or FTPPlugin\(k=0, mu=3e-2"):
-        plugin = FTPPlugin.recommended(mu=1e-3, when="experience")
-    assert (plugin.scale_by_classes, plugin.pretrained_classes, plugin.when) == (1.5, 20, "experience")
-
-
 @pytest.mark.parametrize("options", [{"exclude": None}, {"exclude": [3]}, {"anchor": None}, {"anchor": 3}])
 def test_arguments_of_another_kind_are_refused_at_once(options):
     with pytest.raises(TypeError, match=next(iter(options))):

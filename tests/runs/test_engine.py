@@ -185,7 +185,7 @@ def test_layers_have_rates_that_fall_towards_the_images_and_vectors_no_decay():
     keys = ("optimizer.layer_decay=0.5", "optimizer.decay_1d=false", "optimizer.weight_decay=0.1", "optimizer.lr=1.0")
     config = load_config([*options, *keys, "model.head=linear"])
     model = pretrained("vit_tiny_patch16_224", weights="random", depth=2, head="linear")
-    optimizer = build_optimizer(config.optimizer, model, may_fuse=False)
+    optimizer = build_optimizer(config.optimizer, model, prefers_fused=False)
     names = {id(weight): name for name, weight in model.named_parameters()}
     found = {names[id(w)]: (g["lr"], g["weight_decay"]) for g in optimizer.param_groups for w in g["params"]}
     assert found.keys() == set(names.values())
@@ -205,12 +205,12 @@ def test_the_fused_step_differs_in_rounding_alone(trained):
 
 
 @pytest.mark.parametrize(
-    ("may_fuse", "key", "fused"),
+    ("prefers_fused", "key", "fused"),
     [(False, "null", None), (False, "true", True), (True, "null", True), (True, "false", None)],
 )
-def test_a_key_goes_before_what_the_device_prefers(may_fuse, key, fused):
+def test_a_key_goes_before_what_the_device_prefers(prefers_fused, key, fused):
     options = load_config([f"optimizer.fused={key}"]).optimizer
-    assert build_optimizer(options, torch.nn.Linear(2, 2), may_fuse).defaults["fused"] is fused
+    assert build_optimizer(options, torch.nn.Linear(2, 2), prefers_fused).defaults["fused"] is fused
 
 
 def test_memory_may_be_laid_out_or_spared_without_another_outcome(tmp_path):

@@ -1,6 +1,7 @@
 """What checkpoints hold comes back through a file as it was: values, their types, and the memory order of tensors."""
 
 from collections import defaultdict
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,6 +23,18 @@ def test_plain_values_and_containers_come_back_with_their_types():
     value = {"n": [1, -5, 2.5, float("inf"), "x", None, True, 10**60], (1, "b"): (1, (2, {3})), 4: {}, "e": set()}
     assert repr(through_a_file(value)) == repr(value)
     assert through_a_file({np.int64(3): frozenset([np.int64(2)])}) == {3: {2}}
+
+
+def test_tensors_of_a_gpu_come_back_on_the_device_of_the_run(monkeypatch):
+    state = {"weights": torch.rand(3), "device": torch.device("cuda:0")}
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
+        content = to_bytes(PACKING.pack(state, "x"))
+    back = from_bytes(content, torch.device("cpu"))
+    assert torch.equal(back["weights"], state["weights"]) and back["weights"].device.type == "cpu"
+    assert from_bytes(content, torch.device("meta"))["weights"].is_meta
+    assert not from_bytes(to_bytes(state), torch.device("meta"))["weights"].is_meta  # what was on a CPU stays there
+    assert PACKING.unpack(back, None, SimpleNamespace(device=torch.device("cuda:1")))["device"].index == 1
 
 
 @pytest.mark.parametrize(

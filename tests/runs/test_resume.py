@@ -388,8 +388,8 @@ def cut(interrupted, tmp_path):
 def test_a_resumed_run_steps_as_this_machine_does(cut, monkeypatch):
     """As on CUDA, with a checkpoint from elsewhere."""
 
-    def fused(options, model, may_fuse):
-        made.append(build_optimizer(options, model, may_fuse=True))
+    def fused(options, model, prefers_fused):
+        made.append(build_optimizer(options, model, prefers_fused=True))
         return made[-1]
 
     made = []

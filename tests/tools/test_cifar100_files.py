@@ -1,6 +1,6 @@
 """The script that writes CIFAR-100's files from a folder of images, read by the benchmark."""
 
-import runpy
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -14,8 +14,14 @@ SCRIPT = Path(__file__).parents[2] / "tools" / "cifar100_files.py"
 
 
 def run(monkeypatch, *arguments):
+    """With two training images and a test image of each class; CIFAR-100 has 500 and 100."""
+    spec = importlib.util.spec_from_file_location("cifar100_files", SCRIPT)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    assert script.COUNTS == {"train": 500, "test": 100}
+    monkeypatch.setattr(script, "COUNTS", {"train": 2, "test": 1})
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, arguments)])
-    runpy.run_path(str(SCRIPT), run_name="__main__")
+    script.main()
 
 
 @pytest.fixture(scope="module")
@@ -56,14 +62,19 @@ def test_what_is_not_cifar100_is_refused_and_nothing_is_written(images, tmp_path
     with pytest.raises(SystemExit):
         run(monkeypatch, tmp_path / "few", tmp_path / "out")
     assert "has 1 folders, where CIFAR-100 has 100" in capsys.readouterr().err
-    place = images / "train" / "class_07" / "large.png"
+    place = images / "train" / "class_07" / "0.png"
+    whole = place.read_bytes()
     Image.new("RGB", (33, 32)).save(place)
     try:
         with pytest.raises(SystemExit):
             run(monkeypatch, images, tmp_path / "out")
-    finally:
+        assert "0.png has 33 x 32 pixels" in capsys.readouterr().err
         place.unlink()
-    assert "large.png has 33 x 32 pixels" in capsys.readouterr().err
+        with pytest.raises(SystemExit):
+            run(monkeypatch, images, tmp_path / "out")
+        assert "class_07 has 1 files, where CIFAR-100 has 2" in capsys.readouterr().err
+    finally:
+        place.write_bytes(whole)
     assert not any((tmp_path / "out").iterdir())
     run(monkeypatch, images, tmp_path / "out")
     with pytest.raises(SystemExit):

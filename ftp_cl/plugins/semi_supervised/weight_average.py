@@ -1,12 +1,12 @@
 """The exponential moving average (EMA) of a model's weights within one experience."""
 
-from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
+
+Tensors = list[Tensor] | tuple[Tensor, ...]
 
 
 class WeightAverage:
@@ -32,7 +32,8 @@ class WeightAverage:
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        self._averaged = AveragedModel(model, multi_avg_fn=partial(_average, decay=decay)).eval()
+        self._averaged = AveragedModel(model, multi_avg_fn=self._average).eval()
+        self._decay = decay
         self.is_shown = False
 
     @property
@@ -65,10 +66,8 @@ class WeightAverage:
             average.copy_(weight)
         self._averaged.n_averaged.fill_(state["n_averaged"])
 
-
-@torch.no_grad()
-def _average(averages: Sequence[Tensor], weights: Sequence[Tensor], n_averaged: Tensor | int, *, decay: float) -> None:
-    """The averaging step."""
-    decay = min(decay, 1 - 1 / (int(n_averaged) + 1))
-    for average, weight in zip(averages, weights, strict=True):
-        average.lerp_(weight, 1 - decay)
+    @torch.no_grad()
+    def _average(self, averages: Tensors, weights: Tensors, n_averaged: Tensor | int) -> None:
+        """The averaging step. The count is read where it is, on the CPU: `n_averaged` is a copy on the device."""
+        decay = min(self._decay, 1 - 1 / (int(self._averaged.n_averaged) + 1))
+        torch._foreach_lerp_(averages, weights, 1 - decay)
