@@ -137,7 +137,7 @@ class TensorState:
             change = state["change"].detach()
             new.change = torch.empty_like(new.anchor, dtype=change.dtype, device=change.device).copy_(change)
         new.norms.copy_(state["norms"])
-        new.numbers.copy_(torch.tensor([float(state[name]) for name in NUMBERS], dtype=new.numbers.dtype))
+        new.numbers = new.numbers.new_tensor([float(state[name]) for name in NUMBERS])
         new._followed = None  # they may be of another dtype or device than `storage` asks for
         return new
 

@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from ftp_cl.optim import FTP, AdamP
+from ftp_cl.projection.backends import factored, torch_backend
 
 
 def step(optimizer, *parameters):
@@ -182,6 +184,24 @@ def test_the_state_follows_a_model_to_channels_last(make_model, train, assert_sa
     train(moved, optimizer, range(3, 6))
     for left, right in zip(plain.parameters(), moved.parameters(), strict=True):
         torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-6)
+
+
+def test_torch_s_default_device_does_not_matter():
+    """From the first step on, when nothing is kept of steps before, also of an adapter and of a loaded state."""
+    module = get_peft_model(nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)), LoraConfig(r=2, target_modules=["0"]))
+    weights = [parameter.requires_grad_() for parameter in module.parameters()]
+    groups = [{"params": weights[:2], "ftp_k": 0.5}, {"params": weights[2:]}]
+    for kept in (torch_backend._each, torch_backend._segments, factored._column):
+        kept.cache_clear()
+    optimizer, ftp = torch.optim.SGD(groups, lr=0.1), FTP(module, backend="torch")
+    ftp.attach(optimizer)
+    for weight in weights:
+        weight.grad = torch.ones_like(weight)
+    with torch.device("meta"):
+        optimizer.step()
+        ftp.load_state_dict(ftp.state_dict())
+        optimizer.step()
+    assert [numbers["steps"] for numbers in ftp.state_dict()["tensors"].values()] == [2] * 5
 
 
 def test_mixed_dtypes_in_one_model():

@@ -118,7 +118,7 @@ def row_norms_of(changes: Sequence[Factored]) -> list[Tensor]:
 @lru_cache(maxsize=64)
 def _column(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Kept, because steps usually work on the same adapters."""
-    return sent(torch.tensor(values, dtype=dtype), device).unsqueeze(1)
+    return sent(torch.tensor(values, dtype=dtype, device="cpu"), device).unsqueeze(1)
 
 
 def _lengths(pairs: Sequence[tuple[Tensor, ...]]) -> Tensor:
