@@ -86,8 +86,6 @@ class Step:
         parts = self._parts
         self.forget()
         scaler = Scaler(getattr(optimizer, "grad_scale", None), getattr(optimizer, "found_inf", None))
-        if scaler.found_inf is not None and scaler.found_inf.is_cpu and scaler.found_inf.numpy() > 0:
-            return []  # a fused optimizer under GradScaler has left this step out
         done += [(part.updates, part.project(rule, scaler)) for part in parts]
         return self._skips.names(done)
 

@@ -347,7 +347,7 @@ def test_tensors_of_all_kinds_at_once(backend, method, take_step):
 
 
 @pytest.mark.parametrize("one_pass", [False, True])
-@pytest.mark.parametrize("backend", [pytest.param("torch"), WITH_TRITON[-1]])
+@pytest.mark.parametrize("backend", WITH_TRITON)
 def test_what_a_scaler_says_is_heeded_where_the_tensors_are(backend, one_pass):
     """Votes are divided by its scale; where it has found infinities, weights and state stay as they were."""
 
@@ -378,7 +378,7 @@ def test_what_a_scaler_says_is_heeded_where_the_tensors_are(backend, one_pass):
                 weight.add_(0.1 * torch.cos(weight)) if step < 1 else None
         return torch.stack([state.numbers for state in states]).cpu()
 
-    plain = run(1.0, 0.0, "cpu" if backend == "torch" else device_of(backend))
+    plain = run(1.0, 0.0, device_of(backend))
     torch.testing.assert_close(run(4.0, 0.0, device_of(backend)), plain)
     assert run(4.0, 1.0, device_of(backend))[:, STEPS].tolist() == [2, 2, 2] and plain[:, STEPS].tolist() == [3, 3, 3]
 
