@@ -434,6 +434,18 @@ def test_a_group_without_anchors_beside_one_with():
     torch.testing.assert_close(second.weight.detach(), start, rtol=0, atol=1e-7)
 
 
+@pytest.mark.parametrize("settings", [{}, {"anchor_dtype": "bfloat16"}])
+def test_a_given_anchor_is_kept_once_also_after_loading(settings, reachable):
+    model = linear()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    ftp = FTP(model, anchor={"weight": torch.ones(3, 2)}, **settings).attach(optimizer)
+    for _ in range(2):
+        step(optimizer, model.weight)
+        kept = [each for each in reachable(ftp._states) if type(each) is torch.Tensor and each.shape == (3, 2)]
+        assert len(kept) == 2, "anchor and change"
+        ftp.load_state_dict(ftp.state_dict())
+
+
 def test_an_anchor_given_as_the_models_own_state_dict_stays_where_it_is():
     model = linear()
     before = model.weight.detach().clone()
