@@ -24,13 +24,13 @@ _TYPES = {torch.float64: tl.float64, torch.float32: tl.float32, torch.bfloat16: 
 ELEMENTS = 2048
 """Of narrow rows, a program takes so many elements."""
 
-WIDEST_ROW = 8192
-"""A row of so many elements or fewer is read once, by one program."""
+WIDEST_ROW = 4096
+"""A row of so many elements or fewer is read once, by one program, whose registers suffice for it with Adam's step."""
 
 PIECE = 4096
 """Elements of a longer row that one program takes."""
 
-AT_ONCE = 256
+AT_ONCE = 1024
 """Programs' results that are added up at a time."""
 
 TABLES = 8
