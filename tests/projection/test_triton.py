@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from ftp_cl.projection import available_backends, get_backends
+from ftp_cl.projection import Storage, TensorState, Update, available_backends, get_backends
+from ftp_cl.projection.backends.plan import plan_of
 
 triton = pytest.importorskip("triton", reason="triton is not installed")
 triton_backend = pytest.importorskip("ftp_cl.projection.backends.triton_backend")
@@ -102,6 +103,23 @@ def test_numbers_that_a_captured_graph_reads_are_not_overwritten(monkeypatch):
     assert numbers.here(third).tolist() == third.tolist()
     assert unchanged.tolist() == first.tolist() and held.tolist() == second.tolist()
     assert numbers.captured[1] is unchanged, "kept alive"
+
+
+def test_layouts_do_not_drive_each_other_out_and_the_least_recently_used_set_of_one_is_forgotten():
+    def update(**storage):
+        state = TensorState(torch.ones(2, 3), torch.ones(2, 3), Storage(**storage))
+        plan_of(state)
+        return Update("", torch.ones(2, 3), torch.ones(2, 3), state, {})
+
+    backend, kinds = triton_backend.TritonBackend(), [torch.float64, torch.float32, torch.bfloat16]
+    layouts = [update(anchor_dtype=one, direction_dtype=other) for one in kinds for other in kinds]
+    first = [backend._table_of([each]) for each in layouts]
+    assert [backend._table_of([each]) for each in layouts] == first
+    alike = [update() for _ in range(triton_backend.TABLES + 1)]
+    kept, forgotten, *_ = [backend._table_of([each]) for each in alike[:-1]]
+    assert backend._table_of(alike[:1]) is kept
+    backend._table_of(alike[-1:])
+    assert backend._table_of(alike[:1]) is kept and backend._table_of(alike[1:2]) is not forgotten
 
 
 @pytest.mark.slow

@@ -34,7 +34,7 @@ AT_ONCE = 1024
 """Programs' results that are added up at a time."""
 
 TABLES = 8
-"""So many sets of tensors are remembered, with where they are."""
+"""So many sets of tensors of each layout are remembered, with where they are."""
 
 
 class TritonBackend:
@@ -46,7 +46,7 @@ class TritonBackend:
     name = "triton"
 
     def __init__(self) -> None:
-        self._tables: dict[Hashable, _Table] = {}
+        self._tables: dict[Hashable, dict[Hashable, _Table]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_tables": {}}
@@ -81,12 +81,12 @@ class TritonBackend:
 
     def _table_of(self, updates: Sequence[Update]) -> "_Table":
         key = tuple([update.state.plan for update in updates])
-        if key not in self._tables:
-            unused = [key for key, table in self._tables.items() if not table.is_captured]
-            if len(unused) >= TABLES:
-                del self._tables[unused[0]]
-            self._tables[key] = _Table(updates)
-        return self._tables[key]
+        tables = self._tables.setdefault(key[0].layout, {})
+        tables[key] = tables.pop(key, None) or _Table(updates)  # as the last: the first is what was used least recently
+        unused = [key for key, table in tables.items() if not table.is_captured]
+        if len(unused) > TABLES:
+            del tables[unused[0]]
+        return tables[key]
 
 
 class _Numbers:
