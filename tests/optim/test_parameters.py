@@ -1,5 +1,8 @@
 """Parameters that appear, grow, shrink, vanish, freeze, lack a gradient, are tied or change their kind."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -364,6 +367,24 @@ def test_restart_anchors_anew_at_the_current_weights():
     step(optimizer, model.weight)
     assert steps_of(ftp) == 1
     torch.testing.assert_close(model.weight.detach(), before, rtol=0, atol=1e-7)
+
+
+def test_what_a_captured_graph_writes_to_stays_as_long_as_ftp_does(monkeypatch):
+    model = linear()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    ftp = FTP(model).attach(optimizer)
+    step(optimizer, model.weight)
+    kept = [weakref.ref(tensor) for tensor in ftp.state_dict()["tensors"]["weight"].values() if torch.is_tensor(tensor)]
+    with monkeypatch.context() as within:
+        within.setattr("ftp_cl.optim.step.is_captured", lambda device: True)
+        step(optimizer, model.weight)
+    ftp.restart()
+    step(optimizer, model.weight)
+    assert all(tensor() is not None for tensor in kept)
+    ftp.detach()
+    del ftp
+    gc.collect()
+    assert not any(tensor() is not None for tensor in kept)
 
 
 def test_move_anchor_pulls_towards_the_new_weights():
