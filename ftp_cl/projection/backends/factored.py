@@ -110,7 +110,9 @@ def row_norms_of(changes: Sequence[Factored]) -> list[Tensor]:
             for product in zip(*(pairs[index] for index in indices), strict=True)
         ]
         scales = _column(tuple(abs(changes[index].scale) for index in indices), dtype, stacked[0][0].device)
-        lengths = _lengths(stacked).view(len(indices), -1).mul_(scales).add_(NORM_EPSILON)
+        with torch.autocast(stacked[0][0].device.type, enabled=False):  # it would multiply in half precision
+            lengths = _lengths(stacked)
+        lengths = lengths.view(len(indices), -1).mul_(scales).add_(NORM_EPSILON)
         norms.update(zip(indices, lengths.unbind(), strict=True))
     return [norms[index] for index in range(len(changes))]
 
