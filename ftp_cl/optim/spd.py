@@ -72,7 +72,8 @@ class AdamSPD(torch.optim.Adam):
         self._steps = []
         for group in self.param_groups:
             steps = AnchoredSteps(_GroupDecay(group), {})
-            steps.anchors = dict(zip(group["params"], group["pre"], strict=bool(group["pre"])))  # the group's own copies
+            # The group's own copies: once is enough.
+            steps.anchors = dict(zip(group["params"], group["pre"], strict=bool(group["pre"])))
             self._steps.append(steps.attach(self))
 
     def __getstate__(self) -> dict[str, Any]:

@@ -82,7 +82,8 @@ class TritonBackend:
     def _table_of(self, updates: Sequence[Update]) -> "_Table":
         key = tuple([update.state.plan for update in updates])
         tables = self._tables.setdefault(key[0].layout, {})
-        tables[key] = tables.pop(key, None) or _Table(updates)  # as the last: the first is what was used least recently
+        # As the last: the first is what was used least recently.
+        tables[key] = tables.pop(key) if key in tables else _Table(updates)
         unused = [key for key, table in tables.items() if not table.is_captured]
         if len(unused) > TABLES:
             del tables[unused[0]]
