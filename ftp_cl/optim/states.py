@@ -41,7 +41,7 @@ class States(dict[str, Any]):
         adapters, projected = self._tracked.adapters, self._tracked.projected()
         values = check_anchor(anchor, {n: p for n, p in projected.items() if n not in adapters.by_name()}, complete)
         check_given_anchor(values, adapters, self._tracked.names)
-        return values
+        return {name: value.to(device=self._storage.anchor_device) for name, value in values.items()}
 
     def of(self, name: str, parameter: nn.Parameter) -> TensorState | None:
         """The state that fits the parameter; None, with a warning, while there are no finite weights to stay near."""

@@ -9,6 +9,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from ftp_cl.optim import FTP, AdamP
+from ftp_cl.projection import Storage
 from ftp_cl.projection.backends import factored, torch_backend
 
 
@@ -465,6 +466,13 @@ def test_a_given_anchor_is_kept_once_also_after_loading(settings, reachable):
         kept = [each for each in reachable(ftp._states) if type(each) is torch.Tensor and each.shape == (3, 2)]
         assert len(kept) == 2, "anchor and change"
         ftp.load_state_dict(ftp.state_dict())
+
+
+def test_a_given_anchor_waits_on_the_anchors_device(monkeypatch):
+    ftp = FTP(linear())
+    monkeypatch.setattr(ftp._states, "_storage", Storage(anchor_device=torch.device("meta")))  # stands for another one
+    ftp.move_anchor({"weight": torch.ones(3, 2), "free": torch.ones(1)})
+    assert all(value.is_meta for value in ftp._states.given.values())
 
 
 def test_an_anchor_given_as_the_models_own_state_dict_stays_where_it_is():
