@@ -44,7 +44,7 @@ def project_post_hoc(
     changes = {name: weight.detach() - anchor[name] for name, weight in weights.items()}
     norms = {name: row_norms(change) for name, change in changes.items()}
     names = [name for name in weights if changes[name].numel() and changes[name].any()]
-    largest = torch.tensor([norms[name].max().item() for name in names])
+    largest = torch.tensor(gathered([norms[name].max() for name in names]).tolist() if names else [])
     radii = torch.full((len(names),), SMALLEST_RADIUS)
     adam = torch.optim.Adam([radii], lr=mu)
     for _ in range(iterations if names else 0):

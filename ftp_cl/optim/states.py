@@ -68,10 +68,16 @@ class States(dict[str, Any]):
         anchor = state.anchor
         state.follow(weights)
         self._check_rounding(name, anchor, state)
-        given = self.given.get(name)
-        if given is not None and torch.equal(given.to(state.anchor), state.anchor):
+        if self._is_given(name, state.anchor):
             self.given[name] = state.anchor
         return state
+
+    def _is_given(self, name: str, anchor: Tensor) -> bool:
+        """Whether an anchor is the given one, to the precision that is asked for."""
+        given = self.given.get(name)
+        if given is None or (self._storage.anchor_dtype is None and given.dtype != anchor.dtype):
+            return False
+        return torch.equal(given.to(anchor), anchor)
 
     def of_adapter(self, adapter: Adapter, rows: Tensor, sharding: Sharding | None) -> FactorState:
         """That of an adapter, of whose factor these are the rows; its ball is around no change."""

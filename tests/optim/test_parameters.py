@@ -190,20 +190,23 @@ def test_the_state_follows_a_model_to_channels_last(make_model, train, assert_sa
         torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-6)
 
 
-def test_torch_s_default_device_does_not_matter():
+@pytest.mark.parametrize("backend", ["torch", "numba"])
+def test_torch_s_default_device_does_not_matter(backend):
     """From the first step on, when nothing is kept of steps before, also of an adapter and of a loaded state."""
     module = get_peft_model(nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)), LoraConfig(r=2, target_modules=["0"]))
     weights = [parameter.requires_grad_() for parameter in module.parameters()]
     groups = [{"params": weights[:2], "ftp_k": 0.5}, {"params": weights[2:]}]
     for kept in (torch_backend._each, torch_backend._segments, factored._column):
         kept.cache_clear()
-    optimizer, ftp = torch.optim.SGD(groups, lr=0.1), FTP(module, backend="torch")
+    optimizer, ftp = torch.optim.SGD(groups, lr=0.1, fused=True), FTP(module, backend=backend)
     ftp.attach(optimizer)
     for weight in weights:
         weight.grad = torch.ones_like(weight)
     with torch.device("meta"):
         optimizer.step()
         ftp.load_state_dict(ftp.state_dict())
+        optimizer.step()
+        optimizer.found_inf = torch.ones((), device="cpu")  # as a GradScaler whose step is left out
         optimizer.step()
     assert [numbers["steps"] for numbers in ftp.state_dict()["tensors"].values()] == [2] * 5
 
@@ -466,6 +469,16 @@ def test_a_given_anchor_is_kept_once_also_after_loading(settings, reachable):
         kept = [each for each in reachable(ftp._states) if type(each) is torch.Tensor and each.shape == (3, 2)]
         assert len(kept) == 2, "anchor and change"
         ftp.load_state_dict(ftp.state_dict())
+
+
+def test_a_given_anchor_survives_steps_in_half_precision():
+    model, given = linear(), torch.full((3, 2), 0.1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    ftp = FTP(model, anchor={"weight": given}).attach(optimizer)
+    step(optimizer, model.bfloat16().weight)
+    ftp.restart()
+    step(optimizer, model.float().weight)
+    assert torch.equal(ftp.state_dict()["tensors"]["weight"]["anchor"], given)
 
 
 def test_a_given_anchor_waits_on_the_anchors_device(monkeypatch):
