@@ -180,7 +180,7 @@ class LoHaAdapter(Adapter):
     @property
     def scale(self) -> float:
         """As peft rounds it, to float32."""
-        return torch.tensor(super().scale).item()
+        return torch.tensor(super().scale, device="cpu").item()
 
     def factors(self) -> list[nn.Parameter]:
         """`hada_w1_a` first."""

@@ -83,7 +83,7 @@ class Riding:
         for index, parameter in enumerate(parameters):
             own = saved["tensors"].get(self._tracked.names.get(parameter, ""))
             if own is not None:
-                numbers = torch.tensor([float(own[key]) for key in NUMBERS], dtype=torch.float64)
+                numbers = torch.tensor([float(own[key]) for key in NUMBERS], dtype=torch.float64, device="cpu")
                 kept = {key: own[key] for key in _TENSORS if key in own} | {"numbers": numbers}
                 entries = {f"{_PREFIX}{key}": value for key, value in kept.items()}
                 state[index] = {**state.get(index, {}), **entries}

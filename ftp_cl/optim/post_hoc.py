@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ftp_cl.projection.radius import SMALLEST_RADIUS
-from ftp_cl.projection.rows import per_row, row_dots, row_norms, summary_of_rows
+from ftp_cl.projection.rows import gathered, per_row, row_dots, row_norms, summary_of_rows
 
 
 def project_post_hoc(
@@ -44,7 +44,7 @@ def project_post_hoc(
     changes = {name: weight.detach() - anchor[name] for name, weight in weights.items()}
     norms = {name: row_norms(change) for name, change in changes.items()}
     names = [name for name in weights if changes[name].numel() and changes[name].any()]
-    largest = torch.tensor([norms[name].max().item() for name in names])
+    largest = torch.tensor(gathered([norms[name].max() for name in names]).tolist() if names else [])
     radii = torch.full((len(names),), SMALLEST_RADIUS)
     adam = torch.optim.Adam([radii], lr=mu)
     for _ in range(iterations if names else 0):
@@ -54,12 +54,11 @@ def project_post_hoc(
             _place(weights, anchor, changes, norms, dict(zip(names, largest.tolist(), strict=True)))
             raise ValueError("The loss on the data for the radii is not finite; the weights were left as trained.")
         gradients = torch.autograd.grad(loss, [weights[name] for name in names], allow_unused=True)
-        radii.grad = torch.tensor(
-            [
-                _derivative(gradient, changes[name], norms[name], radius)
-                for name, gradient, radius in zip(names, gradients, radii.tolist(), strict=True)
-            ]
-        )
+        derivatives = [
+            _derivative(gradient, changes[name], norms[name], radius)
+            for name, gradient, radius in zip(names, gradients, radii.tolist(), strict=True)
+        ]
+        radii.grad = torch.tensor(gathered(derivatives).tolist())
         adam.step()
         torch.minimum(radii.clamp_(min=SMALLEST_RADIUS), largest, out=radii)
     learned = dict(zip(names, radii.tolist(), strict=True))
@@ -84,8 +83,8 @@ def _place(
         torch.addcmul(anchor[name], changes[name], ratio, out=weights[name])
 
 
-def _derivative(gradient: Tensor | None, change: Tensor, norms: Tensor, radius: float) -> float:
-    """The exact derivative of the loss by the radius: rows inside the ball do not move with it."""
+def _derivative(gradient: Tensor | None, change: Tensor, norms: Tensor, radius: float) -> Tensor:
+    """The exact derivative of the loss by the radius, 0-d: rows inside the ball do not move with it."""
     if gradient is None:
-        return 0.0
-    return (row_dots(gradient, change) / norms)[norms > radius].sum().item()
+        return norms.new_zeros(())
+    return (row_dots(gradient, change) / norms)[norms > radius].sum()

@@ -48,7 +48,7 @@ class SkipWatch:
     @staticmethod
     def _ask(updates: Sequence[Update]) -> tuple[list[str], Tensor, Any]:
         counts = torch.stack([update.state.numbers for update in updates])[:, SKIPPED]
-        host = torch.empty(counts.shape, dtype=counts.dtype, pin_memory=True)
+        host = torch.empty(counts.shape, dtype=counts.dtype, device="cpu", pin_memory=True)
         host.copy_(counts, non_blocking=True)
         with torch.cuda.device(counts.device):
             event = torch.cuda.Event()

@@ -71,8 +71,10 @@ class AdamSPD(torch.optim.Adam):
             steps.detach()
         self._steps = []
         for group in self.param_groups:
-            anchors = dict(zip(group["params"], group["pre"], strict=bool(group["pre"])))
-            self._steps.append(AnchoredSteps(_GroupDecay(group), anchors).attach(self))
+            steps = AnchoredSteps(_GroupDecay(group), {})
+            # The group's own copies: once is enough.
+            steps.anchors = dict(zip(group["params"], group["pre"], strict=bool(group["pre"])))
+            self._steps.append(steps.attach(self))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_decay": self._decay, "_steps": []}

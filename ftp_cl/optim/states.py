@@ -17,13 +17,15 @@ from ftp_cl.projection import FactorState, Sharding, Storage, TensorState
 from ftp_cl.projection.checks import number
 from ftp_cl.projection.radius import SKIPPED, VALUE
 from ftp_cl.projection.rows import refuse_capture
+from ftp_cl.projection.tensor_state import is_anchor_of
 
 
 class States(dict[str, Any]):
     """A `TensorState` of each tensor that has been projected, by name; of an adapter, a `FactorState`.
 
     Attributes:
-        given: anchors by name; of other tensors, the anchor is the weights before their first step.
+        given: anchors by name, the very tensors of the states that have them; of other tensors, the anchor is the
+            weights before their first step.
     """
 
     def __init__(self, tracked: Tracked, method: str, storage: Storage, round_anchor: bool, told: Told) -> None:
@@ -39,7 +41,7 @@ class States(dict[str, Any]):
         adapters, projected = self._tracked.adapters, self._tracked.projected()
         values = check_anchor(anchor, {n: p for n, p in projected.items() if n not in adapters.by_name()}, complete)
         check_given_anchor(values, adapters, self._tracked.names)
-        return values
+        return {name: value.to(device=self._storage.anchor_device) for name, value in values.items()}
 
     def of(self, name: str, parameter: nn.Parameter) -> TensorState | None:
         """The state that fits the parameter; None, with a warning, while there are no finite weights to stay near."""
@@ -54,7 +56,7 @@ class States(dict[str, Any]):
         if state is None:
             refuse_capture(weights.device)
             anchor = local_like(self.given.get(name), parameter)
-            if anchor is None or not TensorState(anchor, like=anchor).fits(weights):
+            if anchor is None or not is_anchor_of(anchor, weights):
                 anchor = weights
             state = TensorState(anchor, like=weights, storage=self._storage)
             self._check_rounding(name, anchor.to(weights), state)
@@ -66,7 +68,16 @@ class States(dict[str, Any]):
         anchor = state.anchor
         state.follow(weights)
         self._check_rounding(name, anchor, state)
+        if self._is_given(name, state.anchor):
+            self.given[name] = state.anchor
         return state
+
+    def _is_given(self, name: str, anchor: Tensor) -> bool:
+        """Whether an anchor is the given one, to the precision that is asked for."""
+        given = self.given.get(name)
+        if given is None or (self._storage.anchor_dtype is None and given.dtype != anchor.dtype):
+            return False
+        return torch.equal(given.to(anchor), anchor)
 
     def of_adapter(self, adapter: Adapter, rows: Tensor, sharding: Sharding | None) -> FactorState:
         """That of an adapter, of whose factor these are the rows; its ball is around no change."""

@@ -18,6 +18,7 @@ from ftp_cl.optim.step_hooks import same
 from ftp_cl.optim.tracked import Tracked
 from ftp_cl.projection import Backend, Part, Rule, Scaler, Update, parts_of
 from ftp_cl.projection.backends.plan import kinds_of
+from ftp_cl.projection.rows import is_captured
 
 _gradient_of = operator.attrgetter("grad")
 
@@ -59,10 +60,13 @@ class Step:
         self._fused_before: FusedStep | None = None
         self._waiting: list[Update] = []
         self._parts_before: list[Part] = []
+        self._captured: list[Any] = []
 
     def begin(self, optimizer: Optimizer, rule: Rule, k: float, alone: bool) -> None:
         """Collect votes. `alone`: nobody else's hook comes in between, so that AdamW's update may be taken along."""
         waiting = self.updates = self._updates_of(optimizer, k)
+        if waiting and is_captured(waiting[0].weights.device):  # the graph's kernels write to these tensors ever after
+            self._captured += [vars(update.state).copy() for update in waiting]
         if alone and can_fuse(optimizer):
             if self._fused_before is None or not self._fused_before.fits(optimizer, waiting):
                 backends = [backend for backend in self._backends if hasattr(backend, "adam")]
@@ -86,8 +90,6 @@ class Step:
         parts = self._parts
         self.forget()
         scaler = Scaler(getattr(optimizer, "grad_scale", None), getattr(optimizer, "found_inf", None))
-        if scaler.found_inf is not None and scaler.found_inf.is_cpu and scaler.found_inf.numpy() > 0:
-            return []  # a fused optimizer under GradScaler has left this step out
         done += [(part.updates, part.project(rule, scaler)) for part in parts]
         return self._skips.names(done)
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ftp_cl.projection.radius import SMALLEST_RADIUS
-from ftp_cl.projection.rows import NORM_EPSILON, accumulation_dtype, summary_of_rows
+from ftp_cl.projection.rows import NORM_EPSILON, accumulation_dtype, gathered, summary_of_rows
 
 
 class TPGM:
@@ -71,7 +71,7 @@ class TPGM:
                     if not torch.isfinite(loss):
                         raise ValueError("The loss on the data for TPGM's radii is not finite.")
                     gradients = torch.autograd.grad(loss, self.weights, allow_unused=True)
-                radii.grad = torch.stack(
+                radii.grad = gathered(
                     [_derivative(*tensors) for tensors in zip(gradients, changes, norms, radii, strict=True)]
                 )
                 assert self._adam is not None
@@ -117,12 +117,11 @@ class TPGM:
     def _bounded(self, norms: list[Tensor]) -> Tensor:
         """The radii, started if they are new, within what the published code allows."""
         if self.radii is None:
-            self._start(torch.stack([norm.min() / 2 for norm in norms]))
+            self._start(gathered([norm.min() / 2 for norm in norms]))
         assert self.radii is not None
-        largest = torch.stack([norm.max() for norm in norms])
-        self.radii[self.radii <= 0] = SMALLEST_RADIUS
-        outside = self.radii > largest + NORM_EPSILON
-        self.radii[outside] = largest[outside]
+        largest = gathered([norm.max() for norm in norms])
+        self.radii.masked_fill_(self.radii <= 0, SMALLEST_RADIUS)
+        self.radii.copy_(largest.where(self.radii > largest + NORM_EPSILON, self.radii))
         return self.radii
 
     @torch.no_grad()
@@ -131,7 +130,7 @@ class TPGM:
         for weight, anchor, change, norm, radius in zip(
             self.weights, self.anchor, changes, norms, self.radii, strict=True
         ):
-            ratio = (radius / (norm + NORM_EPSILON)).clamp_(max=1.0)
+            ratio = (radius.to(norm.device) / (norm + NORM_EPSILON)).clamp_(max=1.0)
             torch.addcmul(anchor, change, ratio.to(change.dtype), out=weight)
 
 
@@ -149,4 +148,4 @@ def _derivative(gradient: Tensor | None, change: Tensor, norms: Tensor, radius: 
         return torch.zeros_like(radius)
     lengths = norms + NORM_EPSILON
     dots = gradient.to(norms.dtype) * change
-    return (dots / lengths).masked_fill_(lengths <= radius, 0.0).sum().to(radius.dtype)
+    return (dots / lengths).masked_fill_(lengths <= radius.to(norms.device), 0.0).sum().to(radius.dtype)

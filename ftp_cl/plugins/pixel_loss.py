@@ -38,14 +38,14 @@ class PixelCrossEntropy(nn.Module):
         Training masks have none of them, but whole masks do, as those of validation images that radii are learned on.
         """
         shown = logits.detach()[0, :, 0, 0] > MASK_VALUE
-        shown[class_indices([*self.left_out, *self.in_background], shown.device)] = False
+        shown[indices_on([*self.left_out, *self.in_background], shown.device)] = False
         hidden = (targets >= len(shown)) | ~shown[targets.clamp(0, len(shown) - 1)]
         targets = targets.masked_fill(hidden & (targets >= 0) & (targets != _IGNORED), _BACKGROUND)
         if self.left_out:
-            logits = logits.index_fill(1, class_indices(self.left_out, logits.device), -torch.inf)
+            logits = logits.index_fill(1, indices_on(self.left_out, logits.device), -torch.inf)
         if self.in_background:
             scores = logits.log_softmax(dim=1)
-            joined = scores[:, class_indices([_BACKGROUND, *self.in_background], scores.device)]
+            joined = scores[:, indices_on([_BACKGROUND, *self.in_background], scores.device)]
             scores = torch.cat([joined.logsumexp(dim=1, keepdim=True), scores[:, 1:]], dim=1)
             total = functional.nll_loss(*_pixels(scores, targets), ignore_index=_IGNORED, reduction="sum")
         else:
@@ -58,14 +58,15 @@ def _pixels(scores: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return scores.movedim(1, -1).flatten(0, -2), targets.flatten()
 
 
-def class_indices(classes: Sequence[int], device: torch.device) -> Tensor:
+def indices_on(classes: Sequence[int], device: torch.device) -> Tensor:
     """Indices on the device, kept there: a list of numbers would wait for the device each time."""
-    return _class_indices(tuple(classes), device)
+    return _kept_indices(tuple(classes), device)
 
 
 @lru_cache(maxsize=64)
-def _class_indices(classes: tuple[int, ...], device: torch.device) -> Tensor:
-    return torch.tensor(classes, dtype=torch.int64, device=device)
+def _kept_indices(classes: tuple[int, ...], device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # so that training may use what a validation has made
+        return torch.tensor(classes, dtype=torch.int64, device=device)
 
 
 class NormalLoss(nn.Module):

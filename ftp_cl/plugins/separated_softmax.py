@@ -41,12 +41,13 @@ class SeparatedCriterion(nn.Module):
             criterion, or class weights for too few classes.
     """
 
+    _groups_before: tuple[Any, tuple[Tensor, Tensor]] | None = None
+
     def __init__(self, criterion: Callable[[Tensor, Tensor], Tensor]) -> None:
         super().__init__()
         self.criterion = criterion
         self.current: list[int] = []
         self.others: list[list[int]] | None = None
-        self._groups_before: tuple[Any, tuple[Tensor, Tensor]] | None = None
 
     def begin(self, classes: Iterable[int], others: Iterable[Iterable[int]] | None = None) -> None:
         """Make these the current classes.

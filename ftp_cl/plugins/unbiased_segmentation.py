@@ -10,7 +10,7 @@ from avalanche.training.plugins import AGEMPlugin, GEMPlugin
 from torch import Tensor
 
 from ftp_cl.models.dense import DenseModel, MaskHead
-from ftp_cl.plugins.pixel_loss import class_indices, earlier_classes, pixel_criterion
+from ftp_cl.plugins.pixel_loss import earlier_classes, indices_on, pixel_criterion
 from ftp_cl.plugins.stages import PartsDone, refuse_inner_updates
 
 _BACKGROUND = 0
@@ -102,15 +102,15 @@ def unbiased_distillation(logits: Tensor, before: Tensor, earlier: list[int], ne
         new: class indices.
     """
     scores = logits.log_softmax(dim=1)
-    joined = scores[:, class_indices([_BACKGROUND, *new], scores.device)].logsumexp(dim=1, keepdim=True)
-    targets = before[:, class_indices([_BACKGROUND, *earlier], before.device)].softmax(dim=1)
-    return -(targets * torch.cat([joined, scores[:, class_indices(earlier, scores.device)]], dim=1)).sum(dim=1).mean()
+    joined = scores[:, indices_on([_BACKGROUND, *new], scores.device)].logsumexp(dim=1, keepdim=True)
+    targets = before[:, indices_on([_BACKGROUND, *earlier], before.device)].softmax(dim=1)
+    return -(targets * torch.cat([joined, scores[:, indices_on(earlier, scores.device)]], dim=1)).sum(dim=1).mean()
 
 
 def plain_distillation(logits: Tensor, before: Tensor, earlier: list[int], new: list[int]) -> Tensor:
     """As `unbiased_distillation`, but new classes are left out of the softmax."""
     if new:
-        logits = logits.index_fill(1, class_indices(new, logits.device), -torch.inf)
+        logits = logits.index_fill(1, indices_on(new, logits.device), -torch.inf)
     return unbiased_distillation(logits, before, earlier, [])
 
 

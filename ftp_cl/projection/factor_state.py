@@ -61,7 +61,7 @@ class FactorState:
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain numbers; loads with `torch.load(weights_only=True)`."""
-        return {"shape": torch.tensor(self.shape), "norms": self.norms, **named(self.numbers.tolist())}
+        return {"shape": torch.tensor(self.shape, device="cpu"), "norms": self.norms, **named(self.numbers.tolist())}
 
     @classmethod
     def is_saved(cls, state: Any) -> bool:
@@ -87,5 +87,5 @@ class FactorState:
         check_numbers(state)
         new = cls(torch.Size(shape.tolist()), len(norms), norms.device)
         new.norms.copy_(norms.detach())
-        new.numbers.copy_(torch.tensor([float(state[name]) for name in NUMBERS], dtype=new.numbers.dtype))
+        new.numbers = new.numbers.new_tensor([float(state[name]) for name in NUMBERS])
         return new

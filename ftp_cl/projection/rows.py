@@ -4,6 +4,8 @@ A tensor with one dimension or none is one single row, as in the published code,
 everything. Norms and sums of half-precision tensors are taken in float32.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -71,6 +73,11 @@ def summary_of_rows(radius: float, distances: Tensor, bounded: Tensor) -> dict[s
         "max_distance": distances.max().item(),
         "boundary_share": bounded.float().mean().item(),
     }
+
+
+def gathered(numbers: Sequence[Tensor]) -> Tensor:
+    """0-d tensors as one of shape [numbers], on the device of the first."""
+    return torch.stack([number.to(numbers[0].device) for number in numbers])
 
 
 def per_row(values: Tensor, tensor: Tensor) -> Tensor:

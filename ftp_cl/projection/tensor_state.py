@@ -30,6 +30,17 @@ class Storage:
     keeps_change: bool = True
 
 
+def is_anchor_of(anchor: Tensor, weights: Tensor) -> bool:
+    """Whether `weights` is, by its shape, the anchored tensor, possibly grown along dimension 0."""
+    if weights.shape == anchor.shape:
+        return True
+    return (
+        weights.dim() == anchor.dim() > 0
+        and weights.shape[1:] == anchor.shape[1:]
+        and weights.shape[0] > anchor.shape[0]
+    )
+
+
 class TensorState:
     """Anchor, previous change and radius of one tensor: two tensors of its size, one number a row, and a few more.
 
@@ -73,14 +84,8 @@ class TensorState:
         return tensor.narrow(0, 0, self.anchor.shape[0])
 
     def fits(self, weights: Tensor) -> bool:
-        """Whether `weights` is the anchored tensor, possibly grown along dimension 0."""
-        if weights.shape == self.anchor.shape:
-            return True
-        return (
-            weights.dim() == self.anchor.dim() > 0
-            and weights.shape[1:] == self.anchor.shape[1:]
-            and weights.shape[0] > self.anchor.shape[0]
-        )
+        """See `is_anchor_of`."""
+        return is_anchor_of(self.anchor, weights)
 
     def follow(self, weights: Tensor) -> None:
         """Move the state to the device and dtype of the weights, if the user has moved those."""
@@ -137,7 +142,7 @@ class TensorState:
             change = state["change"].detach()
             new.change = torch.empty_like(new.anchor, dtype=change.dtype, device=change.device).copy_(change)
         new.norms.copy_(state["norms"])
-        new.numbers.copy_(torch.tensor([float(state[name]) for name in NUMBERS], dtype=new.numbers.dtype))
+        new.numbers = new.numbers.new_tensor([float(state[name]) for name in NUMBERS])
         new._followed = None  # they may be of another dtype or device than `storage` asks for
         return new
 

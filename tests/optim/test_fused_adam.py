@@ -228,16 +228,6 @@ def test_a_failure_leaves_gradients_and_counts_as_they_were(monkeypatch):
     assert not torch.equal(weights["linear"], before)
 
 
-def test_torch_s_default_device_does_not_matter():
-    weights = start()
-    optimizer, _ = attached(weights, "torch")
-    train(optimizer, weights, [0])
-    before = weights["conv"].detach().clone()
-    with torch.device("meta"):
-        optimizer.step()
-    assert not torch.equal(weights["conv"], before)
-
-
 def test_a_closure_s_gradients_are_used(passes):
     weights, with_closure = start(), start()
     optimizer, _ = attached(weights)

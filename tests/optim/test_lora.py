@@ -308,6 +308,17 @@ def test_a_quantised_base_is_not_touched(bits):
     assert torch.equal(layer_of(model, "1").base_layer.weight, quantised)
 
 
+def test_a_step_within_autocast_is_the_same():
+    weights = []
+    for enabled in (False, True):
+        model = lora()
+        optimizer, _ = trained(model)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            optimizer.step()
+        weights.append(layer_of(model).lora_B["default"].weight.detach())
+    assert torch.equal(*weights)
+
+
 # ---- what is not finite, and what is refused -------------------------------------------------------------------------
 
 

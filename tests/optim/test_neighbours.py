@@ -89,6 +89,15 @@ def test_adam_spd_follows_a_scheduled_decay_and_refuses_one_to_zero():
         step([0.0, 0.0])
 
 
+def test_adam_spd_keeps_each_anchor_once(reachable):
+    weights = nn.Parameter(torch.ones(2, 3))
+    optimizer = AdamSPD([{"params": [weights], "pre": [torch.full((2, 3), 7.0)]}])
+    weights.grad = torch.ones(2, 3)
+    optimizer.step()
+    tensors = [each for each in reachable(optimizer) if isinstance(each, torch.Tensor) and each.shape == (2, 3)]
+    assert [(each == 7).all().item() for each in tensors].count(True) == 1
+
+
 def test_adam_spd_takes_a_state_with_the_published_keys():
     weights = [nn.Parameter(torch.ones(2)) for _ in range(2)]
     saved, optimizer = AdamSPD([weights[0]], weight_decay=0.3).state_dict(), AdamSPD([weights[1]])

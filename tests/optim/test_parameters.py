@@ -1,10 +1,16 @@
 """Parameters that appear, grow, shrink, vanish, freeze, lack a gradient, are tied or change their kind."""
 
+import gc
+import weakref
+
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from ftp_cl.optim import FTP, AdamP
+from ftp_cl.projection import Storage
+from ftp_cl.projection.backends import factored, torch_backend
 
 
 def step(optimizer, *parameters):
@@ -184,6 +190,27 @@ def test_the_state_follows_a_model_to_channels_last(make_model, train, assert_sa
         torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("backend", ["torch", "numba"])
+def test_torch_s_default_device_does_not_matter(backend):
+    """From the first step on, when nothing is kept of steps before, also of an adapter and of a loaded state."""
+    module = get_peft_model(nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)), LoraConfig(r=2, target_modules=["0"]))
+    weights = [parameter.requires_grad_() for parameter in module.parameters()]
+    groups = [{"params": weights[:2], "ftp_k": 0.5}, {"params": weights[2:]}]
+    for kept in (torch_backend._each, torch_backend._segments, factored._column):
+        kept.cache_clear()
+    optimizer, ftp = torch.optim.SGD(groups, lr=0.1, fused=True), FTP(module, backend=backend)
+    ftp.attach(optimizer)
+    for weight in weights:
+        weight.grad = torch.ones_like(weight)
+    with torch.device("meta"):
+        optimizer.step()
+        ftp.load_state_dict(ftp.state_dict())
+        optimizer.step()
+        optimizer.found_inf = torch.ones((), device="cpu")  # as a GradScaler whose step is left out
+        optimizer.step()
+    assert [numbers["steps"] for numbers in ftp.state_dict()["tensors"].values()] == [2] * 5
+
+
 def test_mixed_dtypes_in_one_model():
     model = nn.ModuleDict({"f32": linear(), "f64": linear().double(), "bf16": linear().bfloat16()})
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -346,6 +373,24 @@ def test_restart_anchors_anew_at_the_current_weights():
     torch.testing.assert_close(model.weight.detach(), before, rtol=0, atol=1e-7)
 
 
+def test_what_a_captured_graph_writes_to_stays_as_long_as_ftp_does(monkeypatch):
+    model = linear()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    ftp = FTP(model).attach(optimizer)
+    step(optimizer, model.weight)
+    kept = [weakref.ref(tensor) for tensor in ftp.state_dict()["tensors"]["weight"].values() if torch.is_tensor(tensor)]
+    with monkeypatch.context() as within:
+        within.setattr("ftp_cl.optim.step.is_captured", lambda device: True)
+        step(optimizer, model.weight)
+    ftp.restart()
+    step(optimizer, model.weight)
+    assert all(tensor() is not None for tensor in kept)
+    ftp.detach()
+    del ftp
+    gc.collect()
+    assert not any(tensor() is not None for tensor in kept)
+
+
 def test_move_anchor_pulls_towards_the_new_weights():
     model = linear()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -412,6 +457,35 @@ def test_a_group_without_anchors_beside_one_with():
     step(optimizer, first.weight, second.weight)
     torch.testing.assert_close(first.weight.detach(), torch.zeros(3, 2), rtol=0, atol=1e-7)
     torch.testing.assert_close(second.weight.detach(), start, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("settings", [{}, {"anchor_dtype": "bfloat16"}])
+def test_a_given_anchor_is_kept_once_also_after_loading(settings, reachable):
+    model = linear()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    ftp = FTP(model, anchor={"weight": torch.ones(3, 2)}, **settings).attach(optimizer)
+    for _ in range(2):
+        step(optimizer, model.weight)
+        kept = [each for each in reachable(ftp._states) if type(each) is torch.Tensor and each.shape == (3, 2)]
+        assert len(kept) == 2, "anchor and change"
+        ftp.load_state_dict(ftp.state_dict())
+
+
+def test_a_given_anchor_survives_steps_in_half_precision():
+    model, given = linear(), torch.full((3, 2), 0.1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    ftp = FTP(model, anchor={"weight": given}).attach(optimizer)
+    step(optimizer, model.bfloat16().weight)
+    ftp.restart()
+    step(optimizer, model.float().weight)
+    assert torch.equal(ftp.state_dict()["tensors"]["weight"]["anchor"], given)
+
+
+def test_a_given_anchor_waits_on_the_anchors_device(monkeypatch):
+    ftp = FTP(linear())
+    monkeypatch.setattr(ftp._states, "_storage", Storage(anchor_device=torch.device("meta")))  # stands for another one
+    ftp.move_anchor({"weight": torch.ones(3, 2), "free": torch.ones(1)})
+    assert all(value.is_meta for value in ftp._states.given.values())
 
 
 def test_an_anchor_given_as_the_models_own_state_dict_stays_where_it_is():

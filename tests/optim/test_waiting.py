@@ -8,7 +8,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ftp_cl.optim import FTP
+from ftp_cl.optim import FTP, TPGM
 from ftp_cl.projection import available_backends
 
 
@@ -18,6 +18,8 @@ class Reading(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         name = str(function)
         assert not any(part in name for part in ("_local_scalar_dense", "nonzero", "is_nonzero", "equal.default")), name
+        if name.startswith(("aten.index.", "aten.index_put")):
+            assert not any(index.dtype == torch.bool for index in args[1] if index is not None), f"{name} by a mask"
         return function(*args, **(kwargs or {}))
 
 
@@ -68,6 +70,16 @@ def test_no_number_of_an_adapter_is_read_in_a_step(method):
             parameter.grad = torch.cos(parameter.detach() * 100 + step)
         with Reading() if step else contextlib.nullcontext():
             optimizer.step()
+
+
+def test_no_number_is_read_in_a_projection_of_tpgm():
+    weights = dict(model().named_parameters())
+    tpgm = TPGM(weights, weights)
+    with torch.no_grad():
+        for weight in weights.values():
+            weight.add_(torch.cos(weight))
+    with Reading():
+        tpgm.project()
 
 
 class Forbidden:

@@ -46,6 +46,17 @@ def test_the_loss_of_normals_is_over_known_pixels():
     assert NormalLoss()(predicted, torch.zeros(1, 3, 1, 3)) == 0
 
 
+def test_training_goes_on_after_a_validation_in_inference_mode(batch):
+    logits, targets = batch
+    criterion = PixelCrossEntropy()
+    criterion.left_out = [1, 2]
+    with torch.inference_mode():
+        criterion(logits, targets)
+    weights = logits.detach().clone().requires_grad_()
+    criterion(weights, targets).backward()
+    assert weights.grad is not None
+
+
 def test_classes_left_out_are_compared_with_nothing_and_get_no_gradient(batch):
     logits, targets = batch[0].clone().requires_grad_(), batch[1].masked_fill(batch[1].clamp_max(9) == 3, 0)
     targets[(targets == 4)] = 2

@@ -61,6 +61,23 @@ def test_one_that_is_wrong_or_fails_is_told_once_and_not_used(kind, what, caplog
     assert re.search(what, caplog.text)
 
 
+def test_a_trial_that_cannot_be_made_now_is_made_later(monkeypatch, caplog):
+    class FullBackend(TorchBackend):
+        name = "full"
+
+        def vote(self, updates, rule):
+            raise torch.OutOfMemoryError("full")
+
+    monkeypatch.setattr("ftp_cl.projection.rows.is_captured", lambda device: True)
+    with pytest.raises(RuntimeError, match="take a step outside before"):
+        works(FullBackend, CPU)
+    monkeypatch.undo()
+    with pytest.raises(torch.OutOfMemoryError, match="full"):
+        works(FullBackend, CPU)
+    del FullBackend.vote
+    assert works(FullBackend, CPU) and not caplog.text
+
+
 def test_triton_takes_nothing_on_a_device_where_it_failed(monkeypatch):
     triton_backend = pytest.importorskip("ftp_cl.projection.backends.triton_backend", reason="triton is not installed")
     layout = torch.device("cuda", 0), torch.float32, torch.float32, None

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from ftp_cl.projection import available_backends, get_backends
+from ftp_cl.projection import Storage, TensorState, Update, available_backends, get_backends
+from ftp_cl.projection.backends.plan import plan_of
 
 triton = pytest.importorskip("triton", reason="triton is not installed")
+triton_backend = pytest.importorskip("ftp_cl.projection.backends.triton_backend")
 pytestmark = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="this is the interpreter already")
 
 
@@ -25,7 +27,7 @@ def test_the_tests_of_backends_pass_in_the_interpreter():
     assert f"{passed} passed" in done.stdout  # and were not skipped
 
 
-WIDE, NARROW, PIECE = (1, 8192), (128, 16), (1, 4096)
+WIDE, NARROW, PIECE = (1, triton_backend.WIDEST_ROW), (128, 16), (1, triton_backend.PIECE)
 
 
 @pytest.mark.parametrize("architecture", [80, 90])
@@ -56,7 +58,6 @@ def test_kernels_compile_for_a_gpu(
     from triton.compiler import ASTSource
 
     from ftp_cl.projection.backends import triton_kernels
-    from ftp_cl.projection.backends.triton_backend import AT_ONCE
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))  # compile it now
     function = getattr(triton_kernels, kernel)
@@ -64,16 +65,19 @@ def test_kernels_compile_for_a_gpu(
     types |= {"left_out": "*fp32", "scale": "*fp32", **dict.fromkeys(("hyper", "measures", "results"), "*fp64")}
     kinds = [kind and getattr(tl, kind) for kind in (weights, anchor, change)]
     sums = tl.float64 if weights == "float64" else tl.float32
-    constants = dict(
-        zip(("W", "A", "C", "SUMS", "ROWS", "COLS", "AT_ONCE"), (*kinds, sums, *tile, AT_ONCE), strict=True)
-    )
+    names = "W", "A", "C", "SUMS", "ROWS", "COLS", "AT_ONCE"
+    constants = dict(zip(names, (*kinds, sums, *tile, triton_backend.AT_ONCE), strict=True))
     constants = {name: value for name, value in {**constants, **settings}.items() if name in function.arg_names}
     source = ASTSource(
         fn=function, signature={name: types.get(name, "constexpr") for name in function.arg_names}, constexprs=constants
     )
     warps = max(4, tile[0] * tile[1] // 512)
     compiled = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options={"num_warps": warps})
-    assert compiled.asm["cubin"]
+    (tmp_path / "cubin").write_bytes(compiled.asm["cubin"])
+    shown = [triton.knobs.nvidia.cuobjdump.path, "-res-usage", tmp_path / "cubin"]
+    usage = subprocess.run(shown, capture_output=True, text=True, check=True).stdout
+    if kernel in ("step", "measure") and weights == "float32":
+        assert "STACK:0 " in usage, f"numbers do not fit in registers: {usage}"
 
 
 def test_without_a_gpu_it_says_so(monkeypatch):
@@ -90,8 +94,6 @@ def test_without_the_package_it_says_so(monkeypatch):
 
 def test_numbers_that_a_captured_graph_reads_are_not_overwritten(monkeypatch):
     """What has changed since the steps outside is held by the graph's kernels, and the rest stays where it is."""
-    from ftp_cl.projection.backends import triton_backend
-
     first, second, third = np.array([[1, 2], [3, 4]]), np.array([[1, 5], [3, 2**47 + 1]]), np.zeros((2, 2), dtype=int)
     numbers = triton_backend._Numbers(first, torch.device("cpu"))
     monkeypatch.setattr(triton_backend, "is_captured", lambda device: True)
@@ -101,6 +103,23 @@ def test_numbers_that_a_captured_graph_reads_are_not_overwritten(monkeypatch):
     assert numbers.here(third).tolist() == third.tolist()
     assert unchanged.tolist() == first.tolist() and held.tolist() == second.tolist()
     assert numbers.captured[1] is unchanged, "kept alive"
+
+
+def test_layouts_do_not_drive_each_other_out_and_the_least_recently_used_set_of_one_is_forgotten():
+    def update(**storage):
+        state = TensorState(torch.ones(2, 3), torch.ones(2, 3), Storage(**storage))
+        plan_of(state)
+        return Update("", torch.ones(2, 3), torch.ones(2, 3), state, {})
+
+    backend, kinds = triton_backend.TritonBackend(), [torch.float64, torch.float32, torch.bfloat16]
+    layouts = [update(anchor_dtype=one, direction_dtype=other) for one in kinds for other in kinds]
+    first = [backend._table_of([each]) for each in layouts]
+    assert [backend._table_of([each]) for each in layouts] == first
+    alike = [update() for _ in range(triton_backend.TABLES + 1)]
+    kept, forgotten, *_ = [backend._table_of([each]) for each in alike[:-1]]
+    assert backend._table_of(alike[:1]) is kept
+    backend._table_of(alike[-1:])
+    assert backend._table_of(alike[:1]) is kept and backend._table_of(alike[1:2]) is not forgotten
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """The exponential moving average (EMA) of a model's weights within one experience."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -32,8 +33,8 @@ class WeightAverage:
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        self._averaged = AveragedModel(model, multi_avg_fn=self._average).eval()
-        self._decay = decay
+        self._averaged = AveragedModel(model).eval()
+        self._averaged.multi_avg_fn = partial(_average, decay=decay, count=self._averaged.n_averaged)
         self.is_shown = False
 
     @property
@@ -66,8 +67,8 @@ class WeightAverage:
             average.copy_(weight)
         self._averaged.n_averaged.fill_(state["n_averaged"])
 
-    @torch.no_grad()
-    def _average(self, averages: Tensors, weights: Tensors, n_averaged: Tensor | int) -> None:
-        """The averaging step. The count is read where it is, on the CPU: `n_averaged` is a copy on the device."""
-        decay = min(self._decay, 1 - 1 / (int(self._averaged.n_averaged) + 1))
-        torch._foreach_lerp_(averages, weights, 1 - decay)
+
+@torch.no_grad()
+def _average(averages: Tensors, weights: Tensors, n_averaged: Tensor | int, *, decay: float, count: Tensor) -> None:
+    """The averaging step. `count` is `n_averaged` on the CPU, where it can be read without waiting for a GPU."""
+    torch._foreach_lerp_(averages, weights, 1 - min(decay, 1 - 1 / (int(count) + 1)))

@@ -110,7 +110,9 @@ def row_norms_of(changes: Sequence[Factored]) -> list[Tensor]:
             for product in zip(*(pairs[index] for index in indices), strict=True)
         ]
         scales = _column(tuple(abs(changes[index].scale) for index in indices), dtype, stacked[0][0].device)
-        lengths = _lengths(stacked).view(len(indices), -1).mul_(scales).add_(NORM_EPSILON)
+        with torch.autocast(stacked[0][0].device.type, enabled=False):  # it would multiply in half precision
+            lengths = _lengths(stacked)
+        lengths = lengths.view(len(indices), -1).mul_(scales).add_(NORM_EPSILON)
         norms.update(zip(indices, lengths.unbind(), strict=True))
     return [norms[index] for index in range(len(changes))]
 
@@ -118,7 +120,7 @@ def row_norms_of(changes: Sequence[Factored]) -> list[Tensor]:
 @lru_cache(maxsize=64)
 def _column(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Kept, because steps usually work on the same adapters."""
-    return sent(torch.tensor(values, dtype=dtype), device).unsqueeze(1)
+    return sent(torch.tensor(values, dtype=dtype, device="cpu"), device).unsqueeze(1)
 
 
 def _lengths(pairs: Sequence[tuple[Tensor, ...]]) -> Tensor:

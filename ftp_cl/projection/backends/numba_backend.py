@@ -64,6 +64,8 @@ class NumbaBackend:
 
     def project(self, updates: Sequence[Update], votes: np.ndarray, rule: Rule, scaler: Scaler) -> Tensor:
         """See `Backend.project`."""
+        if scaler.found_inf is not None and scaler.found_inf.numpy() > 0:
+            return torch.zeros(len(updates), dtype=torch.bool, device="cpu")
         table, k = _table_of(updates), np.array([update.k for update in updates])
         votes = votes * np.array([update.sign for update in updates])
         if scaler.scale is not None:

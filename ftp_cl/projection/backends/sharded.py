@@ -44,7 +44,7 @@ class ShardedBackend(TorchBackend):
         dist.all_reduce(sums, group=_sharding(updates[0]).group)
         if not rule.one_pass:
             return sums[:, 0]
-        spread = sent(torch.tensor([_sharding(update).spread for update in updates]), sums.device)
+        spread = sent(torch.tensor([_sharding(update).spread for update in updates], device="cpu"), sums.device)
         return sums[:, 0] / (sums[:, 1] + NORM_EPSILON).where(spread, 1.0)
 
     def _project_all(self, updates: Sequence[Update], radii: Tensor, left_out: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -89,7 +89,9 @@ class TorchBackend:
 @lru_cache(maxsize=64)
 def _each(values: tuple[float, ...], device: torch.device) -> Tensor | float:
     """One number for each tensor, on their device; a plain number if all are the same."""
-    return values[0] if len(set(values)) == 1 else sent(torch.tensor(values, dtype=kept_dtype(device)), device)
+    if len(set(values)) == 1:
+        return values[0]
+    return sent(torch.tensor(values, dtype=kept_dtype(device), device="cpu"), device)
 
 
 # ---- blocks ----------------------------------------------------------------------------------------------------------
@@ -177,10 +179,10 @@ def _segments_of(updates: Sequence[Update], elements: bool = False) -> _Segments
 @lru_cache(maxsize=64)
 def _segments(sizes: tuple[tuple[int, int], ...], device: torch.device, elements: bool) -> _Segments:
     """Kept, because steps usually work on the same tensors; `sizes` are rows and elements of each."""
-    rows, numbers = (torch.tensor(each) for each in zip(*sizes, strict=True))
-    tensor_of_row = torch.arange(len(sizes)).repeat_interleave(rows)
+    rows, numbers = (torch.tensor(each, device="cpu") for each in zip(*sizes, strict=True))
+    tensor_of_row = torch.arange(len(sizes), device="cpu").repeat_interleave(rows)
     columns = (numbers // rows.clamp(min=1))[tensor_of_row]
-    row_of_element = torch.arange(len(columns)).repeat_interleave(columns if elements else columns * 0)
+    row_of_element = torch.arange(len(columns), device="cpu").repeat_interleave(columns if elements else columns * 0)
     tensors = (sent(each, device) for each in (columns, rows, tensor_of_row, row_of_element.int()))
     columns, rows, tensor_of_row, row_of_element = tensors
     return _Segments(columns, rows, tuple(count for count, _ in sizes), tensor_of_row, row_of_element)

@@ -15,6 +15,7 @@ from torch import Tensor
 from ftp_cl.projection.backends.plan import plan_of
 from ftp_cl.projection.backends.protocol import Part, Rule, Scaler, Update, parts_of
 from ftp_cl.projection.backends.torch_backend import TorchBackend
+from ftp_cl.projection.rows import refuse_capture
 from ftp_cl.projection.tensor_state import Storage, TensorState
 
 logger = logging.getLogger(__name__)
@@ -27,9 +28,15 @@ LR, DECAY, BETAS, EPSILON = 0.01, 0.1, (0.9, 0.999), 1e-8
 
 @cache
 def works(kind: type, device: torch.device) -> bool:
-    """Whether such a backend passes the trial there, which is made once; a warning says if it does not."""
+    """Whether such a backend passes the trial there, which is made once; a warning says if it does not.
+
+    Without room for it, or in a graph's capture, it is not made, and raises.
+    """
+    refuse_capture(device)
     try:
         problem = _difference(kind(), device)
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:
         problem = f"{type(error).__name__}: {error}".splitlines()[0]
     if problem is not None:

@@ -24,17 +24,17 @@ _TYPES = {torch.float64: tl.float64, torch.float32: tl.float32, torch.bfloat16: 
 ELEMENTS = 2048
 """Of narrow rows, a program takes so many elements."""
 
-WIDEST_ROW = 8192
-"""A row of so many elements or fewer is read once, by one program."""
+WIDEST_ROW = 4096
+"""A row of so many elements or fewer is read once, by one program, whose registers suffice for it with Adam's step."""
 
 PIECE = 4096
 """Elements of a longer row that one program takes."""
 
-AT_ONCE = 256
+AT_ONCE = 1024
 """Programs' results that are added up at a time."""
 
 TABLES = 8
-"""So many sets of tensors are remembered, with where they are."""
+"""So many sets of tensors of each layout are remembered, with where they are."""
 
 
 class TritonBackend:
@@ -46,7 +46,7 @@ class TritonBackend:
     name = "triton"
 
     def __init__(self) -> None:
-        self._tables: dict[Hashable, _Table] = {}
+        self._tables: dict[Hashable, dict[Hashable, _Table]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_tables": {}}
@@ -81,12 +81,13 @@ class TritonBackend:
 
     def _table_of(self, updates: Sequence[Update]) -> "_Table":
         key = tuple([update.state.plan for update in updates])
-        if key not in self._tables:
-            unused = [key for key, table in self._tables.items() if not table.is_captured]
-            if len(unused) >= TABLES:
-                del self._tables[unused[0]]
-            self._tables[key] = _Table(updates)
-        return self._tables[key]
+        tables = self._tables.setdefault(key[0].layout, {})
+        # As the last: the first is what was used least recently.
+        tables[key] = tables.pop(key) if key in tables else _Table(updates)
+        unused = [key for key, table in tables.items() if not table.is_captured]
+        if len(unused) > TABLES:
+            del tables[unused[0]]
+        return tables[key]
 
 
 class _Numbers:

@@ -242,12 +242,12 @@ def _learn(numbers, steps, radius, vote, h, write):
 @triton.jit
 def _vote_of_tensor(spans, results, owner, h, scale, AT_ONCE: tl.constexpr):
     """The sum of what the programs of a tensor have found, with its sign and without a GradScaler's factor."""
-    total = _zero()
+    totals = tl.zeros((AT_ONCE,), dtype=tl.float64)
     end = tl.load(spans + 2 * owner + 1)
     for i in range(tl.load(spans + 2 * owner), end, AT_ONCE):
         at = i + tl.arange(0, AT_ONCE)
-        total += tl.sum(tl.load(results + at, mask=at < end, other=0.0), axis=0)
-    total = total * tl.load(h + 2)
+        totals += tl.load(results + at, mask=at < end, other=0.0)
+    total = tl.sum(totals, axis=0) * tl.load(h + 2)
     if scale is not None:
         total = total / tl.load(scale).to(tl.float64)
     return total
@@ -277,13 +277,14 @@ def finish(
     line = table + owner * _FIELDS
     numbers, h = tl.load(line + 8).to(tl.pointer_type(tl.float64)), hyper + owner * _HYPER
     write = True if left_out is None else tl.load(left_out) <= 0
-    largest, bad = _zero(), _zero()
+    norms, bad = tl.zeros((AT_ONCE,), dtype=tl.float64), tl.zeros((AT_ONCE,), dtype=tl.float64)
     end = tl.load(spans + 2 * owner + 1)
     for i in range(tl.load(spans + 2 * owner), end, AT_ONCE):
         at = i + tl.arange(0, AT_ONCE)
         mask = at < end
-        largest = tl.maximum(largest, tl.max(tl.load(results + programs + at, mask=mask, other=0.0), axis=0))
-        bad = tl.maximum(bad, tl.max(tl.load(results + 2 * programs + at, mask=mask, other=0.0), axis=0))
+        norms = tl.maximum(norms, tl.load(results + programs + at, mask=mask, other=0.0))
+        bad = tl.maximum(bad, tl.load(results + 2 * programs + at, mask=mask, other=0.0))
+    largest = tl.max(norms, axis=0)
     vote = _vote_of_tensor(spans, results, owner, h, scale, AT_ONCE)
     radius, steps = tl.load(numbers), tl.load(numbers + 3)
     if ONE_PASS:
@@ -294,7 +295,7 @@ def finish(
         radius = _learn(numbers, steps, radius, vote, h, write)
         tl.store(numbers + 3, steps, mask=write)
     tl.store(numbers, radius, mask=write)
-    one = tl.where(_finite(vote) & (bad == 0), 0.0, 1.0)
+    one = tl.where(_finite(vote) & (tl.max(bad, axis=0) == 0), 0.0, 1.0)
     tl.store(numbers + 4, tl.load(numbers + 4) + one, mask=write)
     tl.store(skipped + owner, tl.where(write, one, 0.0) != 0)
     if ADAM:
