@@ -5,6 +5,7 @@ import gc
 import io
 import itertools
 import json
+import multiprocessing
 import os
 import signal
 import statistics
@@ -60,14 +61,13 @@ def compare(plan: Plan, results: Store, runs: Path, workers: int | None = None, 
         plan: what to compare.
         results: gets a row for each run, as runs end. What is there and belongs to the plan is not run again.
         runs: gets the run directories. A finished one whose row a kill has prevented gives it without being run again.
-        workers: runs at a time, one thread each; None for one per core.
+        workers: runs at a time, one thread each, on the GPUs in turn; None for one per GPU, without any one per core.
         minutes: start no run after so many; None for no limit.
 
     Returns:
         How many runs are still missing: those that failed, or that time did not suffice for.
     """
     console, end = Console(), None if minutes is None else time.monotonic() + 60 * minutes
-    workers = workers or os.cpu_count() or 1
     stages = [(jobs, setting) for setting in plan.settings for jobs in (_tuning_jobs, _seed_jobs)]
     for jobs, setting in stages:
         _carry_out(jobs(plan, setting, results), results, runs, workers, end, console)
@@ -160,10 +160,11 @@ def _fits(config: Any, overrides: Sequence[str]) -> bool:
 
 
 def _carry_out(
-    jobs: Sequence[_Job], results: Store, runs: Path, workers: int, end: float | None, console: Console
+    jobs: Sequence[_Job], results: Store, runs: Path, workers: int | None, end: float | None, console: Console
 ) -> None:
     if not jobs:
         return
+    workers = workers or _gpus() or os.cpu_count() or 1
     # Methods take turns, so that a comparison that is cut off has something of each.
     in_turns = sorted(jobs, key=lambda job: job.seed)
     in_time = itertools.takewhile(lambda job: end is None or time.monotonic() < end, in_turns)
@@ -180,6 +181,26 @@ def _carry_out(
             results.add_run(job.setting, job.method, result)
         score = f"{result['config']['eval']['stream']} {result[OBJECTIVE]:.1f} %"
         _say(console, f"{where}: {score} ({' '.join(job.overrides)})")
+
+
+def _gpus() -> int:
+    from torch.cuda import device_count  # torch, which a plan of which nothing is missing need not wait for
+
+    return device_count()
+
+
+def take_gpu(worker: str, gpus: int) -> None:
+    """Let `device=auto` and `device=cuda` mean the GPU of this worker from now on.
+
+    Args:
+        worker: the name of its process, such as LokyProcess-3; any other has the first GPU.
+        gpus: how many there are; 0: nothing is done.
+    """
+    number = worker.rpartition("-")[2]
+    if gpus and number.isdigit():
+        import torch
+
+        torch.cuda.set_device((int(number) - 1) % gpus)
 
 
 def _say(console: Console, line: str) -> None:
@@ -212,6 +233,7 @@ def _run(job: _Job, runs: Path, parent: int) -> tuple[_Job, dict[str, Any] | Non
             with without_collections():
                 from ftp_cl.runs.run import run  # imports torch and Avalanche, which the plan need not wait for
 
+            take_gpu(multiprocessing.current_process().name, _gpus())
             gc.collect()  # a trained model is part of a circle, and the one before may still have its memory
             path = run(load_config(job.all_overrides), directory)
         return job, json.loads(path.read_text()), None
