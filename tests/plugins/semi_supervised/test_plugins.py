@@ -3,6 +3,7 @@
 import copy
 import pickle
 import warnings
+from multiprocessing import active_children
 
 import dill
 import pytest
@@ -31,6 +32,7 @@ from ftp_cl.plugins.semi_supervised import (
     UnlabelledLoss,
     WeakView,
 )
+from ftp_cl.plugins.semi_supervised.batches import UnlabelledBatches
 
 WEAK = WeakView(flip=False, crop=0)  # a shift of one pixel is much in images of eight
 STRONG = StrongView(WEAK, magnitude=5)
@@ -107,6 +109,34 @@ def test_each_iteration_gets_a_batch_of_the_unlabelled_experience(benchmark):
             assert torch.equal(batch.views[0], images[batch.indices]) and batch.views[1].shape == batch.views[0].shape
     assert probe._batches is None, "the iterator is dropped"
     assert probe.progress[:10] == pytest.approx([i / 10 for i in range(10)])
+
+
+def test_workers_make_the_same_views_whatever_their_number_and_end_with_the_experience(benchmark):
+    probes = Probe(ratio=20), Probe(ratio=20)  # 160 of 450 images: a pass has two batches
+    images = torch.stack([item[0] for item in benchmark.streams["unlabelled"][0].dataset])
+    for workers, probe in enumerate(probes, 1):
+        probe.views = (*probe.views[:1], WeakView(crop=0.25))
+        make_strategy(probe, epochs=1).train(benchmark.train_stream[0], num_workers=workers)
+        assert not active_children()
+    for one, two in zip(*(probe.batches for probe in probes), strict=True):
+        assert torch.equal(one.views[0], images[one.indices]) and torch.equal(one.indices, two.indices)
+        assert torch.equal(one.views[1], two.views[1]) and not torch.equal(one.views[0], one.views[1])
+    assert len(probes[0].batches) == 5
+
+
+def test_batches_by_workers_go_on_from_their_place():
+    items = [(torch.tensor([float(number)]), 0, number % 2) for number in range(20)]
+    batches = UnlabelledBatches(items, [lambda image: image + torch.rand(1)], 6, workers=2)
+    whole = [next(batches) for _ in range(3)]
+    other = UnlabelledBatches(items, batches._items._views, 6, workers=1)
+    other.place = (*batches.place[:1], 6, *batches.place[2:])
+    torch.manual_seed(7)
+    expected = torch.rand(1)
+    torch.manual_seed(7)
+    for one, two in zip(whole[1:], (next(other), next(other)), strict=True):
+        assert torch.equal(one.views[0], two.views[0]) and torch.equal(one.task_labels, two.indices % 2)
+    assert torch.equal(torch.rand(1), expected), "within a pass, this process draws no number"
+    assert len({float(image) for batch in whole for image in batch.views[0] % 1}) == 18
 
 
 def test_joint_training_takes_all_unlabelled_images(benchmark):
@@ -467,9 +497,11 @@ def test_online_streams_are_refused_in_one_sentence(benchmark, method, boundarie
     assert "\n" not in str(error.value)
 
 
-def test_images_that_are_no_tensors_are_refused():
+@pytest.mark.parametrize("workers", [0, 1])
+def test_images_that_are_no_tensors_are_refused(workers):
     from ftp_cl.benchmarks import split_emoji
 
     few = few_labels(split_emoji(size=8, ood_domains=(), eval_transform=None), per_class=2)
-    with pytest.raises(TypeError, match="gives Image"):
-        make_strategy(FixMatch(), model=small_cnn(3, head="linear")).train(few.train_stream[0])
+    strategy = make_strategy(FixMatch(), model=small_cnn(3, head="linear"))
+    with pytest.raises(TypeError, match=r"^Views are made of tensors, and the unlabelled stream gives Image"):
+        strategy.train(few.train_stream[0], num_workers=workers)
