@@ -1,12 +1,11 @@
 """Items that worker processes load: each with a seed of its own, so that their number changes no random view."""
 
-import atexit
+import os
 import random
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import active_children
-from multiprocessing.process import BaseProcess
 from typing import Any
 
 import numpy as np
@@ -14,9 +13,6 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from ftp_cl.plugins.processes import count
-
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-"""By which a cluster tells every process of a job that it must end."""
 
 
 class SeededItems(Dataset[Any]):
@@ -48,26 +44,31 @@ def without_traceback() -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError) as error:
-        words = str(error).rpartition(f"{type(error).__name__}: ")[2]  # behind the worker's traceback
-        raise (OSError if count() > 1 else type(error))(words) from error
+        kind = ValueError if isinstance(error, ValueError) else TypeError
+        words = str(error).rpartition(f"{kind.__name__}: ")[2]  # behind the worker's traceback
+        raise (OSError if count() > 1 else kind)(words) from error
 
 
 def started(loader: DataLoader[Any]) -> Iterator[Any]:
-    """Begin to iterate over a loader with workers: this draws no random number, and they end with this process."""
-    before = set(active_children())
+    """Begin to iterate over a loader with workers: this draws no random number here."""
     with torch.random.fork_rng([]):
-        iterator = iter(loader)  # which draws, or not, by whether the processes are there already
-    for worker in set(active_children()) - before:
-        atexit.register(_end, worker)  # Python would send the SIGTERM that they ignore, and wait
-    return iterator
-
-
-def _end(worker: BaseProcess) -> None:
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises an error in whatever runs then
-    worker.kill()
+        return iter(loader)  # which draws, or not, by whether the processes are there already
 
 
 def leave_signals(worker: int) -> None:
-    """Let a worker ignore what ends a run: the process that trains decides, and until then it needs batches."""
-    for number in (*SIGNALS, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
+    """Let a worker leave what ends a run to the process that trains, which needs batches until it has saved.
+
+    So SIGTERM ends it only if that process sends it, as torch and Python do with workers that are still there.
+    """
+    for name in ("SIGINT", "SIGUSR1", "SIGUSR2"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS and Windows
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # also in threads that begin later
+        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)  # another status would be an error to torch

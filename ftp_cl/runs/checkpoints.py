@@ -74,7 +74,6 @@ class Checkpoints:
         self.resumed: Position | None = None
         self.number = 0
         self._config = config.checkpoint
-        self._workers: int = config.loader.workers or 0  # for plugins that load images of their own
         self._record, self._benchmark, self.termination, self._say = record, benchmark, termination, say
         self._say_once = cache(say)
         self._files = CheckpointFiles(record.path)
@@ -161,7 +160,7 @@ class Checkpoints:
             except CannotSave as error:
                 self._before = error
         self.number, self._training_since = number, time.perf_counter()
-        strategy.train(experience, num_workers=self._workers)
+        strategy.train(experience)
         self._train_seconds, self._training_since = self.train_seconds(), None
         self.resumed = self._loaded = None
         self.termination.waits = True

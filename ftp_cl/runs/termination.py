@@ -6,9 +6,8 @@ import threading
 from types import FrameType
 from typing import Any
 
-from ftp_cl.plugins.seeded_items import SIGNALS
-
 EXIT_STATUS = 128 + signal.SIGTERM
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class TimeLimitError(BaseException):

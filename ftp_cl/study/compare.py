@@ -5,25 +5,26 @@ import gc
 import io
 import itertools
 import json
-import multiprocessing
 import os
 import signal
 import statistics
 import threading
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from joblib import Parallel, delayed
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from ftp_cl.runs.config import load_config, prepared
+from ftp_cl.runs.config import ConfigError, load_config, prepared
 from ftp_cl.runs.imports import without_collections
+from ftp_cl.runs.lock import DirectoryLock
 from ftp_cl.runs.output import sentence
 from ftp_cl.runs.text import printable
 from ftp_cl.study.plan import ComparedMethod, Plan
@@ -168,8 +169,9 @@ def _carry_out(
     # Methods take turns, so that a comparison that is cut off has something of each.
     in_turns = sorted(jobs, key=lambda job: job.seed)
     in_time = itertools.takewhile(lambda job: end is None or time.monotonic() < end, in_turns)
-    parallel = Parallel(min(workers, len(jobs)), return_as="generator_unordered", pre_dispatch=workers, batch_size=1)
-    ended = parallel(delayed(_run)(job, runs, os.getpid()) for job in in_time)
+    at_once = min(workers, len(jobs))
+    parallel = Parallel(at_once, return_as="generator_unordered", pre_dispatch=workers, batch_size=1)
+    ended = parallel(delayed(_run)(job, runs, os.getpid(), at_once) for job in in_time)
     for number, (job, result, error) in enumerate(ended, 1):
         where = f"{number} of {len(jobs)}: {job.setting}, {job.method}, seed {job.seed}"
         if result is None:
@@ -184,23 +186,32 @@ def _carry_out(
 
 
 def _gpus() -> int:
-    from torch.cuda import device_count  # torch, which a plan of which nothing is missing need not wait for
+    from torch import cuda  # torch, which a plan of which nothing is missing need not wait for
 
-    return device_count()
+    return cuda.device_count() if cuda.is_available() else 0
 
 
-def take_gpu(worker: str, gpus: int) -> None:
-    """Let `device=auto` and `device=cuda` mean the GPU of this worker from now on.
+@contextmanager
+def gpu_of_its_own(config: DictConfig, directory: Path, at_once: int) -> Iterator[None]:
+    """Let the device of a run be the GPU that fewest of the runs beside it have.
 
     Args:
-        worker: the name of its process, such as LokyProcess-3; any other has the first GPU.
-        gpus: how many there are; 0: nothing is done.
+        config: of the run. One that names its GPU, or the CPU, is left alone.
+        directory: in which the runs that are carried out now hold locks, one each.
+        at_once: how many they are at most.
     """
-    number = worker.rpartition("-")[2]
-    if gpus and number.isdigit():
-        import torch
+    gpus = _gpus() if at_once > 1 and config.device in ("auto", "cuda") else 0
+    with contextlib.ExitStack() as held:
+        for number in range(at_once if gpus else 0):
+            try:
+                held.enter_context(DirectoryLock(directory / str(number)))
+            except ConfigError:  # another run has it
+                continue
+            import torch
 
-        torch.cuda.set_device((int(number) - 1) % gpus)
+            torch.cuda.set_device(number % gpus)
+            break
+        yield
 
 
 def _say(console: Console, line: str) -> None:
@@ -222,7 +233,7 @@ def end_with(parent: int) -> None:
         threading.Thread(target=watch, daemon=True).start()
 
 
-def _run(job: _Job, runs: Path, parent: int) -> tuple[_Job, dict[str, Any] | None, str | None]:
+def _run(job: _Job, runs: Path, parent: int, at_once: int) -> tuple[_Job, dict[str, Any] | None, str | None]:
     """In a worker: the job's result, or a sentence on what went wrong."""
     end_with(parent)
     name = ",".join([*job.overrides, f"seed={job.seed}"]).replace("/", "_")
@@ -233,9 +244,10 @@ def _run(job: _Job, runs: Path, parent: int) -> tuple[_Job, dict[str, Any] | Non
             with without_collections():
                 from ftp_cl.runs.run import run  # imports torch and Avalanche, which the plan need not wait for
 
-            take_gpu(multiprocessing.current_process().name, _gpus())
             gc.collect()  # a trained model is part of a circle, and the one before may still have its memory
-            path = run(load_config(job.all_overrides), directory)
+            config = load_config(job.all_overrides)
+            with gpu_of_its_own(config, runs / ".gpus", at_once):
+                path = run(config, directory)
         return job, json.loads(path.read_text()), None
     except Exception as error:  # the others go on
         return job, None, sentence(error)

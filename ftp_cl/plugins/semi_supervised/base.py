@@ -52,8 +52,7 @@ class SemiSupervisedPlugin(SupervisedPlugin[Any]):
     Each iteration takes a batch of the unlabelled experience that belongs to the one trained on; with joint training,
     of all. The loss is added in ``before_backward``, so replay, LwF and FTPPlugin combine with it; with ``ema_decay``,
     put it before plugins that look at the weights when an iteration begins (SynapticIntelligencePlugin), which then
-    meet those that are trained. It does not use the strategy's criterion. ``strategy.train(..., num_workers=8)`` also
-    has the unlabelled images loaded, and their views made, by so many processes.
+    meet those that are trained. It does not use the strategy's criterion.
 
     Args:
         views: what is made of each unlabelled image.
@@ -69,6 +68,8 @@ class SemiSupervisedPlugin(SupervisedPlugin[Any]):
 
     Attributes:
         numbers: of the experiences whose unlabelled images are used, in the order in which items are counted.
+        workers: processes that load unlabelled images and make their views; 0: this one. The ``num_workers`` of
+            ``strategy.train`` sets it.
 
     Raises:
         ValueError: for an argument that is out of range, or, at the first experience, an unlabelled stream that is
@@ -106,6 +107,7 @@ class SemiSupervisedPlugin(SupervisedPlugin[Any]):
         self.unlabelled = unlabelled
         self.record = record
         self.numbers: list[int] = []
+        self.workers = 0
         self._candidates: list[int] = []
         self._seen: set[int] = set()
         self._batches: UnlabelledBatches | None = None
@@ -183,7 +185,7 @@ class SemiSupervisedPlugin(SupervisedPlugin[Any]):
 
     # ---- Avalanche's hooks -----------------------------------------------------------------------------------------
 
-    def before_training_exp(self, strategy: Any, num_workers: int = 0, **kwargs: Any) -> None:
+    def before_training_exp(self, strategy: Any, num_workers: int | None = None, **kwargs: Any) -> None:
         """Find the unlabelled images of this experience and the classes that they may be."""
         if isinstance(strategy.experience, OnlineCLExperience):
             raise ValueError(
@@ -209,9 +211,9 @@ class SemiSupervisedPlugin(SupervisedPlugin[Any]):
         self._candidates = sorted(self._seen) if self.classes == "seen" else current
         labelled = min(strategy.train_mb_size, len(strategy.adapted_dataset))
         batch_size = max(1, round(self.ratio * labelled))
-        self._batches = UnlabelledBatches(
-            unlabelled.eval(), self.views, batch_size, num_workers, strategy.device.type == "cuda"
-        )
+        self.workers = self.workers if num_workers is None else num_workers
+        on_gpu = strategy.device.type == "cuda"
+        self._batches = UnlabelledBatches(unlabelled.eval(), self.views, batch_size, self.workers, on_gpu)
         self._done = 0
         self.begin(len(unlabelled), len(self._candidates))
 
@@ -229,10 +231,8 @@ class SemiSupervisedPlugin(SupervisedPlugin[Any]):
     def before_backward(self, strategy: Any, **kwargs: Any) -> None:
         """Add the loss of one unlabelled batch."""
         assert self._batches is not None
-        batch = next(self._batches).to(strategy.device)
-        size = len(
-            self._batches.indices
-        )  # of the whole batch: all processes draw the same, and each looks at its share
+        batch = next(self._batches).to(strategy.device)  # this process's share: all have drawn the same batch
+        size = len(self._batches.indices)
         found = self.unlabelled_loss(strategy, batch)
         share = found.loss if count() == 1 else found.loss * (len(batch.indices) * count() / size)
         # Counted here and not before training: a plugin of replay that comes later has another loader by now.
