@@ -115,7 +115,9 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument(
         "--runs", type=expanded, default=Path("runs"), help="run directories; deletable afterwards (default: runs)"
     )
-    compare.add_argument("--workers", type=int, metavar="N", help="runs at a time (default: number of cores)")
+    compare.add_argument(
+        "--workers", type=int, metavar="N", help="runs at a time (default: number of GPUs, without any of cores)"
+    )
     compare.add_argument("--minutes", type=float, metavar="N", help="start no run after N minutes")
 
     results = commands.add_parser("results", help="work on a plan's stored results: export, drop, merge, differences")

@@ -101,6 +101,7 @@ def test_nobody_waits_for_a_library_that_is_not_used():
                 __import__(module)
                 assert not set(without) & set(sys.modules), (module, without)
         load(["ftp_cl", "ftp_cl.metrics"], "torch", "avalanche", "scipy")
+        load(["ftp_cl.cli", "ftp_cl.runs.output", "ftp_cl.study.plan"], "torch", "avalanche")
         load(["ftp_cl.study.tables", "ftp_cl.study.write"], "torch", "avalanche", "matplotlib", "polars")
         assert sys.modules["ftp_cl"].FTP
         load(["ftp_cl.optim", "ftp_cl.benchmarks"], "avalanche")

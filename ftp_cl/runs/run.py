@@ -108,9 +108,12 @@ def _run(config: DictConfig, record: RunDirectory, termination: Termination) -> 
         known = class_names(benchmark.description)
         strategy = _build_strategy(config, recorder, counts, engine, select, known)
         check_tokens(benchmark, strategy.model)
-        semi_supervised = any(isinstance(plugin, SemiSupervisedPlugin) for plugin in strategy.plugins)
-        if semi_supervised and "unlabelled" not in benchmark.streams:
-            raise ConfigError(f"method={config.method.name} needs unlabelled images: labels.per_class=4, for instance.")
+        for plugin in strategy.plugins:
+            if isinstance(plugin, SemiSupervisedPlugin):
+                if "unlabelled" not in benchmark.streams:
+                    needs = f"method={config.method.name} needs unlabelled images"
+                    raise ConfigError(f"{needs}: labels.per_class=4, for instance.")
+                plugin.workers = engine.workers
         checkpoints = Checkpoints(config, record, benchmark, termination, progress.say)
         if isinstance(strategy, ResumableTraining):
             strategy.checkpoints, strategy.engine = checkpoints, engine

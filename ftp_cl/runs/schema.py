@@ -199,9 +199,9 @@ class Loader(Keys):
     """Keys `loader.*`."""
 
     workers: Annotated[int, Field(ge=0, le=1024), "a whole number from 0 to 1024"] | None = _key(
-        "processes that load images, also in evaluation. null or 0: the run's own process. Their number does not "
-        "change the batches. Random views differ between none and any, because each image then has random numbers of "
-        "its own ([timings](timings.md#a-runs-iterations))"
+        "processes that load images, also in evaluation; as many more make the views of unlabelled images. null or "
+        "0: the run's own process. Their number does not change the batches. Random views differ between none and "
+        "any, because each image then has random numbers of its own ([timings](timings.md#a-runs-iterations))"
     )
 
 

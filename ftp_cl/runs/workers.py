@@ -1,16 +1,13 @@
 """Training batches from worker processes, the same ones whatever their number is."""
 
-import random
-import signal
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 
-from ftp_cl.plugins.processes import count, share
-from ftp_cl.runs.termination import SIGNALS
+from ftp_cl.plugins.processes import share
+from ftp_cl.plugins.seeded_items import SeededItems, leave_signals, started, without_traceback
 
 
 class WorkerLoader:
@@ -39,13 +36,13 @@ class WorkerLoader:
         self._batches = _SeededBatches(inner.batch_sampler)
         self._length, self.size = len(loader), 0
         self._loader: Any = DataLoader(
-            _SeededItems(inner.dataset),
+            SeededItems(inner.dataset),
             batch_sampler=self._batches,
             num_workers=workers,
             collate_fn=inner.collate_fn,
             pin_memory=pin_memory,
             persistent_workers=True,
-            worker_init_fn=_leave_termination,
+            worker_init_fn=leave_signals,
         )
 
     def __len__(self) -> int:
@@ -53,15 +50,11 @@ class WorkerLoader:
 
     def __iter__(self) -> Iterator[Any]:
         self._batches.seed = int(torch.randint(2**31, ()))
-        with torch.random.fork_rng([]):
-            iterator = iter(self._loader)  # which draws, or not, by whether the processes are there already
-        try:
+        iterator = started(self._loader)
+        with without_traceback():
             for size, batch in zip(self._batches.sizes, iterator, strict=True):
                 self.size = size
                 yield batch
-        except ValueError as error:
-            words = str(error).rpartition("ValueError: ")[2]  # behind the worker's traceback
-            raise (OSError if count() > 1 else ValueError)(words) from error
 
 
 class _SeededBatches(Sampler[list[tuple[int, int]]]):
@@ -85,21 +78,3 @@ class _SeededBatches(Sampler[list[tuple[int, int]]]):
             seeds = torch.randint(2**31, (len(batch),), generator=generator).tolist()
             items = list(zip(batch, seeds, strict=True))
             yield items[share(len(items))] or items[:1]
-
-
-class _SeededItems(Dataset[Any]):
-    def __init__(self, dataset: Any) -> None:
-        self._dataset = dataset
-
-    def __getitem__(self, key: tuple[int, int]) -> Any:
-        index, seed = key
-        random.seed(seed)
-        np.random.seed(seed)
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed, for GPUs too, takes 0.2 ms
-        return self._dataset[index]
-
-
-def _leave_termination(worker: int) -> None:
-    """A cluster tells every process that the job must end; until its checkpoint is written, the run needs batches."""
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)

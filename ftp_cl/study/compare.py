@@ -11,18 +11,20 @@ import statistics
 import threading
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from joblib import Parallel, delayed
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from ftp_cl.runs.config import load_config, prepared
+from ftp_cl.runs.config import ConfigError, load_config, prepared
 from ftp_cl.runs.imports import without_collections
+from ftp_cl.runs.lock import DirectoryLock
 from ftp_cl.runs.output import sentence
 from ftp_cl.runs.text import printable
 from ftp_cl.study.plan import ComparedMethod, Plan
@@ -60,14 +62,13 @@ def compare(plan: Plan, results: Store, runs: Path, workers: int | None = None, 
         plan: what to compare.
         results: gets a row for each run, as runs end. What is there and belongs to the plan is not run again.
         runs: gets the run directories. A finished one whose row a kill has prevented gives it without being run again.
-        workers: runs at a time, one thread each; None for one per core.
+        workers: runs at a time, one thread each, on the GPUs in turn; None for one per GPU, without any one per core.
         minutes: start no run after so many; None for no limit.
 
     Returns:
         How many runs are still missing: those that failed, or that time did not suffice for.
     """
     console, end = Console(), None if minutes is None else time.monotonic() + 60 * minutes
-    workers = workers or os.cpu_count() or 1
     stages = [(jobs, setting) for setting in plan.settings for jobs in (_tuning_jobs, _seed_jobs)]
     for jobs, setting in stages:
         _carry_out(jobs(plan, setting, results), results, runs, workers, end, console)
@@ -160,15 +161,17 @@ def _fits(config: Any, overrides: Sequence[str]) -> bool:
 
 
 def _carry_out(
-    jobs: Sequence[_Job], results: Store, runs: Path, workers: int, end: float | None, console: Console
+    jobs: Sequence[_Job], results: Store, runs: Path, workers: int | None, end: float | None, console: Console
 ) -> None:
     if not jobs:
         return
+    workers = workers or _gpus() or os.cpu_count() or 1
     # Methods take turns, so that a comparison that is cut off has something of each.
     in_turns = sorted(jobs, key=lambda job: job.seed)
     in_time = itertools.takewhile(lambda job: end is None or time.monotonic() < end, in_turns)
-    parallel = Parallel(min(workers, len(jobs)), return_as="generator_unordered", pre_dispatch=workers, batch_size=1)
-    ended = parallel(delayed(_run)(job, runs, os.getpid()) for job in in_time)
+    at_once = min(workers, len(jobs))
+    parallel = Parallel(at_once, return_as="generator_unordered", pre_dispatch=workers, batch_size=1)
+    ended = parallel(delayed(_run)(job, runs, os.getpid(), at_once) for job in in_time)
     for number, (job, result, error) in enumerate(ended, 1):
         where = f"{number} of {len(jobs)}: {job.setting}, {job.method}, seed {job.seed}"
         if result is None:
@@ -180,6 +183,35 @@ def _carry_out(
             results.add_run(job.setting, job.method, result)
         score = f"{result['config']['eval']['stream']} {result[OBJECTIVE]:.1f} %"
         _say(console, f"{where}: {score} ({' '.join(job.overrides)})")
+
+
+def _gpus() -> int:
+    from torch import cuda  # torch, which a plan of which nothing is missing need not wait for
+
+    return cuda.device_count() if cuda.is_available() else 0
+
+
+@contextmanager
+def gpu_of_its_own(config: DictConfig, directory: Path, at_once: int) -> Iterator[None]:
+    """Let the device of a run be the GPU that fewest of the runs beside it have.
+
+    Args:
+        config: of the run. One that names its GPU, or the CPU, is left alone.
+        directory: in which the runs that are carried out now hold locks, one each.
+        at_once: how many they are at most.
+    """
+    gpus = _gpus() if at_once > 1 and config.device in ("auto", "cuda") else 0
+    with contextlib.ExitStack() as held:
+        for number in range(at_once if gpus else 0):
+            try:
+                held.enter_context(DirectoryLock(directory / str(number)))
+            except ConfigError:  # another run has it
+                continue
+            import torch
+
+            torch.cuda.set_device(number % gpus)
+            break
+        yield
 
 
 def _say(console: Console, line: str) -> None:
@@ -201,7 +233,7 @@ def end_with(parent: int) -> None:
         threading.Thread(target=watch, daemon=True).start()
 
 
-def _run(job: _Job, runs: Path, parent: int) -> tuple[_Job, dict[str, Any] | None, str | None]:
+def _run(job: _Job, runs: Path, parent: int, at_once: int) -> tuple[_Job, dict[str, Any] | None, str | None]:
     """In a worker: the job's result, or a sentence on what went wrong."""
     end_with(parent)
     name = ",".join([*job.overrides, f"seed={job.seed}"]).replace("/", "_")
@@ -213,7 +245,9 @@ def _run(job: _Job, runs: Path, parent: int) -> tuple[_Job, dict[str, Any] | Non
                 from ftp_cl.runs.run import run  # imports torch and Avalanche, which the plan need not wait for
 
             gc.collect()  # a trained model is part of a circle, and the one before may still have its memory
-            path = run(load_config(job.all_overrides), directory)
+            config = load_config(job.all_overrides)
+            with gpu_of_its_own(config, runs / ".gpus", at_once):
+                path = run(config, directory)
         return job, json.loads(path.read_text()), None
     except Exception as error:  # the others go on
         return job, None, sentence(error)

@@ -101,6 +101,13 @@ def test_workers_give_the_same_batches_whatever_their_number(trained):
     assert len(first & second) < len(first) / 2  # of nine possible views, one is chance
 
 
+def test_workers_give_the_same_unlabelled_views_whatever_their_number(trained):
+    options = ("method=fixmatch", "method.ratio=1", "labels.per_class=20", "train.epochs=2", "eval.ood_every=never")
+    none, one, two = (trained(*options, f"loader.workers={number}")[0] for number in (0, 1, 2))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert any(not torch.equal(one[name], none[name]) for name in one)
+
+
 def test_without_random_views_workers_change_nothing_in_evaluation(trained, tmp_path):
     trained("method=lda", "loader.workers=2")
     trained("method=lda")

@@ -175,6 +175,7 @@ def test_every_method_learns_and_resumes_to_the_same_bytes(tmp_path, monkeypatch
         (20, ["method=naive", "checkpoint.every_iterations=null", "checkpoint.every_minutes=null"]),
         SLOWLY(9, ["method=ftp_replay", "train.augmentation=weak"]),
         (9, ["method=fixmatch_ftp", "method.ratio=1", "train.augmentation=shift", "labels.per_class=20"]),
+        (9, ["method=fixmatch", "method.ratio=1", "loader.workers=1", "labels.per_class=20"]),
         (7, ["method=ftp_replay", "train.augmentation=shift", "loader.workers=2", "precision=fp16-mixed", *FEW]),
     ],
     ids=[
@@ -184,6 +185,7 @@ def test_every_method_learns_and_resumes_to_the_same_bytes(tmp_path, monkeypatch
         "between experiences only",
         "random views of images and of replayed ones",
         "random views of labelled and unlabelled images",
+        "random views of unlabelled images by workers",
         "random views by workers, scaled gradients",
     ],
 )

@@ -117,7 +117,7 @@ def assert_the_same(two: Path, one: Path, within: float = 1e-5) -> None:
 
 OPTIONS = {
     "ewc": ["method.ewc_lambda=10"],
-    "fixmatch": ["labels.per_class=20", "method.ratio=1", "train.epochs=2"],
+    "fixmatch": ["labels.per_class=20", "method.ratio=1", "train.epochs=2", "loader.workers=1"],
     "lda": ["method.features=all", "method.drift=true"],
     "ranpac": ["method.features=all", "method.projection_size=500"],
 }

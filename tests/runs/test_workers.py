@@ -19,6 +19,6 @@ def test_a_wrong_item_is_told_without_the_workers_traceback_and_by_each_process_
     monkeypatch, processes, kind
 ):
     """The command line prints a ValueError of the first process alone."""
-    monkeypatch.setattr("ftp_cl.runs.workers.count", lambda: processes)
+    monkeypatch.setattr("ftp_cl.plugins.seeded_items.count", lambda: processes)
     with pytest.raises(kind, match=r"^The image 3\.png cannot be read\.\s*$"):
         list(WorkerLoader(DataLoader(Broken(), batch_size=2), 1, pin_memory=False))

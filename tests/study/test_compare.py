@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from ftp_cl.cli import main
 from ftp_cl.runs.catalogue import experiment_description
 from ftp_cl.runs.config import ConfigError, load_config
 from ftp_cl.runs.data import benchmark_of
-from ftp_cl.study.compare import _seed_jobs, chosen, compare
+from ftp_cl.study.compare import _seed_jobs, chosen, compare, gpu_of_its_own
 from ftp_cl.study.plan import PLANS, Range, load_plan
 from ftp_cl.study.plan_figures import area, width
 from ftp_cl.study.plan_tables import write_tables
@@ -290,6 +291,39 @@ def test_a_run_that_fails_leaves_the_others_alone(tmp_path, plan_file, capsys):
     assert "broken, seed 0 failed: size=1" in capsys.readouterr().out
     assert [(run["row"], run["seed"]) for run in results.runs()] == [("ncm", 0), ("ncm", 1)]
     assert "| ncm |" in write_tables(plan, results).read_text()
+
+
+@pytest.mark.parametrize(("gpus", "given", "at_once"), [(2, None, 2), (2, 5, 5), (0, None, 7), (0, 3, 3)])
+def test_by_default_each_gpu_has_one_run_at_a_time(tmp_path, plan_file, monkeypatch, gpus, given, at_once):
+    started = []
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpus > 0)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    monkeypatch.setattr("os.cpu_count", lambda: 7)
+    monkeypatch.setattr(
+        "ftp_cl.study.compare.Parallel", lambda number, **_: started.append(number) or (lambda jobs: ())
+    )
+    plan = load_plan(plan_file(seeds=list(range(10)), methods={"ncm": PLAN["methods"]["ncm"]}))
+    compare(plan, Store(tmp_path / "results"), tmp_path / "runs", given)
+    assert started == [at_once]
+
+
+def test_runs_beside_each_other_share_out_the_gpus(tmp_path, monkeypatch):
+    """Whoever ends lets the next run have its place, in whatever process that is."""
+    taken = []
+    monkeypatch.setattr("torch.cuda.set_device", taken.append)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    place = partial(gpu_of_its_own, OmegaConf.create({"device": "auto"}), tmp_path, 3)
+    with place(), place():
+        with place():
+            assert taken == [0, 1, 0]
+        with place():
+            assert taken == [0, 1, 0, 0]
+    with place(), gpu_of_its_own(OmegaConf.create({"device": "cuda:1"}), tmp_path, 3):
+        assert taken == [0, 1, 0, 0, 0]
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)  # a driver that is too old for this torch
+    with place():
+        assert len(taken) == 5
 
 
 def test_when_time_is_over_no_run_is_started(tmp_path, plan_file):

@@ -68,6 +68,8 @@ class SemiSupervisedPlugin(SupervisedPlugin[Any]):
 
     Attributes:
         numbers: of the experiences whose unlabelled images are used, in the order in which items are counted.
+        workers: processes that load unlabelled images and make their views; 0: this one. The ``num_workers`` of
+            ``strategy.train`` sets it.
 
     Raises:
         ValueError: for an argument that is out of range, or, at the first experience, an unlabelled stream that is
@@ -105,6 +107,7 @@ class SemiSupervisedPlugin(SupervisedPlugin[Any]):
         self.unlabelled = unlabelled
         self.record = record
         self.numbers: list[int] = []
+        self.workers = 0
         self._candidates: list[int] = []
         self._seen: set[int] = set()
         self._batches: UnlabelledBatches | None = None
@@ -162,7 +165,7 @@ class SemiSupervisedPlugin(SupervisedPlugin[Any]):
             "seen": sorted(self._seen),
             "numbers": self.numbers,
             "done": self._done,
-            "place": None if batches is None else (batches.order, batches.position),
+            "place": None if batches is None else batches.place,
             "average": None if self._average is None else self._average.state_dict(),
             "method": self.method_state(),
             "epochs": [[vars(part) for part in epoch] for epoch in self._epochs],
@@ -177,12 +180,12 @@ class SemiSupervisedPlugin(SupervisedPlugin[Any]):
             self._average = WeightAverage(strategy.model, self.ema_decay or 0.0)
             self._average.load_state_dict(state["average"])
         if self._batches is not None and state["place"] is not None:
-            self._batches.order, self._batches.position = state["place"]
+            self._batches.place = state["place"]
             self.restore_method_state(state["method"])
 
     # ---- Avalanche's hooks -----------------------------------------------------------------------------------------
 
-    def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+    def before_training_exp(self, strategy: Any, num_workers: int | None = None, **kwargs: Any) -> None:
         """Find the unlabelled images of this experience and the classes that they may be."""
         if isinstance(strategy.experience, OnlineCLExperience):
             raise ValueError(
@@ -208,7 +211,9 @@ class SemiSupervisedPlugin(SupervisedPlugin[Any]):
         self._candidates = sorted(self._seen) if self.classes == "seen" else current
         labelled = min(strategy.train_mb_size, len(strategy.adapted_dataset))
         batch_size = max(1, round(self.ratio * labelled))
-        self._batches = UnlabelledBatches(unlabelled.eval(), self.views, batch_size)
+        self.workers = self.workers if num_workers is None else num_workers
+        on_gpu = strategy.device.type == "cuda"
+        self._batches = UnlabelledBatches(unlabelled.eval(), self.views, batch_size, self.workers, on_gpu)
         self._done = 0
         self.begin(len(unlabelled), len(self._candidates))
 
@@ -226,11 +231,10 @@ class SemiSupervisedPlugin(SupervisedPlugin[Any]):
     def before_backward(self, strategy: Any, **kwargs: Any) -> None:
         """Add the loss of one unlabelled batch."""
         assert self._batches is not None
-        whole = next(self._batches)
-        batch = whole.share().to(strategy.device)
+        batch = next(self._batches).to(strategy.device)  # this process's share: all have drawn the same batch
+        size = len(self._batches.indices)
         found = self.unlabelled_loss(strategy, batch)
-        # All processes draw the same batch, and each looks at its share.
-        share = found.loss if count() == 1 else found.loss * (len(batch.indices) * count() / len(whole.indices))
+        share = found.loss if count() == 1 else found.loss * (len(batch.indices) * count() / size)
         # Counted here and not before training: a plugin of replay that comes later has another loader by now.
         iterations = len(strategy.dataloader) * strategy.train_epochs
         strategy.loss = strategy.loss + self.weight * self.ramp(self._done / iterations) * share
@@ -238,9 +242,9 @@ class SemiSupervisedPlugin(SupervisedPlugin[Any]):
         if self.record:
             labels, used = found.labels, found.used
             if count() > 1:
-                labels, used = (joined(part.long(), len(whole.indices)) for part in (labels, used))
+                labels, used = (joined(part.long(), size) for part in (labels, used))
             labels = torch.tensor(self._candidates)[labels.cpu()]
-            self._epochs[-1].append(PseudoLabels(whole.indices.cpu(), labels, used.bool().cpu()))
+            self._epochs[-1].append(PseudoLabels(self._batches.indices, labels, used.bool().cpu()))
 
     def after_update(self, strategy: Any, **kwargs: Any) -> None:
         """Average the weights, after the optimizer's step and whatever projects them."""

@@ -3,6 +3,7 @@
 import copy
 import pickle
 import warnings
+from multiprocessing import active_children
 
 import dill
 import pytest
@@ -31,6 +32,7 @@ from ftp_cl.plugins.semi_supervised import (
     UnlabelledLoss,
     WeakView,
 )
+from ftp_cl.plugins.semi_supervised.batches import UnlabelledBatches
 
 WEAK = WeakView(flip=False, crop=0)  # a shift of one pixel is much in images of eight
 STRONG = StrongView(WEAK, magnitude=5)
@@ -80,6 +82,18 @@ class Probe(SemiSupervisedPlugin):
         return UnlabelledLoss(0 * logits.sum(), labels, labels >= 0)
 
 
+class Noise:
+    def __call__(self, image):
+        return image + torch.rand(1)
+
+
+class Rejecting:
+    def __call__(self, image):
+        if image == 0.5:
+            raise ValueError("wrong")
+        return image
+
+
 def accuracy(strategy, stream):
     model, right, total = strategy.model.eval(), 0, 0
     with torch.no_grad():
@@ -107,6 +121,52 @@ def test_each_iteration_gets_a_batch_of_the_unlabelled_experience(benchmark):
             assert torch.equal(batch.views[0], images[batch.indices]) and batch.views[1].shape == batch.views[0].shape
     assert probe._batches is None, "the iterator is dropped"
     assert probe.progress[:10] == pytest.approx([i / 10 for i in range(10)])
+
+
+def test_workers_make_the_same_views_whatever_their_number_and_end_with_the_experience(benchmark):
+    probes = Probe(ratio=20), Probe(ratio=20)  # 160 of 450 images: a pass has two batches
+    images = torch.stack([item[0] for item in benchmark.streams["unlabelled"][0].dataset])
+    before = set(active_children())
+    for workers, probe in enumerate(probes, 1):
+        probe.views = (*probe.views[:1], WeakView(crop=0.25))
+        make_strategy(probe, epochs=1).train(benchmark.train_stream[0], num_workers=workers)
+        assert set(active_children()) <= before
+    for one, two in zip(*(probe.batches for probe in probes), strict=True):
+        assert torch.equal(one.views[0], images[one.indices]) and torch.equal(one.indices, two.indices)
+        assert torch.equal(one.views[1], two.views[1]) and not torch.equal(one.views[0], one.views[1])
+    assert len(probes[0].batches) == 5
+
+
+def test_batches_by_workers_go_on_from_their_place():
+    items = [(torch.tensor([float(number)]), 0, number % 2) for number in range(20)]
+    batches = UnlabelledBatches(items, [Noise()], 6, workers=2)
+    whole = [next(batches)]
+    copied = pickle.loads(pickle.dumps(batches))
+    other = UnlabelledBatches(items, [Noise()], 6, workers=1)
+    other.place = batches.place
+    state = torch.get_rng_state()
+    whole += [next(batches) for _ in range(6)]
+    for following in (other, copied):
+        for expected in whole[1:]:
+            batch = next(following)
+            assert torch.equal(batch.views[0], expected.views[0]) and torch.equal(batch.indices, expected.indices)
+            assert torch.equal(batch.views[0].floor().flatten().long(), batch.indices)
+            assert torch.equal(batch.task_labels, batch.indices % 2)
+    assert torch.equal(torch.get_rng_state(), state), "after the first batch, this process draws no number"
+    passes = [torch.cat([batch.indices for batch in whole[start : start + 3]]).tolist() for start in (0, 3)]
+    assert passes[0] != passes[1] and all(len(set(of_pass)) == 18 for of_pass in passes)
+    assert len({float(image) for batch in whole for image in batch.views[0] % 1}) > 40
+
+
+def test_a_wrong_image_leaves_the_batches_in_their_place():
+    items = [(torch.tensor([number / 10]), 0) for number in range(10)]
+    batches = UnlabelledBatches(items, [Rejecting()], 3, workers=1)
+    with pytest.raises(ValueError, match=r"^wrong\s*$"):
+        [next(batches) for _ in range(4)]
+    place = batches.place
+    with pytest.raises(ValueError, match=r"^wrong\s*$"):
+        next(batches)
+    assert batches.place == place
 
 
 def test_joint_training_takes_all_unlabelled_images(benchmark):
@@ -467,9 +527,11 @@ def test_online_streams_are_refused_in_one_sentence(benchmark, method, boundarie
     assert "\n" not in str(error.value)
 
 
-def test_images_that_are_no_tensors_are_refused():
+@pytest.mark.parametrize("workers", [0, 1])
+def test_images_that_are_no_tensors_are_refused(workers):
     from ftp_cl.benchmarks import split_emoji
 
     few = few_labels(split_emoji(size=8, ood_domains=(), eval_transform=None), per_class=2)
-    with pytest.raises(TypeError, match="gives Image"):
-        make_strategy(FixMatch(), model=small_cnn(3, head="linear")).train(few.train_stream[0])
+    strategy = make_strategy(FixMatch(), model=small_cnn(3, head="linear"))
+    with pytest.raises(TypeError, match=r"^Views are made of tensors, and the unlabelled stream gives Image"):
+        strategy.train(few.train_stream[0], num_workers=workers)
