@@ -32,6 +32,9 @@ METHODS = {
     "ftp_ranpac": "FTP in the first task, then RanPAC",
     "ftp_lda": "FTP in the first task, then LDA",
     "naive_ranpac": "fine-tuning in the first task, then RanPAC",
+    "classifier_alignment": "classifier alignment, fine-tuning's rate",
+    "classifier_alignment, ftp": "classifier alignment with FTP",
+    "aper, ftp": "APER, FTP in the first task",
     "fixmatch": "FixMatch, backbone rate tuned",
     "fixmatch_ftp": "FixMatch with FTP",
 }
@@ -301,7 +304,7 @@ def insert(name: str, text: str, file: str = "README.md") -> None:
 def from_results() -> dict[tuple[str, str], str]:
     """What stands on a page between the markers of a name."""
     found = {
-        ("README.md", "cifar100"): show_cifar100("class_incremental", seeds=2),
+        ("README.md", "cifar100"): show_cifar100("class_incremental", seeds=5),
         ("README.md", "costs"): show_costs(),
         ("README.md", "box"): show_box(),
         ("docs/text.md", "rates"): show_rates("text"),
