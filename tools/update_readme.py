@@ -24,8 +24,8 @@ from ftp_cl.study.store import RUNS_FILE, Store
 ROOT = Path(__file__).parents[1]
 MEASURES = {"average_accuracy": "accuracy", "ood_average": "OOD"}
 METHODS = {
-    "naive": "fine-tuning, backbone rate tuned",
-    "l2_sp": "L2-SP, backbone rate and strength tuned",
+    "naive": "fine-tuning, tuned",
+    "l2_sp": "L2-SP, tuned",
     "lda": "frozen features + LDA",
     "ftp": "FTP",
     "ranpac": "frozen features + RanPAC",
@@ -35,7 +35,7 @@ METHODS = {
     "classifier_alignment": "classifier alignment, fine-tuning's rate",
     "classifier_alignment, ftp": "classifier alignment with FTP",
     "aper, ftp": "APER, FTP in the first task",
-    "fixmatch": "FixMatch, backbone rate tuned",
+    "fixmatch": "FixMatch, tuned",
     "fixmatch_ftp": "FixMatch with FTP",
 }
 OF_STREAMS = {
@@ -56,7 +56,7 @@ fused AdamW alone takes {numba:.1f} times as long, {numba, one pass:.1f} with `m
 **Nothing has run on a GPU yet** ([timings](docs/timings.md))."""
 CURVES = {"naive": "fine-tuning", "ftp": "FTP", "lora": "LoRA", "ftp on lora": "FTP on LoRA"}
 FIGURE = """\
-CLIP ViT-B/16 on a few photographs, {n} seeds, accuracy/OOD accuracy in percent. Fine-tuning ("naive"):
+CLIP ViT-B/16 on a few photographs, {n} seeds, accuracy/OOD in percent. Fine-tuning ("naive"):
 {naive}; FTP, untuned: {ftp}.
 FTP's lead in points, each at its most accurate rate on the test images (95 % intervals): {leads}."""
 BOX = """\
