@@ -24,15 +24,18 @@ from ftp_cl.study.store import RUNS_FILE, Store
 ROOT = Path(__file__).parents[1]
 MEASURES = {"average_accuracy": "accuracy", "ood_average": "OOD"}
 METHODS = {
-    "naive": "fine-tuning, backbone rate tuned",
-    "l2_sp": "L2-SP, backbone rate and strength tuned",
+    "naive": "fine-tuning, tuned",
+    "l2_sp": "L2-SP, tuned",
     "lda": "frozen features + LDA",
     "ftp": "FTP",
     "ranpac": "frozen features + RanPAC",
     "ftp_ranpac": "FTP in the first task, then RanPAC",
     "ftp_lda": "FTP in the first task, then LDA",
     "naive_ranpac": "fine-tuning in the first task, then RanPAC",
-    "fixmatch": "FixMatch, backbone rate tuned",
+    "classifier_alignment": "classifier alignment, fine-tuning's rate",
+    "classifier_alignment, ftp": "classifier alignment with FTP",
+    "aper, ftp": "APER, FTP in the first task",
+    "fixmatch": "FixMatch, tuned",
     "fixmatch_ftp": "FixMatch with FTP",
 }
 OF_STREAMS = {
@@ -53,7 +56,7 @@ fused AdamW alone takes {numba:.1f} times as long, {numba, one pass:.1f} with `m
 **Nothing has run on a GPU yet** ([timings](docs/timings.md))."""
 CURVES = {"naive": "fine-tuning", "ftp": "FTP", "lora": "LoRA", "ftp on lora": "FTP on LoRA"}
 FIGURE = """\
-CLIP ViT-B/16 on a few photographs, {n} seeds, accuracy/OOD accuracy in percent. Fine-tuning ("naive"):
+CLIP ViT-B/16 on a few photographs, {n} seeds, accuracy/OOD in percent. Fine-tuning ("naive"):
 {naive}; FTP, untuned: {ftp}.
 FTP's lead in points, each at its most accurate rate on the test images (95 % intervals): {leads}."""
 BOX = """\
@@ -301,7 +304,7 @@ def insert(name: str, text: str, file: str = "README.md") -> None:
 def from_results() -> dict[tuple[str, str], str]:
     """What stands on a page between the markers of a name."""
     found = {
-        ("README.md", "cifar100"): show_cifar100("class_incremental", seeds=2),
+        ("README.md", "cifar100"): show_cifar100("class_incremental", seeds=5),
         ("README.md", "costs"): show_costs(),
         ("README.md", "box"): show_box(),
         ("docs/text.md", "rates"): show_rates("text"),
