@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import parent_process
 from typing import Any
 
 import numpy as np
@@ -65,10 +66,11 @@ def leave_signals(worker: int) -> None:
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # not on macOS and Windows
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # also in threads that begin later
-        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+        parent = parent_process()  # where a fork server starts workers, another process than os.getppid()
+        threading.Thread(target=_end_with, args=(parent and parent.pid,), daemon=True).start()
 
 
-def _end_with(parent: int) -> None:
+def _end_with(parent: int | None) -> None:
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
         pass
     os._exit(0)  # another status would be an error to torch
